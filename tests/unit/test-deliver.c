@@ -262,6 +262,31 @@ static void test_full_backlog(void **state)
 	assert_int_equal(spooled(dir), 2);
 }
 
+/* The errors that the header names, on the sender's side. */
+static void test_errors(void **state)
+{
+	TEMP_DIR(dir);
+	struct wire_msg msg;
+	char answer = 'x';
+	pid_t pid;
+
+	(void) state;
+	wire_init(&msg);
+	assert_int_equal(deliver_message(dir, &msg, 100, &answer), -ENOENT);
+	_cleanup_close_ int listener = listen_in(dir, 8);
+	pid = fork();
+	if (pid == 0) {
+		struct wire_msg received;
+		int fd = accept(listener, NULL, NULL);
+		_exit(recv(fd, received.data, sizeof(received.data), 0) < 0);
+	}
+	assert_int_equal(deliver_message(dir, &msg, 5000, &answer), -ECONNRESET);
+	assert_int_equal(helper_wait(pid), 0);
+	listener = close_fd(listener);
+	assert_int_equal(deliver_message(dir, &msg, 100, &answer), -ECONNREFUSED);
+	assert_int_equal(answer, 'x');
+}
+
 static void test_long_run_dir(void **state)
 {
 	char run_dir[200], answer;
@@ -362,6 +387,7 @@ int main(void)
 		cmocka_unit_test(test_silent_broker),
 		cmocka_unit_test(test_deadline_with_signals),
 		cmocka_unit_test(test_full_backlog),
+		cmocka_unit_test(test_errors),
 		cmocka_unit_test(test_long_run_dir),
 		cmocka_unit_test(test_event_lost),
 		cmocka_unit_test(test_concurrent),

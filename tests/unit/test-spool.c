@@ -114,7 +114,9 @@ static void test_unsafe_directories(void **state)
 	assert_int_equal(unlink(spool), 0);
 
 	assert_int_equal(mkdir(spool, 0700), 0);
-	assert_int_equal(chmod(spool, 0770), 0);
+	assert_int_equal(chmod(spool, 0720), 0);
+	assert_refused(dir, -EPERM);
+	assert_int_equal(chmod(spool, 0702), 0);
 	assert_refused(dir, -EPERM);
 	assert_int_equal(chmod(spool, 0700), 0);
 	assert_int_equal(chmod(dir, 0777), 0);
@@ -174,6 +176,11 @@ static void test_largest_message(void **state)
 	assert_int_equal(spool_read(fd, 1, &read), 0);
 	assert_int_equal(read.len, WIRE_MAX);
 	assert_memory_equal(read.data, msg.data, WIRE_MAX);
+
+	/* What follows a whole message is not cut off but refused. */
+	_cleanup_close_ int file = openat(fd, "00000000000000000001", O_WRONLY | O_APPEND);
+	assert_int_equal(write(file, "A=b", 4), 4);
+	assert_int_equal(spool_read(fd, 1, &read), -EBADMSG);
 }
 
 static void test_incomplete_messages(void **state)
