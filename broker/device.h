@@ -13,6 +13,7 @@
 #include "broker/loop.h"
 #include "helper/macro.h"
 
+struct manager;
 struct vm;
 
 enum device_state {
@@ -75,14 +76,16 @@ struct device {
 	enum device_cause cause;
 	uint64_t started; /* ms, monotonic: when the cause arrived */
 	bool awaits_vm;	  /* its VM was not running: the VM's start will be the cause */
-	bool to_host;	  /* once it is back: let host drivers have it */
 	uint64_t request; /* the worker's number; 0: none */
 	int held_fds[16]; /* disks held exclusively until the VMM has answered */
 	size_t n_held_fds;
 	struct loop_timer retry;
 	unsigned n_retries;
+	char failure[256]; /* why the last attempt came to nothing; the history has it once */
 	struct intake_client *waiting; /* helpers to acknowledge once the attach is on its way */
 	struct loop_timer waiting_limit;
+	struct manager *manager; /* for the timers */
+	struct loop_garbage garbage;
 };
 
 const char *device_state_name(enum device_state state);

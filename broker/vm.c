@@ -128,6 +128,7 @@ int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size)
 static void probe_failed(struct vm *vm, int r, const char *reason)
 {
 	vm->state = VM_DOWN;
+	vm->is_absent = r == -ENOENT || r == -ENOTDIR || r == -ECONNREFUSED;
 	switch (-r) {
 	case ENOENT:
 	case ENOTDIR:

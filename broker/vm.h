@@ -51,6 +51,7 @@ struct vm {
 
 	enum vm_state state;
 	char reason[256]; /* why it is not up, or why its monitor does not answer; "" otherwise */
+	bool is_absent;	  /* down because nobody is there, not because it can't be asked */
 	bool probe_again; /* something changed while a probe was under way */
 	struct peer peer;
 	int pidfd;

@@ -18,6 +18,7 @@ struct watch {
 	loop_fn fn;
 	void *data;
 	char *path;
+	bool whole_directory;
 	size_t watched; /* length of the part of PATH that is the watched directory */
 };
 
@@ -35,7 +36,10 @@ static size_t parent_length(const char *path, size_t length)
 static int arm(struct watch *watch)
 {
 	char directory[PATH_MAX];
-	size_t length = parent_length(watch->path, strlen(watch->path));
+	size_t length = strlen(watch->path);
+
+	if (!watch->whole_directory)
+		length = parent_length(watch->path, length);
 
 	for (;;) {
 		snprintf(directory, sizeof(directory), "%.*s", (int) length, watch->path);
@@ -60,6 +64,8 @@ static bool concerns(const struct watch *watch, const char *name)
 {
 	const char *rest = watch->path + watch->watched;
 
+	if (watch->whole_directory)
+		return true;
 	while (*rest == '/')
 		rest++;
 	size_t length = strcspn(rest, "/");
@@ -99,7 +105,8 @@ static void readable(void *data, uint32_t events)
 	watch->fn(watch->data);
 }
 
-int watch_new(struct loop *loop, const char *path, loop_fn fn, void *data, struct watch **ret_watch)
+static int make(struct loop *loop, const char *path, bool whole_directory, loop_fn fn, void *data,
+		struct watch **ret_watch)
 {
 	struct watch *watch = calloc(1, sizeof(*watch));
 	int r = -ENOMEM;
@@ -107,6 +114,7 @@ int watch_new(struct loop *loop, const char *path, loop_fn fn, void *data, struc
 	if (!watch)
 		return r;
 	watch->descriptor = -1;
+	watch->whole_directory = whole_directory;
 	watch->fn = fn;
 	watch->data = data;
 	watch->path = strdup(path);
@@ -123,6 +131,17 @@ int watch_new(struct loop *loop, const char *path, loop_fn fn, void *data, struc
 	}
 	*ret_watch = watch;
 	return 0;
+}
+
+int watch_new(struct loop *loop, const char *path, loop_fn fn, void *data, struct watch **ret_watch)
+{
+	return make(loop, path, false, fn, data, ret_watch);
+}
+
+int watch_new_directory(struct loop *loop, const char *path, loop_fn fn, void *data,
+			struct watch **ret_watch)
+{
+	return make(loop, path, true, fn, data, ret_watch);
 }
 
 void watch_free(struct watch *watch)

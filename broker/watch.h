@@ -11,5 +11,8 @@ struct watch;
  * then, never with a missing one. Returns 0 or -errno. */
 int watch_new(struct loop *loop, const char *path, loop_fn fn, void *data, struct watch **ret_watch)
 	_must_check_;
+/* The same, called when anything in the directory PATH changes; the directory exists. */
+int watch_new_directory(struct loop *loop, const char *path, loop_fn fn, void *data,
+			struct watch **ret_watch) _must_check_;
 /* NULL is fine. Not inside FN. */
 void watch_free(struct watch *watch);
