@@ -5,16 +5,16 @@
 #include <sys/stat.h>
 
 static const char *const state_names[] = {
-	[DEVICE_WAITING] = "waiting",	  [DEVICE_HELD] = "held",
-	[DEVICE_OPENING] = "opening",	  [DEVICE_ATTACHING] = "attaching",
-	[DEVICE_ATTACHED] = "attached",	  [DEVICE_DETACHING] = "detaching",
-	[DEVICE_REFUSED] = "refused",	  [DEVICE_FAILED] = "failed",
+	[DEVICE_WAITING] = "waiting",   [DEVICE_HELD] = "held",
+	[DEVICE_OPENING] = "opening",   [DEVICE_ATTACHING] = "attaching",
+	[DEVICE_ATTACHED] = "attached", [DEVICE_DETACHING] = "detaching",
+	[DEVICE_REFUSED] = "refused",   [DEVICE_FAILED] = "failed",
 };
 
 static const char *const cause_names[] = {
-	[CAUSE_PLUG] = "plug",	     [CAUSE_UNPLUG] = "unplug", [CAUSE_COLDPLUG] = "coldplug",
+	[CAUSE_PLUG] = "plug",         [CAUSE_UNPLUG] = "unplug",   [CAUSE_COLDPLUG] = "coldplug",
 	[CAUSE_VM_START] = "vm-start", [CAUSE_VM_EXIT] = "vm-exit", [CAUSE_CONFIG] = "config",
-	[CAUSE_RETRY] = "retry",     [CAUSE_REBOOT] = "reboot", [CAUSE_LOST] = "lost",
+	[CAUSE_RETRY] = "retry",       [CAUSE_REBOOT] = "reboot",   [CAUSE_LOST] = "lost",
 };
 
 const char *device_state_name(enum device_state state)
@@ -38,8 +38,11 @@ const char *device_cause_name(enum device_cause cause)
 /* The length of the UTF-8 character at S (RFC 3629), or 0 when there is none. */
 static size_t utf8_length(const unsigned char *s)
 {
-	size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3
-		   : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
+	size_t n = s[0] < 0x80                   ? 1
+		   : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
+		   : s[0] >= 0xe0 && s[0] < 0xf0 ? 3
+		   : s[0] >= 0xf0 && s[0] < 0xf5 ? 4
+						 : 0;
 
 	for (size_t i = 1; i < n; i++)
 		if ((s[i] & 0xc0) != 0x80)
@@ -86,7 +89,8 @@ uint64_t sysfs_inode(const char *devpath)
 	return stat(path, &st) == 0 ? st.st_ino : 0;
 }
 
-void usb_each_interface(const char *devpath, void (*fn)(void *data, const char *interface), void *data)
+void usb_each_interface(const char *devpath, void (*fn)(void *data, const char *interface),
+			void *data)
 {
 	const char *kernel_name = strrchr(devpath, '/') + 1;
 	size_t length = strlen(kernel_name);
@@ -96,7 +100,8 @@ void usb_each_interface(const char *devpath, void (*fn)(void *data, const char *
 	snprintf(path, sizeof(path), "/sys%s", devpath);
 	DIR *dir = opendir(path);
 	while (dir && (entry = readdir(dir)))
-		if (strncmp(entry->d_name, kernel_name, length) == 0 && entry->d_name[length] == ':')
+		if (strncmp(entry->d_name, kernel_name, length) == 0 &&
+		    entry->d_name[length] == ':')
 			fn(data, entry->d_name);
 	if (dir)
 		closedir(dir);

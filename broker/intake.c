@@ -12,10 +12,10 @@
 #include "broker/watch.h"
 #include "helper/spool.h"
 
-#define MAX_CLIENTS 256	     /* more stay in the backlog */
-#define CLIENT_MS 2000	     /* for its message to arrive; a helper sends at once */
-#define SPOOL_RETRY_MS 200   /* while the database can't be written */
-#define SPOOL_BATCH 128	     /* events a transaction */
+#define MAX_CLIENTS 256    /* more stay in the backlog */
+#define CLIENT_MS 2000     /* for its message to arrive; a helper sends at once */
+#define SPOOL_RETRY_MS 200 /* while the database can't be written */
+#define SPOOL_BATCH 128    /* events a transaction */
 
 /* One connection of a helper. It is in the list from accept to the end. */
 struct intake_client {
@@ -229,7 +229,8 @@ static bool may_talk(int fd)
 		return false;
 	if (peer.uid == 0 || peer.uid == geteuid())
 		return true;
-	log_warning("refused a connection of uid %u, process %d", (unsigned) peer.uid, (int) peer.pid);
+	log_warning("refused a connection of uid %u, process %d", (unsigned) peer.uid,
+		    (int) peer.pid);
 	return false;
 }
 
@@ -365,7 +366,8 @@ void intake_drain_spool(struct intake *intake)
 		intake->handler->reconcile(intake->data);
 	}
 	if (r == -EAGAIN || r == -ENOSPC || r == -EIO)
-		loop_timer_start(intake->loop, &intake->spool_retry, SPOOL_RETRY_MS, retry_spool, intake);
+		loop_timer_start(intake->loop, &intake->spool_retry, SPOOL_RETRY_MS, retry_spool,
+				 intake);
 	else if (r < 0)
 		log_error("can't read the spool below %s: %s", intake->run_directory, strerror(-r));
 }

@@ -27,8 +27,8 @@ struct intake_handler {
 /* Listens on LISTEN_FD (taken over), or if that is -1 on RUN_DIRECTORY/event.sock, which it makes.
  * Returns 0 or -errno; the reason is logged. */
 int intake_new(struct loop *loop, const char *run_directory, int listen_fd, struct store *store,
-	       const struct intake_handler *handler, void *data, struct intake **ret_intake)
-	_must_check_;
+	       const struct intake_handler *handler, void *data,
+	       struct intake **ret_intake) _must_check_;
 void intake_free(struct intake *intake);
 
 /* Handles what lies in the spool now; later arrivals are noticed. */

@@ -81,7 +81,8 @@ static int find_directories(struct broker *broker)
 	if (r == 0 && !broker->config_path[0]) {
 		r = service_directory("CONFIGURATION_DIRECTORY", VHOTPLUG_CONFDIR, directory,
 				      sizeof(directory));
-		snprintf(broker->config_path, sizeof(broker->config_path), "%s/vhotplug.conf", directory);
+		snprintf(broker->config_path, sizeof(broker->config_path), "%s/vhotplug.conf",
+			 directory);
 	}
 	if (r == 0)
 		r = service_directory("STATE_DIRECTORY", VHOTPLUG_STATEDIR, directory,
@@ -109,8 +110,9 @@ static int lock(struct broker *broker)
 	snprintf(path, sizeof(path), "%s/broker.lock", broker->run_directory);
 	broker->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (broker->lock_fd < 0 || flock(broker->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-		log_error("%s: %s", path, errno == EWOULDBLOCK
-				? "another vhotplug-broker is running" : strerror(errno));
+		log_error("%s: %s", path,
+			  errno == EWOULDBLOCK ? "another vhotplug-broker is running"
+					       : strerror(errno));
 		return -errno;
 	}
 	return 0;
@@ -194,7 +196,8 @@ static int start(struct broker *broker, struct config *config)
 		config_free(config);
 		return r;
 	}
-	r = manager_init(&broker->manager, broker->loop, broker->worker, broker->store, config, boot_id);
+	r = manager_init(&broker->manager, broker->loop, broker->worker, broker->store, config,
+			 boot_id);
 	broker->managing = true;
 	if (r == 0)
 		r = manager_load(&broker->manager);
@@ -207,8 +210,8 @@ static int start(struct broker *broker, struct config *config)
 	manager_start(&broker->manager);
 	loop_set_pass_end(broker->loop, pass_end, broker);
 	service_notify("READY=1");
-	log_info("ready: %zu VMs, config %s (%s)", broker->manager.config->n_vms, broker->config_path,
-		 broker->manager.config->digest);
+	log_info("ready: %zu VMs, config %s (%s)", broker->manager.config->n_vms,
+		 broker->config_path, broker->manager.config->digest);
 	return 0;
 }
 

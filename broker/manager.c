@@ -128,7 +128,8 @@ static struct device *new_device(struct manager *manager, const char *devpath, u
 	struct device *d = calloc(1, sizeof(*d));
 
 	if (!d || strlen(devpath) >= sizeof(d->devpath)) {
-		log_error("%s is ignored: %s", devpath, d ? "its path is too long" : "out of memory");
+		log_error("%s is ignored: %s", devpath,
+			  d ? "its path is too long" : "out of memory");
 		free(d);
 		return NULL;
 	}
@@ -214,7 +215,8 @@ static void handle_event(void *data, const struct event *event, const struct wir
 	} else if (streq(event->action, "add")) {
 		added(manager, event, (struct wire_msg *) msg, client);
 	} else {
-		/* A hint only: "udevadm trigger --action=remove" says so of devices that are there. */
+		/* A hint only: "udevadm trigger --action=remove" says so of devices that are there.
+		 */
 		former_instances_have_gone(manager, event->devpath);
 		intake_acknowledge(client);
 	}
@@ -253,7 +255,8 @@ static void listed(void *data, const char *devpath, property_fn property, void *
 		    !manager->config->general.attach_connected) {
 			device->state = DEVICE_HELD;
 			snprintf(device->reason, sizeof(device->reason),
-				 "was there before the broker (attachConnected = no); plug it in again");
+				 "was there before the broker (attachConnected = no); plug it in "
+				 "again");
 			store_device(manager->store, device, NULL);
 		}
 	} else if (read_properties(device, property, from)) {
@@ -355,7 +358,8 @@ static bool has_handle(char *const *handles, size_t n, const char *handle)
 }
 
 /* DEVICE is in VM by our book: is it by the VM's? */
-static void verify_attached(struct manager *manager, struct device *d, char *const *handles, size_t n)
+static void verify_attached(struct manager *manager, struct device *d, char *const *handles,
+			    size_t n)
 {
 	if (has_handle(handles, n, d->handle)) {
 		d->unverified = false;
@@ -431,7 +435,8 @@ static void vm_reason_changed(void *data, struct vm *vm)
 		next = d->next;
 		if (d->vm == vm && d->unverified && vm->state == VM_DOWN && vm->is_absent) {
 			device_set_cause(d, CAUSE_VM_EXIT);
-			device_has_left(manager, d, CAUSE_VM_EXIT, "while the broker was not running");
+			device_has_left(manager, d, CAUSE_VM_EXIT,
+					"while the broker was not running");
 			reconcile(manager, d);
 		} else {
 			reconcile_vm_reason(manager, d, vm);
@@ -522,8 +527,11 @@ void manager_set_config(struct manager *manager, struct config *config)
 int manager_init(struct manager *manager, struct loop *loop, struct worker *worker,
 		 struct store *store, struct config *config, const char *boot_id)
 {
-	*manager = (struct manager) {
-		.loop = loop, .worker = worker, .store = store, .config = config,
+	*manager = (struct manager){
+		.loop = loop,
+		.worker = worker,
+		.store = store,
+		.config = config,
 	};
 	snprintf(manager->boot_id, sizeof(manager->boot_id), "%s", boot_id);
 	set_vms(manager);

@@ -16,8 +16,10 @@ static int read_start_time(pid_t pid, uint64_t *ret_time)
 		return -ESRCH;
 	/* The command's name, in parentheses, may hold blanks and parentheses. */
 	char *after = strrchr(line, ')');
-	if (!after || sscanf(after, ") %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s"
-				    " %*s %*s %*s %*s %llu", &time) != 1)
+	if (!after || sscanf(after,
+			     ") %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s"
+			     " %*s %*s %*s %*s %llu",
+			     &time) != 1)
 		return -EIO;
 	*ret_time = time;
 	return 0;
@@ -97,9 +99,11 @@ int peer_check(const char *path, const struct peer *peer, uid_t user, char *reas
 		return -EPERM;
 	}
 	if (find_strange_entry(path, user, strange, sizeof(strange))) {
-		snprintf(reason, size,
-			 "%s lies where everybody may write and is not root's; say \"user =\" in the"
-			 " VM's section if that is right", strange);
+		snprintf(
+			reason, size,
+			"%s lies where everybody may write and is not root's; say \"user =\" in the"
+			" VM's section if that is right",
+			strange);
 		return -EPERM;
 	}
 	if (st.st_uid == 0)

@@ -1,4 +1,5 @@
-/* Who is at the other end of a VM's socket, and whether a descriptor opened by root may go there. */
+/* Who is at the other end of a VM's socket, and whether a descriptor opened by root may go there.
+ */
 #pragma once
 
 #include <stdint.h>
@@ -7,9 +8,10 @@
 #include "helper/macro.h"
 
 struct peer {
-	pid_t pid;	     /* 0: in a pid namespace that can't be seen from here */
-	uint64_t start_time; /* of that process, clock ticks since boot; with the pid it is unique */
-	uid_t uid;	     /* effective, now */
+	pid_t pid; /* 0: in a pid namespace that can't be seen from here */
+	uint64_t
+		start_time; /* of that process, clock ticks since boot; with the pid it is unique */
+	uid_t uid;          /* effective, now */
 };
 
 /* Fills *RET_PEER from the connected socket FD. The pid is the listener's (SO_PEERCRED), the uid
@@ -23,5 +25,5 @@ bool peer_is_alive(const struct peer *peer);
 /* May a descriptor be sent over a connection to the socket PATH, whose peer is PEER? USER is who
  * the config says the VMM runs as, or (uid_t) -1. A socket that root made is trusted. Returns 0,
  * or -EPERM with the reason in REASON. */
-int peer_check(const char *path, const struct peer *peer, uid_t user, char *reason, size_t size)
-	_must_check_;
+int peer_check(const char *path, const struct peer *peer, uid_t user, char *reason,
+	       size_t size) _must_check_;

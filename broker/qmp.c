@@ -178,7 +178,8 @@ static int queue_text(struct qmp *qmp, const char *text)
 	return 0;
 }
 
-int qmp_command(struct qmp *qmp, const char *command, json_t *arguments, qmp_reply_fn fn, void *data)
+int qmp_command(struct qmp *qmp, const char *command, json_t *arguments, qmp_reply_fn fn,
+		void *data)
 {
 	struct command *pending = calloc(1, sizeof(*pending));
 	char id[32];
@@ -188,8 +189,8 @@ int qmp_command(struct qmp *qmp, const char *command, json_t *arguments, qmp_rep
 
 	/* Ids are strings: Jansson refuses a message with a number above INT64_MAX. */
 	snprintf(id, sizeof(id), "vhp%llu", (unsigned long long) qmp->next_number);
-	message = arguments ? json_pack("{s:s, s:o, s:s}", "execute", command, "arguments", arguments,
-					"id", id)
+	message = arguments ? json_pack("{s:s, s:o, s:s}", "execute", command, "arguments",
+					arguments, "id", id)
 			    : json_pack("{s:s, s:s}", "execute", command, "id", id);
 	if (message)
 		text = json_dumps(message, JSON_COMPACT);
@@ -217,7 +218,8 @@ static struct command *take_command(struct qmp *qmp, const char *id)
 	for (struct command **c = &qmp->first; *c; c = &(*c)->next) {
 		struct command *command = *c;
 
-		snprintf(expected, sizeof(expected), "vhp%llu", (unsigned long long) command->number);
+		snprintf(expected, sizeof(expected), "vhp%llu",
+			 (unsigned long long) command->number);
 		if (!streq(id, expected))
 			continue;
 		*c = command->next;

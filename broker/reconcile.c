@@ -6,7 +6,7 @@
 
 #include "broker/log.h"
 
-#define ACK_LIMIT_MS 300     /* udevd is never kept longer by an attach that is not on its way yet */
+#define ACK_LIMIT_MS 300 /* udevd is never kept longer by an attach that is not on its way yet */
 #define FIRST_RETRY_MS 200
 #define MAX_RETRY_MS 30000
 #define REFUSED_RETRY_MS 2000 /* a disk in use is not looked at more often */
@@ -62,7 +62,7 @@ static bool set_state(struct device *device, enum device_state state, const char
 static void fill_history(struct history *history, const struct device *device, const char *action,
 			 enum device_cause cause, const char *result, const char *detail)
 {
-	*history = (struct history) {
+	*history = (struct history){
 		.action = action,
 		.cause = device_cause_name(cause),
 		.result = result,
@@ -133,7 +133,8 @@ void device_has_arrived(struct manager *manager, struct device *device, const ch
 	device->n_retries = 0;
 	device->failure[0] = 0;
 	device->awaits_vm = false;
-	set_state(device, DEVICE_ATTACHED, "%s has it%s%s", device->vm_name, *detail ? " " : "", detail);
+	set_state(device, DEVICE_ATTACHED, "%s has it%s%s", device->vm_name, *detail ? " " : "",
+		  detail);
 	store_device(manager->store, device, &history);
 }
 
@@ -212,14 +213,15 @@ static void start_detach(struct manager *manager, struct device *device)
 	vm->vmm->detach(vm, device, device->handle);
 }
 
-static void opened(struct manager *manager, struct device *device, const struct worker_answer *answer,
-		   int *fds)
+static void opened(struct manager *manager, struct device *device,
+		   const struct worker_answer *answer, int *fds)
 {
 	struct vm *vm = device->vm;
 
 	if (answer->result < 0) {
 		attach_failed(manager, device,
-			      answer->result == -EBUSY ? DEVICE_REFUSED : DEVICE_WAITING, answer->detail);
+			      answer->result == -EBUSY ? DEVICE_REFUSED : DEVICE_WAITING,
+			      answer->detail);
 		return;
 	}
 	device->n_held_fds = (size_t) answer->n_fds - 1;
@@ -247,8 +249,10 @@ static void verify(struct manager *manager, struct device *device, bool released
 			ask_worker(manager, device, WORKER_USB_RELEASE);
 			return;
 		}
-		if (set_state(device, DEVICE_ATTACHING, "%s has it, but so has the host driver %s, which"
-			      " does not let go; is the fence off (fence = no)?", device->vm_name, driver))
+		if (set_state(device, DEVICE_ATTACHING,
+			      "%s has it, but so has the host driver %s, which"
+			      " does not let go; is the fence off (fence = no)?",
+			      device->vm_name, driver))
 			log_warning("%s: %s", device->kernel_name, device->reason);
 		store_device(manager->store, device, NULL);
 		back_off(manager, device, 0);
@@ -325,8 +329,8 @@ void reconcile_detached(struct manager *manager, struct device *device,
 		back_off(manager, device, 0);
 		return;
 	}
-	device_has_left(manager, device, device->cause, result->outcome == VMM_GONE
-			? "the VM no longer had it" : "");
+	device_has_left(manager, device, device->cause,
+			result->outcome == VMM_GONE ? "the VM no longer had it" : "");
 	device->n_retries = 0;
 	if (device->present && !device->rule[0])
 		ask_worker(manager, device, WORKER_USB_RETURN);
@@ -362,7 +366,8 @@ static void wait_for_vm(struct manager *manager, struct device *device, struct v
 	snprintf(device->vm_name, sizeof(device->vm_name), "%s", vm->name);
 	if (vm->state == VM_DOWN)
 		device->awaits_vm = true;
-	if (set_state(device, DEVICE_WAITING, "%s", *vm->reason ? vm->reason : "its VM is being asked"))
+	if (set_state(device, DEVICE_WAITING, "%s",
+		      *vm->reason ? vm->reason : "its VM is being asked"))
 		store_device(manager->store, device, NULL);
 }
 
@@ -381,8 +386,10 @@ static void settle(struct manager *manager, struct device *device)
 	if (!vm) {
 		snprintf(device->vm_name, sizeof(device->vm_name), "%.60s", device->vms);
 		if (set_state(device, DEVICE_FAILED,
-			      "no VM \"%.60s\" in the broker's config; run vhotplug-gen-rules and reload"
-			      " vhotplug-broker", device->vms))
+			      "no VM \"%.60s\" in the broker's config; run vhotplug-gen-rules and "
+			      "reload"
+			      " vhotplug-broker",
+			      device->vms))
 			store_device(manager->store, device, NULL);
 	} else if (vm->state != VM_UP) {
 		wait_for_vm(manager, device, vm);
@@ -471,7 +478,8 @@ void reconcile_vm_reason(struct manager *manager, struct device *device, struct 
 		break;
 	case DEVICE_ATTACHING:
 	case DEVICE_DETACHING:
-		if (set_state(device, device->state, "%s", *vm->reason ? vm->reason : "asking its VMM"))
+		if (set_state(device, device->state, "%s",
+			      *vm->reason ? vm->reason : "asking its VMM"))
 			store_device(manager->store, device, NULL);
 		break;
 	case DEVICE_HELD:

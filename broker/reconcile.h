@@ -27,7 +27,8 @@ void device_make_handle(const struct device *device, char *ret_handle, size_t si
 /* May DEVICE be in the VM called NAME, by the wish on record? */
 bool device_may_be_in(const struct device *device, const char *name);
 
-/* Acknowledges CLIENT (or NULL) once DEVICE's attach is on its way, or at once when there is none. */
+/* Acknowledges CLIENT (or NULL) once DEVICE's attach is on its way, or at once when there is none.
+ */
 void reconcile_await(struct manager *manager, struct device *device, struct intake_client *client);
 
 /* Lets go of everything DEVICE holds and waits for, before it is dropped. */

@@ -9,7 +9,8 @@
  * Unsets the variables. */
 int service_listen_fd(void) _must_check_;
 
-/* Sends STATE ("READY=1") to NOTIFY_SOCKET; does nothing when that is unset. Returns 0 or -errno. */
+/* Sends STATE ("READY=1") to NOTIFY_SOCKET; does nothing when that is unset. Returns 0 or -errno.
+ */
 int service_notify(const char *state);
 
 /* The first directory of the environment variable NAME (a colon-separated list), or FALLBACK when

@@ -9,12 +9,12 @@
 #include "broker/schema.h"
 
 #define SCHEMA_VERSION 1
-#define RETRY_MS 100	       /* for a locked database or a full disk */
-#define IDLE_MS 2000	       /* checkpoint after this much silence */
-#define CHECKPOINT_PAGES 256   /* and only when the WAL has grown so far */
-#define MAX_QUEUED 4096	       /* changes; at the cap the oldest history row is lost, and said so */
-#define KEEP_EVENTS 10000      /* rows in table event */
-#define KEEP_HISTORY 200000    /* rows in table action */
+#define RETRY_MS 100         /* for a locked database or a full disk */
+#define IDLE_MS 2000         /* checkpoint after this much silence */
+#define CHECKPOINT_PAGES 256 /* and only when the WAL has grown so far */
+#define MAX_QUEUED 4096      /* changes; at the cap the oldest history row is lost, and said so */
+#define KEEP_EVENTS 10000    /* rows in table event */
+#define KEEP_HISTORY 200000  /* rows in table action */
 
 enum statement {
 	ADD_EVENT,
@@ -27,11 +27,13 @@ enum statement {
 };
 
 static const char *const statement_sql[N_STATEMENTS] = {
-	[ADD_EVENT] = "insert or ignore into event (time, boot_id, seqnum, action, devpath, inode, vm,"
-		      " rule) values (?, ?, ?, ?, ?, ?, ?, ?)",
-	[SAVE_DEVICE] = "insert or replace into device (id, boot_id, devpath, inode, kind, device,"
-			" node, name, vid_pid, rule, vms, config, seqnum, state, reason, vm, handle,"
-			" since) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	[ADD_EVENT] =
+		"insert or ignore into event (time, boot_id, seqnum, action, devpath, inode, vm,"
+		" rule) values (?, ?, ?, ?, ?, ?, ?, ?)",
+	[SAVE_DEVICE] =
+		"insert or replace into device (id, boot_id, devpath, inode, kind, device,"
+		" node, name, vid_pid, rule, vms, config, seqnum, state, reason, vm, handle,"
+		" since) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	[DELETE_DEVICE] = "delete from device where id = ?",
 	[ADD_HISTORY] = "insert into action (time, device, name, vid_pid, vm, action, cause, rule,"
 			" result, milliseconds, detail) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -150,8 +152,8 @@ static int set_up_schema(struct store *store, const char *path)
 	if (r < 0)
 		return r;
 	if (version > SCHEMA_VERSION) {
-		log_error("%s was written by a newer vhotplug (schema %lld, this one knows %d)", path,
-			  (long long) version, SCHEMA_VERSION);
+		log_error("%s was written by a newer vhotplug (schema %lld, this one knows %d)",
+			  path, (long long) version, SCHEMA_VERSION);
 		return -EPROTO;
 	}
 	if (version == SCHEMA_VERSION)
@@ -159,7 +161,8 @@ static int set_up_schema(struct store *store, const char *path)
 	if ((r = execute(store, "begin immediate")) < 0)
 		return r;
 	if ((r = execute(store, schema_sql)) < 0 ||
-	    (r = execute(store, "pragma user_version = 1")) < 0 || (r = execute(store, "commit")) < 0)
+	    (r = execute(store, "pragma user_version = 1")) < 0 ||
+	    (r = execute(store, "commit")) < 0)
 		execute(store, "rollback");
 	return r;
 }
@@ -241,11 +244,13 @@ int store_open(struct loop *loop, const char *path, const char *boot_id, struct 
 	}
 	umask(old_umask);
 	if (r == 0)
-		r = query_int(store, "select coalesce(max(id), 0) + 1 from device", &store->next_row);
+		r = query_int(store, "select coalesce(max(id), 0) + 1 from device",
+			      &store->next_row);
 	if (r < 0) {
 		log_error("can't use the database %s: %s", path,
-			  store->db && sqlite3_errcode(store->db) != SQLITE_OK ? sqlite3_errmsg(store->db)
-									       : strerror(-r));
+			  store->db && sqlite3_errcode(store->db) != SQLITE_OK
+				  ? sqlite3_errmsg(store->db)
+				  : strerror(-r));
 		close_database(store);
 		free(store);
 		return r;
@@ -356,7 +361,8 @@ void store_flush(struct store *store)
 		r = execute(store, "commit");
 	if (r < 0) {
 		if (!store->failing)
-			log_warning("the database can't be written now: %s", sqlite3_errmsg(store->db));
+			log_warning("the database can't be written now: %s",
+				    sqlite3_errmsg(store->db));
 		store->failing = true;
 		if (!sqlite3_get_autocommit(store->db))
 			execute(store, "rollback");
@@ -379,8 +385,8 @@ static void queue(struct store *store, const struct device *device, bool forget,
 	struct change *change = calloc(1, sizeof(*change));
 
 	if (!change || store->n_queued >= MAX_QUEUED) {
-		log_error("a change is lost: %s", change ? "too many are waiting for the database"
-							 : "out of memory");
+		log_error("a change is lost: %s",
+			  change ? "too many are waiting for the database" : "out of memory");
 		free(change);
 		return;
 	}
@@ -419,8 +425,8 @@ void store_history(struct store *store, const struct history *history)
 	queue(store, NULL, false, history);
 }
 
-#define COPY_COLUMN(field, column)                                                                 \
-	snprintf((field), sizeof(field), "%s",                                                     \
+#define COPY_COLUMN(field, column)             \
+	snprintf((field), sizeof(field), "%s", \
 		 (const char *) sqlite3_column_text(statement, (column)))
 
 static struct device *read_device(sqlite3_stmt *statement)
@@ -456,7 +462,8 @@ static int close_earlier_boots(struct store *store)
 	static const char sql[] =
 		"begin immediate;"
 		"insert into action (time, device, name, vid_pid, vm, action, cause, rule, result,"
-		" milliseconds, detail) select unixepoch() * 1000, device, name, vid_pid, vm, 'detach',"
+		" milliseconds, detail) select unixepoch() * 1000, device, name, vid_pid, vm, "
+		"'detach',"
 		" 'reboot', rule, 'ok', 0, '' from device where handle <> '' and boot_id <> '%s';"
 		"delete from device where boot_id <> '%s';"
 		"commit";
@@ -481,10 +488,11 @@ int store_load(struct store *store, store_device_fn fn, void *data)
 
 	if ((r = close_earlier_boots(store)) < 0 || (r = prune(store)) < 0)
 		return r;
-	r = sqlite3_prepare_v2(store->db,
-			       "select id, devpath, inode, kind, device, node, name, vid_pid, rule, vms,"
-			       " config, seqnum, state, reason, vm, handle, since from device order by id",
-			       -1, &statement, NULL);
+	r = sqlite3_prepare_v2(
+		store->db,
+		"select id, devpath, inode, kind, device, node, name, vid_pid, rule, vms,"
+		" config, seqnum, state, reason, vm, handle, since from device order by id",
+		-1, &statement, NULL);
 	if (r != SQLITE_OK)
 		return error_number(r);
 	r = 0;

@@ -41,8 +41,8 @@ struct history {
 
 /* Opens (creates) the database at PATH. One that is damaged is set aside as PATH.damaged and
  * begun anew. Returns 0 or -errno; the reason is logged. */
-int store_open(struct loop *loop, const char *path, const char *boot_id, struct store **ret_store)
-	_must_check_;
+int store_open(struct loop *loop, const char *path, const char *boot_id,
+	       struct store **ret_store) _must_check_;
 /* Writes what is queued, if it can be written, and closes. NULL is fine. */
 void store_close(struct store *store);
 

@@ -25,7 +25,8 @@ static const char *get_property(void *device, const char *key)
 
 static void hand_out(struct udev *udev, const char *syspath, udev_device_fn fn, void *data)
 {
-	_cleanup_(device_unrefp) struct udev_device *device = udev_device_new_from_syspath(udev, syspath);
+	_cleanup_(device_unrefp) struct udev_device *device =
+		udev_device_new_from_syspath(udev, syspath);
 
 	/* A device may vanish while it is looked at. */
 	if (device && udev_device_get_property_value(device, "VHOTPLUG_RULE"))
@@ -62,5 +63,6 @@ enum udev_claim udev_get_claim(const char *devpath)
 		device = udev_device_new_from_syspath(udev, syspath);
 	if (!device || udev_device_get_is_initialized(device) <= 0)
 		return UDEV_UNKNOWN;
-	return udev_device_get_property_value(device, "VHOTPLUG_RULE") ? UDEV_CLAIMED : UDEV_UNCLAIMED;
+	return udev_device_get_property_value(device, "VHOTPLUG_RULE") ? UDEV_CLAIMED
+								       : UDEV_UNCLAIMED;
 }

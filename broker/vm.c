@@ -64,7 +64,7 @@ static void forget_process(struct vm *vm)
 {
 	vm->exit_source = loop_source_free(vm->exit_source);
 	vm->pidfd = close_fd(vm->pidfd);
-	vm->peer = (struct peer) {0};
+	vm->peer = (struct peer){0};
 }
 
 /* The process has ended, or another one has taken its place. */
@@ -92,8 +92,8 @@ static void watch_process(struct vm *vm)
 	if (vm->peer.pid == 0)
 		return;
 	vm->pidfd = (int) syscall(SYS_pidfd_open, vm->peer.pid, 0);
-	if (vm->pidfd < 0 || loop_add(vm->loop, vm->pidfd, EPOLLIN, process_exited, vm,
-				      &vm->exit_source) < 0)
+	if (vm->pidfd < 0 ||
+	    loop_add(vm->loop, vm->pidfd, EPOLLIN, process_exited, vm, &vm->exit_source) < 0)
 		log_warning("%s: can't watch process %d: %s", vm->name, (int) vm->peer.pid,
 			    strerror(errno));
 }
@@ -104,7 +104,8 @@ int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size)
 	int r = peer_get(fd, &peer);
 
 	if (r < 0) {
-		snprintf(reason, size, "can't tell who answers on %s: %s", vm->socket, strerror(-r));
+		snprintf(reason, size, "can't tell who answers on %s: %s", vm->socket,
+			 strerror(-r));
 		return r;
 	}
 	if (vm->peer.pid != 0 &&

@@ -46,12 +46,12 @@ struct vm {
 	char socket[108];
 	enum vm_type type;
 	char user_name[64];
-	uid_t user;	 /* (uid_t) -1: the config does not say */
-	char **usb_bus;	 /* copy of the config's list, or NULL */
+	uid_t user;     /* (uid_t) -1: the config does not say */
+	char **usb_bus; /* copy of the config's list, or NULL */
 
 	enum vm_state state;
 	char reason[256]; /* why it is not up, or why its monitor does not answer; "" otherwise */
-	bool is_absent;	  /* down because nobody is there, not because it can't be asked */
+	bool is_absent;   /* down because nobody is there, not because it can't be asked */
 	bool probe_again; /* something changed while a probe was under way */
 	struct peer peer;
 	int pidfd;

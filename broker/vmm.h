@@ -11,8 +11,8 @@ struct vm;
 
 enum vmm_outcome {
 	VMM_OK,
-	VMM_GONE,   /* detach: nothing of that name is there any more; attach: the device has gone */
-	VMM_RETRY,  /* may heal by itself */
+	VMM_GONE,  /* detach: nothing of that name is there any more; attach: the device has gone */
+	VMM_RETRY, /* may heal by itself */
 	VMM_FAILED, /* will not heal by waiting; the detail says what to do */
 };
 

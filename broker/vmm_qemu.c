@@ -17,10 +17,10 @@
 
 #define MAX_BUSES 16
 #define MAX_HANDLES 256
-#define BUSY_MS 2000	    /* without a greeting for so long: somebody else holds the monitor */
-#define DELETED_MS 10000    /* for DEVICE_DELETED; USB needs no guest for it */
-#define MAX_PORT_TRIES 40   /* ports found taken before giving up for now */
-#define SUPER_SPEED 5000    /* Mbit/s */
+#define BUSY_MS 2000      /* without a greeting for so long: somebody else holds the monitor */
+#define DELETED_MS 10000  /* for DEVICE_DELETED; USB needs no guest for it */
+#define MAX_PORT_TRIES 40 /* ports found taken before giving up for now */
+#define SUPER_SPEED 5000  /* Mbit/s */
 
 enum op_kind {
 	OP_PROBE,
@@ -56,9 +56,9 @@ struct op {
 struct usb_bus {
 	struct op *op; /* the probe that fills it in */
 	char name[64];
-	char path[128]; /* of the controller in the QOM tree */
+	char path[128];            /* of the controller in the QOM tree */
 	unsigned ports_2, ports_3; /* xHCI: how many ports can do USB 2, USB 3; 0: not known */
-	uint64_t used;		   /* bit n: port n */
+	uint64_t used;             /* bit n: port n */
 };
 
 struct qemu {
@@ -185,7 +185,8 @@ static void forget_place(struct op *op)
 	device->guest_port = 0;
 }
 
-/* Ends OP with its result. The answer may start new requests, so the connection is looked at last. */
+/* Ends OP with its result. The answer may start new requests, so the connection is looked at last.
+ */
 static void op_finish(struct op *op)
 {
 	struct qemu *qemu = op->qemu;
@@ -259,7 +260,8 @@ static void session_down(void *data, const char *why)
 	qemu->qmp = qmp_close(qemu->qmp);
 	loop_timer_stop(&qemu->busy);
 	qemu->busy_told = false;
-	/* Those with commands under way hear of it by their replies; the others wait for an event. */
+	/* Those with commands under way hear of it by their replies; the others wait for an event.
+	 */
 	while (op) {
 		struct op *next = op->next;
 
@@ -342,7 +344,8 @@ static void op_flush(struct op *op, int fd)
 
 	/* A broken connection also ends all commands by their replies; this is for the log. */
 	if (r < 0)
-		log_warning("%s: sending to its monitor failed: %s", op->qemu->vm->name, strerror(-r));
+		log_warning("%s: sending to its monitor failed: %s", op->qemu->vm->name,
+			    strerror(-r));
 }
 
 /* Probe: our handles, and the USB buses with their ports */
@@ -357,7 +360,8 @@ static void probe_port_reply(void *data, const json_t *reply, const char *error_
 		return;
 	if (op_reply(op, reply, error_class, text)) {
 		/* "" for a device that QEMU put somewhere itself; that port is found by trying. */
-		long port = strtol(json_string_value(reply) ? json_string_value(reply) : "", NULL, 10);
+		long port =
+			strtol(json_string_value(reply) ? json_string_value(reply) : "", NULL, 10);
 
 		if (port > 0 && port < 64)
 			bus->used |= UINT64_C(1) << port;
@@ -377,7 +381,8 @@ static void probe_children_reply(void *data, const json_t *reply, const char *er
 	if (op->done)
 		return;
 	if (op_reply(op, reply, error_class, text)) {
-		json_array_foreach((json_t *) reply, i, entry) {
+		json_array_foreach((json_t *) reply, i, entry)
+		{
 			const char *name = json_string_value(json_object_get(entry, "name"));
 			char path[300];
 
@@ -431,7 +436,8 @@ static void probe_controller_reply(void *data, const json_t *reply, const char *
 	if (op->done)
 		return;
 	if (op_reply(op, reply, error_class, text)) {
-		json_array_foreach((json_t *) reply, i, entry) {
+		json_array_foreach((json_t *) reply, i, entry)
+		{
 			const char *type = json_string_value(json_object_get(entry, "type"));
 			const char *name = json_string_value(json_object_get(entry, "name"));
 
@@ -458,9 +464,10 @@ static void probe_controller(struct op *op, const char *parent, const char *name
 	if (qemu->n_found >= MAX_BUSES)
 		return;
 	struct usb_bus *bus = &qemu->found[qemu->n_found++];
-	*bus = (struct usb_bus) {.op = op};
+	*bus = (struct usb_bus){.op = op};
 	snprintf(bus->path, sizeof(bus->path), "%s/%s", parent, name);
-	op_command(op, "qom-list", json_pack("{s:s}", "path", bus->path), probe_controller_reply, bus);
+	op_command(op, "qom-list", json_pack("{s:s}", "path", bus->path), probe_controller_reply,
+		   bus);
 	if (!strstr(type, "xhci"))
 		return;
 	op_command(op, "qom-get", json_pack("{s:s, s:s}", "path", bus->path, "property", "p2"),
@@ -481,7 +488,8 @@ static void probe_devices(struct op *op, const char *parent, const json_t *reply
 	size_t i;
 	json_t *entry;
 
-	json_array_foreach((json_t *) reply, i, entry) {
+	json_array_foreach((json_t *) reply, i, entry)
+	{
 		const char *type = json_string_value(json_object_get(entry, "type"));
 		const char *name = json_string_value(json_object_get(entry, "name"));
 
@@ -689,14 +697,15 @@ static bool attach_again(struct op *op)
 
 	if (strstr(text, "Property 'usb-host.hostdevice' not found") && !op->qemu->no_hostdevice) {
 		op->qemu->no_hostdevice = true;
-	} else if (strstr(text, "not found (in use?)") && op->port > 0 && ++op->tries < MAX_PORT_TRIES) {
+	} else if (strstr(text, "not found (in use?)") && op->port > 0 &&
+		   ++op->tries < MAX_PORT_TRIES) {
 		/* The port stays marked: somebody else's device is on it. */
 		if (!choose_port(op))
 			return false;
 	} else {
 		return false;
 	}
-	op->result = (struct vmm_result) {0};
+	op->result = (struct vmm_result){0};
 	send_attach(op);
 	return true;
 }
@@ -730,14 +739,17 @@ static void qemu_attach(struct vm *vm, struct device *device, int fd)
 		return;
 	}
 	if (r < 0) {
-		set_result(op, VMM_RETRY, *reason ? reason : r == -EAGAIN
-				? "the monitor is busy: several clients wait for it" : strerror(-r));
+		set_result(op, VMM_RETRY,
+			   *reason        ? reason
+			   : r == -EAGAIN ? "the monitor is busy: several clients wait for it"
+					  : strerror(-r));
 		op_finish(op);
 		return;
 	}
 	if (!choose_port(op)) {
-		set_result(op, VMM_RETRY, "the VM has no free USB port; give its controller more:"
-					  " -device qemu-xhci,p2=15,p3=15");
+		set_result(op, VMM_RETRY,
+			   "the VM has no free USB port; give its controller more:"
+			   " -device qemu-xhci,p2=15,p3=15");
 		op_finish(op);
 		/* Perhaps a port has become free behind our back. */
 		vm_check(vm);
@@ -766,7 +778,8 @@ static void step_detach(struct op *op)
 	if (op->result.outcome != VMM_OK || op->deleted)
 		op_finish(op);
 	else
-		loop_timer_start(op->qemu->vm->loop, &op->deadline, DELETED_MS, deleted_too_late, op);
+		loop_timer_start(op->qemu->vm->loop, &op->deadline, DELETED_MS, deleted_too_late,
+				 op);
 }
 
 static void qemu_detach(struct vm *vm, struct device *device, const char *handle)

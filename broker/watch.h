@@ -9,8 +9,8 @@ struct watch;
 
 /* FN is called when PATH may have appeared, been replaced or gone; with spurious calls now and
  * then, never with a missing one. Returns 0 or -errno. */
-int watch_new(struct loop *loop, const char *path, loop_fn fn, void *data, struct watch **ret_watch)
-	_must_check_;
+int watch_new(struct loop *loop, const char *path, loop_fn fn, void *data,
+	      struct watch **ret_watch) _must_check_;
 /* The same, called when anything in the directory PATH changes; the directory exists. */
 int watch_new_directory(struct loop *loop, const char *path, loop_fn fn, void *data,
 			struct watch **ret_watch) _must_check_;

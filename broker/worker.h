@@ -24,7 +24,7 @@ struct worker_request {
 	uint64_t number;
 	enum worker_job job;
 	char devpath[512]; /* below /sys */
-	uint64_t inode;	   /* of the instance meant: another one is answered with -ENODEV */
+	uint64_t inode;    /* of the instance meant: another one is answered with -ENODEV */
 	char node[64];
 };
 

@@ -75,8 +75,9 @@ static bool describe_mount(const char *disk, char *ret_text, size_t size)
 	while (proc && !found && (entry = readdir(proc)))
 		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' &&
 		    find_mount(entry->d_name, disk, where, sizeof(where))) {
-			snprintf(ret_text, size, "mounted on %s in the mount namespace of process %s",
-				 where, entry->d_name);
+			snprintf(ret_text, size,
+				 "mounted on %s in the mount namespace of process %s", where,
+				 entry->d_name);
 			found = true;
 		}
 	if (proc)
@@ -161,7 +162,8 @@ static int hold_disk(const char *syspath, struct worker_answer *answer, int *fds
 	if (errno == ENOMEDIUM || errno == ENXIO || errno == ENODEV)
 		return 0;
 	if (errno != EBUSY)
-		return fail(answer, -EBUSY, "can't tell whether %s is in use: %s", node, strerror(errno));
+		return fail(answer, -EBUSY, "can't tell whether %s is in use: %s", node,
+			    strerror(errno));
 	describe_use(syspath, disk, use, sizeof(use));
 	return fail(answer, -EBUSY, "%s is in use on the host: %s", node, use);
 }
