@@ -25,11 +25,17 @@ enum vm_type {
 struct config_vm {
 	char *name;
 	enum vm_type type;
-	char *socket;   /* absolute path of the QMP or crosvm control socket */
+	char *socket;   /* absolute path of the QMP or crosvm control socket; NULL only with listen
+			 */
 	char *user;     /* who the VMM runs as: a user name or a numeric uid; NULL: not said */
 	char **usb_bus; /* guest bus names in order of preference, NULL-terminated; NULL: not said
 			 */
-	unsigned line;  /* where the section starts in the file */
+	char *listen;   /* absolute path of the socket that QEMU dials; NULL: not said */
+	unsigned delay; /* seconds between the VM's start and the first device; default 0 */
+	char **pci_bus; /* guest PCI ports in order of preference, NULL-terminated; NULL: not said
+			 */
+	bool qemu_use_root_bus; /* put PCI devices on the root bus; default no */
+	unsigned line;          /* where the section starts in the file */
 };
 
 struct config_general {
@@ -37,19 +43,113 @@ struct config_general {
 	char *crosvm;          /* path of the crosvm binary; default /usr/bin/crosvm */
 };
 
+/* What kind of device a group takes. */
+enum config_kind {
+	CONFIG_USB,
+	CONFIG_PCI,
+	CONFIG_EVDEV,
+	CONFIG_KINDS,
+};
+
+/* What a rule may look at. Some names mean the same for USB and PCI. */
+enum config_match {
+	MATCH_VENDOR_ID, /* four lower-case hex digits */
+	MATCH_PRODUCT_ID,
+	MATCH_VENDOR_NAME, /* a regular expression */
+	MATCH_PRODUCT_NAME,
+	MATCH_SERIAL,          /* exactly as udev's ID_SERIAL_SHORT */
+	MATCH_BUS,             /* decimal */
+	MATCH_PORT,            /* decimal: the root port */
+	MATCH_PORT_PATH,       /* the kernel's 3-1.4 */
+	MATCH_DEVPATH,         /* /devices/…, without a slash at the end */
+	MATCH_INTERFACE_CLASS, /* two lower-case hex digits */
+	MATCH_INTERFACE_SUBCLASS,
+	MATCH_INTERFACE_PROTOCOL,
+	MATCH_DEVICE_CLASS,
+	MATCH_DEVICE_SUBCLASS,
+	MATCH_DEVICE_PROTOCOL,
+	MATCH_REMOVABLE,   /* one or more of fixed, removable, unknown, separated by | */
+	MATCH_DRIVER_PATH, /* a regular expression */
+	MATCH_ADDRESS,     /* 0000:00:14.3, lower case */
+	MATCH_DEVICE_ID,
+	MATCH_SUBSYSTEM_VENDOR_ID,
+	MATCH_SUBSYSTEM_ID,
+	MATCH_DEVICE_PROG_IF,
+	MATCH_NAME,     /* a regular expression */
+	MATCH_PATH_TAG, /* a regular expression */
+	MATCH_PROPERTY, /* the name of a udev property; comes with MATCH_VALUE */
+	MATCH_VALUE,    /* its value, case ignored */
+	MATCH_KEYS,
+};
+
+/* One field of a rule. VALUE is checked and in the form that the enum above says. */
+struct config_field {
+	enum config_match match;
+	char *value;
+	unsigned line;
+};
+
+/* What a group or a rule asks of the broker beyond the VM. */
+enum config_option {
+	OPTION_FORCE = 1 << 0,
+	OPTION_IOMMU_ADD_ALL = 1 << 1,
+	OPTION_IOMMU_SKIP_IF_SHARED = 1 << 2,
+};
+
+/* One [allow NAME] or [deny NAME]. All fields must match; none only with match_all. */
+struct config_rule {
+	char *name;
+	bool deny;
+	bool disable;
+	bool match_all;
+	struct config_field *fields; /* in the order of the file */
+	size_t n_fields;
+	char *description; /* for people; NULL: not said */
+	char *tag;         /* for people and programs that read the config; NULL: not said */
+	char *family;      /* NULL: not said */
+	unsigned options;  /* enum config_option, the group's included */
+	unsigned line;
+};
+
+/* One [usb NAME], [pci NAME] or [evdev NAME] with the rules that follow it. */
+struct config_group {
+	enum config_kind kind;
+	char *name;
+	bool disable;
+	bool fence; /* keep the host away from what is claimed; default yes */
+	char **vms; /* candidates in order, NULL-terminated, at least one; all of them exist */
+	struct config_rule *rules; /* in the order of the file */
+	size_t n_rules;
+	char *description;
+	char *tag;
+	char *family;     /* for rules that say none */
+	unsigned options; /* enum config_option */
+	unsigned line;
+	unsigned vms_line; /* where targetVm or allowedVms is */
+};
+
 struct config {
 	struct config_general general;
-	struct config_vm *vms;
+	struct config_vm *vms; /* in the order of the file */
 	size_t n_vms;
-	struct config_group *groups;
+	struct config_group *groups; /* in the order of the file */
 	size_t n_groups;
 	char digest[CONFIG_DIGEST_SIZE];
 };
+
+/* Keys that are understood here but that the broker does not honour yet are refused by name, since
+ * a config must not promise what does not happen. CONFIG_ACCEPT_PLANNED takes them all the same:
+ * for the tests of what is already built. */
+#define CONFIG_ACCEPT_PLANNED 1u
 
 /* Reads and checks the config at PATH. Every mistake is one line "PATH:LINE: …" on ERRORS, all of
  * them in one run. Returns 0 and a new config in *RET_CONFIG (free it with config_free); -EINVAL
  * when there were mistakes; another -errno, said on ERRORS too, when the file can't be read. */
 int config_load(const char *path, FILE *errors, struct config **ret_config) _must_check_;
+
+/* The same for an open FILE, which PATH names in the messages; FLAGS are CONFIG_ACCEPT_… or 0. */
+int config_read(FILE *file, const char *path, unsigned flags, FILE *errors,
+		struct config **ret_config) _must_check_;
 
 /* NULL is fine. */
 void config_free(struct config *config);
@@ -60,3 +160,11 @@ static inline void config_freep(struct config **config)
 
 /* The VM of that name, or NULL. */
 const struct config_vm *config_find_vm(const struct config *config, const char *name);
+
+/* The word for KIND ("usb") and the key for MATCH ("vendorId") as they are in the file. */
+const char *config_kind_name(enum config_kind kind);
+const char *config_match_name(enum config_match match);
+
+/* The field of RULE that looks at MATCH, or NULL. */
+const struct config_field *config_rule_field(const struct config_rule *rule,
+					     enum config_match match);

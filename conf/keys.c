@@ -1,0 +1,451 @@
+/* The checks behind every key of the config, and the tables that say where each may stand.
+ * config.c walks the tables; nothing here knows about sections or their order. */
+#include "conf/keys.h"
+
+#include "conf/regex.h"
+
+#define ALNUM "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+
+static void wrong(const struct key_place *place, const char *allowed)
+{
+	mistakes_add(place->mistakes, place->key->line, "%s = %s, allowed here: %s",
+		     place->key->name, place->key->value, allowed);
+}
+
+bool key_is_name(const char *name)
+{
+	return *name && strspn(name, ALNUM "._-") == strlen(name);
+}
+
+static int store_bool(const struct key_place *place, void *target)
+{
+	const char *value = place->key->value;
+
+	if (streq(value, "yes"))
+		*(bool *) target = true;
+	else if (streq(value, "no"))
+		*(bool *) target = false;
+	else
+		wrong(place, "yes or no");
+	return 0;
+}
+
+static int store_text(const struct key_place *place, void *target)
+{
+	char *copy = strdup(place->key->value);
+
+	if (!copy)
+		return -ENOMEM;
+	*(char **) target = copy;
+	return 0;
+}
+
+static int store_path(const struct key_place *place, void *target)
+{
+	if (place->key->value[0] == '/')
+		return store_text(place, target);
+	wrong(place, "a path from the root");
+	return 0;
+}
+
+/* sun_path has 108 bytes. */
+static int store_socket(const struct key_place *place, void *target)
+{
+	if (place->key->value[0] == '/' && strlen(place->key->value) < 108)
+		return store_text(place, target);
+	wrong(place, "the path of a socket from the root, at most 107 bytes");
+	return 0;
+}
+
+static int store_user(const struct key_place *place, void *target)
+{
+	const char *value = place->key->value;
+	char *end;
+
+	if (value[0] >= '0' && value[0] <= '9') {
+		errno = 0;
+		if (strtoul(value, &end, 10) < UINT32_MAX && *end == '\0' && errno == 0)
+			return store_text(place, target);
+	} else if (value[0] != '-' && key_is_name(value)) {
+		return store_text(place, target);
+	}
+	wrong(place, "a user name, or a uid");
+	return 0;
+}
+
+static int store_name(const struct key_place *place, void *target)
+{
+	if (key_is_name(place->key->value))
+		return store_text(place, target);
+	wrong(place, "a name of letters, digits, . _ -");
+	return 0;
+}
+
+static int store_delay(const struct key_place *place, void *target)
+{
+	const char *value = place->key->value;
+
+	if (strspn(value, "0123456789") == strlen(value) && strlen(value) <= 4 &&
+	    atoi(value) <= 3600)
+		*(unsigned *) target = (unsigned) atoi(value);
+	else
+		wrong(place, "seconds, 0 to 3600");
+	return 0;
+}
+
+static int store_type(const struct key_place *place, void *target)
+{
+	const char *value = place->key->value;
+
+	if (streq(value, "qemu"))
+		*(enum vm_type *) target = VM_QEMU;
+	else if (streq(value, "crosvm"))
+		*(enum vm_type *) target = VM_CROSVM;
+	else if (streq(value, "libvirt") || streq(value, "cloud-hypervisor"))
+		wrong(place, "qemu or crosvm (this one is not supported yet)");
+	else
+		wrong(place, "qemu or crosvm");
+	return 0;
+}
+
+static void free_list(char **list)
+{
+	for (char **s = list; s && *s; s++)
+		free(*s);
+	free(list);
+}
+
+/* The text at S without blanks at its ends; S is changed. */
+static char *trim(char *s)
+{
+	size_t n;
+
+	s += strspn(s, " \t");
+	for (n = strlen(s); n > 0 && strchr(" \t", s[n - 1]); n--)
+		s[n - 1] = '\0';
+	return s;
+}
+
+static bool in_list(char *const *list, const char *name)
+{
+	for (; *list; list++)
+		if (streq(*list, name))
+			return true;
+	return false;
+}
+
+/* Names separated by commas, each once, into a new NULL-terminated array. */
+static int store_names(const struct key_place *place, void *target)
+{
+	_cleanup_free_ char *copy = strdup(place->key->value);
+	char **list, *rest = copy, *item;
+	size_t n = 0, most = 1;
+
+	for (const char *s = place->key->value; *s; s++)
+		most += *s == ',';
+	list = calloc(most + 1, sizeof(*list));
+	while (list && copy && (item = strsep(&rest, ","))) {
+		item = trim(item);
+		if (!key_is_name(item) || in_list(list, item)) {
+			wrong(place, "names of letters, digits, . _ - with commas between them, "
+				     "each once");
+			free_list(list);
+			return 0;
+		}
+		list[n] = strdup(item);
+		if (!list[n++])
+			break;
+	}
+	if (!list || !copy || !list[n - 1]) {
+		free_list(list);
+		return -ENOMEM;
+	}
+	*(char ***) target = list;
+	return 0;
+}
+
+static int store_option(const struct key_place *place, void *target, enum config_option option)
+{
+	bool set = false;
+	int r = store_bool(place, &set);
+
+	if (set)
+		*(unsigned *) target |= option;
+	return r;
+}
+
+static int store_force(const struct key_place *place, void *target)
+{
+	return store_option(place, target, OPTION_FORCE);
+}
+
+static int store_add_all(const struct key_place *place, void *target)
+{
+	return store_option(place, target, OPTION_IOMMU_ADD_ALL);
+}
+
+static int store_skip_if_shared(const struct key_place *place, void *target)
+{
+	return store_option(place, target, OPTION_IOMMU_SKIP_IF_SHARED);
+}
+
+const struct key_setting general_settings[] = {
+	{"attachConnected", store_bool, offsetof(struct config_general, attach_connected), false},
+	{"crosvm", store_path, offsetof(struct config_general, crosvm), false},
+	{NULL, NULL, 0, false},
+};
+
+const struct key_setting vm_settings[] = {
+	{"type", store_type, offsetof(struct config_vm, type), false},
+	{"socket", store_socket, offsetof(struct config_vm, socket), false},
+	{"user", store_user, offsetof(struct config_vm, user), false},
+	{"usbBus", store_names, offsetof(struct config_vm, usb_bus), false},
+	{"listen", store_socket, offsetof(struct config_vm, listen), true},
+	{"delay", store_delay, offsetof(struct config_vm, delay), true},
+	{"pciBus", store_names, offsetof(struct config_vm, pci_bus), true},
+	{"qemuUseRootBus", store_bool, offsetof(struct config_vm, qemu_use_root_bus), true},
+	{NULL, NULL, 0, false},
+};
+
+/* targetVm and allowedVms both fill vms; config.c sees to it that there is one of them. */
+const struct key_setting group_settings[] = {
+	{"targetVm", store_names, offsetof(struct config_group, vms), false},
+	{"allowedVms", store_names, offsetof(struct config_group, vms), true},
+	{"fence", store_bool, offsetof(struct config_group, fence), false},
+	{"disable", store_bool, offsetof(struct config_group, disable), false},
+	{"description", store_text, offsetof(struct config_group, description), true},
+	{"tag", store_name, offsetof(struct config_group, tag), true},
+	{"family", store_name, offsetof(struct config_group, family), true},
+	{"force", store_force, offsetof(struct config_group, options), true},
+	{"pciIommuAddAll", store_add_all, offsetof(struct config_group, options), true},
+	{"pciIommuSkipIfShared", store_skip_if_shared, offsetof(struct config_group, options),
+	 true},
+	{NULL, NULL, 0, false},
+};
+
+const struct key_setting rule_settings[] = {
+	{"matchAll", store_bool, offsetof(struct config_rule, match_all), false},
+	{"disable", store_bool, offsetof(struct config_rule, disable), false},
+	{"description", store_text, offsetof(struct config_rule, description), true},
+	{"tag", store_name, offsetof(struct config_rule, tag), true},
+	{"family", store_name, offsetof(struct config_rule, family), true},
+	{"force", store_force, offsetof(struct config_rule, options), true},
+	{"pciIommuAddAll", store_add_all, offsetof(struct config_rule, options), true},
+	{"pciIommuSkipIfShared", store_skip_if_shared, offsetof(struct config_rule, options), true},
+	{NULL, NULL, 0, false},
+};
+
+/* A copy of the value, or a mistake when it is not GOOD. */
+static int copy_if(const struct key_place *place, bool good, const char *allowed, char **ret)
+{
+	if (!good) {
+		wrong(place, allowed);
+		*ret = NULL;
+		return 0;
+	}
+	*ret = strdup(place->key->value);
+	return *ret ? 0 : -ENOMEM;
+}
+
+static void lower(char *s)
+{
+	for (; s && *s; s++)
+		if (*s >= 'A' && *s <= 'Z')
+			*s = (char) (*s - 'A' + 'a');
+}
+
+static int check_id(const struct key_place *place, char **ret)
+{
+	const char *value = place->key->value;
+	bool good = strlen(value) == 4 && strspn(value, "0123456789abcdefABCDEF") == 4;
+	int r = copy_if(place, good, "four hex digits", ret);
+
+	lower(*ret);
+	return r;
+}
+
+/* 0 to 255, decimal or with 0x, into two hex digits. */
+static int check_class(const struct key_place *place, char **ret)
+{
+	const char *value = place->key->value, *hex = startswith(value, "0x");
+	const char *digits = hex ?: value;
+	size_t n = strlen(digits);
+	bool good = n >= 1 && n <= (hex ? 2 : 3) &&
+		    strspn(digits, hex ? "0123456789abcdefABCDEF" : "0123456789") == n &&
+		    (hex || digits[0] != '0' || n == 1) &&
+		    strtoul(digits, NULL, hex ? 16 : 10) <= 255;
+
+	if (!good) {
+		wrong(place, "0 to 255 without zeros in front, or 0x00 to 0xff");
+		*ret = NULL;
+		return 0;
+	}
+	if (asprintf(ret, "%02lx", strtoul(digits, NULL, hex ? 16 : 10)) < 0) {
+		*ret = NULL;
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+static bool is_number(const char *s, size_t n)
+{
+	return n >= 1 && n <= 3 && s[0] != '0' && strspn(s, "0123456789") >= n;
+}
+
+static int check_number(const struct key_place *place, char **ret)
+{
+	const char *value = place->key->value;
+
+	return copy_if(place, is_number(value, strlen(value)), "1 to 999", ret);
+}
+
+static int check_port_path(const struct key_place *place, char **ret)
+{
+	const char *s = place->key->value;
+	size_t n = strcspn(s, "-");
+	bool good = s[n] == '-' && is_number(s, n);
+
+	while (good && s[n]) {
+		s += n + 1;
+		n = strcspn(s, ".");
+		good = is_number(s, n);
+	}
+	return copy_if(place, good, "the port as the kernel writes it: 3-1.4", ret);
+}
+
+static int check_devpath(const struct key_place *place, char **ret)
+{
+	const char *value = place->key->value;
+	const char *route = startswith(value, "/devices/");
+	size_t n = strlen(value);
+	bool good = route && *route && value[n - 1] != '/' && !strstr(value, "//") &&
+		    strspn(value, ALNUM "/._:+,@#=~-") == n;
+
+	return copy_if(place, good, "a path below /devices/, as udevadm info -q path prints it",
+		       ret);
+}
+
+/* Only what udev lets through into ID_SERIAL_SHORT: anything else could never match. */
+static int check_serial(const struct key_place *place, char **ret)
+{
+	const char *value = place->key->value;
+	bool good = true;
+
+	for (const char *s = value; *s; s++)
+		good = good && ((unsigned char) *s >= 0x80 || strchr(ALNUM "#+-.:=@_", *s));
+	return copy_if(place, good,
+		       "ID_SERIAL_SHORT as udevadm info prints it (letters, digits, #+-.:=@_)",
+		       ret);
+}
+
+/* A list in the config, alternatives in udev's way of writing here. */
+static int check_removable(const struct key_place *place, char **ret)
+{
+	static const char *const words[] = {"fixed", "removable", "unknown"};
+	_cleanup_free_ char **list = NULL;
+	char joined[64] = "";
+	unsigned seen = 0;
+	size_t n = 0, known = 0;
+	int r = store_names(place, &list);
+
+	*ret = NULL;
+	if (r < 0 || !list)
+		return r;
+	for (char **s = list; *s; s++, n++)
+		for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+			if (streq(*s, words[i])) {
+				seen |= 1u << i;
+				known++;
+			}
+	for (size_t i = 0; i < n; i++)
+		free(list[i]);
+	if (known != n) {
+		wrong(place, "fixed, removable, unknown, with commas between them");
+		return 0;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		if (seen & 1u << i) {
+			strcat(joined, joined[0] ? "|" : "");
+			strcat(joined, words[i]);
+		}
+	*ret = strdup(joined);
+	return *ret ? 0 : -ENOMEM;
+}
+
+static int check_address(const struct key_place *place, char **ret)
+{
+	static const char pattern[] = "xxxx:xx:xx.o";
+	const char *value = place->key->value;
+	bool good = strlen(value) == sizeof(pattern) - 1;
+
+	for (size_t i = 0; good && pattern[i]; i++)
+		good = pattern[i] == 'x'   ? strchr("0123456789abcdefABCDEF", value[i]) != NULL
+		       : pattern[i] == 'o' ? value[i] >= '0' && value[i] <= '7'
+					   : value[i] == pattern[i];
+
+	int r = copy_if(place, good, "a PCI address: 0000:00:14.3", ret);
+	lower(*ret);
+	return r;
+}
+
+static int check_regex(const struct key_place *place, char **ret)
+{
+	char error[128];
+	pcre2_code *code = regex_compile(place->key->value, error, sizeof(error));
+
+	*ret = NULL;
+	if (!code) {
+		mistakes_add(place->mistakes, place->key->line,
+			     "%s = %s: %s, allowed here: a regular expression (PCRE2)",
+			     place->key->name, place->key->value, error);
+		return 0;
+	}
+	pcre2_code_free(code);
+	return copy_if(place, true, "", ret);
+}
+
+static int check_property(const struct key_place *place, char **ret)
+{
+	const char *value = place->key->value;
+	bool good = strspn(value, ALNUM "_") == strlen(value) && !startswith(value, "VHOTPLUG_");
+
+	return copy_if(place, good, "the name of a udev property", ret);
+}
+
+static int check_text(const struct key_place *place, char **ret)
+{
+	return copy_if(place, true, "", ret);
+}
+
+#define USB (1u << CONFIG_USB)
+#define PCI (1u << CONFIG_PCI)
+#define EVDEV (1u << CONFIG_EVDEV)
+
+const struct key_match match_keys[MATCH_KEYS] = {
+	[MATCH_VENDOR_ID] = {"vendorId", check_id, USB | PCI, false},
+	[MATCH_PRODUCT_ID] = {"productId", check_id, USB, false},
+	[MATCH_VENDOR_NAME] = {"vendorName", check_regex, USB, false},
+	[MATCH_PRODUCT_NAME] = {"productName", check_regex, USB, false},
+	[MATCH_SERIAL] = {"serial", check_serial, USB, false},
+	[MATCH_BUS] = {"bus", check_number, USB, false},
+	[MATCH_PORT] = {"port", check_number, USB, false},
+	[MATCH_PORT_PATH] = {"portPath", check_port_path, USB, false},
+	[MATCH_DEVPATH] = {"devpath", check_devpath, USB, false},
+	[MATCH_INTERFACE_CLASS] = {"interfaceClass", check_class, USB, false},
+	[MATCH_INTERFACE_SUBCLASS] = {"interfaceSubclass", check_class, USB, false},
+	[MATCH_INTERFACE_PROTOCOL] = {"interfaceProtocol", check_class, USB, false},
+	[MATCH_DEVICE_CLASS] = {"deviceClass", check_class, USB | PCI, false},
+	[MATCH_DEVICE_SUBCLASS] = {"deviceSubclass", check_class, USB | PCI, false},
+	[MATCH_DEVICE_PROTOCOL] = {"deviceProtocol", check_class, USB, false},
+	[MATCH_REMOVABLE] = {"removable", check_removable, USB, false},
+	[MATCH_DRIVER_PATH] = {"driverPath", check_regex, USB, true},
+	[MATCH_ADDRESS] = {"address", check_address, PCI, true},
+	[MATCH_DEVICE_ID] = {"deviceId", check_id, PCI, true},
+	[MATCH_SUBSYSTEM_VENDOR_ID] = {"subsystemVendorId", check_id, PCI, true},
+	[MATCH_SUBSYSTEM_ID] = {"subsystemId", check_id, PCI, true},
+	[MATCH_DEVICE_PROG_IF] = {"deviceProgIf", check_class, PCI, true},
+	[MATCH_NAME] = {"name", check_regex, EVDEV, true},
+	[MATCH_PATH_TAG] = {"pathTag", check_regex, EVDEV, true},
+	[MATCH_PROPERTY] = {"property", check_property, EVDEV, true},
+	[MATCH_VALUE] = {"value", check_text, EVDEV, true},
+};

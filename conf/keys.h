@@ -1,0 +1,43 @@
+/* What may stand in each kind of section, and how each value is checked and stored: the tables
+ * that conf/config.c walks. */
+#pragma once
+
+#include "conf/config.h"
+#include "conf/ini.h"
+
+struct key_place {
+	const struct ini_key *key;
+	struct mistakes *mistakes;
+};
+
+/* Checks the value and stores it at TARGET. Returns 0 (a mistake is recorded and TARGET left alone)
+ * or -ENOMEM. */
+typedef int (*key_store_fn)(const struct key_place *place, void *target);
+
+/* A key that fills one member of a struct. The table ends with a NULL name. */
+struct key_setting {
+	const char *name;
+	key_store_fn store;
+	size_t offset;
+	bool planned; /* the broker does not honour it yet */
+};
+
+extern const struct key_setting general_settings[], vm_settings[], group_settings[],
+	rule_settings[];
+
+/* Returns the canonical form of VALUE as a new string in *RET, or 0 and NULL after recording a
+ * mistake, or -ENOMEM. */
+typedef int (*key_check_fn)(const struct key_place *place, char **ret);
+
+/* A key that a rule matches by, indexed by enum config_match. */
+struct key_match {
+	const char *name;
+	key_check_fn check;
+	unsigned kinds; /* bit 1 << enum config_kind: where it is allowed */
+	bool planned;
+};
+
+extern const struct key_match match_keys[MATCH_KEYS];
+
+/* Whether NAME may name a VM, a guest bus, …: letters, digits, . _ - */
+bool key_is_name(const char *name);
