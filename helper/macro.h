@@ -16,8 +16,9 @@
 #define _must_check_ __attribute__((warn_unused_result))
 #define _printf_(fmt, args) __attribute__((format(printf, fmt, args)))
 
-/* A variable so marked must be initialised; what it owns is released when it goes out of scope. */
-#define _cleanup_(fn) __attribute__((cleanup(fn)))
+/* A variable so marked must be initialised; what it owns is released when it goes out of scope.
+ * Holding it until then is a use (clang says otherwise). */
+#define _cleanup_(fn) __attribute__((cleanup(fn), unused))
 #define _cleanup_free_ _cleanup_(freep)
 #define _cleanup_close_ _cleanup_(closep)
 #define _cleanup_fclose_ _cleanup_(fclosep)

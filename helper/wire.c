@@ -74,3 +74,20 @@ const char *wire_get(const struct wire_msg *msg, const char *key)
 {
 	return find(msg->data, msg->len, key, strlen(key));
 }
+
+int wire_get_number(const struct wire_msg *msg, const char *key, uint64_t *ret)
+{
+	const char *s = wire_get(msg, key);
+	uint64_t n = 0;
+
+	if (!s)
+		return -ENOENT;
+	if (!*s || s[strspn(s, "0123456789")] || strlen(s) > 20)
+		return -EINVAL;
+	for (; *s; s++)
+		if (__builtin_mul_overflow(n, 10, &n) ||
+		    __builtin_add_overflow(n, (uint64_t) (*s - '0'), &n))
+			return -ERANGE;
+	*ret = n;
+	return 0;
+}

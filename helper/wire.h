@@ -15,6 +15,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "helper/macro.h"
 
@@ -44,3 +45,7 @@ int wire_check(const struct wire_msg *msg) _must_check_;
 
 /* The value of KEY, owned by MSG, or NULL when it is not there. */
 const char *wire_get(const struct wire_msg *msg, const char *key);
+
+/* The value of KEY as a decimal number. Returns 0 and the number in *RET; -ENOENT when KEY is not
+ * there; -EINVAL when it is anything but one to twenty digits; -ERANGE above UINT64_MAX. */
+int wire_get_number(const struct wire_msg *msg, const char *key, uint64_t *ret) _must_check_;

@@ -1,0 +1,468 @@
+/* Where events come in: see intake.h. Owns the listening socket, the connections of helpers and
+ * the watch on the spool. */
+#include "broker/intake.h"
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include "broker/log.h"
+#include "broker/store.h"
+#include "broker/watch.h"
+#include "helper/spool.h"
+
+#define MAX_CLIENTS 256    /* more stay in the backlog */
+#define CLIENT_MS 2000     /* for its message to arrive; a helper sends at once */
+#define SPOOL_RETRY_MS 200 /* while the database can't be written */
+#define SPOOL_BATCH 128    /* events a transaction */
+
+/* One connection of a helper. It is in the list from accept to the end. */
+struct intake_client {
+	struct intake_client *next;  /* in intake->clients */
+	struct intake_client *chain; /* who waits for the same thing */
+	struct intake *intake;
+	struct loop_source *source;
+	struct loop_timer limit;
+	int fd;
+	bool received, flushed;
+	struct event event;
+	struct wire_msg msg;
+	struct loop_garbage garbage;
+};
+
+struct intake {
+	struct loop *loop;
+	struct store *store;
+	const struct intake_handler *handler;
+	void *data;
+	int listen_fd;
+	char path[sizeof(((struct sockaddr_un *) 0)->sun_path)]; /* ours to remove; or "" */
+	char run_directory[256];
+	struct loop_source *source;
+	struct watch *spool_watch;
+	struct loop_timer spool_retry;
+	struct intake_client *clients;
+	size_t n_clients, n_received;
+};
+
+/* Clients */
+
+static void free_client(void *data)
+{
+	free(data);
+}
+
+static void accept_more(struct intake *intake)
+{
+	if (intake->source && intake->n_clients == MAX_CLIENTS - 1)
+		loop_source_set_events(intake->source, EPOLLIN);
+}
+
+static void client_close(struct intake_client *client)
+{
+	struct intake *intake = client->intake;
+	struct intake_client **at = &intake->clients;
+
+	while (*at != client)
+		at = &(*at)->next;
+	*at = client->next;
+	intake->n_clients--;
+	loop_timer_stop(&client->limit);
+	client->source = loop_source_free(client->source);
+	client->fd = close_fd(client->fd);
+	loop_discard(intake->loop, &client->garbage, free_client, client);
+	accept_more(intake);
+}
+
+static void client_answer(struct intake_client *client, char byte)
+{
+	/* A helper that has given up in the meantime has spooled its event: seen already then. */
+	if (send(client->fd, &byte, 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		log_debug("a helper did not wait for its answer: %s", strerror(errno));
+	client_close(client);
+}
+
+void intake_acknowledge(struct intake_client *client)
+{
+	if (client)
+		client_answer(client, WIRE_TAKEN);
+}
+
+struct intake_client *intake_chain(struct intake_client *client, struct intake_client *list)
+{
+	if (!client)
+		return list;
+	client->chain = list;
+	return client;
+}
+
+struct intake_client *intake_acknowledge_all(struct intake_client *list)
+{
+	while (list) {
+		struct intake_client *next = list->chain;
+
+		intake_acknowledge(list);
+		list = next;
+	}
+	return NULL;
+}
+
+/* Events */
+
+static bool copy_field(char *to, size_t size, const char *value)
+{
+	if (!value)
+		value = "";
+	if (strlen(value) >= size)
+		return false;
+	strcpy(to, value);
+	return true;
+}
+
+static bool read_number(const char *text, uint64_t *ret)
+{
+	char *end;
+
+	if (!text || *text < '0' || *text > '9')
+		return false;
+	errno = 0;
+	*ret = strtoull(text, &end, 10);
+	return errno == 0 && *end == 0;
+}
+
+/* An event's fields, from a message that is well-formed but says what it likes. */
+static int read_event(const struct wire_msg *msg, struct event *ret_event)
+{
+	const char *action = wire_get(msg, "ACTION"), *devpath = wire_get(msg, "DEVPATH");
+	struct event event = {0};
+
+	if (!action || (!streq(action, "add") && !streq(action, "remove")))
+		return -EBADMSG;
+	/* A device's path in sysfs: no way out of /sys. */
+	if (!devpath || !startswith(devpath, "/devices/") || strstr(devpath, "/../") ||
+	    devpath[strlen(devpath) - 1] == '/')
+		return -EBADMSG;
+	if (!read_number(wire_get(msg, "SEQNUM"), &event.seqnum) ||
+	    !read_number(wire_get(msg, "SYSFS_INODE"), &event.inode))
+		return -EBADMSG;
+	if (!copy_field(event.action, sizeof(event.action), action) ||
+	    !copy_field(event.devpath, sizeof(event.devpath), devpath) ||
+	    !copy_field(event.boot_id, sizeof(event.boot_id), wire_get(msg, "BOOT_ID")) ||
+	    !copy_field(event.vms, sizeof(event.vms), wire_get(msg, "VHOTPLUG_VM")) ||
+	    !copy_field(event.rule, sizeof(event.rule), wire_get(msg, "VHOTPLUG_RULE")))
+		return -EBADMSG;
+	*ret_event = event;
+	return 0;
+}
+
+static void client_timeout(void *data)
+{
+	log_debug("a connection brought no message");
+	client_close(data);
+}
+
+static void client_readable(void *data, uint32_t events)
+{
+	struct intake_client *client = data;
+	ssize_t n;
+
+	(void) events;
+	if (client->received) {
+		/* Gone, or talking out of turn; its event is on its way all the same. */
+		client->source = loop_source_free(client->source);
+		return;
+	}
+	n = recv(client->fd, client->msg.data, sizeof(client->msg.data), MSG_DONTWAIT | MSG_TRUNC);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	client->msg.len = n > 0 ? (size_t) n : 0;
+	const char *action = NULL;
+	if (n > 0 && wire_check(&client->msg) == 0)
+		action = wire_get(&client->msg, "ACTION");
+	if (action && streq(action, "reconcile")) {
+		client->received = client->flushed = true;
+		client->intake->handler->reconcile(client->intake->data);
+		intake_acknowledge(client);
+		return;
+	}
+	if (!action || read_event(&client->msg, &client->event) < 0) {
+		if (n > 0)
+			log_warning("refused a message that is no event");
+		client_close(client);
+		return;
+	}
+	client->received = true;
+	client->intake->n_received++;
+	loop_timer_stop(&client->limit);
+}
+
+static void client_new(struct intake *intake, int fd)
+{
+	struct intake_client *client = calloc(1, sizeof(*client)), **at = &intake->clients;
+
+	if (!client) {
+		close(fd);
+		return;
+	}
+	client->intake = intake;
+	client->fd = fd;
+	while (*at)
+		at = &(*at)->next;
+	*at = client;
+	intake->n_clients++;
+	if (loop_add(intake->loop, fd, EPOLLIN, client_readable, client, &client->source) < 0) {
+		client_close(client);
+		return;
+	}
+	loop_timer_start(intake->loop, &client->limit, CLIENT_MS, client_timeout, client);
+	client_readable(client, EPOLLIN);
+}
+
+/* Only who we are, and root: the message decides where descriptors opened by root go. */
+static bool may_talk(int fd)
+{
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+		return false;
+	if (peer.uid == 0 || peer.uid == geteuid())
+		return true;
+	log_warning("refused a connection of uid %u, process %d", (unsigned) peer.uid,
+		    (int) peer.pid);
+	return false;
+}
+
+static void listener_readable(void *data, uint32_t events)
+{
+	struct intake *intake = data;
+
+	(void) events;
+	while (intake->n_clients < MAX_CLIENTS) {
+		int fd = accept4(intake->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd < 0)
+			return;
+		if (may_talk(fd))
+			client_new(intake, fd);
+		else
+			close(fd);
+	}
+	loop_source_set_events(intake->source, 0);
+}
+
+/* Marks what has been received as on its way; collects at most MAX of it. */
+static size_t take_received(struct intake *intake, struct intake_client **clients, size_t max)
+{
+	size_t n = 0;
+
+	for (struct intake_client *c = intake->clients; c && n < max; c = c->next)
+		if (c->received && !c->flushed) {
+			c->flushed = true;
+			clients[n++] = c;
+		}
+	intake->n_received -= n;
+	return n;
+}
+
+void intake_flush(struct intake *intake)
+{
+	struct intake_client *clients[MAX_CLIENTS];
+	struct event *events[MAX_CLIENTS];
+	size_t n = intake->n_received > 0 ? take_received(intake, clients, MAX_CLIENTS) : 0;
+
+	if (n == 0)
+		return;
+	for (size_t i = 0; i < n; i++)
+		events[i] = &clients[i]->event;
+	if (store_events(intake->store, events, n) < 0) {
+		for (size_t i = 0; i < n; i++)
+			client_answer(clients[i], WIRE_REFUSED);
+		return;
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (clients[i]->event.is_new)
+			intake->handler->event(intake->data, &clients[i]->event, &clients[i]->msg,
+					       clients[i]);
+		else
+			intake_acknowledge(clients[i]);
+	}
+}
+
+/* Spool */
+
+struct spooled {
+	uint64_t number; /* the file */
+	struct event event;
+	struct wire_msg msg;
+};
+
+/* Reads up to SPOOL_BATCH events from *AT on; what can't be one is said and removed. */
+static size_t read_batch(int dir_fd, const uint64_t *numbers, size_t n, size_t *at,
+			 struct spooled *batch)
+{
+	size_t got = 0;
+
+	for (; *at < n && got < SPOOL_BATCH; (*at)++) {
+		struct spooled *s = &batch[got];
+		int r = spool_read(dir_fd, numbers[*at], &s->msg);
+
+		if (r == 0)
+			r = read_event(&s->msg, &s->event);
+		s->number = numbers[*at];
+		if (r == 0) {
+			got++;
+		} else if (r != -ENOENT) {
+			log_warning("spool: dropped %llu, which is no event: %s",
+				    (unsigned long long) s->number, strerror(-r));
+			spool_remove(dir_fd, s->number);
+		}
+	}
+	return got;
+}
+
+static int drain_batch(struct intake *intake, int dir_fd, struct spooled *batch, size_t n)
+{
+	struct event *events[SPOOL_BATCH];
+	int r;
+
+	for (size_t i = 0; i < n; i++)
+		events[i] = &batch[i].event;
+	r = store_events(intake->store, events, n);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n; i++) {
+		spool_remove(dir_fd, batch[i].number);
+		if (batch[i].event.is_new)
+			intake->handler->event(intake->data, &batch[i].event, &batch[i].msg, NULL);
+	}
+	return 0;
+}
+
+static void retry_spool(void *data)
+{
+	intake_drain_spool(data);
+}
+
+void intake_drain_spool(struct intake *intake)
+{
+	_cleanup_close_ int dir_fd = -1;
+	_cleanup_free_ uint64_t *numbers = NULL;
+	_cleanup_free_ struct spooled *batch = calloc(SPOOL_BATCH, sizeof(*batch));
+	size_t n = 0, at = 0, got;
+	int r = spool_open(intake->run_directory, &dir_fd);
+
+	if (r == 0)
+		r = batch ? spool_list(dir_fd, &numbers, &n) : -ENOMEM;
+	if (n > 0)
+		log_info("spool: %zu events were waiting", n);
+	while (r == 0 && at < n) {
+		got = read_batch(dir_fd, numbers, n, &at, batch);
+		r = drain_batch(intake, dir_fd, batch, got);
+	}
+	if (r == 0 && spool_take_lost(dir_fd) == 1) {
+		log_warning("spool: it was full and an event was lost; looking at every device");
+		intake->handler->reconcile(intake->data);
+	}
+	if (r == -EAGAIN || r == -ENOSPC || r == -EIO)
+		loop_timer_start(intake->loop, &intake->spool_retry, SPOOL_RETRY_MS, retry_spool,
+				 intake);
+	else if (r < 0)
+		log_error("can't read the spool below %s: %s", intake->run_directory, strerror(-r));
+}
+
+static void spool_changed(void *data)
+{
+	struct intake *intake = data;
+
+	/* Our own removals are changes too: only look when nothing is to be retried anyway. */
+	if (!intake->spool_retry.loop)
+		loop_timer_start(intake->loop, &intake->spool_retry, 0, retry_spool, intake);
+}
+
+/* Set-up */
+
+static int make_listener(struct intake *intake)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	_cleanup_close_ int fd = -1;
+
+	if (mkdir(intake->run_directory, 0755) < 0 && errno != EEXIST)
+		return -errno;
+	if ((size_t) snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s",
+			      intake->run_directory, WIRE_SOCKET_NAME) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return -errno;
+	/* A broker that was killed leaves its socket; that no other one runs is certain by now. */
+	unlink(address.sun_path);
+	mode_t old_umask = umask(0177);
+	int r = bind(fd, (struct sockaddr *) &address, sizeof(address)) < 0 ? -errno : 0;
+	umask(old_umask);
+	if (r == 0 && listen(fd, SOMAXCONN) < 0)
+		r = -errno;
+	if (r == 0) {
+		strcpy(intake->path, address.sun_path);
+		intake->listen_fd = TAKE_FD(fd);
+	}
+	return r;
+}
+
+static int watch_spool(struct intake *intake)
+{
+	char path[300];
+	_cleanup_close_ int dir_fd = -1;
+	int r = spool_open(intake->run_directory, &dir_fd);
+
+	if (r < 0)
+		return r;
+	snprintf(path, sizeof(path), "%s/%s", intake->run_directory, WIRE_SPOOL_NAME);
+	return watch_new_directory(intake->loop, path, spool_changed, intake, &intake->spool_watch);
+}
+
+int intake_new(struct loop *loop, const char *run_directory, int listen_fd, struct store *store,
+	       const struct intake_handler *handler, void *data, struct intake **ret_intake)
+{
+	struct intake *intake = calloc(1, sizeof(*intake));
+	int r = 0;
+
+	if (!intake)
+		return -ENOMEM;
+	intake->loop = loop;
+	intake->store = store;
+	intake->handler = handler;
+	intake->data = data;
+	intake->listen_fd = listen_fd;
+	snprintf(intake->run_directory, sizeof(intake->run_directory), "%s", run_directory);
+	if (listen_fd < 0)
+		r = make_listener(intake);
+	if (r == 0)
+		r = loop_add(loop, intake->listen_fd, EPOLLIN, listener_readable, intake,
+			     &intake->source);
+	if (r == 0)
+		r = watch_spool(intake);
+	if (r < 0) {
+		log_error("can't take events below %s: %s", run_directory, strerror(-r));
+		intake_free(intake);
+		return r;
+	}
+	*ret_intake = intake;
+	return 0;
+}
+
+void intake_free(struct intake *intake)
+{
+	if (!intake)
+		return;
+	intake->source = loop_source_free(intake->source);
+	while (intake->clients)
+		client_close(intake->clients);
+	loop_timer_stop(&intake->spool_retry);
+	watch_free(intake->spool_watch);
+	close_fd(intake->listen_fd);
+	if (intake->path[0])
+		unlink(intake->path);
+	free(intake);
+}

@@ -1,0 +1,45 @@
+/* Where events come in: the socket that helpers connect to, and the spool they leave messages in
+ * when nobody answers.
+ *
+ * All events of one pass of the loop are committed in one transaction before the first is acted
+ * upon; the helper is acknowledged by whoever has acted (intake_acknowledge).
+ */
+#pragma once
+
+#include "broker/loop.h"
+#include "helper/macro.h"
+#include "helper/wire.h"
+
+struct event;
+struct intake;
+struct intake_client;
+struct store;
+
+struct intake_handler {
+	/* A new event that is on disk by now. CLIENT (NULL for one from the spool) must be given to
+	 * intake_acknowledge at some time. */
+	void (*event)(void *data, const struct event *event, const struct wire_msg *msg,
+		      struct intake_client *client);
+	/* The rules have changed. */
+	void (*reconcile)(void *data);
+};
+
+/* Listens on LISTEN_FD (taken over), or if that is -1 on RUN_DIRECTORY/event.sock, which it makes.
+ * Returns 0 or -errno; the reason is logged. */
+int intake_new(struct loop *loop, const char *run_directory, int listen_fd, struct store *store,
+	       const struct intake_handler *handler, void *data,
+	       struct intake **ret_intake) _must_check_;
+void intake_free(struct intake *intake);
+
+/* Handles what lies in the spool now; later arrivals are noticed. */
+void intake_drain_spool(struct intake *intake);
+
+/* Commits and hands out what has come in; called at the end of every pass. */
+void intake_flush(struct intake *intake);
+
+/* Tells the helper that its event is on disk and acted upon, and lets it go. NULL is fine. */
+void intake_acknowledge(struct intake_client *client);
+/* Chains clients that wait for the same thing: puts CLIENT before LIST, returns the new list. */
+struct intake_client *intake_chain(struct intake_client *client, struct intake_client *list);
+/* Acknowledges a whole chain; returns NULL. */
+struct intake_client *intake_acknowledge_all(struct intake_client *list);

@@ -1,0 +1,257 @@
+/* vhotplug-broker: wires the parts and runs the loop. */
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/file.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+
+#include "broker/log.h"
+#include "broker/manager.h"
+#include "broker/service.h"
+
+struct broker {
+	char run_directory[256];
+	char config_path[300];
+	char database[300];
+	int lock_fd;
+	int signal_fd;
+	struct loop *loop;
+	struct loop_source *signals;
+	struct worker *worker;
+	struct store *store;
+	struct intake *intake;
+	struct manager manager;
+	bool managing;
+};
+
+static const char usage[] =
+	"Usage: vhotplug-broker [-d] [-c FILE]\n"
+	"Moves devices into virtual machines as udev's rules say; see vhotplug-broker(8).\n"
+	"  -c, --config FILE  the config (default " VHOTPLUG_CONFDIR "/vhotplug.conf)\n"
+	"  -d, --debug        say more\n"
+	"  -h, --help         this text\n"
+	"      --version      the version\n";
+
+/* Returns 0 to go on, or 1 + the exit status. */
+static int parse_arguments(struct broker *broker, int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"config", required_argument, NULL, 'c'},
+		{"debug", no_argument, NULL, 'd'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{NULL, 0, NULL, 0},
+	};
+	bool debug = false;
+	int option;
+
+	while ((option = getopt_long(argc, argv, "c:dh", options, NULL)) != -1)
+		switch (option) {
+		case 'c':
+			snprintf(broker->config_path, sizeof(broker->config_path), "%s", optarg);
+			break;
+		case 'd':
+			debug = true;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return 1;
+		case 'V':
+			puts("vhotplug-broker " VHOTPLUG_VERSION);
+			return 1;
+		default:
+			return 1 + 2;
+		}
+	if (optind < argc) {
+		fprintf(stderr, "vhotplug-broker: what is \"%s\"? See --help.\n", argv[optind]);
+		return 1 + 2;
+	}
+	log_init(debug);
+	return 0;
+}
+
+static int find_directories(struct broker *broker)
+{
+	char directory[256];
+	int r = service_directory("RUNTIME_DIRECTORY", VHOTPLUG_RUNDIR, broker->run_directory,
+				  sizeof(broker->run_directory));
+
+	if (r == 0 && !broker->config_path[0]) {
+		r = service_directory("CONFIGURATION_DIRECTORY", VHOTPLUG_CONFDIR, directory,
+				      sizeof(directory));
+		snprintf(broker->config_path, sizeof(broker->config_path), "%s/vhotplug.conf",
+			 directory);
+	}
+	if (r == 0)
+		r = service_directory("STATE_DIRECTORY", VHOTPLUG_STATEDIR, directory,
+				      sizeof(directory));
+	if (r == 0) {
+		snprintf(broker->database, sizeof(broker->database), "%s/vhotplug.db", directory);
+		if ((mkdir(directory, 0755) < 0 || mkdir(broker->run_directory, 0755) < 0) &&
+		    errno != EEXIST)
+			r = -errno;
+	}
+	if (r < 0)
+		log_error("can't use the directories of run time and state: %s", strerror(-r));
+	return r;
+}
+
+/* Two brokers would fight over devices. */
+static int lock(struct broker *broker)
+{
+	char path[300];
+
+	if (mkdir(broker->run_directory, 0755) < 0 && errno != EEXIST) {
+		log_error("can't make %s: %s", broker->run_directory, strerror(errno));
+		return -errno;
+	}
+	snprintf(path, sizeof(path), "%s/broker.lock", broker->run_directory);
+	broker->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (broker->lock_fd < 0 || flock(broker->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+		log_error("%s: %s", path,
+			  errno == EWOULDBLOCK ? "another vhotplug-broker is running"
+					       : strerror(errno));
+		return -errno;
+	}
+	return 0;
+}
+
+static int read_boot_id(char *ret, size_t size)
+{
+	_cleanup_fclose_ FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
+
+	if (!f || !fgets(ret, (int) size, f))
+		return -EIO;
+	ret[strcspn(ret, "\n")] = 0;
+	return 0;
+}
+
+static void reload(struct broker *broker)
+{
+	struct config *config = NULL;
+
+	if (config_load(broker->config_path, stderr, &config) < 0) {
+		log_error("%s has mistakes: the config stays as it was", broker->config_path);
+		return;
+	}
+	log_info("%s: read again", broker->config_path);
+	manager_set_config(&broker->manager, config);
+}
+
+static void handle_signal(void *data, uint32_t events)
+{
+	struct broker *broker = data;
+	struct signalfd_siginfo info;
+
+	(void) events;
+	while (read(broker->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+		if (info.ssi_signo == SIGHUP)
+			reload(broker);
+		else
+			loop_quit(broker->loop);
+	}
+}
+
+static int watch_signals(struct broker *broker)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGHUP);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return -errno;
+	broker->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (broker->signal_fd < 0)
+		return -errno;
+	return loop_add(broker->loop, broker->signal_fd, EPOLLIN, handle_signal, broker,
+			&broker->signals);
+}
+
+/* Events first: they are committed before anything else is written. */
+static void pass_end(void *data)
+{
+	struct broker *broker = data;
+
+	intake_flush(broker->intake);
+	store_flush(broker->store);
+}
+
+static int start(struct broker *broker, struct config *config)
+{
+	char boot_id[40];
+	int listen_fd = service_listen_fd();
+	int r = listen_fd < -1 ? listen_fd : read_boot_id(boot_id, sizeof(boot_id));
+
+	if (r == 0)
+		r = loop_new(&broker->loop);
+	if (r == 0)
+		r = watch_signals(broker);
+	if (r == 0)
+		r = store_open(broker->loop, broker->database, boot_id, &broker->store);
+	if (r < 0) {
+		config_free(config);
+		return r;
+	}
+	r = manager_init(&broker->manager, broker->loop, broker->worker, broker->store, config,
+			 boot_id);
+	broker->managing = true;
+	if (r == 0)
+		r = manager_load(&broker->manager);
+	if (r == 0)
+		r = intake_new(broker->loop, broker->run_directory, listen_fd, broker->store,
+			       &manager_intake, &broker->manager, &broker->intake);
+	if (r < 0)
+		return r;
+	intake_drain_spool(broker->intake);
+	manager_start(&broker->manager);
+	loop_set_pass_end(broker->loop, pass_end, broker);
+	service_notify("READY=1");
+	log_info("ready: %zu VMs, config %s (%s)", broker->manager.config->n_vms,
+		 broker->config_path, broker->manager.config->digest);
+	return 0;
+}
+
+static void stop(struct broker *broker)
+{
+	service_notify("STOPPING=1");
+	intake_free(broker->intake);
+	if (broker->managing)
+		manager_finish(&broker->manager);
+	store_close(broker->store);
+	worker_free(broker->worker);
+	loop_source_free(broker->signals);
+	loop_free(broker->loop);
+	close_fd(broker->signal_fd);
+	close_fd(broker->lock_fd);
+}
+
+int main(int argc, char **argv)
+{
+	struct broker broker = {.lock_fd = -1, .signal_fd = -1};
+	struct config *config = NULL;
+	int r = parse_arguments(&broker, argc, argv);
+
+	if (r > 0)
+		return r - 1;
+	if (find_directories(&broker) < 0 || lock(&broker) < 0)
+		return 1;
+	if (config_load(broker.config_path, stderr, &config) < 0) {
+		close_fd(broker.lock_fd);
+		return 1;
+	}
+	r = worker_start(&broker.worker);
+	if (r == 0)
+		r = start(&broker, config);
+	else
+		config_free(config);
+	if (r == 0)
+		r = loop_run(broker.loop);
+	if (r < 0)
+		log_error("can't go on: %s", strerror(-r));
+	stop(&broker);
+	return r < 0 ? 1 : 0;
+}

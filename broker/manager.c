@@ -1,0 +1,562 @@
+/* Turns edges into changes: events, udev's database, VMs that come and go, a new config. Owns the
+ * lists of devices and VMs. See manager.h; reconcile.c does the moving. */
+#include "broker/manager.h"
+
+#include "broker/log.h"
+#include "broker/reconcile.h"
+#include "broker/udev.h"
+
+/* Devices */
+
+static struct device *find_device(struct manager *manager, const char *devpath, uint64_t inode)
+{
+	for (struct device *d = manager->devices; d; d = d->next)
+		if (d->inode == inode && streq(d->devpath, devpath))
+			return d;
+	return NULL;
+}
+
+static void link_device(struct manager *manager, struct device *device)
+{
+	struct device **at = &manager->devices;
+
+	while (*at)
+		at = &(*at)->next;
+	*at = device;
+	device->manager = manager;
+}
+
+static void free_device(void *data)
+{
+	free(data);
+}
+
+/* The memory stays until the end of the pass: whoever walks the list goes on from there. */
+static void unlink_device(struct manager *manager, struct device *device)
+{
+	struct device **at = &manager->devices;
+
+	while (*at && *at != device)
+		at = &(*at)->next;
+	if (*at)
+		*at = device->next;
+	device_let_go(device);
+	loop_discard(manager->loop, &device->garbage, free_device, device);
+}
+
+void manager_drop_device(struct manager *manager, struct device *device)
+{
+	store_forget(manager->store, device, NULL);
+	unlink_device(manager, device);
+}
+
+/* A text attribute of the device; "" when it has none. */
+static void read_attribute(const char *devpath, const char *attribute, char *ret, size_t size)
+{
+	char path[600];
+
+	*ret = 0;
+	snprintf(path, sizeof(path), "/sys%s/%s", devpath, attribute);
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	if (f && fgets(ret, (int) size, f))
+		ret[strcspn(ret, "\n")] = 0;
+	else
+		*ret = 0;
+}
+
+/* What a person would call it: the device's own words, else those of the hardware database. */
+static void copy_name(struct device *d, property_fn property, void *from)
+{
+	char vendor[128], model[128], name[300];
+	const char *text;
+
+	read_attribute(d->devpath, "manufacturer", vendor, sizeof(vendor));
+	read_attribute(d->devpath, "product", model, sizeof(model));
+	if (!*model && (text = property(from, "ID_MODEL_FROM_DATABASE")))
+		snprintf(model, sizeof(model), "%s", text);
+	if (!*vendor && (text = property(from, "ID_VENDOR_FROM_DATABASE")))
+		snprintf(vendor, sizeof(vendor), "%s", text);
+	/* Many products begin with their maker's name. */
+	bool says_vendor = *vendor && strncasecmp(model, vendor, strlen(vendor)) == 0;
+	snprintf(name, sizeof(name), "%s%s%s", says_vendor ? "" : vendor,
+		 says_vendor || !*vendor || !*model ? "" : " ", model);
+	text_copy(d->name, sizeof(d->name), *name ? name : "USB device");
+}
+
+static void copy_ids(struct device *d, property_fn property, void *from)
+{
+	const char *product = property(from, "PRODUCT");
+	unsigned vendor = 0, model = 0;
+
+	/* The kernel's own: "46d/c52b/1211", hexadecimal without zeros in front. */
+	if (product && sscanf(product, "%4x/%4x/", &vendor, &model) == 2)
+		snprintf(d->vid_pid, sizeof(d->vid_pid), "%04x:%04x", vendor, model);
+}
+
+static bool is_usb_node(const char *node)
+{
+	unsigned bus, address;
+	char rest;
+
+	return node && sscanf(node, "/dev/bus/usb/%3u/%3u%c", &bus, &address, &rest) == 2;
+}
+
+/* Sets what udev says of DEVICE: who it is, and the wish. Returns whether the wish has changed. */
+static bool read_properties(struct device *d, property_fn property, void *from)
+{
+	char rule[sizeof(d->rule)], vms[sizeof(d->vms)], speed[16];
+	const char *node = property(from, "DEVNAME");
+
+	snprintf(d->kernel_name, sizeof(d->kernel_name), "%s", strrchr(d->devpath, '/') + 1);
+	snprintf(d->kind, sizeof(d->kind), "usb");
+	if (is_usb_node(node))
+		snprintf(d->node, sizeof(d->node), "%s", node);
+	copy_name(d, property, from);
+	copy_ids(d, property, from);
+	read_attribute(d->devpath, "speed", speed, sizeof(speed));
+	d->speed = (unsigned) strtoul(speed, NULL, 10);
+	text_copy(d->config, sizeof(d->config), property(from, "VHOTPLUG_CONFIG"));
+	text_copy(rule, sizeof(rule), property(from, "VHOTPLUG_RULE"));
+	text_copy(vms, sizeof(vms), property(from, "VHOTPLUG_VM"));
+	bool changed = !streq(rule, d->rule) || !streq(vms, d->vms);
+	strcpy(d->rule, rule);
+	strcpy(d->vms, vms);
+	return changed;
+}
+
+static bool is_supported(property_fn property, void *from)
+{
+	const char *subsystem = property(from, "SUBSYSTEM"), *type = property(from, "DEVTYPE");
+
+	return subsystem && type && streq(subsystem, "usb") && streq(type, "usb_device");
+}
+
+static struct device *new_device(struct manager *manager, const char *devpath, uint64_t inode,
+				 property_fn property, void *from, enum device_cause cause)
+{
+	struct device *d = calloc(1, sizeof(*d));
+
+	if (!d || strlen(devpath) >= sizeof(d->devpath)) {
+		log_error("%s is ignored: %s", devpath,
+			  d ? "its path is too long" : "out of memory");
+		free(d);
+		return NULL;
+	}
+	strcpy(d->devpath, devpath);
+	d->inode = inode;
+	d->present = true;
+	d->state = DEVICE_WAITING;
+	d->since = now_realtime_ms();
+	read_properties(d, property, from);
+	device_set_cause(d, cause);
+	link_device(manager, d);
+	store_device(manager->store, d, NULL);
+	return d;
+}
+
+static void device_has_gone(struct manager *manager, struct device *device)
+{
+	if (!device->present)
+		return;
+	log_info("%s (%s): unplugged", device->kernel_name, device->name);
+	device->present = false;
+	device_set_cause(device, CAUSE_UNPLUG);
+	reconcile_now(manager, device);
+}
+
+/* Every instance at DEVPATH that is not the one that is there now has gone. */
+static void former_instances_have_gone(struct manager *manager, const char *devpath)
+{
+	uint64_t inode = sysfs_inode(devpath);
+
+	for (struct device *d = manager->devices, *next; d; d = next) {
+		next = d->next;
+		if (streq(d->devpath, devpath) && d->inode != inode)
+			device_has_gone(manager, d);
+	}
+}
+
+/* Events */
+
+static const char *message_property(void *from, const char *key)
+{
+	return wire_get(from, key);
+}
+
+static void added(struct manager *manager, const struct event *event, struct wire_msg *msg,
+		  struct intake_client *client)
+{
+	struct device *device = find_device(manager, event->devpath, event->inode);
+
+	former_instances_have_gone(manager, event->devpath);
+	if (event->inode == 0 || event->inode != sysfs_inode(event->devpath) ||
+	    (device && device->seqnum > event->seqnum) || !is_supported(message_property, msg)) {
+		log_debug("%s: add %llu is not about what is there now", event->devpath,
+			  (unsigned long long) event->seqnum);
+		intake_acknowledge(client);
+		return;
+	}
+	if (!device) {
+		device = new_device(manager, event->devpath, event->inode, message_property, msg,
+				    wire_get(msg, "SYNTH_UUID") ? CAUSE_CONFIG : CAUSE_PLUG);
+		if (device)
+			log_info("%s (%s): plugged in, rule %s wants it in %s", device->kernel_name,
+				 device->name, device->rule, device->vms);
+	} else if (read_properties(device, message_property, msg)) {
+		device_set_cause(device, CAUSE_CONFIG);
+	}
+	if (!device) {
+		intake_acknowledge(client);
+		return;
+	}
+	device->seqnum = event->seqnum;
+	reconcile(manager, device);
+	reconcile_await(manager, device, client);
+}
+
+static void handle_event(void *data, const struct event *event, const struct wire_msg *msg,
+			 struct intake_client *client)
+{
+	struct manager *manager = data;
+
+	if (!streq(event->boot_id, manager->boot_id)) {
+		intake_acknowledge(client);
+	} else if (streq(event->action, "add")) {
+		added(manager, event, (struct wire_msg *) msg, client);
+	} else {
+		/* A hint only: "udevadm trigger --action=remove" says so of devices that are there.
+		 */
+		former_instances_have_gone(manager, event->devpath);
+		intake_acknowledge(client);
+	}
+}
+
+static void handle_reconcile(void *data)
+{
+	log_info("the rules have changed: looking at every device");
+	manager_resync(data);
+}
+
+const struct intake_handler manager_intake = {
+	.event = handle_event,
+	.reconcile = handle_reconcile,
+};
+
+/* udev's database */
+
+struct listing {
+	struct manager *manager;
+	enum device_cause cause;
+};
+
+static void listed(void *data, const char *devpath, property_fn property, void *from)
+{
+	struct listing *listing = data;
+	struct manager *manager = listing->manager;
+	uint64_t inode = sysfs_inode(devpath);
+	struct device *device = find_device(manager, devpath, inode);
+
+	if (inode == 0 || !is_supported(property, from))
+		return;
+	if (!device) {
+		device = new_device(manager, devpath, inode, property, from, listing->cause);
+		if (device && listing->cause == CAUSE_COLDPLUG &&
+		    !manager->config->general.attach_connected) {
+			device->state = DEVICE_HELD;
+			snprintf(device->reason, sizeof(device->reason),
+				 "was there before the broker (attachConnected = no); plug it in "
+				 "again");
+			store_device(manager->store, device, NULL);
+		}
+	} else if (read_properties(device, property, from)) {
+		device_set_cause(device, CAUSE_CONFIG);
+		store_device(manager->store, device, NULL);
+	}
+}
+
+/* Devices we know of may have gone, or may be wanted by no rule any more. */
+static void compare_known(struct manager *manager)
+{
+	for (struct device *d = manager->devices, *next; d; d = next) {
+		next = d->next;
+		if (d->inode != sysfs_inode(d->devpath)) {
+			device_has_gone(manager, d);
+		} else if (d->rule[0] && udev_get_claim(d->devpath) == UDEV_UNCLAIMED) {
+			log_info("%s (%s): no rule wants it any more", d->kernel_name, d->name);
+			d->rule[0] = 0;
+			device_set_cause(d, CAUSE_CONFIG);
+			store_device(manager->store, d, NULL);
+		}
+	}
+}
+
+static void resync(struct manager *manager, enum device_cause cause)
+{
+	struct listing listing = {.manager = manager, .cause = cause};
+	int r = udev_list_claimed(listed, &listing);
+
+	if (r < 0)
+		log_error("can't read udev's database: %s", strerror(-r));
+	compare_known(manager);
+	for (struct vm *vm = manager->vms; vm; vm = vm->next)
+		vm_check(vm);
+	for (struct device *d = manager->devices, *next; d; d = next) {
+		next = d->next;
+		reconcile_now(manager, d);
+	}
+}
+
+void manager_resync(struct manager *manager)
+{
+	if (manager->started)
+		resync(manager, CAUSE_CONFIG);
+}
+
+void manager_start(struct manager *manager)
+{
+	manager->started = true;
+	resync(manager, CAUSE_COLDPLUG);
+}
+
+/* What is on record */
+
+static int loaded(void *data, struct device *device)
+{
+	struct manager *manager = data;
+
+	device->present = true;
+	link_device(manager, device);
+	if (!device->handle[0]) {
+		if (device->state != DEVICE_HELD)
+			device->state = DEVICE_WAITING;
+		device_set_cause(device, CAUSE_COLDPLUG);
+		return 0;
+	}
+	/* Under way or done when the former broker ended: its VM will tell. */
+	struct vm *vm = manager_find_vm(manager, device->vm_name);
+	device->state = DEVICE_ATTACHED;
+	device->unverified = true;
+	if (vm)
+		device->vm = vm_ref(vm);
+	else
+		device_has_left(manager, device, CAUSE_LOST, "its VM is no longer in the config");
+	return 0;
+}
+
+int manager_load(struct manager *manager)
+{
+	return store_load(manager->store, loaded, manager);
+}
+
+/* VMs */
+
+struct vm *manager_find_vm(struct manager *manager, const char *name)
+{
+	for (struct vm *vm = manager->vms; vm; vm = vm->next)
+		if (streq(vm->name, name))
+			return vm;
+	return NULL;
+}
+
+static bool has_handle(char *const *handles, size_t n, const char *handle)
+{
+	for (size_t i = 0; i < n; i++)
+		if (streq(handles[i], handle))
+			return true;
+	return false;
+}
+
+/* DEVICE is in VM by our book: is it by the VM's? */
+static void verify_attached(struct manager *manager, struct device *d, char *const *handles,
+			    size_t n)
+{
+	if (has_handle(handles, n, d->handle)) {
+		d->unverified = false;
+		return;
+	}
+	device_has_left(manager, d, d->unverified ? CAUSE_VM_EXIT : CAUSE_LOST,
+			d->unverified ? "" : "the VM no longer had it");
+	d->awaits_vm = d->unverified;
+	device_set_cause(d, CAUSE_VM_START);
+}
+
+/* HANDLE is in VM: adopts it for the device it belongs to, or takes it out. */
+static void adopt_or_remove(struct manager *manager, struct vm *vm, const char *handle)
+{
+	for (struct device *d = manager->devices; d; d = d->next) {
+		char own[sizeof(d->handle)];
+
+		device_make_handle(d, own, sizeof(own));
+		if (!streq(own, handle))
+			continue;
+		if (d->vm == vm)
+			return;
+		if (d->vm || d->state == DEVICE_OPENING)
+			break;
+		/* The attach of a broker that did not live to record it. */
+		d->vm = vm_ref(vm);
+		strcpy(d->vm_name, vm->name);
+		strcpy(d->handle, own);
+		device_has_arrived(manager, d, "");
+		return;
+	}
+	log_warning("%s: has %s, which it should not have: taken away", vm->name, handle);
+	vm->vmm->detach(vm, NULL, handle);
+}
+
+static void vm_is_up(void *data, struct vm *vm, char *const *handles, size_t n)
+{
+	struct manager *manager = data;
+
+	for (struct device *d = manager->devices; d; d = d->next)
+		if (d->vm == vm && d->state == DEVICE_ATTACHED)
+			verify_attached(manager, d, handles, n);
+	for (size_t i = 0; i < n; i++)
+		adopt_or_remove(manager, vm, handles[i]);
+	for (struct device *d = manager->devices, *next; d; d = next) {
+		next = d->next;
+		if (d->vm == vm || device_may_be_in(d, vm->name))
+			reconcile_now(manager, d);
+	}
+}
+
+static void vm_has_exited(void *data, struct vm *vm)
+{
+	struct manager *manager = data;
+
+	for (struct device *d = manager->devices, *next; d; d = next) {
+		next = d->next;
+		if (d->vm != vm || d->state != DEVICE_ATTACHED)
+			continue;
+		loop_timer_stop(&d->retry);
+		device_set_cause(d, CAUSE_VM_EXIT);
+		device_has_left(manager, d, CAUSE_VM_EXIT, "");
+		reconcile(manager, d);
+	}
+}
+
+/* A VM that does not run has nothing, whatever was on record. */
+static void vm_reason_changed(void *data, struct vm *vm)
+{
+	struct manager *manager = data;
+
+	for (struct device *d = manager->devices, *next; d; d = next) {
+		next = d->next;
+		if (d->vm == vm && d->unverified && vm->state == VM_DOWN && vm->is_absent) {
+			device_set_cause(d, CAUSE_VM_EXIT);
+			device_has_left(manager, d, CAUSE_VM_EXIT,
+					"while the broker was not running");
+			reconcile(manager, d);
+		} else {
+			reconcile_vm_reason(manager, d, vm);
+		}
+	}
+}
+
+static void attach_sent(void *data, struct device *device)
+{
+	reconcile_attach_sent(data, device);
+}
+
+static void attached(void *data, struct device *device, const struct vmm_result *result)
+{
+	reconcile_attached(data, device, result);
+}
+
+/* Somebody may have waited for the room that is free now. */
+static void room_in(struct manager *manager, struct vm *vm)
+{
+	for (struct device *d = manager->devices, *next; d; d = next) {
+		next = d->next;
+		if (d->state == DEVICE_WAITING && d->retry.loop && device_may_be_in(d, vm->name))
+			reconcile_now(manager, d);
+	}
+}
+
+static void detached(void *data, struct vm *vm, struct device *device, const char *handle,
+		     const struct vmm_result *result)
+{
+	struct manager *manager = data;
+
+	if (device)
+		reconcile_detached(manager, device, result);
+	else if (result->outcome == VMM_RETRY)
+		log_warning("%s: could not take %s away: %s", vm->name, handle, result->detail);
+	if (result->outcome != VMM_RETRY)
+		room_in(manager, vm);
+}
+
+static const struct vm_handler vm_handler = {
+	.up = vm_is_up,
+	.exited = vm_has_exited,
+	.reason = vm_reason_changed,
+	.attach_sent = attach_sent,
+	.attached = attached,
+	.detached = detached,
+};
+
+/* Takes the VMs of the config; those that are as before stay as they are. */
+static void set_vms(struct manager *manager)
+{
+	struct vm *former = manager->vms, **at = &manager->vms;
+
+	manager->vms = NULL;
+	for (size_t i = 0; i < manager->config->n_vms; i++) {
+		const struct config_vm *config = &manager->config->vms[i];
+		struct vm **old = &former, *vm = NULL;
+
+		while (*old && !vm_matches(*old, config))
+			old = &(*old)->next;
+		if (*old) {
+			vm = *old;
+			*old = vm->next;
+		} else if (vm_new(manager->loop, config, &vm_handler, manager, &vm) < 0) {
+			continue;
+		}
+		vm->next = NULL;
+		*at = vm;
+		at = &vm->next;
+	}
+	while (former) {
+		struct vm *next = former->next;
+
+		vm_unref(former);
+		former = next;
+	}
+}
+
+void manager_set_config(struct manager *manager, struct config *config)
+{
+	config_free(manager->config);
+	manager->config = config;
+	set_vms(manager);
+	manager_resync(manager);
+}
+
+int manager_init(struct manager *manager, struct loop *loop, struct worker *worker,
+		 struct store *store, struct config *config, const char *boot_id)
+{
+	*manager = (struct manager){
+		.loop = loop,
+		.worker = worker,
+		.store = store,
+		.config = config,
+	};
+	snprintf(manager->boot_id, sizeof(manager->boot_id), "%s", boot_id);
+	set_vms(manager);
+	return worker_watch(worker, loop, reconcile_worker_answer, manager);
+}
+
+void manager_finish(struct manager *manager)
+{
+	while (manager->devices)
+		unlink_device(manager, manager->devices);
+	while (manager->vms) {
+		struct vm *vm = manager->vms;
+
+		manager->vms = vm->next;
+		vm_unref(vm);
+	}
+	config_free(manager->config);
+	manager->config = NULL;
+}

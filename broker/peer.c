@@ -1,0 +1,122 @@
+/* The identity of a VM's monitor: see peer.h. Used by the VMM backends before anything is sent. */
+#include "broker/peer.h"
+
+#include <libgen.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+static int read_start_time(pid_t pid, uint64_t *ret_time)
+{
+	char path[64], line[1024];
+	unsigned long long time;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int) pid);
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	if (!f || !fgets(line, sizeof(line), f))
+		return -ESRCH;
+	/* The command's name, in parentheses, may hold blanks and parentheses. */
+	char *after = strrchr(line, ')');
+	if (!after || sscanf(after,
+			     ") %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s"
+			     " %*s %*s %*s %*s %llu",
+			     &time) != 1)
+		return -EIO;
+	*ret_time = time;
+	return 0;
+}
+
+static int read_effective_uid(pid_t pid, uid_t *ret_uid)
+{
+	char path[64], line[256];
+	unsigned uid;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int) pid);
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "Uid: %*u %u", &uid) == 1) {
+			*ret_uid = uid;
+			return 0;
+		}
+	return -ESRCH;
+}
+
+int peer_get(int fd, struct peer *ret_peer)
+{
+	struct ucred credentials;
+	socklen_t size = sizeof(credentials);
+	struct peer peer = {0};
+	int r;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) < 0)
+		return -errno;
+	peer.pid = credentials.pid;
+	peer.uid = credentials.uid;
+	if (peer.pid != 0) {
+		if ((r = read_start_time(peer.pid, &peer.start_time)) < 0 ||
+		    (r = read_effective_uid(peer.pid, &peer.uid)) < 0)
+			return r;
+	}
+	*ret_peer = peer;
+	return 0;
+}
+
+bool peer_is_alive(const struct peer *peer)
+{
+	uint64_t start_time;
+
+	return peer->pid == 0 ||
+	       (read_start_time(peer->pid, &start_time) == 0 && start_time == peer->start_time);
+}
+
+/* Walks from PATH to the root: where a directory lets everybody make entries, the entry on our way
+ * must have been made by root or by USER. Returns its path in STRANGE, or false. */
+static bool find_strange_entry(const char *path, uid_t user, char *strange, size_t size)
+{
+	char entry[512], parent[512];
+	struct stat in, of;
+
+	snprintf(entry, sizeof(entry), "%s", path);
+	while (strlen(entry) > 1) {
+		snprintf(parent, sizeof(parent), "%s", entry);
+		snprintf(parent, sizeof(parent), "%s", dirname(strdupa(parent)));
+		if (lstat(entry, &in) < 0 || stat(parent, &of) < 0 ||
+		    (of.st_mode & S_IWOTH && in.st_uid != 0 && in.st_uid != user)) {
+			snprintf(strange, size, "%s", entry);
+			return true;
+		}
+		snprintf(entry, sizeof(entry), "%s", parent);
+	}
+	return false;
+}
+
+int peer_check(const char *path, const struct peer *peer, uid_t user, char *reason, size_t size)
+{
+	char strange[512];
+	struct stat st;
+
+	if (stat(path, &st) < 0) {
+		snprintf(reason, size, "%s has vanished", path);
+		return -EPERM;
+	}
+	if (find_strange_entry(path, user, strange, sizeof(strange))) {
+		snprintf(
+			reason, size,
+			"%s lies where everybody may write and is not root's; say \"user =\" in the"
+			" VM's section if that is right",
+			strange);
+		return -EPERM;
+	}
+	if (st.st_uid == 0)
+		return 0;
+	if (user != (uid_t) -1 && peer->uid != user) {
+		snprintf(reason, size, "the VMM at %s runs as uid %u, and the config says %u", path,
+			 (unsigned) peer->uid, (unsigned) user);
+		return -EPERM;
+	}
+	if (user == (uid_t) -1 && peer->uid != st.st_uid && peer->uid != 0) {
+		snprintf(reason, size, "%s belongs to uid %u but uid %u answers there", path,
+			 (unsigned) st.st_uid, (unsigned) peer->uid);
+		return -EPERM;
+	}
+	return 0;
+}

@@ -1,0 +1,29 @@
+/* Who is at the other end of a VM's socket, and whether a descriptor opened by root may go there.
+ */
+#pragma once
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "helper/macro.h"
+
+struct peer {
+	pid_t pid; /* 0: in a pid namespace that can't be seen from here */
+	uint64_t
+		start_time; /* of that process, clock ticks since boot; with the pid it is unique */
+	uid_t uid;          /* effective, now */
+};
+
+/* Fills *RET_PEER from the connected socket FD. The pid is the listener's (SO_PEERCRED), the uid
+ * the one it has now: SO_PEERCRED's is that of listen time, which is 0 for "qemu -runas".
+ * Sources: unix(7), proc(5) /proc/PID/status and stat. Returns 0 or -errno. */
+int peer_get(int fd, struct peer *ret_peer) _must_check_;
+
+/* Is that process still the one in PEER? True when the pid is not known. */
+bool peer_is_alive(const struct peer *peer);
+
+/* May a descriptor be sent over a connection to the socket PATH, whose peer is PEER? USER is who
+ * the config says the VMM runs as, or (uid_t) -1. A socket that root made is trusted. Returns 0,
+ * or -EPERM with the reason in REASON. */
+int peer_check(const char *path, const struct peer *peer, uid_t user, char *reason,
+	       size_t size) _must_check_;

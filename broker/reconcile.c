@@ -1,0 +1,504 @@
+/* The state machine of one device: see reconcile.h. Called by the manager for every edge, and by
+ * the worker and the VM backends with their answers. */
+#include "broker/reconcile.h"
+
+#include <stdarg.h>
+
+#include "broker/log.h"
+
+#define ACK_LIMIT_MS 300 /* udevd is never kept longer by an attach that is not on its way yet */
+#define FIRST_RETRY_MS 200
+#define MAX_RETRY_MS 30000
+#define REFUSED_RETRY_MS 2000 /* a disk in use is not looked at more often */
+
+static void retry_now(void *data);
+
+/* Small steps */
+
+void device_set_cause(struct device *device, enum device_cause cause)
+{
+	device->cause = cause;
+	device->started = now_monotonic_ms();
+}
+
+void device_make_handle(const struct device *device, char *ret_handle, size_t size)
+{
+	/* Letters, digits, '-', '.', '_': what QEMU accepts in an id. */
+	snprintf(ret_handle, size, "vhp-%s-%llu", device->kernel_name,
+		 (unsigned long long) device->inode);
+}
+
+bool device_may_be_in(const struct device *device, const char *name)
+{
+	size_t length = strlen(name);
+
+	if (!device->present || !device->rule[0])
+		return false;
+	for (const char *s = device->vms; *s; s += strcspn(s, ","), s += *s == ',')
+		if (strcspn(s, ",") == length && strncmp(s, name, length) == 0)
+			return true;
+	return false;
+}
+
+static bool set_state(struct device *device, enum device_state state, const char *format, ...)
+	_printf_(3, 4);
+/* Returns whether anything a person can see has changed. */
+static bool set_state(struct device *device, enum device_state state, const char *format, ...)
+{
+	char reason[sizeof(device->reason)];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(reason, sizeof(reason), format, args);
+	va_end(args);
+	bool changed = state != device->state || !streq(reason, device->reason);
+	if (state != device->state)
+		device->since = now_realtime_ms();
+	device->state = state;
+	strcpy(device->reason, reason);
+	return changed;
+}
+
+static void fill_history(struct history *history, const struct device *device, const char *action,
+			 enum device_cause cause, const char *result, const char *detail)
+{
+	*history = (struct history){
+		.action = action,
+		.cause = device_cause_name(cause),
+		.result = result,
+		.milliseconds = device->started ? now_monotonic_ms() - device->started : 0,
+	};
+	snprintf(history->device, sizeof(history->device), "%s", device->kernel_name);
+	snprintf(history->name, sizeof(history->name), "%s", device->name);
+	snprintf(history->vid_pid, sizeof(history->vid_pid), "%s", device->vid_pid);
+	snprintf(history->vm, sizeof(history->vm), "%s", device->vm_name);
+	snprintf(history->rule, sizeof(history->rule), "%s", device->rule);
+	text_copy(history->detail, sizeof(history->detail), detail);
+}
+
+static void release_helpers(struct device *device)
+{
+	loop_timer_stop(&device->waiting_limit);
+	device->waiting = intake_acknowledge_all(device->waiting);
+}
+
+static void release_helpers_now(void *data)
+{
+	release_helpers(data);
+}
+
+static void close_held(struct device *device)
+{
+	while (device->n_held_fds > 0)
+		close(device->held_fds[--device->n_held_fds]);
+}
+
+static void leave_vm(struct device *device)
+{
+	device->vm = vm_unref(device->vm);
+	device->handle[0] = 0;
+	device->unverified = false;
+	device->guest_port = 0;
+	close_held(device);
+}
+
+void device_let_go(struct device *device)
+{
+	release_helpers(device);
+	loop_timer_stop(&device->retry);
+	leave_vm(device);
+}
+
+void device_has_left(struct manager *manager, struct device *device, enum device_cause cause,
+		     const char *detail)
+{
+	struct history history;
+
+	fill_history(&history, device, "detach", cause, "ok", detail);
+	log_info("%s (%s): has left %s (%s)", device->kernel_name, device->name, device->vm_name,
+		 device_cause_name(cause));
+	leave_vm(device);
+	set_state(device, DEVICE_WAITING, "has left %s", device->vm_name);
+	store_device(manager->store, device, &history);
+}
+
+void device_has_arrived(struct manager *manager, struct device *device, const char *detail)
+{
+	struct history history;
+
+	fill_history(&history, device, "attach", device->cause, "ok", detail);
+	log_info("%s (%s): attached to %s after %llu ms (%s), rule %s", device->kernel_name,
+		 device->name, device->vm_name, (unsigned long long) history.milliseconds,
+		 device_cause_name(device->cause), device->rule);
+	device->n_retries = 0;
+	device->failure[0] = 0;
+	device->awaits_vm = false;
+	set_state(device, DEVICE_ATTACHED, "%s has it%s%s", device->vm_name, *detail ? " " : "",
+		  detail);
+	store_device(manager->store, device, &history);
+}
+
+/* Waits and tries again, later each time. */
+static void back_off(struct manager *manager, struct device *device, uint64_t at_least)
+{
+	uint64_t delay = FIRST_RETRY_MS << (device->n_retries < 8 ? device->n_retries : 8);
+
+	if (delay < at_least)
+		delay = at_least;
+	device->n_retries++;
+	loop_timer_start(manager->loop, &device->retry, delay < MAX_RETRY_MS ? delay : MAX_RETRY_MS,
+			 retry_now, device);
+}
+
+/* An attach has come to nothing. The history has it once, however often it is tried. */
+static void attach_failed(struct manager *manager, struct device *device, enum device_state state,
+			  const char *reason)
+{
+	struct history history;
+
+	leave_vm(device);
+	set_state(device, state, "%s", reason);
+	if (!streq(device->failure, reason)) {
+		text_copy(device->failure, sizeof(device->failure), reason);
+		fill_history(&history, device, "attach", device->cause,
+			     state == DEVICE_REFUSED ? "refused" : "failed", reason);
+		log_warning("%s (%s): not attached to %s: %s", device->kernel_name, device->name,
+			    device->vm_name, reason);
+		store_device(manager->store, device, &history);
+	} else {
+		store_device(manager->store, device, NULL);
+	}
+	if (state == DEVICE_REFUSED)
+		back_off(manager, device, REFUSED_RETRY_MS);
+	else if (state == DEVICE_WAITING)
+		back_off(manager, device, 0);
+	release_helpers(device);
+	reconcile(manager, device);
+}
+
+/* Attach: open, hand over, verify */
+
+static void ask_worker(struct manager *manager, struct device *device, enum worker_job job)
+{
+	struct worker_request request = {.job = job, .inode = device->inode};
+
+	snprintf(request.devpath, sizeof(request.devpath), "%s", device->devpath);
+	snprintf(request.node, sizeof(request.node), "%s", device->node);
+	int r = worker_send(manager->worker, &request);
+	if (r == 0)
+		device->request = request.number;
+	else if (job != WORKER_USB_RETURN)
+		attach_failed(manager, device, DEVICE_WAITING, "the worker process is overloaded");
+}
+
+static void start_attach(struct manager *manager, struct device *device, struct vm *vm)
+{
+	if (device->awaits_vm)
+		device_set_cause(device, CAUSE_VM_START);
+	device->awaits_vm = false;
+	device->vm = vm_ref(vm);
+	snprintf(device->vm_name, sizeof(device->vm_name), "%s", vm->name);
+	device_make_handle(device, device->handle, sizeof(device->handle));
+	/* What a person saw before (a reason for waiting, say) stays until there is news. */
+	device->state = DEVICE_OPENING;
+	ask_worker(manager, device, WORKER_USB_OPEN);
+}
+
+static void start_detach(struct manager *manager, struct device *device)
+{
+	struct vm *vm = device->vm;
+
+	set_state(device, DEVICE_DETACHING, "leaving %s", device->vm_name);
+	store_device(manager->store, device, NULL);
+	vm->vmm->detach(vm, device, device->handle);
+}
+
+static void opened(struct manager *manager, struct device *device,
+		   const struct worker_answer *answer, int *fds)
+{
+	struct vm *vm = device->vm;
+
+	if (answer->result < 0) {
+		attach_failed(manager, device,
+			      answer->result == -EBUSY ? DEVICE_REFUSED : DEVICE_WAITING,
+			      answer->detail);
+		return;
+	}
+	device->n_held_fds = (size_t) answer->n_fds - 1;
+	memcpy(device->held_fds, fds + 1, device->n_held_fds * sizeof(int));
+	device->state = DEVICE_ATTACHING;
+	set_state(device, DEVICE_ATTACHING, "%s", *vm->reason ? vm->reason : "asking its VMM");
+	store_device(manager->store, device, NULL);
+	vm->vmm->attach(vm, device, fds[0]);
+	close(fds[0]);
+}
+
+void reconcile_attach_sent(struct manager *manager, struct device *device)
+{
+	(void) manager;
+	release_helpers(device);
+}
+
+/* The VMM has it; it counts when no host driver does. */
+static void verify(struct manager *manager, struct device *device, bool released)
+{
+	char driver[200], detail[64] = "";
+
+	if (device->present && usb_host_driver(device->devpath, driver, sizeof(driver))) {
+		if (!released) {
+			ask_worker(manager, device, WORKER_USB_RELEASE);
+			return;
+		}
+		if (set_state(device, DEVICE_ATTACHING,
+			      "%s has it, but so has the host driver %s, which"
+			      " does not let go; is the fence off (fence = no)?",
+			      device->vm_name, driver))
+			log_warning("%s: %s", device->kernel_name, device->reason);
+		store_device(manager->store, device, NULL);
+		back_off(manager, device, 0);
+		return;
+	}
+	if (device->guest_port > 0)
+		snprintf(detail, sizeof(detail), "on port %u of %.40s", device->guest_port,
+			 device->guest_bus);
+	device_has_arrived(manager, device, detail);
+	reconcile(manager, device);
+}
+
+void reconcile_attached(struct manager *manager, struct device *device,
+			const struct vmm_result *result)
+{
+	close_held(device);
+	switch (result->outcome) {
+	case VMM_OK:
+		verify(manager, device, false);
+		break;
+	case VMM_GONE:
+	case VMM_RETRY:
+		attach_failed(manager, device, DEVICE_WAITING, result->detail);
+		break;
+	case VMM_FAILED:
+		attach_failed(manager, device, DEVICE_FAILED, result->detail);
+		break;
+	}
+}
+
+static struct device *find_by_request(struct manager *manager, uint64_t number)
+{
+	for (struct device *d = manager->devices; d; d = d->next)
+		if (d->request == number)
+			return d;
+	return NULL;
+}
+
+static void close_fds(int *fds, int n)
+{
+	for (int i = 0; i < n; i++)
+		close(fds[i]);
+}
+
+void reconcile_worker_answer(void *data, const struct worker_answer *answer, int *fds)
+{
+	struct manager *manager = data;
+	struct device *device = find_by_request(manager, answer->number);
+
+	if (!device) {
+		close_fds(fds, answer->n_fds);
+		return;
+	}
+	device->request = 0;
+	if (device->state == DEVICE_OPENING)
+		opened(manager, device, answer, fds);
+	else if (device->state == DEVICE_ATTACHING)
+		verify(manager, device, true);
+	else
+		close_fds(fds, answer->n_fds);
+}
+
+/* Detach */
+
+void reconcile_detached(struct manager *manager, struct device *device,
+			const struct vmm_result *result)
+{
+	if (result->outcome == VMM_RETRY) {
+		/* It is still there, as far as we know. */
+		set_state(device, DEVICE_ATTACHED, "still in %.60s: %.150s", device->vm_name,
+			  result->detail);
+		log_warning("%s: %s", device->kernel_name, device->reason);
+		store_device(manager->store, device, NULL);
+		back_off(manager, device, 0);
+		return;
+	}
+	device_has_left(manager, device, device->cause,
+			result->outcome == VMM_GONE ? "the VM no longer had it" : "");
+	device->n_retries = 0;
+	if (device->present && !device->rule[0])
+		ask_worker(manager, device, WORKER_USB_RETURN);
+	reconcile(manager, device);
+}
+
+/* The decision */
+
+/* The VM that DEVICE should be in: where it is, if it may be there; else the first candidate that
+ * is up; else the first candidate. NULL: none of them is in the config. */
+static struct vm *choose_vm(struct manager *manager, const struct device *device)
+{
+	char names[sizeof(device->vms)], *save = NULL;
+	struct vm *first = NULL;
+
+	if (device->vm && device_may_be_in(device, device->vm->name) &&
+	    manager_find_vm(manager, device->vm->name) == device->vm)
+		return device->vm;
+	strcpy(names, device->vms);
+	for (char *name = strtok_r(names, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
+		struct vm *vm = manager_find_vm(manager, name);
+
+		if (vm && vm->state == VM_UP)
+			return vm;
+		if (!first)
+			first = vm;
+	}
+	return first;
+}
+
+static void wait_for_vm(struct manager *manager, struct device *device, struct vm *vm)
+{
+	snprintf(device->vm_name, sizeof(device->vm_name), "%s", vm->name);
+	if (vm->state == VM_DOWN)
+		device->awaits_vm = true;
+	if (set_state(device, DEVICE_WAITING, "%s",
+		      *vm->reason ? vm->reason : "its VM is being asked"))
+		store_device(manager->store, device, NULL);
+}
+
+/* A device that is nowhere and for which nothing is under way. */
+static void settle(struct manager *manager, struct device *device)
+{
+	struct vm *vm;
+
+	if (!device->present || !device->rule[0]) {
+		manager_drop_device(manager, device);
+		return;
+	}
+	if (device->state == DEVICE_HELD)
+		return;
+	vm = choose_vm(manager, device);
+	if (!vm) {
+		snprintf(device->vm_name, sizeof(device->vm_name), "%.60s", device->vms);
+		if (set_state(device, DEVICE_FAILED,
+			      "no VM \"%.60s\" in the broker's config; run vhotplug-gen-rules and "
+			      "reload"
+			      " vhotplug-broker",
+			      device->vms))
+			store_device(manager->store, device, NULL);
+	} else if (vm->state != VM_UP) {
+		wait_for_vm(manager, device, vm);
+	} else if (!device->retry.loop && device->state == DEVICE_WAITING) {
+		start_attach(manager, device, vm);
+	}
+}
+
+static void reconcile_attached_device(struct manager *manager, struct device *device)
+{
+	/* On record only, after a restart of the broker: its VM has not been asked yet, and when it
+	 * is not running that is said by vm_handler.exited. */
+	if (device->unverified || device->retry.loop)
+		return;
+	if (choose_vm(manager, device) != device->vm || !device_may_be_in(device, device->vm->name))
+		start_detach(manager, device);
+}
+
+void reconcile(struct manager *manager, struct device *device)
+{
+	if (!manager->started)
+		return;
+	switch (device->state) {
+	case DEVICE_OPENING:
+		if (device->present && device_may_be_in(device, device->vm->name))
+			break;
+		/* The worker may be stuck with it: its answer is not waited for. */
+		device->request = 0;
+		leave_vm(device);
+		device->state = DEVICE_WAITING;
+		release_helpers(device);
+		settle(manager, device);
+		return;
+	case DEVICE_ATTACHING:
+	case DEVICE_DETACHING:
+		break;
+	case DEVICE_ATTACHED:
+		reconcile_attached_device(manager, device);
+		break;
+	case DEVICE_WAITING:
+	case DEVICE_HELD:
+	case DEVICE_REFUSED:
+	case DEVICE_FAILED:
+		settle(manager, device);
+		break;
+	}
+}
+
+void reconcile_now(struct manager *manager, struct device *device)
+{
+	bool was_waiting = device->retry.loop != NULL;
+
+	loop_timer_stop(&device->retry);
+	if (device->state == DEVICE_ATTACHING && was_waiting) {
+		verify(manager, device, false);
+		return;
+	}
+	if (device->state == DEVICE_FAILED || device->state == DEVICE_REFUSED)
+		device->state = DEVICE_WAITING;
+	reconcile(manager, device);
+}
+
+static void retry_now(void *data)
+{
+	struct device *device = data;
+
+	bool holds = device->state == DEVICE_ATTACHING;
+
+	if (holds)
+		verify(device->manager, device, false);
+	else
+		reconcile_now(device->manager, device);
+}
+
+void reconcile_vm_reason(struct manager *manager, struct device *device, struct vm *vm)
+{
+	bool concerned = device->vm == vm ||
+			 (!device->vm && choose_vm(manager, device) == vm && !device->retry.loop);
+
+	if (!concerned)
+		return;
+	switch (device->state) {
+	case DEVICE_WAITING:
+		if (vm->state != VM_UP)
+			wait_for_vm(manager, device, vm);
+		break;
+	case DEVICE_ATTACHING:
+	case DEVICE_DETACHING:
+		if (set_state(device, device->state, "%s",
+			      *vm->reason ? vm->reason : "asking its VMM"))
+			store_device(manager->store, device, NULL);
+		break;
+	case DEVICE_HELD:
+	case DEVICE_OPENING:
+	case DEVICE_ATTACHED:
+	case DEVICE_REFUSED:
+	case DEVICE_FAILED:
+		break;
+	}
+}
+
+void reconcile_await(struct manager *manager, struct device *device, struct intake_client *client)
+{
+	if (device->state != DEVICE_OPENING) {
+		intake_acknowledge(client);
+		return;
+	}
+	device->waiting = intake_chain(client, device->waiting);
+	if (!device->waiting_limit.loop)
+		loop_timer_start(manager->loop, &device->waiting_limit, ACK_LIMIT_MS,
+				 release_helpers_now, device);
+}

@@ -1,0 +1,18 @@
+/* The few lines between us and a service manager, without its library.
+ * Sources: sd_listen_fds(3), sd_notify(3), systemd.exec(5) RUNTIME_DIRECTORY and friends. */
+#pragma once
+
+#include "helper/macro.h"
+
+/* The listening socket that was passed to this process (LISTEN_PID, LISTEN_FDS=1), made
+ * close-on-exec; -1 when none was; -EINVAL when what was passed is not one SOCK_SEQPACKET listener.
+ * Unsets the variables. */
+int service_listen_fd(void) _must_check_;
+
+/* Sends STATE ("READY=1") to NOTIFY_SOCKET; does nothing when that is unset. Returns 0 or -errno.
+ */
+int service_notify(const char *state);
+
+/* The first directory of the environment variable NAME (a colon-separated list), or FALLBACK when
+ * it is unset or not absolute. Copied to RET. Returns 0 or -ENAMETOOLONG. */
+int service_directory(const char *name, const char *fallback, char *ret, size_t size) _must_check_;

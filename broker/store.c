@@ -1,0 +1,506 @@
+/* SQLite behind the broker: see store.h. Owned by main, called by the manager. */
+#include "broker/store.h"
+
+#include <sqlite3.h>
+#include <stdarg.h>
+#include <sys/stat.h>
+
+#include "broker/log.h"
+#include "broker/schema.h"
+
+#define SCHEMA_VERSION 1
+#define RETRY_MS 100         /* for a locked database or a full disk */
+#define IDLE_MS 2000         /* checkpoint after this much silence */
+#define CHECKPOINT_PAGES 256 /* and only when the WAL has grown so far */
+#define MAX_QUEUED 4096      /* changes; at the cap the oldest history row is lost, and said so */
+#define KEEP_EVENTS 10000    /* rows in table event */
+#define KEEP_HISTORY 200000  /* rows in table action */
+
+enum statement {
+	ADD_EVENT,
+	SAVE_DEVICE,
+	DELETE_DEVICE,
+	ADD_HISTORY,
+	PRUNE_EVENTS,
+	PRUNE_HISTORY,
+	N_STATEMENTS,
+};
+
+static const char *const statement_sql[N_STATEMENTS] = {
+	[ADD_EVENT] =
+		"insert or ignore into event (time, boot_id, seqnum, action, devpath, inode, vm,"
+		" rule) values (?, ?, ?, ?, ?, ?, ?, ?)",
+	[SAVE_DEVICE] =
+		"insert or replace into device (id, boot_id, devpath, inode, kind, device,"
+		" node, name, vid_pid, rule, vms, config, seqnum, state, reason, vm, handle,"
+		" since) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	[DELETE_DEVICE] = "delete from device where id = ?",
+	[ADD_HISTORY] = "insert into action (time, device, name, vid_pid, vm, action, cause, rule,"
+			" result, milliseconds, detail) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	[PRUNE_EVENTS] = "delete from event where id <= (select max(id) from event) - ?",
+	[PRUNE_HISTORY] = "delete from action where id <= (select max(id) from action) - ?",
+};
+
+/* One queued change: a device row, or its removal, or neither, and perhaps a history row. */
+struct change {
+	struct change *next;
+	bool save, forget, has_history;
+	struct device device;
+	struct history history;
+	uint64_t time;
+};
+
+struct store {
+	struct loop *loop;
+	sqlite3 *db;
+	sqlite3_stmt *statements[N_STATEMENTS];
+	char boot_id[40];
+	int64_t next_row;
+	struct change *first, **last;
+	size_t n_queued;
+	bool failing; /* the reason has been logged */
+	int wal_pages;
+	struct loop_timer retry, idle;
+};
+
+/* Binds the parameters in turn: 's' a string, 'i' an int64. */
+static void bind_all(sqlite3_stmt *statement, const char *types, ...)
+{
+	va_list args;
+	int i = 1;
+
+	va_start(args, types);
+	for (const char *t = types; *t; t++, i++)
+		if (*t == 's')
+			sqlite3_bind_text(statement, i, va_arg(args, const char *), -1,
+					  SQLITE_TRANSIENT);
+		else
+			sqlite3_bind_int64(statement, i, va_arg(args, sqlite3_int64));
+	va_end(args);
+}
+
+static int error_number(int sqlite_error)
+{
+	switch (sqlite_error & 0xff) {
+	case SQLITE_BUSY:
+	case SQLITE_LOCKED:
+		return -EAGAIN;
+	case SQLITE_FULL:
+		return -ENOSPC;
+	case SQLITE_NOMEM:
+		return -ENOMEM;
+	default:
+		return -EIO;
+	}
+}
+
+static int run(struct store *store, enum statement which)
+{
+	sqlite3_stmt *statement = store->statements[which];
+	int r = sqlite3_step(statement);
+
+	sqlite3_reset(statement);
+	return r == SQLITE_DONE || r == SQLITE_ROW ? 0 : error_number(r);
+}
+
+static int execute(struct store *store, const char *sql)
+{
+	int r = sqlite3_exec(store->db, sql, NULL, NULL, NULL);
+
+	return r == SQLITE_OK ? 0 : error_number(r);
+}
+
+static int query_int(struct store *store, const char *sql, int64_t *ret)
+{
+	sqlite3_stmt *statement = NULL;
+	int r = sqlite3_prepare_v2(store->db, sql, -1, &statement, NULL);
+
+	if (r == SQLITE_OK)
+		r = sqlite3_step(statement);
+	if (r == SQLITE_ROW)
+		*ret = sqlite3_column_int64(statement, 0);
+	sqlite3_finalize(statement);
+	return r == SQLITE_ROW ? 0 : error_number(r);
+}
+
+/* Truncating the WAL needs an fsync of the database, so it waits for a silent moment. */
+static void checkpoint_when_idle(void *data)
+{
+	struct store *store = data;
+
+	sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	store->wal_pages = 0;
+}
+
+static int note_wal(void *data, sqlite3 *db, const char *name, int pages)
+{
+	struct store *store = data;
+
+	(void) db;
+	(void) name;
+	store->wal_pages = pages;
+	if (pages >= CHECKPOINT_PAGES)
+		loop_timer_start(store->loop, &store->idle, IDLE_MS, checkpoint_when_idle, store);
+	return SQLITE_OK;
+}
+
+static int set_up_schema(struct store *store, const char *path)
+{
+	int64_t version;
+	int r = query_int(store, "pragma user_version", &version);
+
+	if (r < 0)
+		return r;
+	if (version > SCHEMA_VERSION) {
+		log_error("%s was written by a newer vhotplug (schema %lld, this one knows %d)",
+			  path, (long long) version, SCHEMA_VERSION);
+		return -EPROTO;
+	}
+	if (version == SCHEMA_VERSION)
+		return 0;
+	if ((r = execute(store, "begin immediate")) < 0)
+		return r;
+	if ((r = execute(store, schema_sql)) < 0 ||
+	    (r = execute(store, "pragma user_version = 1")) < 0 ||
+	    (r = execute(store, "commit")) < 0)
+		execute(store, "rollback");
+	return r;
+}
+
+static int open_database(struct store *store, const char *path)
+{
+	int keep_wal = 1;
+	int r = sqlite3_open_v2(path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
+
+	if (r != SQLITE_OK)
+		return error_number(r);
+	/* Readers without write permission need the -wal and -shm files while we are stopped. */
+	sqlite3_file_control(store->db, NULL, SQLITE_FCNTL_PERSIST_WAL, &keep_wal);
+	sqlite3_busy_timeout(store->db, 1000); /* only until the loop runs */
+	sqlite3_extended_result_codes(store->db, 1);
+	r = sqlite3_exec(store->db,
+			 "pragma journal_mode = wal; pragma synchronous = full;"
+			 "pragma wal_autocheckpoint = 0; pragma journal_size_limit = 1048576",
+			 NULL, NULL, NULL);
+	if ((r & 0xff) == SQLITE_NOTADB || (r & 0xff) == SQLITE_CORRUPT)
+		return -EUCLEAN;
+	if (r != SQLITE_OK)
+		return error_number(r);
+
+	int schema = set_up_schema(store, path);
+	if (schema < 0)
+		return schema;
+	for (size_t i = 0; i < N_STATEMENTS; i++)
+		if (sqlite3_prepare_v3(store->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT,
+				       &store->statements[i], NULL) != SQLITE_OK)
+			return -EUCLEAN;
+	return 0;
+}
+
+static void close_database(struct store *store)
+{
+	for (size_t i = 0; i < N_STATEMENTS; i++) {
+		sqlite3_finalize(store->statements[i]);
+		store->statements[i] = NULL;
+	}
+	sqlite3_close(store->db);
+	store->db = NULL;
+}
+
+/* A damaged file must not keep devices from their VMs: put it aside and begin anew. */
+static int set_aside(const char *path)
+{
+	static const char *const suffixes[] = {"", "-wal", "-shm"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
+		char from[600], to[700];
+
+		snprintf(from, sizeof(from), "%s%s", path, suffixes[i]);
+		snprintf(to, sizeof(to), "%s.damaged%s", path, suffixes[i]);
+		if (rename(from, to) < 0 && errno != ENOENT)
+			return -errno;
+	}
+	log_error("%s is damaged: it is now %s.damaged, and a new one is begun", path, path);
+	return 0;
+}
+
+int store_open(struct loop *loop, const char *path, const char *boot_id, struct store **ret_store)
+{
+	struct store *store = calloc(1, sizeof(*store));
+
+	if (!store)
+		return -ENOMEM;
+	store->loop = loop;
+	store->last = &store->first;
+	snprintf(store->boot_id, sizeof(store->boot_id), "%s", boot_id);
+
+	mode_t old_umask = umask(0022);
+	int r = open_database(store, path);
+	if (r == -EUCLEAN) {
+		close_database(store);
+		r = set_aside(path);
+		if (r == 0)
+			r = open_database(store, path);
+	}
+	umask(old_umask);
+	if (r == 0)
+		r = query_int(store, "select coalesce(max(id), 0) + 1 from device",
+			      &store->next_row);
+	if (r < 0) {
+		log_error("can't use the database %s: %s", path,
+			  store->db && sqlite3_errcode(store->db) != SQLITE_OK
+				  ? sqlite3_errmsg(store->db)
+				  : strerror(-r));
+		close_database(store);
+		free(store);
+		return r;
+	}
+	sqlite3_wal_hook(store->db, note_wal, store);
+	sqlite3_busy_timeout(store->db, 0);
+	*ret_store = store;
+	return 0;
+}
+
+static void drop_first(struct store *store)
+{
+	struct change *change = store->first;
+
+	store->first = change->next;
+	if (!store->first)
+		store->last = &store->first;
+	store->n_queued--;
+	free(change);
+}
+
+void store_close(struct store *store)
+{
+	if (!store)
+		return;
+	store_flush(store);
+	if (store->n_queued > 0)
+		log_error("%zu changes could not be written to the database", store->n_queued);
+	while (store->first)
+		drop_first(store);
+	loop_timer_stop(&store->retry);
+	loop_timer_stop(&store->idle);
+	close_database(store);
+	free(store);
+}
+
+int store_events(struct store *store, struct event **events, size_t n)
+{
+	int r = execute(store, "begin immediate");
+
+	for (size_t i = 0; r == 0 && i < n; i++) {
+		struct event *event = events[i];
+
+		bind_all(store->statements[ADD_EVENT], "isississ",
+			 (sqlite3_int64) now_realtime_ms(), event->boot_id,
+			 (sqlite3_int64) event->seqnum, event->action, event->devpath,
+			 (sqlite3_int64) event->inode, event->vms, event->rule);
+		r = run(store, ADD_EVENT);
+		event->is_new = r == 0 && sqlite3_changes(store->db) > 0;
+	}
+	if (r == 0)
+		r = execute(store, "commit");
+	if (r < 0) {
+		if (!sqlite3_get_autocommit(store->db))
+			execute(store, "rollback");
+		log_warning("events refused: %s", sqlite3_errmsg(store->db));
+	}
+	return r;
+}
+
+static int write_device(struct store *store, const struct device *d)
+{
+	bind_all(store->statements[SAVE_DEVICE], "ississssssssissssi", (sqlite3_int64) d->row,
+		 store->boot_id, d->devpath, (sqlite3_int64) d->inode, d->kind, d->kernel_name,
+		 d->node, d->name, d->vid_pid, d->rule, d->vms, d->config,
+		 (sqlite3_int64) d->seqnum, device_state_name(d->state), d->reason, d->vm_name,
+		 d->handle, (sqlite3_int64) d->since);
+	return run(store, SAVE_DEVICE);
+}
+
+static int write_history(struct store *store, const struct history *h, uint64_t time)
+{
+	bind_all(store->statements[ADD_HISTORY], "issssssssis", (sqlite3_int64) time, h->device,
+		 h->name, h->vid_pid, h->vm, h->action, h->cause, h->rule, h->result,
+		 (sqlite3_int64) h->milliseconds, h->detail);
+	return run(store, ADD_HISTORY);
+}
+
+static int write_change(struct store *store, const struct change *change)
+{
+	int r = 0;
+
+	if (change->save)
+		r = write_device(store, &change->device);
+	if (change->forget) {
+		bind_all(store->statements[DELETE_DEVICE], "i", (sqlite3_int64) change->device.row);
+		r = run(store, DELETE_DEVICE);
+	}
+	if (r == 0 && change->has_history)
+		r = write_history(store, &change->history, change->time);
+	return r;
+}
+
+static void retry_flush(void *data)
+{
+	store_flush(data);
+}
+
+void store_flush(struct store *store)
+{
+	if (!store->first)
+		return;
+
+	int r = execute(store, "begin immediate");
+	for (struct change *c = store->first; r == 0 && c; c = c->next)
+		r = write_change(store, c);
+	if (r == 0)
+		r = execute(store, "commit");
+	if (r < 0) {
+		if (!store->failing)
+			log_warning("the database can't be written now: %s",
+				    sqlite3_errmsg(store->db));
+		store->failing = true;
+		if (!sqlite3_get_autocommit(store->db))
+			execute(store, "rollback");
+		loop_timer_start(store->loop, &store->retry, RETRY_MS, retry_flush, store);
+		return;
+	}
+	if (store->failing)
+		log_info("the database can be written again");
+	store->failing = false;
+	loop_timer_stop(&store->retry);
+	while (store->first)
+		drop_first(store);
+}
+
+/* Queues a copy of what DEVICE is now. An earlier queued state of the same device needs no write
+ * of its own: the newest one stands for it. */
+static void queue(struct store *store, const struct device *device, bool forget,
+		  const struct history *history)
+{
+	struct change *change = calloc(1, sizeof(*change));
+
+	if (!change || store->n_queued >= MAX_QUEUED) {
+		log_error("a change is lost: %s",
+			  change ? "too many are waiting for the database" : "out of memory");
+		free(change);
+		return;
+	}
+	change->time = now_realtime_ms();
+	if (device) {
+		change->device = *device;
+		change->save = !forget;
+		change->forget = forget;
+		for (struct change *c = store->first; c; c = c->next)
+			if (c->device.row == device->row)
+				c->save = false;
+	}
+	if (history) {
+		change->history = *history;
+		change->has_history = true;
+	}
+	*store->last = change;
+	store->last = &change->next;
+	store->n_queued++;
+}
+
+void store_device(struct store *store, struct device *device, const struct history *history)
+{
+	if (device->row == 0)
+		device->row = store->next_row++;
+	queue(store, device, false, history);
+}
+
+void store_forget(struct store *store, struct device *device, const struct history *history)
+{
+	queue(store, device->row ? device : NULL, true, history);
+}
+
+void store_history(struct store *store, const struct history *history)
+{
+	queue(store, NULL, false, history);
+}
+
+#define COPY_COLUMN(field, column)             \
+	snprintf((field), sizeof(field), "%s", \
+		 (const char *) sqlite3_column_text(statement, (column)))
+
+static struct device *read_device(sqlite3_stmt *statement)
+{
+	struct device *d = calloc(1, sizeof(*d));
+
+	if (!d)
+		return NULL;
+	d->row = sqlite3_column_int64(statement, 0);
+	COPY_COLUMN(d->devpath, 1);
+	d->inode = (uint64_t) sqlite3_column_int64(statement, 2);
+	COPY_COLUMN(d->kind, 3);
+	COPY_COLUMN(d->kernel_name, 4);
+	COPY_COLUMN(d->node, 5);
+	COPY_COLUMN(d->name, 6);
+	COPY_COLUMN(d->vid_pid, 7);
+	COPY_COLUMN(d->rule, 8);
+	COPY_COLUMN(d->vms, 9);
+	COPY_COLUMN(d->config, 10);
+	d->seqnum = (uint64_t) sqlite3_column_int64(statement, 11);
+	int state = device_state_from_name((const char *) sqlite3_column_text(statement, 12));
+	d->state = state < 0 ? DEVICE_WAITING : (enum device_state) state;
+	COPY_COLUMN(d->reason, 13);
+	COPY_COLUMN(d->vm_name, 14);
+	COPY_COLUMN(d->handle, 15);
+	d->since = (uint64_t) sqlite3_column_int64(statement, 16);
+	return d;
+}
+
+/* A reboot closes what was open: the VMs of that boot are gone, and with them the devices. */
+static int close_earlier_boots(struct store *store)
+{
+	static const char sql[] =
+		"begin immediate;"
+		"insert into action (time, device, name, vid_pid, vm, action, cause, rule, result,"
+		" milliseconds, detail) select unixepoch() * 1000, device, name, vid_pid, vm, "
+		"'detach',"
+		" 'reboot', rule, 'ok', 0, '' from device where handle <> '' and boot_id <> '%s';"
+		"delete from device where boot_id <> '%s';"
+		"commit";
+	char text[800];
+
+	snprintf(text, sizeof(text), sql, store->boot_id, store->boot_id);
+	return execute(store, text);
+}
+
+static int prune(struct store *store)
+{
+	bind_all(store->statements[PRUNE_EVENTS], "i", (sqlite3_int64) KEEP_EVENTS);
+	bind_all(store->statements[PRUNE_HISTORY], "i", (sqlite3_int64) KEEP_HISTORY);
+	int r = run(store, PRUNE_EVENTS);
+	return r < 0 ? r : run(store, PRUNE_HISTORY);
+}
+
+int store_load(struct store *store, store_device_fn fn, void *data)
+{
+	sqlite3_stmt *statement = NULL;
+	int step, r;
+
+	if ((r = close_earlier_boots(store)) < 0 || (r = prune(store)) < 0)
+		return r;
+	r = sqlite3_prepare_v2(
+		store->db,
+		"select id, devpath, inode, kind, device, node, name, vid_pid, rule, vms,"
+		" config, seqnum, state, reason, vm, handle, since from device order by id",
+		-1, &statement, NULL);
+	if (r != SQLITE_OK)
+		return error_number(r);
+	r = 0;
+	while (r == 0 && (step = sqlite3_step(statement)) == SQLITE_ROW) {
+		struct device *device = read_device(statement);
+
+		r = device ? fn(data, device) : -ENOMEM;
+	}
+	sqlite3_finalize(statement);
+	return r;
+}

@@ -1,0 +1,68 @@
+/* The broker's memory on disk: SQLite in WAL mode, one writer, synchronous=FULL (what is committed
+ * survives power loss). Nothing here waits for another process's lock: it answers -EAGAIN instead.
+ *
+ * Events are committed before they are acknowledged (store_events). All other changes are queued
+ * and written by store_flush, in order, one transaction for all; while the file is locked or the
+ * disk is full they stay queued.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "broker/device.h"
+#include "broker/loop.h"
+#include "helper/macro.h"
+
+struct store;
+
+struct event {
+	char boot_id[40];
+	uint64_t seqnum;
+	char action[16];
+	char devpath[512];
+	uint64_t inode;
+	char vms[256];
+	char rule[256];
+	bool is_new; /* set by store_events: false when it had been seen before */
+};
+
+struct history {
+	char device[64];
+	char name[128];
+	char vid_pid[16];
+	char vm[64];
+	const char *action; /* attach, detach */
+	const char *cause;
+	char rule[256];
+	const char *result; /* ok, failed, refused */
+	uint64_t milliseconds;
+	char detail[256];
+};
+
+/* Opens (creates) the database at PATH. One that is damaged is set aside as PATH.damaged and
+ * begun anew. Returns 0 or -errno; the reason is logged. */
+int store_open(struct loop *loop, const char *path, const char *boot_id,
+	       struct store **ret_store) _must_check_;
+/* Writes what is queued, if it can be written, and closes. NULL is fine. */
+void store_close(struct store *store);
+
+/* Commits N events in one transaction and sets their is_new. Returns 0, -EAGAIN when the database
+ * is locked, -ENOSPC or -EIO; then nothing was stored. */
+int store_events(struct store *store, struct event **events, size_t n) _must_check_;
+
+/* Queues the present state of DEVICE (and one history row with it, unless NULL). Sets
+ * DEVICE->row when it is new. */
+void store_device(struct store *store, struct device *device, const struct history *history);
+/* Queues the removal of DEVICE's row, with a history row unless NULL. */
+void store_forget(struct store *store, struct device *device, const struct history *history);
+/* Queues a history row. */
+void store_history(struct store *store, const struct history *history);
+
+/* Writes what is queued; called at the end of every pass of the loop. */
+void store_flush(struct store *store);
+
+/* Calls FN for every device row of this boot, with a zeroed struct device that has the stored
+ * fields set; FN takes it over. Rows of an earlier boot are closed in the history and removed.
+ * Returns 0 or -errno. */
+typedef int (*store_device_fn)(void *data, struct device *device);
+int store_load(struct store *store, store_device_fn fn, void *data) _must_check_;

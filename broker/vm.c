@@ -1,0 +1,334 @@
+/* The life of a VM: see vm.h. The socket's directory is watched, the process is known by a pidfd;
+ * a timer runs only while an attempt is to be repeated. */
+#include "broker/vm.h"
+
+#include <pwd.h>
+#include <stdarg.h>
+#include <sys/epoll.h>
+#include <sys/syscall.h>
+
+#include "broker/log.h"
+
+#define FIRST_RETRY_MS 50
+#define MAX_RETRY_MS 2000
+#define MAX_SILENT_RETRIES 8 /* of a socket on which nobody listens: some 8 s */
+
+void vm_set_reason(struct vm *vm, const char *format, ...)
+{
+	char reason[sizeof(vm->reason)];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(reason, sizeof(reason), format, args);
+	va_end(args);
+	if (streq(reason, vm->reason))
+		return;
+	strcpy(vm->reason, reason);
+	if (*reason)
+		log_info("%s: %s", vm->name, reason);
+	vm->handler->reason(vm->data, vm);
+}
+
+static void retry_check(void *data)
+{
+	vm_check(data);
+}
+
+static void retry_later(struct vm *vm)
+{
+	uint64_t delay = FIRST_RETRY_MS << (vm->n_retries < 8 ? vm->n_retries : 8);
+
+	vm->n_retries++;
+	loop_timer_start(vm->loop, &vm->retry, delay < MAX_RETRY_MS ? delay : MAX_RETRY_MS,
+			 retry_check, vm);
+}
+
+void vm_check(struct vm *vm)
+{
+	loop_timer_stop(&vm->retry);
+	if (vm->user_name[0] && vm->user == (uid_t) -1) {
+		vm_set_reason(vm, "the user \"%s\" of its section does not exist on this host",
+			      vm->user_name);
+		return;
+	}
+	if (vm->state == VM_PROBING) {
+		vm->probe_again = true;
+		return;
+	}
+	if (vm->state == VM_DOWN)
+		vm->state = VM_PROBING;
+	vm->vmm->probe(vm);
+}
+
+static void forget_process(struct vm *vm)
+{
+	vm->exit_source = loop_source_free(vm->exit_source);
+	vm->pidfd = close_fd(vm->pidfd);
+	vm->peer = (struct peer){0};
+}
+
+/* The process has ended, or another one has taken its place. */
+static void process_gone(struct vm *vm)
+{
+	forget_process(vm);
+	vm->state = VM_DOWN;
+	vm->vmm->reset(vm);
+	vm->handler->exited(vm->data, vm);
+}
+
+static void process_exited(void *data, uint32_t events)
+{
+	struct vm *vm = data;
+
+	(void) events;
+	log_info("%s: its process %d has ended", vm->name, (int) vm->peer.pid);
+	process_gone(vm);
+	vm->n_retries = 0;
+	vm_check(vm);
+}
+
+static void watch_process(struct vm *vm)
+{
+	if (vm->peer.pid == 0)
+		return;
+	vm->pidfd = (int) syscall(SYS_pidfd_open, vm->peer.pid, 0);
+	if (vm->pidfd < 0 ||
+	    loop_add(vm->loop, vm->pidfd, EPOLLIN, process_exited, vm, &vm->exit_source) < 0)
+		log_warning("%s: can't watch process %d: %s", vm->name, (int) vm->peer.pid,
+			    strerror(errno));
+}
+
+int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size)
+{
+	struct peer peer;
+	int r = peer_get(fd, &peer);
+
+	if (r < 0) {
+		snprintf(reason, size, "can't tell who answers on %s: %s", vm->socket,
+			 strerror(-r));
+		return r;
+	}
+	if (vm->peer.pid != 0 &&
+	    (vm->peer.pid != peer.pid || vm->peer.start_time != peer.start_time)) {
+		log_info("%s: process %d has taken the place of %d", vm->name, (int) peer.pid,
+			 (int) vm->peer.pid);
+		process_gone(vm);
+		retry_later(vm);
+		reason[0] = 0;
+		return -ESTALE;
+	}
+	if ((r = peer_check(vm->socket, &peer, vm->user, reason, size)) < 0)
+		return r;
+	if (vm->peer.pid == 0) {
+		vm->peer = peer;
+		watch_process(vm);
+	}
+	return 0;
+}
+
+static void probe_failed(struct vm *vm, int r, const char *reason)
+{
+	vm->state = VM_DOWN;
+	vm->is_absent = r == -ENOENT || r == -ENOTDIR || r == -ECONNREFUSED;
+	switch (-r) {
+	case ENOENT:
+	case ENOTDIR:
+		vm_set_reason(vm, "%s is not running: there is no socket %s", vm->name, vm->socket);
+		return; /* the watch tells */
+	case ECONNREFUSED:
+		vm_set_reason(vm, "%s is not running: nobody listens on %s", vm->name, vm->socket);
+		/* Between bind and listen, or left behind: the former is a matter of moments. */
+		if (vm->n_retries < MAX_SILENT_RETRIES)
+			retry_later(vm);
+		return;
+	case EAGAIN:
+		vm_set_reason(vm, "the monitor of %s is busy: several clients wait for it on %s",
+			      vm->name, vm->socket);
+		retry_later(vm);
+		return;
+	case EPERM:
+		vm_set_reason(vm, "not trusted: %s", reason);
+		return;
+	case ESTALE:
+		retry_later(vm);
+		return;
+	default:
+		vm_set_reason(vm, "%s does not answer on %s: %s", vm->name, vm->socket,
+			      *reason ? reason : strerror(-r));
+		retry_later(vm);
+	}
+}
+
+void vm_probed(struct vm *vm, int r, const char *reason, char *const *handles, size_t n)
+{
+	if (r < 0 && vm->state == VM_UP && peer_is_alive(&vm->peer) && vm->peer.pid != 0) {
+		/* It runs, but can't be asked now: what is known stays known. A VM that is about to
+		 * end removes its socket first. */
+		if (vm->n_retries >= 3)
+			vm_set_reason(vm, "%s does not answer on %s: %s", vm->name, vm->socket,
+				      *reason ? reason : strerror(-r));
+		retry_later(vm);
+	} else if (r < 0) {
+		bool was_up = vm->state == VM_UP;
+
+		if (was_up)
+			process_gone(vm);
+		probe_failed(vm, r, reason);
+	} else {
+		if (vm->state != VM_UP)
+			log_info("%s: up, process %d", vm->name, (int) vm->peer.pid);
+		vm->state = VM_UP;
+		vm->n_retries = 0;
+		vm_set_reason(vm, "%s", "");
+		vm->handler->up(vm->data, vm, handles, n);
+	}
+	if (vm->probe_again) {
+		vm->probe_again = false;
+		vm->n_retries = 0;
+		loop_timer_start(vm->loop, &vm->retry, 0, retry_check, vm);
+	}
+}
+
+static void socket_changed(void *data)
+{
+	struct vm *vm = data;
+
+	vm->n_retries = 0;
+	vm_check(vm);
+}
+
+static char **copy_list(char *const *list)
+{
+	size_t n = 0;
+	char **copy;
+
+	while (list[n])
+		n++;
+	copy = calloc(n + 1, sizeof(*copy));
+	for (size_t i = 0; copy && i < n; i++)
+		copy[i] = strdup(list[i]);
+	return copy;
+}
+
+static void free_list(char **list)
+{
+	for (char **s = list; s && *s; s++)
+		free(*s);
+	free(list);
+}
+
+/* A user's name or number; (uid_t) -1 when there is no such user. */
+static uid_t find_user(const char *name)
+{
+	char *end;
+	unsigned long uid = strtoul(name, &end, 10);
+	struct passwd *entry;
+
+	if (*name && !*end)
+		return (uid_t) uid;
+	entry = getpwnam(name);
+	return entry ? entry->pw_uid : (uid_t) -1;
+}
+
+static const struct vmm *vmm_of(enum vm_type type)
+{
+	switch (type) {
+	case VM_QEMU:
+		return &vmm_qemu;
+	case VM_CROSVM:
+		break;
+	}
+	return NULL;
+}
+
+int vm_new(struct loop *loop, const struct config_vm *config, const struct vm_handler *handler,
+	   void *data, struct vm **ret_vm)
+{
+	struct vm *vm = calloc(1, sizeof(*vm));
+	int r;
+
+	if (!vm)
+		return -ENOMEM;
+	vm->references = 1;
+	vm->loop = loop;
+	vm->handler = handler;
+	vm->data = data;
+	vm->pidfd = -1;
+	vm->type = config->type;
+	vm->user = config->user ? find_user(config->user) : (uid_t) -1;
+	snprintf(vm->user_name, sizeof(vm->user_name), "%s", config->user ? config->user : "");
+	snprintf(vm->name, sizeof(vm->name), "%s", config->name);
+	snprintf(vm->socket, sizeof(vm->socket), "%s", config->socket);
+	vm->usb_bus = config->usb_bus ? copy_list(config->usb_bus) : NULL;
+	vm->vmm = vmm_of(config->type);
+	r = vm->vmm ? vm->vmm->init(vm) : -EOPNOTSUPP;
+	if (r == 0)
+		r = watch_new(loop, vm->socket, socket_changed, vm, &vm->watch);
+	if (r < 0) {
+		log_error("can't set up the VM %s: %s", vm->name, strerror(-r));
+		vm_unref(vm);
+		return r;
+	}
+	*ret_vm = vm;
+	return 0;
+}
+
+struct vm *vm_ref(struct vm *vm)
+{
+	vm->references++;
+	return vm;
+}
+
+static void free_vm(void *data)
+{
+	struct vm *vm = data;
+
+	if (vm->vmm && vm->backend)
+		vm->vmm->finish(vm);
+	forget_process(vm);
+	loop_timer_stop(&vm->retry);
+	watch_free(vm->watch);
+	free_list(vm->usb_bus);
+	free(vm);
+}
+
+/* The last reference may be dropped in a callback that this VM's own source began. */
+struct vm *vm_unref(struct vm *vm)
+{
+	if (vm && --vm->references == 0)
+		loop_discard(vm->loop, &vm->garbage, free_vm, vm);
+	return NULL;
+}
+
+static bool same_list(char *const *a, char *const *b)
+{
+	if (!a || !b)
+		return a == b;
+	for (; *a && *b; a++, b++)
+		if (!streq(*a, *b))
+			return false;
+	return *a == *b;
+}
+
+bool vm_matches(const struct vm *vm, const struct config_vm *config)
+{
+	return streq(vm->name, config->name) && streq(vm->socket, config->socket) &&
+	       vm->type == config->type && streq(vm->user_name, config->user ? config->user : "") &&
+	       same_list(vm->usb_bus, config->usb_bus);
+}
+
+void vm_attach_sent(struct vm *vm, struct device *device)
+{
+	vm->handler->attach_sent(vm->data, device);
+}
+
+void vm_attached(struct vm *vm, struct device *device, const struct vmm_result *result)
+{
+	vm->handler->attached(vm->data, device, result);
+}
+
+void vm_detached(struct vm *vm, struct device *device, const char *handle,
+		 const struct vmm_result *result)
+{
+	vm->handler->detached(vm->data, vm, device, handle, result);
+}

@@ -1,0 +1,90 @@
+/* One configured VM: whether it runs, who it is, and the way to its monitor.
+ *
+ * A VM appears with its socket (watch.h) and goes with its process (pidfd). Between the two it is
+ * up once it has answered a probe. Owned by the manager; devices hold references, so that a VM that
+ * has left the config stays until its last device has been taken away.
+ */
+#pragma once
+
+#include "broker/loop.h"
+#include "broker/peer.h"
+#include "broker/vmm.h"
+#include "broker/watch.h"
+#include "conf/config.h"
+#include "helper/macro.h"
+
+enum vm_state {
+	VM_DOWN,
+	VM_PROBING,
+	VM_UP,
+};
+
+/* What happens to a VM, for the manager. */
+struct vm_handler {
+	/* It is up, perhaps again or still: HANDLES are the N names of ours that it has now. */
+	void (*up)(void *data, struct vm *vm, char *const *handles, size_t n);
+	/* Its process has ended. */
+	void (*exited)(void *data, struct vm *vm);
+	/* VM->reason has changed: why it can't be used now. */
+	void (*reason)(void *data, struct vm *vm);
+	void (*attach_sent)(void *data, struct device *device);
+	void (*attached)(void *data, struct device *device, const struct vmm_result *result);
+	/* DEVICE is NULL for a handle that no device has. */
+	void (*detached)(void *data, struct vm *vm, struct device *device, const char *handle,
+			 const struct vmm_result *result);
+};
+
+struct vm {
+	struct vm *next;
+	int references;
+	struct loop_garbage garbage;
+	struct loop *loop;
+	const struct vm_handler *handler;
+	void *data;
+
+	char name[64];
+	char socket[108];
+	enum vm_type type;
+	char user_name[64];
+	uid_t user;     /* (uid_t) -1: the config does not say */
+	char **usb_bus; /* copy of the config's list, or NULL */
+
+	enum vm_state state;
+	char reason[256]; /* why it is not up, or why its monitor does not answer; "" otherwise */
+	bool is_absent;   /* down because nobody is there, not because it can't be asked */
+	bool probe_again; /* something changed while a probe was under way */
+	struct peer peer;
+	int pidfd;
+	struct loop_source *exit_source;
+	struct watch *watch;
+	struct loop_timer retry;
+	unsigned n_retries;
+
+	const struct vmm *vmm;
+	void *backend;
+};
+
+/* A new VM with one reference, not looked at yet (vm_check). Returns 0 or -errno. */
+int vm_new(struct loop *loop, const struct config_vm *config, const struct vm_handler *handler,
+	   void *data, struct vm **ret_vm) _must_check_;
+struct vm *vm_ref(struct vm *vm);
+/* Returns NULL. */
+struct vm *vm_unref(struct vm *vm);
+/* Is it set up as CONFIG says? */
+bool vm_matches(const struct vm *vm, const struct config_vm *config);
+
+/* Looks whether the VM is there and what it has. */
+void vm_check(struct vm *vm);
+
+/* For the backends. */
+
+/* Who answers on the connected socket FD, and may it have our descriptors? Notes a new process: the
+ * former one has then exited. Returns 0, or -EPERM, -errno with the reason in REASON. */
+int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size) _must_check_;
+/* The answer to a probe: R is 0, or -ENOENT, -ECONNREFUSED, -EAGAIN, -EPERM …, with REASON. */
+void vm_probed(struct vm *vm, int r, const char *reason, char *const *handles, size_t n);
+void vm_set_reason(struct vm *vm, const char *format, ...) _printf_(2, 3);
+void vm_attach_sent(struct vm *vm, struct device *device);
+void vm_attached(struct vm *vm, struct device *device, const struct vmm_result *result);
+void vm_detached(struct vm *vm, struct device *device, const char *handle,
+		 const struct vmm_result *result);

@@ -1,0 +1,41 @@
+/* What the broker needs of a virtual machine monitor, one implementation per kind.
+ *
+ * Every request is asynchronous and is answered exactly once, perhaps before the call returns.
+ */
+#pragma once
+
+#include <stddef.h>
+
+struct device;
+struct vm;
+
+enum vmm_outcome {
+	VMM_OK,
+	VMM_GONE,  /* detach: nothing of that name is there any more; attach: the device has gone */
+	VMM_RETRY, /* may heal by itself */
+	VMM_FAILED, /* will not heal by waiting; the detail says what to do */
+};
+
+struct vmm_result {
+	enum vmm_outcome outcome;
+	char detail[256];
+};
+
+struct vmm {
+	/* Sets up VM->backend. Returns 0 or -errno. */
+	int (*init)(struct vm *vm);
+	/* Frees VM->backend; requests under way are dropped without an answer. */
+	void (*finish)(struct vm *vm);
+	/* Asks what the VM has: vm_probed (vm.h) is the answer. One at a time. */
+	void (*probe)(struct vm *vm);
+	/* Gives it DEVICE, whose node is open as FD (borrowed for the call), under DEVICE->handle.
+	 * Calls vm_attach_sent once the request is on its way, then vm_attached. */
+	void (*attach)(struct vm *vm, struct device *device, int fd);
+	/* Takes HANDLE away; DEVICE may be NULL. Answer: vm_detached. */
+	void (*detach)(struct vm *vm, struct device *device, const char *handle);
+	/* The VM's process has ended: answer what is under way with VMM_RETRY, forget what was
+	 * known of it. */
+	void (*reset)(struct vm *vm);
+};
+
+extern const struct vmm vmm_qemu;

@@ -1,0 +1,57 @@
+/* Everything that can block in the kernel runs in a process of its own.
+ *
+ * A USB device node can't be opened while the kernel configures the device, a driver may take its
+ * time to let go: the loop must not wait for that, and one such device must not delay another. At
+ * start the broker forks the worker; the worker forks a child per request, which does one job and
+ * answers. The worker is the part that needs root.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "broker/loop.h"
+#include "helper/macro.h"
+
+#define WORKER_MAX_FDS 17 /* the device's node and up to 16 disks */
+
+enum worker_job {
+	WORKER_USB_OPEN,    /* open the node for reading and writing, hold its disks exclusively */
+	WORKER_USB_RELEASE, /* take the device's interfaces from their host drivers */
+	WORKER_USB_RETURN,  /* let host drivers have the interfaces that have none */
+};
+
+struct worker_request {
+	uint64_t number;
+	enum worker_job job;
+	char devpath[512]; /* below /sys */
+	uint64_t inode;    /* of the instance meant: another one is answered with -ENODEV */
+	char node[64];
+};
+
+struct worker_answer {
+	uint64_t number;
+	int result; /* 0 or -errno; -EBUSY: the host uses the device, see detail */
+	char detail[256];
+	/* WORKER_USB_OPEN: fds[0] is the node, the others are its disks. */
+	int n_fds;
+};
+
+struct worker;
+
+/* FDS belong to the callee. */
+typedef void (*worker_fn)(void *data, const struct worker_answer *answer, int *fds);
+
+/* Forks the worker: call it first, before threads, databases and other descriptors exist. FN gets
+ * every answer, in the loop. Returns 0 or -errno. */
+int worker_start(struct worker **ret_worker) _must_check_;
+int worker_watch(struct worker *worker, struct loop *loop, worker_fn fn, void *data) _must_check_;
+/* NULL is fine. The worker ends with its socket; a child stuck in the kernel ends when it can. */
+void worker_free(struct worker *worker);
+
+/* Hands out a job; sets REQUEST->number. Returns 0, or -EAGAIN when too many are under way. */
+int worker_send(struct worker *worker, struct worker_request *request) _must_check_;
+
+/* The jobs themselves, run in a child (worker_usb.c). They fill ANSWER and FDS. */
+void worker_usb_open(const struct worker_request *request, struct worker_answer *answer, int *fds);
+void worker_usb_release(const struct worker_request *request, struct worker_answer *answer);
+void worker_usb_return(const struct worker_request *request, struct worker_answer *answer);

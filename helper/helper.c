@@ -1,0 +1,124 @@
+/* The course of one helper: collect, deliver, else spool. Called by main and by the tests. The one
+ * place where the helper logs. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <syslog.h>
+
+#include "helper/collect.h"
+#include "helper/deliver.h"
+#include "helper/helper.h"
+#include "helper/spool.h"
+
+/* syslog(3) waits when the daemon does not read; this line may get lost, but never waits. */
+static void send_to_syslog(int priority, const char *text)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX, .sun_path = "/dev/log"};
+	char line[512];
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
+	if (fd < 0 || connect(fd, (struct sockaddr *) &addr, sizeof(addr)) < 0)
+		return;
+	int n = snprintf(line, sizeof(line), "<%d>vhotplug-helper[%ld]: %s", LOG_DAEMON | priority,
+			 (long) getpid(), text);
+	if (n > 0)
+		(void) !send(fd, line, strnlen(line, sizeof(line)), MSG_NOSIGNAL);
+}
+
+/* udevd shows stderr only when it debugs: what matters goes to syslog too. */
+static void _printf_(2, 3) report(int priority, const char *format, ...)
+{
+	char text[400];
+	va_list ap;
+
+	va_start(ap, format);
+	vsnprintf(text, sizeof(text), format, ap);
+	va_end(ap);
+	fprintf(stderr, "vhotplug-helper: %s\n", text);
+	if (priority <= LOG_WARNING)
+		send_to_syslog(priority, text);
+}
+
+/* For kernels before 5.9. */
+static void close_one_by_one(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+
+	if (!dir) {
+		for (int fd = 3; fd < 1024; fd++)
+			close(fd);
+		return;
+	}
+	for (struct dirent *e; (e = readdir(dir));) {
+		int fd = atoi(e->d_name);
+		if (fd > 2 && fd != dirfd(dir))
+			close(fd);
+	}
+	closedir(dir);
+}
+
+void helper_close_inherited(void)
+{
+	int fd;
+
+#ifdef SYS_close_range
+	if (syscall(SYS_close_range, 3U, UINT_MAX, 0) < 0)
+#endif
+		close_one_by_one();
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd <= 2);
+	close_fd(fd);
+}
+
+static int spool_event(const char *run_dir, const struct wire_msg *msg)
+{
+	_cleanup_close_ int dir_fd = -1;
+	int r;
+
+	r = spool_open(run_dir, &dir_fd);
+	if (r < 0) {
+		report(LOG_ERR, "event %s lost: %s/%s: %s", wire_get(msg, "SEQNUM"), run_dir,
+		       WIRE_SPOOL_NAME, strerror(-r));
+		return 1;
+	}
+	r = spool_put(dir_fd, msg);
+	if (r == 0)
+		return 0;
+	/* Once is enough: the next thousand events would say the same. */
+	if (spool_mark_lost(dir_fd) != 0)
+		report(LOG_ERR,
+		       "event %s lost, and maybe others after it: %s/%s: %s; is vhotplug-broker "
+		       "running?",
+		       wire_get(msg, "SEQNUM"), run_dir, WIRE_SPOOL_NAME,
+		       r == -ENOBUFS ? "full" : strerror(-r));
+	return 1;
+}
+
+int helper_run(const char *run_dir)
+{
+	static const struct collect_paths paths = {
+		.sys = "/sys",
+		.boot_id = "/proc/sys/kernel/random/boot_id",
+	};
+	struct wire_msg msg;
+	char answer;
+	int r;
+
+	r = collect_event(&paths, &msg);
+	if (r < 0)
+		report(LOG_ERR, "event not understood: %s", strerror(-r));
+	if (r <= 0)
+		return r < 0;
+
+	r = deliver_message(run_dir, &msg, HELPER_TIMEOUT_MS, &answer);
+	if (r == 0 && answer == WIRE_TAKEN)
+		return 0;
+	report(LOG_DEBUG, "event %s goes to the spool: %s", wire_get(&msg, "SEQNUM"),
+	       r < 0 ? strerror(-r) : "refused by the broker");
+	return spool_event(run_dir, &msg);
+}

@@ -1,0 +1,31 @@
+/* A directory for one test, removed with all that is in it. */
+#pragma once
+
+#include <ftw.h>
+
+#include "helper/macro.h"
+
+static inline int temp_remove_one(const char *path, const struct stat *st, int type,
+				  struct FTW *ftw)
+{
+	(void) st, (void) type, (void) ftw;
+	return remove(path);
+}
+
+static inline void temp_remove(char **path)
+{
+	nftw(*path, temp_remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	free(*path);
+}
+
+/* Short, because a socket address below it has 107 bytes. */
+static inline char *temp_new(void)
+{
+	char *path = strdup("/tmp/vhp-XXXXXX");
+
+	if (!path || !mkdtemp(path))
+		abort();
+	return path;
+}
+
+#define TEMP_DIR(name) _cleanup_(temp_remove) char *name = temp_new()

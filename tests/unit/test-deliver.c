@@ -1,0 +1,399 @@
+/* helper_run in a forked child against brokers that take, refuse, lie, hang and hang up: what the
+ * exit status is, how long it took, and what lies in the spool afterwards. */
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/param.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "helper/deliver.h"
+#include "helper/helper.h"
+#include "helper/spool.h"
+#include "tests/unit/temp.h"
+
+#define AT_ONCE_MS 100
+#define DEADLINE_MS 1000
+#define TRIES 5 /* the machine may be busy: the best one counts */
+
+static long now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static int listen_in(const char *dir, int backlog)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/" WIRE_SOCKET_NAME, dir);
+	assert_int_equal(bind(fd, (struct sockaddr *) &addr, sizeof(addr)), 0);
+	assert_int_equal(listen(fd, backlog), 0);
+	return fd;
+}
+
+/* Starts a helper for the event SEQNUM. */
+static pid_t helper_start(const char *dir, unsigned seqnum)
+{
+	char number[16];
+	pid_t pid = fork();
+
+	if (pid != 0)
+		return pid;
+	snprintf(number, sizeof(number), "%u", seqnum);
+	clearenv();
+	setenv("ACTION", "add", 1);
+	setenv("DEVPATH", "/devices/nowhere", 1);
+	setenv("SEQNUM", number, 1);
+	/* What it says goes nowhere: stderr would only confuse the test's output. */
+	dup2(open("/dev/null", O_WRONLY), 2);
+	_exit(helper_run(dir));
+}
+
+static int helper_wait(pid_t pid)
+{
+	int status;
+
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFEXITED(status));
+	return WEXITSTATUS(status);
+}
+
+/* Runs a helper to its end, a few times; returns the milliseconds the fastest took. */
+static long helper_time(const char *dir, unsigned seqnum, int expected_status)
+{
+	long best = LONG_MAX;
+
+	for (int i = 0; i < TRIES; i++) {
+		long start = now_ms();
+
+		assert_int_equal(helper_wait(helper_start(dir, seqnum)), expected_status);
+		best = MIN(best, now_ms() - start);
+	}
+	return best;
+}
+
+static size_t spooled(const char *dir)
+{
+	_cleanup_free_ uint64_t *list = NULL;
+	_cleanup_close_ int fd = -1;
+	size_t n;
+
+	assert_int_equal(spool_open(dir, &fd), 0);
+	assert_int_equal(spool_list(fd, &list, &n), 0);
+	return n;
+}
+
+/* Accepts one helper, checks its message and gives LEN bytes of ANSWER; -1: keeps silent. Returns
+ * the connection. */
+static int broker_answer(int listener, const char *answer, ssize_t len)
+{
+	struct wire_msg msg;
+	int fd = accept(listener, NULL, NULL);
+	ssize_t n = recv(fd, msg.data, sizeof(msg.data), 0);
+
+	assert_true(n > 0);
+	msg.len = (size_t) n;
+	assert_int_equal(wire_check(&msg), 0);
+	assert_string_equal(wire_get(&msg, "DEVPATH"), "/devices/nowhere");
+	if (len >= 0)
+		assert_int_equal(send(fd, answer, (size_t) len, MSG_NOSIGNAL), len);
+	return fd;
+}
+
+static void test_taken(void **state)
+{
+	TEMP_DIR(dir);
+	_cleanup_close_ int listener = listen_in(dir, 8);
+	pid_t pid = helper_start(dir, 1);
+	_cleanup_close_ int fd = broker_answer(listener, "T", 1);
+
+	(void) state;
+	assert_int_equal(helper_wait(pid), 0);
+	assert_int_equal(spooled(dir), 0);
+}
+
+static void test_refused_at_once(void **state)
+{
+	TEMP_DIR(dir);
+	_cleanup_close_ int listener = listen_in(dir, 8);
+	long best = LONG_MAX;
+
+	(void) state;
+	for (unsigned i = 0; i < TRIES; i++) {
+		long start = now_ms();
+		pid_t pid = helper_start(dir, i);
+		_cleanup_close_ int fd = broker_answer(listener, "R", 1);
+
+		assert_int_equal(helper_wait(pid), 0);
+		assert_int_equal(spooled(dir), i + 1);
+		best = MIN(best, now_ms() - start);
+	}
+	assert_true(best < AT_ONCE_MS);
+}
+
+static void test_answers_that_are_none(void **state)
+{
+	static const char *const answers[] = {"X", "TT", "T\n"};
+	TEMP_DIR(dir);
+	_cleanup_close_ int listener = listen_in(dir, 8);
+
+	(void) state;
+	for (unsigned i = 0; i < ARRAY_SIZE(answers); i++) {
+		pid_t pid = helper_start(dir, i);
+		_cleanup_close_ int fd =
+			broker_answer(listener, answers[i], (ssize_t) strlen(answers[i]));
+		assert_int_equal(helper_wait(pid), 0);
+		assert_int_equal(spooled(dir), i + 1);
+	}
+}
+
+static void test_hang_up(void **state)
+{
+	TEMP_DIR(dir);
+	_cleanup_close_ int listener = listen_in(dir, 8);
+	long best = LONG_MAX;
+
+	(void) state;
+	for (unsigned i = 0; i < TRIES; i++) {
+		long start = now_ms();
+		pid_t pid = helper_start(dir, i);
+
+		close(broker_answer(listener, NULL, -1));
+		assert_int_equal(helper_wait(pid), 0);
+		assert_int_equal(spooled(dir), i + 1);
+		best = MIN(best, now_ms() - start);
+	}
+	assert_true(best < AT_ONCE_MS);
+}
+
+static void test_nobody(void **state)
+{
+	TEMP_DIR(dir);
+	char missing[64];
+
+	(void) state;
+	assert_true(helper_time(dir, 1, 0) < AT_ONCE_MS);
+	assert_int_equal(spooled(dir), 1);
+
+	/* A socket that a dead broker left. */
+	close(listen_in(dir, 8));
+	assert_true(helper_time(dir, 2, 0) < AT_ONCE_MS);
+	assert_int_equal(spooled(dir), 2);
+
+	/* Early in the boot: not even the directory. */
+	snprintf(missing, sizeof(missing), "%s/vhotplug", dir);
+	assert_true(helper_time(missing, 3, 0) < AT_ONCE_MS);
+	assert_int_equal(spooled(missing), 1);
+}
+
+static void test_silent_broker(void **state)
+{
+	TEMP_DIR(dir);
+	_cleanup_close_ int listener = listen_in(dir, 8);
+	long ms = helper_time(dir, 1, 0);
+
+	(void) state;
+	assert_in_range(ms, HELPER_TIMEOUT_MS, DEADLINE_MS);
+	assert_int_equal(spooled(dir), 1);
+}
+
+static void on_alarm(int signo)
+{
+	(void) signo;
+}
+
+/* The deadline is one for the whole way: signals do not start it anew. */
+static void test_deadline_with_signals(void **state)
+{
+	static const struct itimerval every = {{.tv_usec = 20000}, {.tv_usec = 20000}};
+	static const struct itimerval never = {{0}, {0}};
+	struct sigaction act = {.sa_handler = on_alarm};
+	TEMP_DIR(dir);
+	_cleanup_close_ int listener = listen_in(dir, 8);
+	struct wire_msg msg;
+	char answer = 'x';
+
+	(void) state;
+	wire_init(&msg);
+	sigaction(SIGALRM, &act, NULL);
+	setitimer(ITIMER_REAL, &every, NULL);
+	long start = now_ms();
+	int r = deliver_message(dir, &msg, 300, &answer);
+	long ms = now_ms() - start;
+	setitimer(ITIMER_REAL, &never, NULL);
+
+	assert_int_equal(r, -ETIMEDOUT);
+	assert_in_range(ms, 299, 450);
+	assert_int_equal(answer, 'x');
+}
+
+/* Nobody accepts and the queue is full: connect would wait without an end if it were let. */
+static void test_full_backlog(void **state)
+{
+	TEMP_DIR(dir);
+	_cleanup_close_ int listener = listen_in(dir, 0);
+	struct wire_msg msg;
+	char answer;
+	pid_t pid = helper_start(dir, 1);
+	struct pollfd p = {.fd = listener, .events = POLLIN};
+
+	(void) state;
+	assert_int_equal(poll(&p, 1, 5000), 1);
+	wire_init(&msg);
+	assert_int_equal(deliver_message(dir, &msg, 5000, &answer), -EAGAIN);
+	assert_true(helper_time(dir, 2, 0) < AT_ONCE_MS);
+	assert_int_equal(spooled(dir), 1);
+	assert_int_equal(helper_wait(pid), 0);
+	assert_int_equal(spooled(dir), 2);
+}
+
+/* The errors that the header names, on the sender's side. */
+static void test_errors(void **state)
+{
+	TEMP_DIR(dir);
+	struct wire_msg msg;
+	char answer = 'x';
+	pid_t pid;
+
+	(void) state;
+	wire_init(&msg);
+	assert_int_equal(deliver_message(dir, &msg, 100, &answer), -ENOENT);
+	_cleanup_close_ int listener = listen_in(dir, 8);
+	pid = fork();
+	if (pid == 0) {
+		struct wire_msg received;
+		int fd = accept(listener, NULL, NULL);
+		_exit(recv(fd, received.data, sizeof(received.data), 0) < 0);
+	}
+	assert_int_equal(deliver_message(dir, &msg, 5000, &answer), -ECONNRESET);
+	assert_int_equal(helper_wait(pid), 0);
+	listener = close_fd(listener);
+	assert_int_equal(deliver_message(dir, &msg, 100, &answer), -ECONNREFUSED);
+	assert_int_equal(answer, 'x');
+}
+
+static void test_long_run_dir(void **state)
+{
+	char run_dir[200], answer;
+	struct wire_msg msg;
+
+	(void) state;
+	memset(run_dir, 'd', sizeof(run_dir));
+	run_dir[0] = '/';
+	run_dir[sizeof(run_dir) - 1] = 0;
+	wire_init(&msg);
+	assert_int_equal(deliver_message(run_dir, &msg, 100, &answer), -ENAMETOOLONG);
+}
+
+static void test_event_lost(void **state)
+{
+	TEMP_DIR(dir);
+	char spool[64];
+
+	(void) state;
+	snprintf(spool, sizeof(spool), "%s/spool", dir);
+	assert_int_equal(symlink("/tmp", spool), 0);
+	assert_true(helper_time(dir, 1, 1) < AT_ONCE_MS);
+	assert_int_equal(unlink(spool), 0);
+
+	/* At the cap: lost, and the mark says so. */
+	_cleanup_close_ int fd = -1;
+	assert_int_equal(spool_open(dir, &fd), 0);
+	for (unsigned i = 0; i < SPOOL_MAX; i++) {
+		char name[32];
+		snprintf(name, sizeof(name), "%020u", i);
+		close(openat(fd, name, O_CREAT | O_WRONLY, 0600));
+	}
+	assert_true(helper_time(dir, 5000, 1) < DEADLINE_MS);
+	assert_int_equal(spool_take_lost(fd), 1);
+}
+
+/* Fifty at once, for a broker that takes every other one: each event is in one place. */
+static void test_concurrent(void **state)
+{
+	enum { N = 50 };
+	TEMP_DIR(dir);
+	_cleanup_close_ int listener = listen_in(dir, N);
+	pid_t pids[N];
+
+	(void) state;
+	for (unsigned i = 0; i < N; i++)
+		pids[i] = helper_start(dir, i);
+	for (unsigned i = 0; i < N; i++)
+		close(broker_answer(listener, i % 2 ? "T" : "R", 1));
+	for (unsigned i = 0; i < N; i++)
+		assert_int_equal(helper_wait(pids[i]), 0);
+	assert_int_equal(spooled(dir), N / 2);
+}
+
+/* The same, with nobody there and no directory yet. */
+static void test_concurrent_spool(void **state)
+{
+	enum { N = 50 };
+	TEMP_DIR(dir);
+	char run[64];
+	pid_t pids[N];
+
+	(void) state;
+	snprintf(run, sizeof(run), "%s/run", dir);
+	for (unsigned i = 0; i < N; i++)
+		pids[i] = helper_start(run, i);
+	for (unsigned i = 0; i < N; i++)
+		assert_int_equal(helper_wait(pids[i]), 0);
+	assert_int_equal(spooled(run), N);
+}
+
+static void test_inherited_descriptors(void **state)
+{
+	int low = open("/dev/null", O_RDONLY), high = fcntl(low, F_DUPFD, 700), status;
+	pid_t pid = fork();
+
+	(void) state;
+	if (pid == 0) {
+		close(0);
+		helper_close_inherited();
+		_exit(fcntl(0, F_GETFD) < 0 || fcntl(low, F_GETFD) >= 0 ||
+		      fcntl(high, F_GETFD) >= 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	close(low);
+	close(high);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_taken),
+		cmocka_unit_test(test_refused_at_once),
+		cmocka_unit_test(test_answers_that_are_none),
+		cmocka_unit_test(test_hang_up),
+		cmocka_unit_test(test_nobody),
+		cmocka_unit_test(test_silent_broker),
+		cmocka_unit_test(test_deadline_with_signals),
+		cmocka_unit_test(test_full_backlog),
+		cmocka_unit_test(test_errors),
+		cmocka_unit_test(test_long_run_dir),
+		cmocka_unit_test(test_event_lost),
+		cmocka_unit_test(test_concurrent),
+		cmocka_unit_test(test_concurrent_spool),
+		cmocka_unit_test(test_inherited_descriptors),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
