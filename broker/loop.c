@@ -60,19 +60,20 @@ int loop_new(struct loop **ret_loop)
 	return 0;
 }
 
+/* Freeing garbage may make more of both. */
 static void bury_dead(struct loop *loop)
 {
-	while (loop->dead) {
+	while (loop->dead || loop->garbage) {
 		struct loop_source *source = loop->dead;
-
-		loop->dead = source->next_dead;
-		free(source);
-	}
-	while (loop->garbage) {
 		struct loop_garbage *garbage = loop->garbage;
 
-		loop->garbage = garbage->next;
-		garbage->fn(garbage->data);
+		if (source) {
+			loop->dead = source->next_dead;
+			free(source);
+		} else {
+			loop->garbage = garbage->next;
+			garbage->fn(garbage->data);
+		}
 	}
 }
 

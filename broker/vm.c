@@ -162,9 +162,11 @@ static void probe_failed(struct vm *vm, int r, const char *reason)
 void vm_probed(struct vm *vm, int r, const char *reason, char *const *handles, size_t n)
 {
 	if (r < 0 && vm->state == VM_UP && peer_is_alive(&vm->peer) && vm->peer.pid != 0) {
-		/* It runs, but can't be asked now: what is known stays known. */
-		vm_set_reason(vm, "%s does not answer on %s: %s", vm->name, vm->socket,
-			      *reason ? reason : strerror(-r));
+		/* It runs, but can't be asked now: what is known stays known. A VM that is about to
+		 * end removes its socket first. */
+		if (vm->n_retries >= 3)
+			vm_set_reason(vm, "%s does not answer on %s: %s", vm->name, vm->socket,
+				      *reason ? reason : strerror(-r));
 		retry_later(vm);
 	} else if (r < 0) {
 		bool was_up = vm->state == VM_UP;

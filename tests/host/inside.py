@@ -1,0 +1,84 @@
+#!/usr/bin/python3
+"""Runs inside the emulated host: brings up udevd, then runs what was asked for, and tells the
+outside by the virtio port "results", line by line; the last line carries the exit status."""
+import importlib
+import json
+import os
+import pathlib
+import sys
+import time
+import traceback
+
+from lib.host import open_port
+from lib.wait import Failed
+from lib.world import SANITIZER_OPTIONS, World
+
+
+def since_power_on():
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def run_story(world, story):
+    """Returns what went wrong, in words, or nothing."""
+    world.mark()
+    problems = []
+    try:
+        world.install(story.build)
+        story(world)
+    except Failed as error:
+        frame = next((frame for frame in reversed(traceback.extract_tb(error.__traceback__))
+                      if "/scenarios/" in frame.filename), None)
+        where = f" ({os.path.basename(frame.filename)}:{frame.lineno}: {frame.line})" if frame else ""
+        problems.append(f"{error}{where}")
+    except Exception:  # a mistake in the story itself, or a program that is not there
+        problems.append(traceback.format_exc())
+    evidence = world.evidence()
+    try:
+        world.reset()
+    except Failed as error:
+        problems.append(str(error))
+    return "\n".join(problems), evidence
+
+
+def run_stories(world, names):
+    import scenarios
+    known = scenarios.load()
+    failed = 0
+    chosen = names or list(known)
+    for name in chosen:
+        start = time.monotonic()
+        problem, evidence = run_story(world, known[name])
+        seconds = f"({time.monotonic() - start:.1f} s)"
+        if problem:
+            failed += 1
+            print(f"FAIL {name} {seconds}\n{problem}\n{evidence}\n--- end of {name}")
+        else:
+            print(f"ok {name} {seconds}")
+    print(f"{len(chosen) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+def main():
+    request = json.loads((pathlib.Path(sys.argv[1]) / "request.json").read_text())
+    # Line by line, so that the outside sees things as they happen.
+    sys.stdout = os.fdopen(open_port("results"), "w", buffering=1)
+    os.environ.update(ASAN_OPTIONS=SANITIZER_OPTIONS, UBSAN_OPTIONS=SANITIZER_OPTIONS)
+    status = 1
+    try:
+        started = since_power_on()
+        world = World(request)
+        world.install("dev")
+        world.udev.start(SANITIZER_OPTIONS)
+        print(f"emulated host: kernel and root up after {started:.0f} s, udevd settled after {since_power_on():.0f} s")
+        if request["program"] == "stories":
+            status = run_stories(world, request["names"])
+        else:
+            status = importlib.import_module(request["program"]).main(world)
+    except Exception:
+        print(traceback.format_exc())
+    print(f"::exit {status}")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

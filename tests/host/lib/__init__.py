@@ -1,0 +1,1 @@
+"""The words in which the stories of the emulated host are told."""

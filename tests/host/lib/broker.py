@@ -1,0 +1,114 @@
+"""The broker under test, and the two views of its database."""
+import os
+import pathlib
+import signal
+import socket
+import sqlite3
+import subprocess
+import tempfile
+
+from .wait import Failed
+
+PROGRAM = "/usr/sbin/vhotplug-broker"
+STATE = pathlib.Path("/var/lib/vhotplug")
+DATABASE = STATE / "vhotplug.db"
+
+
+class Broker:
+    def __init__(self, log):
+        self.log_path, self.process = log, None
+
+    def start(self, *arguments, seconds=60):
+        """Starts it and waits until it says that it is ready."""
+        with tempfile.TemporaryDirectory() as folder, \
+             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self.log_path.open("ab") as log:
+            ready.bind(f"{folder}/notify")
+            ready.settimeout(seconds)
+            self.process = subprocess.Popen(
+                [PROGRAM, "-d", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**os.environ, "NOTIFY_SOCKET": f"{folder}/notify"})
+            try:
+                while b"READY=1" not in ready.recv(4096):
+                    pass
+            except TimeoutError:
+                code = self.process.poll()
+                raise Failed("the broker did not say that it is ready"
+                             + ("" if code is None else f", it ended with {code}")) from None
+
+    def is_running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def stop(self, seconds=30):
+        """Ends it in good order; an exit status other than 0 is a failure."""
+        if not self.process:
+            return
+        self.process.terminate()
+        code = self.process.wait(timeout=seconds)
+        self.process = None
+        if code != 0:
+            raise Failed(f"the broker ended with {code}")
+
+    def kill9(self):
+        if self.process:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def reload(self):
+        self.process.send_signal(signal.SIGHUP)
+
+    def freeze(self):
+        """Stops it in its tracks, so that something can happen before its next step."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self.process.send_signal(signal.SIGCONT)
+
+    def descriptors(self):
+        """How many file descriptors it has open."""
+        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+
+    def log(self):
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+
+class Database:
+    """The views, as anybody may read them."""
+
+    @staticmethod
+    def rows(query, *values):
+        if not DATABASE.exists():
+            return []
+        connection = sqlite3.connect(f"file:{DATABASE}?mode=ro", uri=True, timeout=10)
+        connection.row_factory = sqlite3.Row
+        try:
+            return connection.execute(query, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if "no such table" in str(error):  # the broker is just making it
+                return []
+            raise
+        finally:
+            connection.close()
+
+    def assignment(self, device):
+        """The row of one device, or None."""
+        rows = self.rows("select * from assignments where device = ?", device.name)
+        if len(rows) > 1:
+            raise Failed(f"{device} has {len(rows)} rows in assignments")
+        return rows[0] if rows else None
+
+    def assignments(self):
+        return self.rows("select * from assignments")
+
+    def history(self, device=None, action=None, result=None):
+        """In the order in which it happened."""
+        rows = self.rows("select * from history")
+        return [row for row in rows if (device is None or row["device"] == device.name)
+                and action in (None, row["action"]) and result in (None, row["result"])]
+
+    def dump(self):
+        lines = []
+        for view in ("assignments", "history"):
+            lines.append(f"{view}:")
+            lines += ["  " + " | ".join(str(value) for value in row) for row in self.rows(f"select * from {view}")]
+        return "\n".join(lines)

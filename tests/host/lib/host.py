@@ -1,0 +1,123 @@
+"""The hardware: plugs devices into the emulated host and pulls them out, through the monitor of
+the QEMU that emulates it."""
+import os
+import pathlib
+
+from . import qmp
+from .wait import expect, wait_until
+
+USB = pathlib.Path("/sys/bus/usb/devices")
+PORTS = range(1, 16)
+
+
+def open_port(name):
+    """A virtio serial port by its name; udev's /dev/virtio-ports is not needed for it."""
+    for port in pathlib.Path("/sys/class/virtio-ports").iterdir():
+        if (port / "name").read_text().strip() == name:
+            return os.open(f"/dev/{port.name}", os.O_RDWR)
+    raise FileNotFoundError(f"no virtio port is called {name}")
+
+
+class UsbDevice:
+    """A plugged USB device. `name` is the kernel's, like 1-2 or 1-2.3."""
+
+    def __init__(self, host, ident, name):
+        self.host, self.ident, self.name = host, ident, name
+        self.sys = USB / name
+
+    def __str__(self):
+        return f"{self.ident} ({self.name})"
+
+    def attribute(self, name):
+        return (self.sys / name).read_text().strip()
+
+    def is_there(self):
+        return self.sys.exists()
+
+    @property
+    def vid_pid(self):
+        return f"{self.attribute('idVendor')}:{self.attribute('idProduct')}"
+
+    @property
+    def node(self):
+        return f"/dev/bus/usb/{int(self.attribute('busnum')):03}/{int(self.attribute('devnum')):03}"
+
+    def drivers(self):
+        """The host drivers that hold its interfaces, without usbfs (that is the VM)."""
+        links = self.sys.glob(f"{self.name}:*/driver")
+        return sorted(name for name in (os.path.basename(os.readlink(link)) for link in links)
+                      if name != "usbfs")
+
+    def block_device(self):
+        """The name of its disk on the host, like sda, or None."""
+        for path in self.sys.glob("*/host*/target*/*/block/*"):
+            return path.name
+        return None
+
+    def unplug(self):
+        self.host.unplug(self)
+
+
+class Host:
+    """What can be done to the hardware."""
+
+    def __init__(self, images):
+        self.monitor = qmp.Qmp(open_port("outer-qmp"), "outer QEMU").greet()
+        self.images = images
+        self.plugged = {}
+        self.disks = {}
+        self.serial = 0
+
+    def plug(self, driver, name, port=None, **properties):
+        """Plugs any USB device QEMU has. PORT is like 3 or 3.1 (port 1 of the hub in port 3); the
+        first free one if not said. Returns when the kernel knows the device."""
+        port = str(port or self.free_port())
+        self.serial += 1
+        ident = f"{name}{self.serial}"
+        self.monitor.command("device_add", driver=driver, id=ident, bus="xhci.0", port=port, **properties)
+        paths = [USB / f"{bus}-{port}" for bus in (1, 2)]
+        path = wait_until(lambda: next((path for path in paths if (path / "bDeviceClass").exists()), None),
+                          20, f"the kernel sees {ident} in port {port}")
+        device = UsbDevice(self, ident, path.name)
+        self.plugged[ident] = device
+        return device
+
+    def free_port(self):
+        taken = {device.name.split("-")[1].split(".")[0] for device in self.plugged.values()}
+        return next(port for port in PORTS if str(port) not in taken)
+
+    def plug_keyboard(self, **where):
+        return self.plug("usb-kbd", "keyboard", **where)
+
+    def plug_mouse(self, **where):
+        return self.plug("usb-mouse", "mouse", **where)
+
+    def plug_hub(self, **where):
+        return self.plug("usb-hub", "hub", **where)
+
+    def plug_disk(self, image=1, **where):
+        """A USB stick with an ext4 file system; IMAGE numbers the sticks there are, from 1."""
+        node = f"image{image}"
+        self.monitor.command("blockdev-add", driver="file", filename=self.images[image - 1], node_name=node)
+        try:
+            device = self.plug("usb-storage", "disk", drive=node, **where)
+        except Exception:
+            self.monitor.command("blockdev-del", node_name=node)
+            raise
+        self.disks[device.ident] = node
+        return device
+
+    def unplug(self, device):
+        """Pulls it out; returns when the kernel has seen it."""
+        del self.plugged[device.ident]
+        self.monitor.command("device_del", id=device.ident)
+        self.monitor.wait_deleted(device.ident)
+        if device.ident in self.disks:
+            self.monitor.command("blockdev-del", node_name=self.disks.pop(device.ident))
+        wait_until(lambda: not device.is_there(), 20, f"the kernel sees that {device} is gone")
+
+    def unplug_all(self):
+        """Devices behind hubs first."""
+        for device in sorted(self.plugged.values(), key=lambda device: -device.name.count(".")):
+            self.unplug(device)
+        expect(not self.plugged, "every device is unplugged")

@@ -1,0 +1,48 @@
+"""udevd, the real one, and what its database says."""
+import os
+import pathlib
+import subprocess
+
+RULES = pathlib.Path("/etc/udev/rules.d")
+# udevd gives a RUN program the device's properties and nothing else as its environment; this is
+# how the sanitizers in the helper learn where to report.
+SANITIZER_RULE = 'ENV{ASAN_OPTIONS}="%s", ENV{UBSAN_OPTIONS}="%s"\n'
+
+
+def udevadm(*words):
+    result = subprocess.run(["udevadm", *words], check=True, capture_output=True, text=True)
+    return result.stdout
+
+
+class Udev:
+    def __init__(self, log):
+        self.log_path, self.process = log, None
+
+    def start(self, sanitizer_options):
+        RULES.mkdir(parents=True, exist_ok=True)
+        (RULES / "00-sanitizers.rules").write_text(SANITIZER_RULE % (sanitizer_options, sanitizer_options))
+        environment = {**os.environ, "SYSTEMD_LOG_TARGET": "console", "SYSTEMD_LOG_LEVEL": "info"}
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(["/lib/systemd/systemd-udevd"], stderr=log, env=environment)
+        for kind in ("subsystems", "devices"):
+            udevadm("trigger", f"--type={kind}", "--action=add")
+        self.settle()
+
+    def settle(self):
+        udevadm("settle", "--timeout=120")
+
+    def trigger(self, action, device=None):
+        """Replays an event, for one device or (as administrators do) for all."""
+        udevadm("trigger", f"--action={action}", *([str(device.sys)] if device else []))
+        self.settle()
+
+    def reload(self):
+        udevadm("control", "--reload")
+
+    def properties(self, device):
+        """What udev's database says about the device, name → value."""
+        text = udevadm("info", "-q", "property", "-p", str(device.sys))
+        return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")

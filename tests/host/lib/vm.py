@@ -1,0 +1,126 @@
+"""The target VMs: QEMU processes inside the emulated host. They need no guest; most are paused."""
+import contextlib
+import os
+import pathlib
+import pwd
+import re
+import signal
+import subprocess
+
+from . import qmp
+from .wait import wait_until
+
+RUN = pathlib.Path("/run/vms")
+
+
+class QemuVm:
+    """NAME is the VM's name in the config. USER is who QEMU runs as (root if not said); PAUSED
+    VMs are as far as `qemu -S` goes, which is enough for everything USB."""
+
+    def __init__(self, name, user=None, paused=True, usb_ports=8, root_ports=2, arguments=()):
+        self.name, self.user, self.process = name, user, None
+        self.dir = RUN / name
+        self.socket = self.dir / "qmp.sock"  # the one the broker is told of
+        self.own_socket = self.dir / "test.sock"  # the stories' own monitor
+        self.trace = self.dir / "trace.log"
+        self.command = [
+            "qemu-system-x86_64", *(["-S"] if paused else []), "-machine", "q35", "-accel", "tcg", "-m", "64",
+            "-nodefaults", "-display", "none",
+            "-qmp", f"unix:{self.socket},server=on,wait=off", "-qmp", f"unix:{self.own_socket},server=on,wait=off",
+            "-msg", "timestamp=on", "-trace", "handle_qmp_command", "-D", str(self.trace),
+            "-device", f"qemu-xhci,id=xhci,p2={usb_ports},p3={usb_ports}"]
+        for port in range(1, root_ports + 1):
+            self.command += ["-device", f"pcie-root-port,id=rp{port},chassis={port},slot={port}"]
+        self.command += arguments
+
+    def config(self, user=None):
+        """Its section in the config."""
+        who = user or self.user
+        return f"[vm {self.name}]\ntype = qemu\nsocket = {self.socket}\n" + (f"user = {who}\n" if who else "")
+
+    def start(self):
+        self.dir.mkdir(parents=True, exist_ok=True)
+        identity = {}
+        if self.user:
+            account = pwd.getpwnam(self.user)
+            os.chown(self.dir, account.pw_uid, account.pw_gid)
+            identity = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        with (self.dir / "qemu.log").open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            **identity)
+        wait_until(self.own_socket.exists, 60, f"{self.name} is up")
+        with self.monitor() as monitor:
+            monitor.command("query-status", seconds=60)
+        return self
+
+    def kill9(self):
+        """The VMM dies without a word."""
+        if self.process:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+    def stop(self):
+        """The VMM is told to quit, and does."""
+        if self.process:
+            self.process.terminate()
+            self.process.wait(timeout=60)
+            self.process = None
+
+    @contextlib.contextmanager
+    def monitor(self):
+        """A short session on the stories' own monitor."""
+        session = qmp.connect(self.own_socket)
+        try:
+            yield session.greet(60)
+        finally:
+            session.close()
+
+    @contextlib.contextmanager
+    def hold_monitor(self):
+        """Somebody else sits on the monitor that the broker needs; it serves one client at a time."""
+        session = qmp.connect(self.socket)
+        try:
+            yield session.greet(60)
+        finally:
+            session.close()
+
+    def peripherals(self):
+        """What is plugged into the VM by name: id → driver."""
+        with self.monitor() as monitor:
+            entries = monitor.command("qom-list", path="/machine/peripheral")
+        found = {entry["name"]: re.fullmatch(r"child<(.*)>", entry["type"]) for entry in entries}
+        return {name: match[1] for name, match in found.items() if match}
+
+    def usb_ids(self, device=None):
+        """The ids of the host devices it has; of DEVICE only, if one is given."""
+        start = f"vhp-{device.name}-" if device else ""
+        return sorted(name for name, driver in self.peripherals().items()
+                      if driver == "usb-host" and name.startswith(start))
+
+    def fdsets(self):
+        with self.monitor() as monitor:
+            return monitor.command("query-fdsets")
+
+    def descriptors(self, target):
+        """How many of the process's descriptors are open on something whose path has TARGET."""
+        count = 0
+        for path in pathlib.Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                count += target in os.readlink(path)
+        return count
+
+    def commands(self, word):
+        """What QEMU was told that contains WORD: [(seconds since the epoch, the request)]. From
+        QEMU's own trace, so it is when QEMU had understood it."""
+        found = []
+        for line in self.trace.read_text(errors="replace").splitlines():
+            match = re.match(r"\d+@(\d+\.\d+):handle_qmp_command \S+ \S+ req: (.*)", line)
+            if match and word in match[2]:
+                found.append((float(match[1]), match[2]))
+        return found
+
+    def log(self):
+        told = "" if not self.trace.exists() else "\n".join(
+            line for line in self.trace.read_text(errors="replace").splitlines() if "qom-list" not in line)
+        return (self.dir / "qemu.log").read_text(errors="replace") + told
