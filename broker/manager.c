@@ -50,18 +50,36 @@ void manager_drop_device(struct manager *manager, struct device *device)
 	unlink_device(manager, device);
 }
 
+/* A text attribute of the device; "" when it has none. */
+static void read_attribute(const char *devpath, const char *attribute, char *ret, size_t size)
+{
+	char path[600];
+
+	*ret = 0;
+	snprintf(path, sizeof(path), "/sys%s/%s", devpath, attribute);
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	if (f && fgets(ret, (int) size, f))
+		ret[strcspn(ret, "\n")] = 0;
+	else
+		*ret = 0;
+}
+
+/* What a person would call it: the device's own words, else those of the hardware database. */
 static void copy_name(struct device *d, property_fn property, void *from)
 {
-	const char *vendor = property(from, "ID_VENDOR_FROM_DATABASE");
-	const char *model = property(from, "ID_MODEL_FROM_DATABASE");
-	char name[300];
+	char vendor[128], model[128], name[300];
+	const char *text;
 
-	if (!vendor)
-		vendor = property(from, "ID_VENDOR");
-	if (!model)
-		model = property(from, "ID_MODEL");
-	snprintf(name, sizeof(name), "%s%s%s", vendor ? vendor : "", vendor && model ? " " : "",
-		 model ? model : "");
+	read_attribute(d->devpath, "manufacturer", vendor, sizeof(vendor));
+	read_attribute(d->devpath, "product", model, sizeof(model));
+	if (!*model && (text = property(from, "ID_MODEL_FROM_DATABASE")))
+		snprintf(model, sizeof(model), "%s", text);
+	if (!*vendor && (text = property(from, "ID_VENDOR_FROM_DATABASE")))
+		snprintf(vendor, sizeof(vendor), "%s", text);
+	/* Many products begin with their maker's name. */
+	bool says_vendor = *vendor && strncasecmp(model, vendor, strlen(vendor)) == 0;
+	snprintf(name, sizeof(name), "%s%s%s", says_vendor ? "" : vendor,
+		 says_vendor || !*vendor || !*model ? "" : " ", model);
 	text_copy(d->name, sizeof(d->name), *name ? name : "USB device");
 }
 
@@ -75,16 +93,6 @@ static void copy_ids(struct device *d, property_fn property, void *from)
 		snprintf(d->vid_pid, sizeof(d->vid_pid), "%04x:%04x", vendor, model);
 }
 
-static unsigned read_speed(const char *devpath)
-{
-	char path[600];
-	unsigned speed = 0;
-
-	snprintf(path, sizeof(path), "/sys%s/speed", devpath);
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
-	return f && fscanf(f, "%u", &speed) == 1 ? speed : 0;
-}
-
 static bool is_usb_node(const char *node)
 {
 	unsigned bus, address;
@@ -96,7 +104,7 @@ static bool is_usb_node(const char *node)
 /* Sets what udev says of DEVICE: who it is, and the wish. Returns whether the wish has changed. */
 static bool read_properties(struct device *d, property_fn property, void *from)
 {
-	char rule[sizeof(d->rule)], vms[sizeof(d->vms)];
+	char rule[sizeof(d->rule)], vms[sizeof(d->vms)], speed[16];
 	const char *node = property(from, "DEVNAME");
 
 	snprintf(d->kernel_name, sizeof(d->kernel_name), "%s", strrchr(d->devpath, '/') + 1);
@@ -105,7 +113,8 @@ static bool read_properties(struct device *d, property_fn property, void *from)
 		snprintf(d->node, sizeof(d->node), "%s", node);
 	copy_name(d, property, from);
 	copy_ids(d, property, from);
-	d->speed = read_speed(d->devpath);
+	read_attribute(d->devpath, "speed", speed, sizeof(speed));
+	d->speed = (unsigned) strtoul(speed, NULL, 10);
 	text_copy(d->config, sizeof(d->config), property(from, "VHOTPLUG_CONFIG"));
 	text_copy(rule, sizeof(rule), property(from, "VHOTPLUG_RULE"));
 	text_copy(vms, sizeof(vms), property(from, "VHOTPLUG_VM"));
