@@ -44,6 +44,11 @@ struct vm {
 
 	char name[64];
 	char socket[108];
+	char listen[108]; /* where the VMM dials in, instead of socket; "" */
+	int listen_fd;
+	ino_t listen_inode; /* of our socket there; 0: none */
+	struct loop_source *listen_source;
+	unsigned delay; /* seconds from the start of its process to its first device */
 	enum vm_type type;
 	char user_name[64];
 	uid_t user;        /* (uid_t) -1: the config does not say */

@@ -37,6 +37,9 @@ struct vmm {
 	/* The VM's process has ended: answer what is under way with VMM_RETRY, forget what was
 	 * known of it. */
 	void (*reset)(struct vm *vm);
+	/* The VMM has connected to VM->listen; the peer has been checked. Takes over FD and returns
+	 * 0, or -errno. NULL for a kind that does not dial. */
+	int (*dialled)(struct vm *vm, int fd);
 };
 
 extern const struct vmm vmm_qemu;
