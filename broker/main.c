@@ -128,12 +128,14 @@ static int read_boot_id(char *ret, size_t size)
 	return 0;
 }
 
-static void reload(struct broker *broker)
+static void reload(void *data)
 {
+	struct broker *broker = data;
 	struct config *config = NULL;
 
 	if (config_load(broker->config_path, stderr, &config) < 0) {
 		log_error("%s has mistakes: the config stays as it was", broker->config_path);
+		manager_resync(&broker->manager);
 		return;
 	}
 	log_info("%s: read again", broker->config_path);
@@ -206,6 +208,8 @@ static int start(struct broker *broker, struct config *config)
 			       &manager_intake, &broker->manager, &broker->intake);
 	if (r < 0)
 		return r;
+	broker->manager.reload = reload;
+	broker->manager.reload_data = broker;
 	intake_drain_spool(broker->intake);
 	manager_start(&broker->manager);
 	loop_set_pass_end(broker->loop, pass_end, broker);

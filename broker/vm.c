@@ -260,6 +260,8 @@ int vm_new(struct loop *loop, const struct config_vm *config, const struct vm_ha
 	snprintf(vm->name, sizeof(vm->name), "%s", config->name);
 	snprintf(vm->socket, sizeof(vm->socket), "%s", config->socket);
 	vm->usb_bus = config->usb_bus ? copy_list(config->usb_bus) : NULL;
+	vm->pci_bus = config->pci_bus ? copy_list(config->pci_bus) : NULL;
+	vm->use_root_bus = config->qemu_use_root_bus;
 	vm->vmm = vmm_of(config->type);
 	r = vm->vmm ? vm->vmm->init(vm) : -EOPNOTSUPP;
 	if (r == 0)
@@ -289,6 +291,7 @@ static void free_vm(void *data)
 	loop_timer_stop(&vm->retry);
 	watch_free(vm->watch);
 	free_list(vm->usb_bus);
+	free_list(vm->pci_bus);
 	free(vm);
 }
 
@@ -314,7 +317,8 @@ bool vm_matches(const struct vm *vm, const struct config_vm *config)
 {
 	return streq(vm->name, config->name) && streq(vm->socket, config->socket) &&
 	       vm->type == config->type && streq(vm->user_name, config->user ? config->user : "") &&
-	       same_list(vm->usb_bus, config->usb_bus);
+	       same_list(vm->usb_bus, config->usb_bus) && same_list(vm->pci_bus, config->pci_bus) &&
+	       vm->use_root_bus == config->qemu_use_root_bus;
 }
 
 void vm_attach_sent(struct vm *vm, struct device *device)

@@ -46,8 +46,10 @@ struct vm {
 	char socket[108];
 	enum vm_type type;
 	char user_name[64];
-	uid_t user;     /* (uid_t) -1: the config does not say */
-	char **usb_bus; /* copy of the config's list, or NULL */
+	uid_t user;        /* (uid_t) -1: the config does not say */
+	char **pci_bus;    /* copy of the config's list, or NULL */
+	bool use_root_bus; /* put PCI devices on the machine's root bus */
+	char **usb_bus;    /* copy of the config's list, or NULL */
 
 	enum vm_state state;
 	char reason[256]; /* why it is not up, or why its monitor does not answer; "" otherwise */

@@ -11,9 +11,10 @@ struct vm;
 
 enum vmm_outcome {
 	VMM_OK,
-	VMM_GONE,  /* detach: nothing of that name is there any more; attach: the device has gone */
-	VMM_RETRY, /* may heal by itself */
-	VMM_FAILED, /* will not heal by waiting; the detail says what to do */
+	VMM_GONE, /* detach: nothing of that name is there any more; attach: the device has gone */
+	VMM_PENDING, /* detach: the guest has been asked, and has not let go yet */
+	VMM_RETRY,   /* may heal by itself */
+	VMM_FAILED,  /* will not heal by waiting; the detail says what to do */
 };
 
 struct vmm_result {

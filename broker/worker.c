@@ -56,6 +56,18 @@ static void do_job(int fd, const struct worker_request *request)
 	case WORKER_USB_RETURN:
 		worker_usb_return(request, &reply);
 		break;
+	case WORKER_PCI_TAKE:
+		worker_pci_take(request, &reply);
+		break;
+	case WORKER_PCI_RETURN:
+		worker_pci_return(request, &reply);
+		break;
+	case WORKER_EVDEV_TAKE:
+		worker_evdev_take(request, &reply);
+		break;
+	case WORKER_EVDEV_RETURN:
+		worker_evdev_return(request, &reply);
+		break;
 	}
 	answer(fd, &reply, fds);
 }

@@ -77,6 +77,15 @@ class QemuVm:
             session.close()
 
     @contextlib.contextmanager
+    def frozen(self):
+        """Meanwhile it does not run at all, though its sockets are open."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
     def hold_monitor(self):
         """Somebody else sits on the monitor that the broker needs; it serves one client at a time."""
         session = qmp.connect(self.socket)
