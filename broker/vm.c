@@ -328,7 +328,7 @@ static const struct vmm *vmm_of(enum vm_type type)
 	case VM_QEMU:
 		return &vmm_qemu;
 	case VM_CROSVM:
-		break;
+		return &vmm_crosvm;
 	}
 	return NULL;
 }
@@ -425,6 +425,11 @@ bool vm_matches(const struct vm *vm, const struct config_vm *config)
 	       streq(vm->user_name, config->user ? config->user : "") &&
 	       same_list(vm->usb_bus, config->usb_bus) && same_list(vm->pci_bus, config->pci_bus) &&
 	       vm->use_root_bus == config->qemu_use_root_bus;
+}
+
+void vm_handle_changed(struct vm *vm, struct device *device)
+{
+	vm->handler->handle_changed(vm->data, device);
 }
 
 void vm_attach_sent(struct vm *vm, struct device *device)

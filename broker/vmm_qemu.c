@@ -953,7 +953,7 @@ static void qemu_attach(struct vm *vm, struct device *device, int fd)
 	struct op *op = op_new(qemu, OP_ATTACH, device, device->handle);
 
 	if (!op) {
-		struct vmm_result result = {VMM_RETRY, "out of memory"};
+		struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
 
 		vm_attached(vm, device, &result);
 		return;
@@ -1025,7 +1025,7 @@ static void qemu_detach(struct vm *vm, struct device *device, const char *handle
 	struct op *op = op_new(qemu, OP_DETACH, device, handle);
 
 	if (!op) {
-		struct vmm_result result = {VMM_RETRY, "out of memory"};
+		struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
 
 		vm_detached(vm, device, handle, &result);
 		return;
