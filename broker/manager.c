@@ -644,9 +644,12 @@ static void vm_has_exited(void *data, struct vm *vm)
 
 	for (struct device *d = manager->devices, *next; d; d = next) {
 		next = d->next;
-		if (d->vm != vm || (d->state != DEVICE_ATTACHED && d->state != DEVICE_RELEASING))
+		/* Attaching still: the VM had it, but a host driver had not let go. */
+		if (d->vm != vm || (d->state != DEVICE_ATTACHED && d->state != DEVICE_RELEASING &&
+				    d->state != DEVICE_ATTACHING))
 			continue;
 		loop_timer_stop(&d->retry);
+		d->request = 0;
 		device_set_cause(d, CAUSE_VM_EXIT);
 		device_has_left(manager, d, CAUSE_VM_EXIT, "");
 		reconcile(manager, d);
