@@ -316,7 +316,7 @@ static void verify(struct manager *manager, struct device *device, bool released
 {
 	char driver[200], detail[64] = "";
 
-	if (device->kind == DEVICE_USB && device->present &&
+	if (device->kind == DEVICE_USB && device_may_be_in(device, device->vm->name) &&
 	    usb_host_driver(device->devpath, driver, sizeof(driver))) {
 		if (!released && ask_worker(manager, device, WORKER_USB_RELEASE) == 0)
 			return;
