@@ -569,7 +569,9 @@ void reconcile_now(struct manager *manager, struct device *device)
 		return;
 	}
 	if (device->state == DEVICE_RELEASING) {
-		device->vm->vmm->detach(device->vm, device, device->handle);
+		/* Otherwise the guest is being asked right now. */
+		if (was_waiting)
+			device->vm->vmm->detach(device->vm, device, device->handle);
 		return;
 	}
 	if (device->state == DEVICE_FAILED || device->state == DEVICE_REFUSED)
@@ -581,10 +583,10 @@ static void retry_now(void *data)
 {
 	struct device *device = data;
 
-	bool holds = device->state == DEVICE_ATTACHING;
-
-	if (holds)
+	if (device->state == DEVICE_ATTACHING)
 		verify(device->manager, device, false);
+	else if (device->state == DEVICE_RELEASING)
+		device->vm->vmm->detach(device->vm, device, device->handle);
 	else
 		reconcile_now(device->manager, device);
 }
