@@ -415,6 +415,7 @@ static void added(struct manager *manager, const struct event *event, struct wir
 	} else if (read_properties(device, message_property, msg)) {
 		device_set_cause(device, CAUSE_CONFIG);
 		lead_followers(manager, device);
+		store_device(manager->store, device, NULL);
 	}
 	if (!device) {
 		intake_acknowledge(client);
