@@ -415,6 +415,7 @@ static void added(struct manager *manager, const struct event *event, struct wir
 	} else if (read_properties(device, message_property, msg)) {
 		device_set_cause(device, CAUSE_CONFIG);
 		lead_followers(manager, device);
+		store_device(manager->store, device, NULL);
 	}
 	if (!device) {
 		intake_acknowledge(client);
@@ -649,9 +650,12 @@ static void vm_has_exited(void *data, struct vm *vm)
 
 	for (struct device *d = manager->devices, *next; d; d = next) {
 		next = d->next;
-		if (d->vm != vm || (d->state != DEVICE_ATTACHED && d->state != DEVICE_RELEASING))
+		/* Attaching still: the VM had it, but a host driver had not let go. */
+		if (d->vm != vm || (d->state != DEVICE_ATTACHED && d->state != DEVICE_RELEASING &&
+				    d->state != DEVICE_ATTACHING))
 			continue;
 		loop_timer_stop(&d->retry);
+		d->request = 0;
 		device_set_cause(d, CAUSE_VM_EXIT);
 		device_has_left(manager, d, CAUSE_VM_EXIT, "");
 		reconcile(manager, d);

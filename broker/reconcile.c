@@ -329,7 +329,7 @@ static void verify(struct manager *manager, struct device *device, bool released
 {
 	char driver[200], detail[64] = "";
 
-	if (device->kind == DEVICE_USB && device->present &&
+	if (device->kind == DEVICE_USB && device_may_be_in(device, device->vm->name) &&
 	    usb_host_driver(device->devpath, driver, sizeof(driver))) {
 		if (!released && ask_worker(manager, device, WORKER_USB_RELEASE) == 0)
 			return;
@@ -602,7 +602,9 @@ void reconcile_now(struct manager *manager, struct device *device)
 		return;
 	}
 	if (device->state == DEVICE_RELEASING) {
-		device->vm->vmm->detach(device->vm, device, device->handle);
+		/* Otherwise the guest is being asked right now. */
+		if (was_waiting)
+			device->vm->vmm->detach(device->vm, device, device->handle);
 		return;
 	}
 	if (device->state == DEVICE_FAILED || device->state == DEVICE_REFUSED)
@@ -614,10 +616,10 @@ static void retry_now(void *data)
 {
 	struct device *device = data;
 
-	bool holds = device->state == DEVICE_ATTACHING;
-
-	if (holds)
+	if (device->state == DEVICE_ATTACHING)
 		verify(device->manager, device, false);
+	else if (device->state == DEVICE_RELEASING)
+		device->vm->vmm->detach(device->vm, device, device->handle);
 	else
 		reconcile_now(device->manager, device);
 }

@@ -46,6 +46,16 @@ static void retry_later(struct vm *vm)
 			 retry_check, vm);
 }
 
+/* One at a time: a backend has one place for what it learns. */
+static void start_probe(struct vm *vm, bool quiet)
+{
+	if (vm->state == VM_DOWN)
+		vm->state = VM_PROBING;
+	vm->is_probing = true;
+	vm->is_quiet = quiet;
+	vm->vmm->probe(vm);
+}
+
 void vm_check(struct vm *vm)
 {
 	loop_timer_stop(&vm->retry);
@@ -54,13 +64,16 @@ void vm_check(struct vm *vm)
 			      vm->user_name);
 		return;
 	}
-	if (vm->state == VM_PROBING) {
+	if (vm->is_probing)
 		vm->probe_again = true;
-		return;
-	}
-	if (vm->state == VM_DOWN)
-		vm->state = VM_PROBING;
-	vm->vmm->probe(vm);
+	else
+		start_probe(vm, false);
+}
+
+void vm_refresh(struct vm *vm)
+{
+	if (vm->state == VM_UP && !vm->is_probing)
+		start_probe(vm, true);
 }
 
 static void forget_process(struct vm *vm)
@@ -182,6 +195,9 @@ static bool must_settle(struct vm *vm)
 
 void vm_probed(struct vm *vm, int r, const char *reason, char *const *handles, size_t n)
 {
+	bool quiet = vm->is_quiet && vm->state == VM_UP;
+
+	vm->is_probing = vm->is_quiet = false;
 	if (r < 0 && vm->state == VM_UP && peer_is_alive(&vm->peer) && vm->peer.pid != 0) {
 		/* It runs, but can't be asked now: what is known stays known. A VM that is about to
 		 * end removes its socket first. */
@@ -203,7 +219,8 @@ void vm_probed(struct vm *vm, int r, const char *reason, char *const *handles, s
 		vm->state = VM_UP;
 		vm->n_retries = 0;
 		vm_set_reason(vm, "%s", "");
-		vm->handler->up(vm->data, vm, handles, n);
+		if (!quiet)
+			vm->handler->up(vm->data, vm, handles, n);
 	}
 	if (vm->probe_again) {
 		vm->probe_again = false;

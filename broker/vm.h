@@ -61,6 +61,8 @@ struct vm {
 	enum vm_state state;
 	char reason[256]; /* why it is not up, or why its monitor does not answer; "" otherwise */
 	bool is_absent;   /* down because nobody is there, not because it can't be asked */
+	bool is_probing;  /* the backend has been asked and has not answered */
+	bool is_quiet;    /* that probe is vm_refresh's */
 	bool probe_again; /* something changed while a probe was under way */
 	struct peer peer;
 	int pidfd;
@@ -87,6 +89,8 @@ void vm_check(struct vm *vm);
 
 /* For the backends. */
 
+/* Asks the VM again what it has, for the backend's own sake: handler.up is not called. */
+void vm_refresh(struct vm *vm);
 /* Who answers on the connected socket FD, and may it have our descriptors? Notes a new process: the
  * former one has then exited. Returns 0, or -EPERM, -errno with the reason in REASON. */
 int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size) _must_check_;

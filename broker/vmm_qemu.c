@@ -974,8 +974,8 @@ static void qemu_attach(struct vm *vm, struct device *device, int fd)
 				   : "the VM has no free PCIe port; give it more: -device "
 				     "pcie-root-port");
 		op_finish(op);
-		/* Perhaps a port has become free behind our back. */
-		vm_check(vm);
+		/* Perhaps a port has become free behind our back: the next try will know. */
+		vm_refresh(vm);
 		return;
 	}
 	op->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
