@@ -125,11 +125,22 @@ static int query_int(struct store *store, const char *sql, int64_t *ret)
 	return r == SQLITE_ROW ? 0 : error_number(r);
 }
 
+/* Keeps the tables from growing for ever. */
+static int prune(struct store *store)
+{
+	bind_all(store->statements[PRUNE_EVENTS], "i", (sqlite3_int64) KEEP_EVENTS);
+	bind_all(store->statements[PRUNE_HISTORY], "i", (sqlite3_int64) KEEP_HISTORY);
+	int r = run(store, PRUNE_EVENTS);
+	return r < 0 ? r : run(store, PRUNE_HISTORY);
+}
+
 /* Truncating the WAL needs an fsync of the database, so it waits for a silent moment. */
 static void checkpoint_when_idle(void *data)
 {
 	struct store *store = data;
 
+	if (prune(store) < 0)
+		log_debug("old rows stay for now: %s", sqlite3_errmsg(store->db));
 	sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
 	store->wal_pages = 0;
 }
@@ -480,14 +491,6 @@ static int close_earlier_boots(struct store *store)
 
 	snprintf(text, sizeof(text), sql, store->boot_id, store->boot_id);
 	return execute(store, text);
-}
-
-static int prune(struct store *store)
-{
-	bind_all(store->statements[PRUNE_EVENTS], "i", (sqlite3_int64) KEEP_EVENTS);
-	bind_all(store->statements[PRUNE_HISTORY], "i", (sqlite3_int64) KEEP_HISTORY);
-	int r = run(store, PRUNE_EVENTS);
-	return r < 0 ? r : run(store, PRUNE_HISTORY);
 }
 
 int store_load(struct store *store, store_device_fn fn, void *data)
