@@ -589,6 +589,11 @@ static void verify_attached(struct manager *manager, struct device *d, char *con
 		d->unverified = false;
 		return;
 	}
+	if (d->unverified && device_is_doubtful(d)) {
+		d->unverified = false;
+		device_set_cause(d, CAUSE_LOST);
+		return;
+	}
 	device_has_left(manager, d, d->unverified ? CAUSE_VM_EXIT : CAUSE_LOST,
 			d->unverified ? "" : "the VM no longer had it");
 	d->awaits_vm = d->unverified;
@@ -630,7 +635,7 @@ static void vm_is_up(void *data, struct vm *vm, char *const *handles, size_t n)
 		if (streq(d->unreachable, vm->name))
 			d->unreachable[0] = 0;
 	}
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n && !vm->vmm->gives_handles; i++)
 		adopt_or_remove(manager, vm, handles[i]);
 	for (struct device *d = manager->devices, *next; d; d = next) {
 		next = d->next;
@@ -675,6 +680,14 @@ static void vm_reason_changed(void *data, struct vm *vm)
 	}
 }
 
+static void handle_changed(void *data, struct device *device)
+{
+	struct manager *manager = data;
+
+	store_device(manager->store, device, NULL);
+	store_flush(manager->store);
+}
+
 static void attach_sent(void *data, struct device *device)
 {
 	reconcile_attach_sent(data, device);
@@ -712,6 +725,7 @@ static const struct vm_handler vm_handler = {
 	.up = vm_is_up,
 	.exited = vm_has_exited,
 	.reason = vm_reason_changed,
+	.handle_changed = handle_changed,
 	.attach_sent = attach_sent,
 	.attached = attached,
 	.detached = detached,

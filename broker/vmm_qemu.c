@@ -51,6 +51,7 @@ struct op {
 	int fd;
 	char bus[64];
 	unsigned port;
+	size_t first_bus; /* the candidates before it have no room, or are of the wrong speed */
 	unsigned tries;
 	/* detach */
 	bool deleted;
@@ -127,9 +128,10 @@ static void set_result(struct op *op, enum vmm_outcome outcome, const char *deta
 	text_copy(op->result.detail, sizeof(op->result.detail), detail);
 }
 
+/* Others want the monitor too, unless QEMU has dialled in: that connection is ours alone. */
 static void close_when_idle(struct qemu *qemu)
 {
-	if (qemu->ops)
+	if (qemu->ops || qemu->vm->listen[0])
 		return;
 	loop_timer_stop(&qemu->busy);
 	qemu->qmp = qmp_close(qemu->qmp);
@@ -262,9 +264,9 @@ static void session_busy(void *data)
 	struct qemu *qemu = data;
 
 	qemu->busy_told = true;
-	vm_set_reason(qemu->vm,
-		      "the monitor of %s does not answer: another client holds %s, or QEMU hangs",
-		      qemu->vm->name, qemu->vm->socket);
+	vm_set_reason(
+		qemu->vm, "the monitor of %s does not answer: %s, or QEMU hangs", qemu->vm->name,
+		qemu->vm->listen[0] ? "it is not in control mode" : "another client holds it");
 }
 
 static void session_event(void *data, const char *name, const json_t *event)
@@ -312,6 +314,18 @@ static const struct qmp_handler session_handler = {
 	.down = session_down,
 };
 
+/* Ends the connection and, for now, everything that goes over it. */
+static void qemu_drop_session(struct qemu *qemu, const char *why)
+{
+	qemu->qmp = qmp_close(qemu->qmp);
+	loop_timer_stop(&qemu->busy);
+	qemu->busy_told = false;
+	while (qemu->ops) {
+		set_result(qemu->ops, VMM_RETRY, why);
+		op_finish(qemu->ops);
+	}
+}
+
 /* Makes sure there is a connection to a monitor that may be trusted. */
 static int open_session(struct qemu *qemu, char *reason, size_t size)
 {
@@ -321,6 +335,8 @@ static int open_session(struct qemu *qemu, char *reason, size_t size)
 	reason[0] = 0;
 	if (qemu->qmp)
 		return 0;
+	if (qemu->vm->listen[0])
+		return -ENOTCONN;
 	r = qmp_connect(qemu->vm->socket, &fd);
 	if (r == 0)
 		r = vm_check_peer(qemu->vm, fd, reason, size);
@@ -631,6 +647,21 @@ static void probe_nameless_reply(void *data, const json_t *reply, const char *er
 		op_step(op);
 }
 
+static int qemu_dialled(struct vm *vm, int fd)
+{
+	struct qemu *qemu = vm->backend;
+	struct qmp *qmp;
+	int r = qmp_new(vm->loop, fd, &session_handler, qemu, &qmp);
+
+	if (r < 0)
+		return r;
+	/* QEMU dials again after it has lost the former connection. */
+	qemu_drop_session(qemu, "QEMU has dialled in anew");
+	qemu->qmp = qmp;
+	loop_timer_start(vm->loop, &qemu->busy, BUSY_MS, session_busy, qemu);
+	return 0;
+}
+
 static void qemu_probe(struct vm *vm)
 {
 	struct qemu *qemu = vm->backend;
@@ -687,30 +718,38 @@ static bool try_bus(struct op *op, struct usb_bus *bus)
 	return true;
 }
 
-/* Chooses bus and port for OP: the config's buses in order, or any. Ports of other than
- * xHCI controllers are left to QEMU, and a bus that the probe has not seen too. */
+/* The name of the Nth bus that OP may use: the config's in order, or all there are. NULL: no more.
+ */
+static const char *candidate_bus(const struct qemu *qemu, size_t n)
+{
+	if (!qemu->vm->usb_bus)
+		return n < qemu->n_buses ? qemu->buses[n].name : NULL;
+	for (size_t i = 0; i < n; i++)
+		if (!qemu->vm->usb_bus[i])
+			return NULL;
+	return qemu->vm->usb_bus[n];
+}
+
+/* Chooses bus and port for OP, from its first_bus on. Ports of other than xHCI controllers are left
+ * to QEMU, and those of a bus that the probe has not seen too. */
 static bool choose_port(struct op *op)
 {
 	struct qemu *qemu = op->qemu;
+	const char *name;
 
 	op->bus[0] = 0;
 	op->port = 0;
-	for (char **name = qemu->vm->usb_bus; name && *name; name++) {
-		struct usb_bus *bus = find_bus(qemu, *name);
+	for (; (name = candidate_bus(qemu, op->first_bus)); op->first_bus++) {
+		struct usb_bus *bus = find_bus(qemu, name);
 
 		if (!bus) {
-			snprintf(op->bus, sizeof(op->bus), "%s", *name);
+			snprintf(op->bus, sizeof(op->bus), "%s", name);
 			return true;
 		}
 		if (try_bus(op, bus))
 			return true;
 	}
-	if (qemu->vm->usb_bus)
-		return false;
-	for (size_t i = 0; i < qemu->n_buses; i++)
-		if (try_bus(op, &qemu->buses[i]))
-			return true;
-	return qemu->n_buses == 0;
+	return op->first_bus == 0;
 }
 
 static bool try_pci_port(struct op *op, struct pci_port *port)
@@ -859,6 +898,13 @@ static bool place_is_taken(const struct op *op, const char *text)
 	       (strstr(text, "not available for") || strstr(text, "already occupied by"));
 }
 
+static bool is_wrong_speed(const struct op *op, const char *text)
+{
+	return op->device->kind == DEVICE_USB &&
+	       startswith(text, "failed to open host usb device") &&
+	       candidate_bus(op->qemu, op->first_bus + 1);
+}
+
 /* Tries the next port, or the way of an older QEMU. Returns false when OP is at its end. */
 static bool attach_again(struct op *op)
 {
@@ -869,6 +915,12 @@ static bool attach_again(struct op *op)
 	} else if (place_is_taken(op, text) && ++op->tries < MAX_PORT_TRIES) {
 		/* It stays marked: somebody else's device is there. */
 		if (!choose_place(op))
+			return false;
+	} else if (is_wrong_speed(op, text)) {
+		/* QEMU says no more than this of a device that is too fast for the bus. */
+		set_place(op->qemu, op->bus, op->port, false);
+		op->first_bus++;
+		if (!choose_port(op))
 			return false;
 	} else {
 		return false;
@@ -901,7 +953,7 @@ static void qemu_attach(struct vm *vm, struct device *device, int fd)
 	struct op *op = op_new(qemu, OP_ATTACH, device, device->handle);
 
 	if (!op) {
-		struct vmm_result result = {VMM_RETRY, "out of memory"};
+		struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
 
 		vm_attached(vm, device, &result);
 		return;
@@ -973,7 +1025,7 @@ static void qemu_detach(struct vm *vm, struct device *device, const char *handle
 	struct op *op = op_new(qemu, OP_DETACH, device, handle);
 
 	if (!op) {
-		struct vmm_result result = {VMM_RETRY, "out of memory"};
+		struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
 
 		vm_detached(vm, device, handle, &result);
 		return;
@@ -1009,15 +1061,9 @@ static void qemu_reset(struct vm *vm)
 {
 	struct qemu *qemu = vm->backend;
 
-	qemu->qmp = qmp_close(qemu->qmp);
-	loop_timer_stop(&qemu->busy);
-	qemu->busy_told = false;
 	qemu->no_hostdevice = false;
 	qemu->n_buses = qemu->n_ports = 0;
-	while (qemu->ops) {
-		set_result(qemu->ops, VMM_RETRY, "the VM has ended");
-		op_finish(qemu->ops);
-	}
+	qemu_drop_session(qemu, "the VM has ended");
 }
 
 static int qemu_init(struct vm *vm)
@@ -1053,4 +1099,5 @@ const struct vmm vmm_qemu = {
 	.attach = qemu_attach,
 	.detach = qemu_detach,
 	.reset = qemu_reset,
+	.dialled = qemu_dialled,
 };

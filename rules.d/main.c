@@ -4,6 +4,8 @@
 
 #include "conf/config.h"
 #include "helper/wire.h"
+#include "rules.d/check.h"
+#include "rules.d/explain.h"
 #include "rules.d/install.h"
 #include "rules.d/write.h"
 
@@ -17,6 +19,7 @@ struct options {
 	bool check;
 	bool apply;
 	bool verbose;
+	const char *explain; /* a device, or NULL */
 };
 
 static const char usage[] =
@@ -28,6 +31,8 @@ static const char usage[] =
 	"      --check         only compare: exit 1 and print a diff when the installed rules\n"
 	"                      are not what the config gives\n"
 	"      --no-apply      write the rules, but don't tell udevd and the broker\n"
+	"      --explain DEVICE    say for each rule whether it matches this device, and why\n"
+	"                      (a devpath, a node, bus:device, vid:pid, a PCI address)\n"
 	"  -v, --verbose       say how each pattern was compiled\n"
 	"  -h, --help\n"
 	"      --version\n";
@@ -36,10 +41,15 @@ static const char usage[] =
 static int parse_options(int argc, char **argv, struct options *o)
 {
 	static const struct option names[] = {
-		{"config", required_argument, NULL, 'c'}, {"output", required_argument, NULL, 'o'},
-		{"check", no_argument, NULL, 'k'},        {"no-apply", no_argument, NULL, 'n'},
-		{"verbose", no_argument, NULL, 'v'},      {"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0},
+		{"config", required_argument, NULL, 'c'},
+		{"output", required_argument, NULL, 'o'},
+		{"check", no_argument, NULL, 'k'},
+		{"no-apply", no_argument, NULL, 'n'},
+		{"explain", required_argument, NULL, 'e'},
+		{"verbose", no_argument, NULL, 'v'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{NULL, 0, NULL, 0},
 	};
 	int c;
 
@@ -58,6 +68,9 @@ static int parse_options(int argc, char **argv, struct options *o)
 			break;
 		case 'n':
 			o->apply = false;
+			break;
+		case 'e':
+			o->explain = optarg;
 			break;
 		case 'v':
 			o->verbose = true;
@@ -103,6 +116,11 @@ static int make_rules(const struct options *o, char **ret)
 		fprintf(stderr, "vhotplug-gen-rules: %s\n", strerror(-r));
 		return r;
 	}
+	if (rules_check(text, stderr) > 0) {
+		fputs("vhotplug-gen-rules: these rules are not safe to use, nothing is written\n",
+		      stderr);
+		return -EINVAL;
+	}
 	*ret = TAKE_PTR(text);
 	return 0;
 }
@@ -142,6 +160,19 @@ static int apply(void)
 	return EXIT_SUCCESS;
 }
 
+static int explain(const struct options *o)
+{
+	_cleanup_(config_freep) struct config *config = NULL;
+	int r = config_load(o->config, stderr, &config);
+
+	if (r < 0)
+		return EXIT_FAILURE;
+	r = rules_explain(config, o->explain, stdout);
+	if (r < 0 && r != -ENODEV)
+		return fail(o->explain, r);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv)
 {
 	_cleanup_free_ char *text = NULL;
@@ -150,6 +181,8 @@ int main(int argc, char **argv)
 
 	if (r < 0)
 		return -r - 1;
+	if (o.explain)
+		return explain(&o);
 	if (make_rules(&o, &text) < 0)
 		return EXIT_FAILURE;
 	if (o.check)

@@ -284,10 +284,23 @@ static size_t count_live(const struct config *config, enum config_kind kind)
 	return n;
 }
 
+/* udev drops what comes after the 72nd interface, and 252 drops all of them when the manufacturer
+ * is long and odd: a device must not get past a deny by that. */
+#define SEVEN "???????"
+#define MANY_INTERFACES                                                                           \
+	SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN \
+		SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN     \
+			SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN   \
+		"*"
+
 /* What comes before the groups of each kind: what the kind never takes. A device that is gone
  * already has no attributes left to be denied by. */
 static const char *const kind_prologue[CONFIG_KINDS] = {
 	[CONFIG_USB] = "TEST!=\"idVendor\", GOTO=\"vhp_child\"\n"
+		       "# udev may have lost the interfaces; what can't be known is not taken\n"
+		       "ENV{ID_USB_INTERFACES}==\"|" MANY_INTERFACES
+		       "\", IMPORT{program}=\"" MATCHER " interfaces\"\n"
+		       "ENV{ID_USB_INTERFACES}==\"\", GOTO=\"vhp_child\"\n"
 		       "# hubs stay with the host\n"
 		       "ATTR{bDeviceClass}==\"09\", GOTO=\"vhp_child\"\n"
 		       "ENV{ID_USB_INTERFACES}==\"*:09????:*\", GOTO=\"vhp_child\"\n",

@@ -3,6 +3,7 @@ USB/IP at the other end. Whatever a device can answer, or fail to answer, can be
 
 Source: kernel, Documentation/usb/usbip_protocol.rst and drivers/usb/usbip/usbip_common.h (the
 48-byte header that every message begins with, in network byte order)."""
+import contextlib
 import pathlib
 import select
 import socket
@@ -11,7 +12,7 @@ import subprocess
 import threading
 
 from .host import USB
-from .wait import wait_until
+from .wait import expect, wait_until
 
 VHCI = pathlib.Path("/sys/devices/platform/vhci_hcd.0")
 CMD_SUBMIT, CMD_UNLINK, RET_SUBMIT, RET_UNLINK = 1, 2, 3, 4
@@ -76,6 +77,18 @@ class FakeUsbDevice:
         self.thread.join()
         self.socket.close()
         wait_until(lambda: not self.is_there(), 30, "the kernel sees that the made-up device is gone")
+
+    def get_stuck(self):
+        """From now on it does not answer, and the kernel is made to ask: whoever needs the
+        device's lock waits until its end."""
+        self.reached.clear()
+        self.stuck = True
+        threading.Thread(target=self._configure, daemon=True).start()
+        expect(self.reached.wait(30), "the kernel waits for SET_CONFIGURATION")
+
+    def _configure(self):
+        with contextlib.suppress(OSError):
+            (self.sys / "bConfigurationValue").write_text("1")
 
     def __str__(self):
         return f"made-up {self.vid_pid} ({getattr(self, 'name', 'not plugged in')})"

@@ -6,9 +6,7 @@ from lib.broker import DATABASE
 from lib.story import story
 from lib.trace import executions
 from lib.wait import expect, stays, wait_until
-from lib.world import KEYBOARDS
-
-HELPER = "/usr/libexec/vhotplug/vhotplug-helper"
+from lib.world import HELPER, KEYBOARDS
 
 
 @story
@@ -63,7 +61,9 @@ def ten_replugs(world):
     story = [(row["action"], row["result"]) for row in world.db.history(keyboard)]
     expect(story == [("attach", "ok"), ("detach", "ok")] * 10, f"the history says {story}")
     expect(not vm1.usb_ids(), "no id is left in the VM")
-    wait_until(lambda: not vm1.fdsets(), 20, lambda: f"no fdset is left: {vm1.fdsets()}")
+    # QEMU 7.2 keeps the empty set of a descriptor that usb-host has closed; it holds nothing.
+    wait_until(lambda: not any(fdset["fds"] for fdset in vm1.fdsets()), 20,
+               lambda: f"no descriptor is left in a set: {vm1.fdsets()}")
     expect(vm1.descriptors("/dev/bus/usb") == 0, "QEMU holds no device any more")
     wait_until(lambda: world.broker.descriptors() <= descriptors, 20,
                lambda: f"the broker has {world.broker.descriptors()} descriptors, it had {descriptors}")
@@ -114,10 +114,10 @@ def nobody_wants_it(world):
         mouse.unplug()
         world.udev.settle()
         expect(helper_starts() == 0, "the helper was not started")
+        expect(not world.db.history(), "the history knows nothing of the mouse")
         keyboard = world.host.plug_keyboard()
         world.wait_attached(keyboard, vm1)
         expect(helper_starts() == 1, f"for the keyboard it was started once, not {helper_starts()} times")
-    expect(not world.db.history(mouse), "the history knows nothing of the mouse")
 
 
 @story
@@ -128,20 +128,11 @@ def qemu_without_permission(world):
     world.broker.start()
     keyboard = world.host.plug_keyboard()
     world.wait_attached(keyboard, vm1)
-    opened = subprocess.run(["cat", keyboard.node], user="nobody", group="nogroup", extra_groups=[],
-                            stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    expect("Permission denied" in opened.stderr or _read_only(keyboard.node),
-           f"nobody may not use {keyboard.node}: {opened.stderr}")
+    open_it = ["/usr/bin/python3", "-c", f"open({keyboard.node!r}, 'r+b')"]
+    attempt = subprocess.run(open_it, user="nobody", group="nogroup", extra_groups=[], capture_output=True, text=True)
+    expect("Permission denied" in attempt.stderr, f"nobody may not open {keyboard.node}: {attempt.stderr}")
     keyboard.unplug()
     world.wait_gone(keyboard, vm1)
-
-
-def _read_only(node):
-    """Others may read a usbfs node at most; QEMU needs to write."""
-    script = f"open({node!r}, 'r+b')"
-    attempt = subprocess.run(["/usr/bin/python3", "-c", script], user="nobody", group="nogroup", extra_groups=[],
-                             capture_output=True, text=True)
-    return "Permission denied" in attempt.stderr
 
 
 @story

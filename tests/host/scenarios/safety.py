@@ -180,19 +180,59 @@ def made_up_device(world):
     expect(not fake.is_there(), "it is gone")
 
 
-@story
-def stuck_device_delays_no_other(world):
-    """A device that never completes SET_CONFIGURATION blocks who opens it; a keyboard arrives
-    meanwhile."""
+def _vm_with_mouse(world):
+    """A VM that has a USB device already: QEMU's libusb looks at all devices when the first one is
+    attached, and a stuck one would block QEMU itself in that."""
     vm1 = world.vm("vm1").start()
-    world.configure(vm1.config(), KEYBOARDS, "[allow the stuck one]", "vendorId = dead")
+    world.configure(vm1.config(), KEYBOARDS, "[allow mice]\ninterfaceClass = 3\ninterfaceProtocol = 2",
+                    "[allow the stuck one]\nvendorId = dead")
     world.broker.start()
+    world.wait_attached(world.host.plug_mouse(), vm1)
+    return vm1
+
+
+@story
+def device_stuck_at_its_plug(world):
+    """A device never completes its first SET_CONFIGURATION. Its own event waits in udevd, which reads
+    what the kernel has locked; a keyboard arrives meanwhile."""
+    vm1 = _vm_with_mouse(world)
     with fakeusb.FakeUsbDevice(0xdead, 0xbeef, stuck=True) as fake:
         expect(fake.reached.wait(30), "the kernel waits for SET_CONFIGURATION")
-        wait_until(lambda: world.db.assignment(fake), 60, "the stuck device is on record")
         keyboard = world.host.plug_keyboard()
         world.wait_attached(keyboard, vm1)
         expect(not vm1.usb_ids(fake), "the stuck one is not attached")
+
+
+@story
+def device_stuck_when_it_is_opened(world):
+    """A device waits for its VM and gets stuck: the broker's attempt to open it blocks. A keyboard of
+    another VM arrives meanwhile."""
+    vm1, vm2 = _vm_with_mouse(world), world.vm("vm2")
+    world.configure(vm1.config(), vm2.config(), KEYBOARDS, "[usb For vm2]\ntargetVm = vm2",
+                    "[allow the stuck one]\nvendorId = dead")
+    world.broker.reload()
+    with fakeusb.FakeUsbDevice(0xdead, 0xbeef) as fake:
+        world.wait_state(fake, "waiting")
+        fake.get_stuck()
+        vm2.start()
+        wait_until(lambda: vm2.commands('"qom-list"'), 60, "the broker has seen vm2")
+        keyboard = world.host.plug_keyboard()
+        world.wait_attached(keyboard, vm1)
+        expect(not vm2.usb_ids(), "the stuck one is not attached")
         row = world.db.assignment(fake)
         expect(row["state"] not in ("attached", "failed") and row["reason"], f"the view says {tuple(row)}")
     wait_until(lambda: world.db.assignment(fake) is None, 60, "the stuck one has no row any more")
+
+
+@story
+def broker_started_while_a_device_is_stuck(world):
+    """A device of ours is stuck while the broker starts: it gets ready, and a keyboard arrives."""
+    vm1 = _vm_with_mouse(world)
+    world.broker.stop()
+    with fakeusb.FakeUsbDevice(0xdead, 0xbeef) as fake:
+        world.udev.settle()
+        expect("VHOTPLUG_RULE" in world.udev.properties(fake), "a rule wants it")
+        fake.get_stuck()
+        world.broker.start()
+        keyboard = world.host.plug_keyboard()
+        world.wait_attached(keyboard, vm1)
