@@ -91,6 +91,9 @@ static int error_number(int sqlite_error)
 		return -ENOSPC;
 	case SQLITE_NOMEM:
 		return -ENOMEM;
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+		return -EUCLEAN;
 	default:
 		return -EIO;
 	}
@@ -306,9 +309,9 @@ int store_events(struct store *store, struct event **events, size_t n)
 	if (r == 0)
 		r = execute(store, "commit");
 	if (r < 0) {
+		log_warning("events refused: %s", sqlite3_errmsg(store->db));
 		if (!sqlite3_get_autocommit(store->db))
 			execute(store, "rollback");
-		log_warning("events refused: %s", sqlite3_errmsg(store->db));
 	}
 	return r;
 }
