@@ -172,6 +172,24 @@ static int set_up_schema(struct store *store, const char *path)
 	return r;
 }
 
+/* Damage behind the first page would otherwise show when the first event comes, and every event
+ * would be refused. Takes some 80 ms for a full history. */
+static int check_pages(struct store *store)
+{
+	sqlite3_stmt *statement = NULL;
+	int r = sqlite3_prepare_v2(store->db, "pragma quick_check(1)", -1, &statement, NULL);
+	bool good = false;
+
+	if (r == SQLITE_OK)
+		r = sqlite3_step(statement);
+	if (r == SQLITE_ROW)
+		good = streq((const char *) sqlite3_column_text(statement, 0), "ok");
+	sqlite3_finalize(statement);
+	if (r != SQLITE_ROW)
+		return error_number(r);
+	return good ? 0 : -EUCLEAN;
+}
+
 static int open_database(struct store *store, const char *path)
 {
 	int keep_wal = 1;
@@ -187,18 +205,16 @@ static int open_database(struct store *store, const char *path)
 			 "pragma journal_mode = wal; pragma synchronous = full;"
 			 "pragma wal_autocheckpoint = 0; pragma journal_size_limit = 1048576",
 			 NULL, NULL, NULL);
-	if ((r & 0xff) == SQLITE_NOTADB || (r & 0xff) == SQLITE_CORRUPT)
-		return -EUCLEAN;
 	if (r != SQLITE_OK)
 		return error_number(r);
-
-	int schema = set_up_schema(store, path);
-	if (schema < 0)
-		return schema;
-	for (size_t i = 0; i < N_STATEMENTS; i++)
-		if (sqlite3_prepare_v3(store->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT,
-				       &store->statements[i], NULL) != SQLITE_OK)
-			return -EUCLEAN;
+	if ((r = set_up_schema(store, path)) < 0 || (r = check_pages(store)) < 0)
+		return r;
+	for (size_t i = 0; i < N_STATEMENTS; i++) {
+		r = sqlite3_prepare_v3(store->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT,
+				       &store->statements[i], NULL);
+		if (r != SQLITE_OK)
+			return r == SQLITE_ERROR ? -EUCLEAN : error_number(r);
+	}
 	return 0;
 }
 
