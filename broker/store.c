@@ -12,6 +12,7 @@
 #define RETRY_MS 100         /* for a locked database or a full disk */
 #define IDLE_MS 2000         /* checkpoint after this much silence */
 #define CHECKPOINT_PAGES 256 /* and only when the WAL has grown so far */
+#define URGENT_PAGES 2048    /* 8 MB more of it: without silence too */
 #define MAX_QUEUED 4096      /* changes; at the cap the oldest history row is lost, and said so */
 #define KEEP_EVENTS 10000    /* rows in table event */
 #define KEEP_HISTORY 200000  /* rows in table action */
@@ -61,7 +62,7 @@ struct store {
 	struct change *first, **last;
 	size_t n_queued;
 	bool failing; /* the reason has been logged */
-	int wal_pages;
+	int wal_pages, tidied_pages;
 	struct loop_timer retry, idle;
 };
 
@@ -128,13 +129,23 @@ static int query_int(struct store *store, const char *sql, int64_t *ret)
 	return r == SQLITE_ROW ? 0 : error_number(r);
 }
 
-/* Truncating the WAL needs an fsync of the database, so it waits for a silent moment. */
-static void checkpoint_when_idle(void *data)
+static int prune(struct store *store)
+{
+	bind_all(store->statements[PRUNE_EVENTS], "i", (sqlite3_int64) KEEP_EVENTS);
+	bind_all(store->statements[PRUNE_HISTORY], "i", (sqlite3_int64) KEEP_HISTORY);
+	int r = run(store, PRUNE_EVENTS);
+	return r < 0 ? r : run(store, PRUNE_HISTORY);
+}
+
+/* Copying the WAL into the database needs an fsync of that, so it waits for a silent moment; so do
+ * old rows. Where the file is locked the next time will do. */
+static void tidy_up(void *data)
 {
 	struct store *store = data;
 
+	prune(store);
+	store->tidied_pages = store->wal_pages;
 	sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-	store->wal_pages = 0;
 }
 
 static int note_wal(void *data, sqlite3 *db, const char *name, int pages)
@@ -143,9 +154,13 @@ static int note_wal(void *data, sqlite3 *db, const char *name, int pages)
 
 	(void) db;
 	(void) name;
+	/* It begins anew after a checkpoint, unless a reader is in the way. */
+	if (pages < store->wal_pages)
+		store->tidied_pages = 0;
 	store->wal_pages = pages;
+	bool urgent = pages - store->tidied_pages >= URGENT_PAGES;
 	if (pages >= CHECKPOINT_PAGES)
-		loop_timer_start(store->loop, &store->idle, IDLE_MS, checkpoint_when_idle, store);
+		loop_timer_start(store->loop, &store->idle, urgent ? 0 : IDLE_MS, tidy_up, store);
 	return SQLITE_OK;
 }
 
@@ -499,14 +514,6 @@ static int close_earlier_boots(struct store *store)
 
 	snprintf(text, sizeof(text), sql, store->boot_id, store->boot_id);
 	return execute(store, text);
-}
-
-static int prune(struct store *store)
-{
-	bind_all(store->statements[PRUNE_EVENTS], "i", (sqlite3_int64) KEEP_EVENTS);
-	bind_all(store->statements[PRUNE_HISTORY], "i", (sqlite3_int64) KEEP_HISTORY);
-	int r = run(store, PRUNE_EVENTS);
-	return r < 0 ? r : run(store, PRUNE_HISTORY);
 }
 
 int store_load(struct store *store, store_device_fn fn, void *data)
