@@ -24,7 +24,7 @@
 #include "broker/vm.h"
 
 #define INNER_LIMIT_MS 1500 /* an EIO later than this is crosvm's own time-out, of 2 s */
-#define MAX_PUSHES 64 /* crosvm's time-outs so far; each costs one more list */
+#define MAX_PUSHES 64       /* crosvm's time-outs so far; each costs one more list */
 
 struct crosvm_pace crosvm_pace = {
 	.answer = 5000, .first_wait = 1000, .max_wait = 30000, .attempts = 20};
