@@ -33,7 +33,9 @@ static const char *const statement_sql[N_STATEMENTS] = {
 	[SAVE_DEVICE] =
 		"insert or replace into device (id, boot_id, devpath, inode, kind, device,"
 		" node, name, vid_pid, rule, vms, config, seqnum, state, reason, vm, handle,"
-		" since) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		" since, options, rank, family, leader, family_vm) values (?, ?, ?, ?, ?, ?, ?, ?, "
+		"?, ?,"
+		" ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	[DELETE_DEVICE] = "delete from device where id = ?",
 	[ADD_HISTORY] = "insert into action (time, device, name, vid_pid, vm, action, cause, rule,"
 			" result, milliseconds, detail) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -313,11 +315,12 @@ int store_events(struct store *store, struct event **events, size_t n)
 
 static int write_device(struct store *store, const struct device *d)
 {
-	bind_all(store->statements[SAVE_DEVICE], "ississssssssissssi", (sqlite3_int64) d->row,
-		 store->boot_id, d->devpath, (sqlite3_int64) d->inode, d->kind, d->kernel_name,
-		 d->node, d->name, d->vid_pid, d->rule, d->vms, d->config,
+	bind_all(store->statements[SAVE_DEVICE], "ississssssssissssiiisss", (sqlite3_int64) d->row,
+		 store->boot_id, d->devpath, (sqlite3_int64) d->inode, device_kind_name(d->kind),
+		 d->kernel_name, d->node, d->name, d->vid_pid, d->rule, d->vms, d->config,
 		 (sqlite3_int64) d->seqnum, device_state_name(d->state), d->reason, d->vm_name,
-		 d->handle, (sqlite3_int64) d->since);
+		 d->handle, (sqlite3_int64) d->since, (sqlite3_int64) d->options,
+		 (sqlite3_int64) d->order, d->family, d->leader, d->family_vm);
 	return run(store, SAVE_DEVICE);
 }
 
@@ -438,7 +441,8 @@ static struct device *read_device(sqlite3_stmt *statement)
 	d->row = sqlite3_column_int64(statement, 0);
 	COPY_COLUMN(d->devpath, 1);
 	d->inode = (uint64_t) sqlite3_column_int64(statement, 2);
-	COPY_COLUMN(d->kind, 3);
+	int kind = device_kind_from_name((const char *) sqlite3_column_text(statement, 3));
+	d->kind = kind < 0 ? DEVICE_USB : (enum device_kind) kind;
 	COPY_COLUMN(d->kernel_name, 4);
 	COPY_COLUMN(d->node, 5);
 	COPY_COLUMN(d->name, 6);
@@ -453,6 +457,11 @@ static struct device *read_device(sqlite3_stmt *statement)
 	COPY_COLUMN(d->vm_name, 14);
 	COPY_COLUMN(d->handle, 15);
 	d->since = (uint64_t) sqlite3_column_int64(statement, 16);
+	d->options = (unsigned) sqlite3_column_int(statement, 17);
+	d->order = (unsigned) sqlite3_column_int(statement, 18);
+	COPY_COLUMN(d->family, 19);
+	COPY_COLUMN(d->leader, 20);
+	COPY_COLUMN(d->family_vm, 21);
 	return d;
 }
 
@@ -491,7 +500,8 @@ int store_load(struct store *store, store_device_fn fn, void *data)
 	r = sqlite3_prepare_v2(
 		store->db,
 		"select id, devpath, inode, kind, device, node, name, vid_pid, rule, vms,"
-		" config, seqnum, state, reason, vm, handle, since from device order by id",
+		" config, seqnum, state, reason, vm, handle, since, options, rank, family, leader,"
+		" family_vm from device order by id",
 		-1, &statement, NULL);
 	if (r != SQLITE_OK)
 		return error_number(r);

@@ -46,14 +46,23 @@ struct vm {
 
 	char name[64];
 	char socket[108];
+	char listen[108]; /* where the VMM dials in, instead of socket; "" */
+	int listen_fd;
+	ino_t listen_inode; /* of our socket there; 0: none */
+	struct loop_source *listen_source;
+	unsigned delay; /* seconds from the start of its process to its first device */
 	enum vm_type type;
 	char user_name[64];
-	uid_t user;     /* (uid_t) -1: the config does not say */
-	char **usb_bus; /* copy of the config's list, or NULL */
+	uid_t user;        /* (uid_t) -1: the config does not say */
+	char **pci_bus;    /* copy of the config's list, or NULL */
+	bool use_root_bus; /* put PCI devices on the machine's root bus */
+	char **usb_bus;    /* copy of the config's list, or NULL */
 
 	enum vm_state state;
 	char reason[256]; /* why it is not up, or why its monitor does not answer; "" otherwise */
 	bool is_absent;   /* down because nobody is there, not because it can't be asked */
+	bool is_probing;  /* the backend has been asked and has not answered */
+	bool is_quiet;    /* that probe is vm_refresh's */
 	bool probe_again; /* something changed while a probe was under way */
 	struct peer peer;
 	int pidfd;
@@ -80,6 +89,8 @@ void vm_check(struct vm *vm);
 
 /* For the backends. */
 
+/* Asks the VM again what it has, for the backend's own sake: handler.up is not called. */
+void vm_refresh(struct vm *vm);
 /* Who answers on the connected socket FD, and may it have our descriptors? Notes a new process: the
  * former one has then exited. Returns 0, or -EPERM, -errno with the reason in REASON. */
 int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size) _must_check_;

@@ -12,9 +12,10 @@ struct vm;
 
 enum vmm_outcome {
 	VMM_OK,
-	VMM_GONE,  /* detach: nothing of that name is there any more; attach: the device has gone */
-	VMM_RETRY, /* may heal by itself */
-	VMM_FAILED, /* will not heal by waiting; the detail says what to do */
+	VMM_GONE, /* detach: nothing of that name is there any more; attach: the device has gone */
+	VMM_PENDING, /* detach: the guest has been asked, and has not let go yet */
+	VMM_RETRY,   /* may heal by itself */
+	VMM_FAILED,  /* will not heal by waiting; the detail says what to do */
 };
 
 struct vmm_result {
@@ -39,6 +40,9 @@ struct vmm {
 	/* The VM's process has ended: answer what is under way with VMM_RETRY, forget what was
 	 * known of it. */
 	void (*reset)(struct vm *vm);
+	/* The VMM has connected to VM->listen; the peer has been checked. Takes over FD and returns
+	 * 0, or -errno. NULL for a kind that does not dial. */
+	int (*dialled)(struct vm *vm, int fd);
 
 	/* The VMM makes up the handles: a free one is given to the next device, and one that is not
 	 * on record is somebody else's. Otherwise handles are ours alone (device_make_handle). */

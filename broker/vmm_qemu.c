@@ -20,7 +20,11 @@
 #define BUSY_MS 2000      /* without a greeting for so long: somebody else holds the monitor */
 #define DELETED_MS 10000  /* for DEVICE_DELETED; USB needs no guest for it */
 #define MAX_PORT_TRIES 40 /* ports found taken before giving up for now */
-#define SUPER_SPEED 5000  /* Mbit/s */
+#define MAX_PCI_PORTS 64
+#define PCI_DELETED_MS                                                                         \
+	3000             /* then the connection is given up and the guest is asked again later \
+			  */
+#define SUPER_SPEED 5000 /* Mbit/s */
 
 enum op_kind {
 	OP_PROBE,
@@ -47,6 +51,7 @@ struct op {
 	int fd;
 	char bus[64];
 	unsigned port;
+	size_t first_bus; /* the candidates before it have no room, or are of the wrong speed */
 	unsigned tries;
 	/* detach */
 	bool deleted;
@@ -61,6 +66,13 @@ struct usb_bus {
 	uint64_t used;             /* bit n: port n */
 };
 
+/* A PCIe port that takes one hot-plugged device. */
+struct pci_port {
+	struct op *op;
+	char name[64];
+	bool used;
+};
+
 struct qemu {
 	struct vm *vm;
 	struct qmp *qmp;
@@ -71,6 +83,8 @@ struct qemu {
 	uint32_t next_fdset;
 	struct usb_bus buses[MAX_BUSES], found[MAX_BUSES];
 	size_t n_buses, n_found;
+	struct pci_port ports[MAX_PCI_PORTS], found_ports[MAX_PCI_PORTS];
+	size_t n_ports, n_found_ports;
 	char *handles[MAX_HANDLES];
 	size_t n_handles;
 };
@@ -114,9 +128,10 @@ static void set_result(struct op *op, enum vmm_outcome outcome, const char *deta
 	text_copy(op->result.detail, sizeof(op->result.detail), detail);
 }
 
+/* Others want the monitor too, unless QEMU has dialled in: that connection is ours alone. */
 static void close_when_idle(struct qemu *qemu)
 {
-	if (qemu->ops)
+	if (qemu->ops || qemu->vm->listen[0])
 		return;
 	loop_timer_stop(&qemu->busy);
 	qemu->qmp = qmp_close(qemu->qmp);
@@ -136,6 +151,33 @@ static void unlink_op(struct op *op)
 	loop_discard(op->qemu->vm->loop, &op->garbage, free_op, op);
 }
 
+static void set_usb_port(struct qemu *qemu, const char *bus, unsigned port, bool used)
+{
+	for (size_t i = 0; i < qemu->n_buses; i++)
+		if (streq(qemu->buses[i].name, bus)) {
+			if (used)
+				qemu->buses[i].used |= UINT64_C(1) << port;
+			else
+				qemu->buses[i].used &= ~(UINT64_C(1) << port);
+		}
+}
+
+static void set_pci_port(struct qemu *qemu, const char *name, bool used)
+{
+	for (size_t i = 0; i < qemu->n_ports; i++)
+		if (streq(qemu->ports[i].name, name))
+			qemu->ports[i].used = used;
+}
+
+/* Marks the place of a device, by the names it is plugged in with. */
+static void set_place(struct qemu *qemu, const char *bus, unsigned port, bool used)
+{
+	if (port > 0)
+		set_usb_port(qemu, bus, port, used);
+	else
+		set_pci_port(qemu, bus, used);
+}
+
 static void finish_probe(struct op *op)
 {
 	struct qemu *qemu = op->qemu;
@@ -146,23 +188,13 @@ static void finish_probe(struct op *op)
 	}
 	memcpy(qemu->buses, qemu->found, sizeof(qemu->buses));
 	qemu->n_buses = qemu->n_found;
+	memcpy(qemu->ports, qemu->found_ports, sizeof(qemu->ports));
+	qemu->n_ports = qemu->n_found_ports;
 	/* What is being attached right now may not have been there when QEMU was asked. */
 	for (struct op *other = qemu->ops; other; other = other->next)
-		for (size_t i = 0; other->kind == OP_ATTACH && i < qemu->n_buses; i++)
-			if (streq(qemu->buses[i].name, other->bus))
-				qemu->buses[i].used |= UINT64_C(1) << other->port;
+		if (other->kind == OP_ATTACH)
+			set_place(qemu, other->bus, other->port, true);
 	vm_probed(qemu->vm, 0, "", qemu->handles, qemu->n_handles);
-}
-
-static void set_port(struct qemu *qemu, const char *bus, unsigned port, bool used)
-{
-	for (size_t i = 0; i < qemu->n_buses; i++)
-		if (streq(qemu->buses[i].name, bus)) {
-			if (used)
-				qemu->buses[i].used |= UINT64_C(1) << port;
-			else
-				qemu->buses[i].used &= ~(UINT64_C(1) << port);
-		}
 }
 
 static void note_place(struct op *op)
@@ -180,12 +212,12 @@ static void forget_place(struct op *op)
 {
 	struct device *device = op->device;
 
-	if (device->guest_port > 0)
-		set_port(op->qemu, device->guest_bus, device->guest_port, false);
+	set_place(op->qemu, device->guest_bus, device->guest_port, false);
 	device->guest_port = 0;
 }
 
-/* Ends OP with its result. The answer may start new requests, so the connection is looked at last.
+/* Ends OP with its result. The answer may start new requests, so the connection is looked
+ * at last.
  */
 static void op_finish(struct op *op)
 {
@@ -199,14 +231,15 @@ static void op_finish(struct op *op)
 		finish_probe(op);
 		break;
 	case OP_ATTACH:
-		if (op->result.outcome != VMM_OK && op->port > 0)
-			set_port(qemu, op->bus, op->port, false);
+		if (op->result.outcome != VMM_OK)
+			set_place(qemu, op->bus, op->port, false);
 		if (op->result.outcome == VMM_OK)
 			note_place(op);
 		vm_attached(qemu->vm, op->device, &op->result);
 		break;
 	case OP_DETACH:
-		if (op->device && op->result.outcome != VMM_RETRY)
+		if (op->device && op->result.outcome != VMM_RETRY &&
+		    op->result.outcome != VMM_PENDING)
 			forget_place(op);
 		vm_detached(qemu->vm, op->device, op->handle, &op->result);
 		break;
@@ -231,9 +264,9 @@ static void session_busy(void *data)
 	struct qemu *qemu = data;
 
 	qemu->busy_told = true;
-	vm_set_reason(qemu->vm,
-		      "the monitor of %s does not answer: another client holds %s, or QEMU hangs",
-		      qemu->vm->name, qemu->vm->socket);
+	vm_set_reason(
+		qemu->vm, "the monitor of %s does not answer: %s, or QEMU hangs", qemu->vm->name,
+		qemu->vm->listen[0] ? "it is not in control mode" : "another client holds it");
 }
 
 static void session_event(void *data, const char *name, const json_t *event)
@@ -260,7 +293,8 @@ static void session_down(void *data, const char *why)
 	qemu->qmp = qmp_close(qemu->qmp);
 	loop_timer_stop(&qemu->busy);
 	qemu->busy_told = false;
-	/* Those with commands under way hear of it by their replies; the others wait for an event.
+	/* Those with commands under way hear of it by their replies; the others wait for an
+	 * event.
 	 */
 	while (op) {
 		struct op *next = op->next;
@@ -280,6 +314,18 @@ static const struct qmp_handler session_handler = {
 	.down = session_down,
 };
 
+/* Ends the connection and, for now, everything that goes over it. */
+static void qemu_drop_session(struct qemu *qemu, const char *why)
+{
+	qemu->qmp = qmp_close(qemu->qmp);
+	loop_timer_stop(&qemu->busy);
+	qemu->busy_told = false;
+	while (qemu->ops) {
+		set_result(qemu->ops, VMM_RETRY, why);
+		op_finish(qemu->ops);
+	}
+}
+
 /* Makes sure there is a connection to a monitor that may be trusted. */
 static int open_session(struct qemu *qemu, char *reason, size_t size)
 {
@@ -289,6 +335,8 @@ static int open_session(struct qemu *qemu, char *reason, size_t size)
 	reason[0] = 0;
 	if (qemu->qmp)
 		return 0;
+	if (qemu->vm->listen[0])
+		return -ENOTCONN;
 	r = qmp_connect(qemu->vm->socket, &fd);
 	if (r == 0)
 		r = vm_check_peer(qemu->vm, fd, reason, size);
@@ -301,8 +349,8 @@ static int open_session(struct qemu *qemu, char *reason, size_t size)
 	return 0;
 }
 
-/* Queues a command of OP's; FN must call op_reply first. A command that can't be queued is answered
- * as if the connection were down. */
+/* Queues a command of OP's; FN must call op_reply first. A command that can't be queued is
+ * answered as if the connection were down. */
 static void op_command(struct op *op, const char *command, json_t *arguments, qmp_reply_fn fn,
 		       void *data)
 {
@@ -342,7 +390,8 @@ static void op_flush(struct op *op, int fd)
 {
 	int r = op->qemu->qmp ? qmp_flush(op->qemu->qmp, fd) : 0;
 
-	/* A broken connection also ends all commands by their replies; this is for the log. */
+	/* A broken connection also ends all commands by their replies; this is for the log.
+	 */
 	if (r < 0)
 		log_warning("%s: sending to its monitor failed: %s", op->qemu->vm->name,
 			    strerror(-r));
@@ -359,7 +408,8 @@ static void probe_port_reply(void *data, const json_t *reply, const char *error_
 	if (op->done)
 		return;
 	if (op_reply(op, reply, error_class, text)) {
-		/* "" for a device that QEMU put somewhere itself; that port is found by trying. */
+		/* "" for a device that QEMU put somewhere itself; that port is found by
+		 * trying. */
 		long port =
 			strtol(json_string_value(reply) ? json_string_value(reply) : "", NULL, 10);
 
@@ -476,6 +526,66 @@ static void probe_controller(struct op *op, const char *parent, const char *name
 		   probe_ports_3_reply, bus);
 }
 
+static void probe_hotplug_reply(void *data, const json_t *reply, const char *error_class,
+				const char *text)
+{
+	struct pci_port *port = data;
+
+	if (port->op->done)
+		return;
+	if (op_reply(port->op, reply, error_class, text) && json_is_false(reply))
+		port->used = true;
+	if (port->op->replies == 0)
+		op_step(port->op);
+}
+
+static void probe_port_children_reply(void *data, const json_t *reply, const char *error_class,
+				      const char *text)
+{
+	struct pci_port *port = data;
+	size_t i;
+	json_t *entry;
+
+	if (port->op->done)
+		return;
+	if (op_reply(port->op, reply, error_class, text))
+		json_array_foreach((json_t *) reply, i, entry)
+		{
+			const char *name = json_string_value(json_object_get(entry, "name"));
+
+			if (name && startswith(name, "child["))
+				port->used = true;
+		}
+	if (port->op->replies == 0)
+		op_step(port->op);
+}
+
+/* query-pci does not know what is behind a port before firmware has run; QOM always does.
+ * The bus of a port is called like the port. */
+static void probe_pci_port(struct op *op, const char *name)
+{
+	struct qemu *qemu = op->qemu;
+	char path[200];
+
+	if (qemu->n_found_ports >= MAX_PCI_PORTS)
+		return;
+	struct pci_port *port = &qemu->found_ports[qemu->n_found_ports++];
+	*port = (struct pci_port){.op = op};
+	snprintf(port->name, sizeof(port->name), "%s", name);
+	snprintf(path, sizeof(path), "/machine/peripheral/%s", name);
+	op_command(op, "qom-get", json_pack("{s:s, s:s}", "path", path, "property", "hotplug"),
+		   probe_hotplug_reply, port);
+	snprintf(path, sizeof(path), "/machine/peripheral/%s/%s", name, name);
+	op_command(op, "qom-list", json_pack("{s:s}", "path", path), probe_port_children_reply,
+		   port);
+}
+
+static bool is_pci_port(const char *type)
+{
+	return strstr(type, "pcie-root-port") || strstr(type, "ioh3420") ||
+	       strstr(type, "xio3130-downstream");
+}
+
 static bool is_usb_controller(const char *type)
 {
 	return strstr(type, "xhci") || strstr(type, "ehci") || strstr(type, "uhci") ||
@@ -502,6 +612,8 @@ static void probe_devices(struct op *op, const char *parent, const json_t *reply
 				qemu->handles[qemu->n_handles++] = copy;
 		} else if (is_usb_controller(type)) {
 			probe_controller(op, parent, name, type);
+		} else if (is_pci_port(type) && streq(parent, "/machine/peripheral")) {
+			probe_pci_port(op, name);
 		}
 	}
 	op_flush(op, -1);
@@ -535,6 +647,21 @@ static void probe_nameless_reply(void *data, const json_t *reply, const char *er
 		op_step(op);
 }
 
+static int qemu_dialled(struct vm *vm, int fd)
+{
+	struct qemu *qemu = vm->backend;
+	struct qmp *qmp;
+	int r = qmp_new(vm->loop, fd, &session_handler, qemu, &qmp);
+
+	if (r < 0)
+		return r;
+	/* QEMU dials again after it has lost the former connection. */
+	qemu_drop_session(qemu, "QEMU has dialled in anew");
+	qemu->qmp = qmp;
+	loop_timer_start(vm->loop, &qemu->busy, BUSY_MS, session_busy, qemu);
+	return 0;
+}
+
 static void qemu_probe(struct vm *vm)
 {
 	struct qemu *qemu = vm->backend;
@@ -546,7 +673,7 @@ static void qemu_probe(struct vm *vm)
 		vm_probed(vm, r < 0 ? r : -ENOMEM, reason, NULL, 0);
 		return;
 	}
-	qemu->n_found = 0;
+	qemu->n_found = qemu->n_found_ports = 0;
 	forget_handles(qemu);
 	op_command(op, "qom-list", json_pack("{s:s}", "path", "/machine/peripheral"),
 		   probe_named_reply, op);
@@ -557,7 +684,8 @@ static void qemu_probe(struct vm *vm)
 
 /* Attach */
 
-/* The highest free port of BUS that is fast enough; QEMU itself starts from the lowest. 0: none. */
+/* The highest free port of BUS that is fast enough; QEMU itself starts from the lowest. 0:
+ * none. */
 static unsigned free_port(const struct usb_bus *bus, unsigned speed)
 {
 	unsigned last = speed >= SUPER_SPEED ? bus->ports_3 : bus->ports_2;
@@ -590,30 +718,89 @@ static bool try_bus(struct op *op, struct usb_bus *bus)
 	return true;
 }
 
-/* Chooses bus and port for OP: the config's buses in order, or any. Ports of other than xHCI
- * controllers are left to QEMU, and a bus that the probe has not seen too. */
+/* The name of the Nth bus that OP may use: the config's in order, or all there are. NULL: no more.
+ */
+static const char *candidate_bus(const struct qemu *qemu, size_t n)
+{
+	if (!qemu->vm->usb_bus)
+		return n < qemu->n_buses ? qemu->buses[n].name : NULL;
+	for (size_t i = 0; i < n; i++)
+		if (!qemu->vm->usb_bus[i])
+			return NULL;
+	return qemu->vm->usb_bus[n];
+}
+
+/* Chooses bus and port for OP, from its first_bus on. Ports of other than xHCI controllers are left
+ * to QEMU, and those of a bus that the probe has not seen too. */
 static bool choose_port(struct op *op)
 {
 	struct qemu *qemu = op->qemu;
+	const char *name;
 
 	op->bus[0] = 0;
 	op->port = 0;
-	for (char **name = qemu->vm->usb_bus; name && *name; name++) {
-		struct usb_bus *bus = find_bus(qemu, *name);
+	for (; (name = candidate_bus(qemu, op->first_bus)); op->first_bus++) {
+		struct usb_bus *bus = find_bus(qemu, name);
 
 		if (!bus) {
-			snprintf(op->bus, sizeof(op->bus), "%s", *name);
+			snprintf(op->bus, sizeof(op->bus), "%s", name);
 			return true;
 		}
 		if (try_bus(op, bus))
 			return true;
 	}
-	if (qemu->vm->usb_bus)
+	return op->first_bus == 0;
+}
+
+static bool try_pci_port(struct op *op, struct pci_port *port)
+{
+	if (port->used)
 		return false;
-	for (size_t i = 0; i < qemu->n_buses; i++)
-		if (try_bus(op, &qemu->buses[i]))
+	port->used = true;
+	snprintf(op->bus, sizeof(op->bus), "%s", port->name);
+	return true;
+}
+
+/* A free root port for OP: the config's in order, or any. A machine without such ports
+ * takes the device on its root bus, if it can. */
+static bool choose_pci_port(struct op *op)
+{
+	struct qemu *qemu = op->qemu;
+	struct vm *vm = qemu->vm;
+
+	op->bus[0] = 0;
+	op->port = 0;
+	if (vm->use_root_bus || (qemu->n_ports == 0 && !vm->pci_bus))
+		return true;
+	for (char **name = vm->pci_bus; name && *name; name++)
+		for (size_t i = 0; i < qemu->n_ports; i++)
+			if (streq(qemu->ports[i].name, *name) && try_pci_port(op, &qemu->ports[i]))
+				return true;
+	for (size_t i = 0; !vm->pci_bus && i < qemu->n_ports; i++)
+		if (try_pci_port(op, &qemu->ports[i]))
 			return true;
-	return qemu->n_buses == 0;
+	return false;
+}
+
+static bool choose_place(struct op *op)
+{
+	return op->device->kind == DEVICE_USB ? choose_port(op) : choose_pci_port(op);
+}
+
+static json_t *pci_arguments(const struct op *op)
+{
+	const struct device *device = op->device;
+	bool vfio = device->kind == DEVICE_PCI;
+	json_t *arguments = json_pack(
+		"{s:s, s:s, s:s}", "driver", vfio ? "vfio-pci" : "virtio-input-host-pci", "id",
+		op->handle, vfio ? "host" : "evdev", vfio ? device->kernel_name : device->node);
+
+	if (arguments && op->bus[0]) {
+		json_object_set_new(arguments, "bus", json_string(op->bus));
+		/* Without it QEMU puts a second device where the guest never looks. */
+		json_object_set_new(arguments, "addr", json_string("0"));
+	}
+	return arguments;
 }
 
 static json_t *device_arguments(struct op *op, uint32_t fdset)
@@ -646,6 +833,12 @@ static void send_attach(struct op *op)
 {
 	struct qemu *qemu = op->qemu;
 	uint32_t fdset = qemu->next_fdset;
+
+	if (op->device->kind != DEVICE_USB) {
+		op_command(op, "device_add", pci_arguments(op), plain_reply, op);
+		op_flush(op, -1);
+		return;
+	}
 
 	/* QEMU takes ids up to INT32_MAX; one is never used twice in a row. */
 	qemu->next_fdset = fdset < INT32_MAX ? fdset + 1 : 1;
@@ -685,9 +878,31 @@ static const char *advice(const char *text)
 		return "; install QEMU's USB module (Debian: qemu-system-common)";
 	if (strstr(text, "' bus found for device"))
 		return "; give the VM a USB controller: -device qemu-xhci,p2=15,p3=15";
+	if (strstr(text, "does not support hotplugging"))
+		return "; give the VM ports to plug into: -device pcie-root-port,id=rp1";
 	if (startswith(text, "Bus '"))
-		return "; check usbBus in the VM's section";
+		return "; check usbBus and pciBus in the VM's section";
+	if (strstr(text, "Permission denied") && strstr(text, "/dev/vfio"))
+		return "; say in \"user =\" who QEMU runs as";
+	if (strstr(text, "Cannot allocate memory"))
+		return "; raise QEMU's limit of locked memory (RLIMIT_MEMLOCK) above the "
+		       "guest's memory";
 	return "";
+}
+
+static bool place_is_taken(const struct op *op, const char *text)
+{
+	if (op->device->kind == DEVICE_USB)
+		return op->port > 0 && strstr(text, "not found (in use?)");
+	return op->bus[0] &&
+	       (strstr(text, "not available for") || strstr(text, "already occupied by"));
+}
+
+static bool is_wrong_speed(const struct op *op, const char *text)
+{
+	return op->device->kind == DEVICE_USB &&
+	       startswith(text, "failed to open host usb device") &&
+	       candidate_bus(op->qemu, op->first_bus + 1);
 }
 
 /* Tries the next port, or the way of an older QEMU. Returns false when OP is at its end. */
@@ -697,9 +912,14 @@ static bool attach_again(struct op *op)
 
 	if (strstr(text, "Property 'usb-host.hostdevice' not found") && !op->qemu->no_hostdevice) {
 		op->qemu->no_hostdevice = true;
-	} else if (strstr(text, "not found (in use?)") && op->port > 0 &&
-		   ++op->tries < MAX_PORT_TRIES) {
-		/* The port stays marked: somebody else's device is on it. */
+	} else if (place_is_taken(op, text) && ++op->tries < MAX_PORT_TRIES) {
+		/* It stays marked: somebody else's device is there. */
+		if (!choose_place(op))
+			return false;
+	} else if (is_wrong_speed(op, text)) {
+		/* QEMU says no more than this of a device that is too fast for the bus. */
+		set_place(op->qemu, op->bus, op->port, false);
+		op->first_bus++;
 		if (!choose_port(op))
 			return false;
 	} else {
@@ -746,16 +966,19 @@ static void qemu_attach(struct vm *vm, struct device *device, int fd)
 		op_finish(op);
 		return;
 	}
-	if (!choose_port(op)) {
+	if (!choose_place(op)) {
 		set_result(op, VMM_RETRY,
-			   "the VM has no free USB port; give its controller more:"
-			   " -device qemu-xhci,p2=15,p3=15");
+			   device->kind == DEVICE_USB
+				   ? "the VM has no free USB port; give its controller more:"
+				     " -device qemu-xhci,p2=15,p3=15"
+				   : "the VM has no free PCIe port; give it more: -device "
+				     "pcie-root-port");
 		op_finish(op);
-		/* Perhaps a port has become free behind our back. */
-		vm_check(vm);
+		/* Perhaps a port has become free behind our back: the next try will know. */
+		vm_refresh(vm);
 		return;
 	}
-	op->fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	op->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
 	send_attach(op);
 	if (!op->done)
 		vm_attach_sent(vm, device);
@@ -767,19 +990,31 @@ static void deleted_too_late(void *data)
 {
 	struct op *op = data;
 
-	set_result(op, VMM_RETRY, "QEMU has not confirmed the removal (DEVICE_DELETED)");
+	if (op->device && op->device->kind != DEVICE_USB)
+		set_result(op, VMM_PENDING, "");
+	else
+		set_result(op, VMM_RETRY, "QEMU has not confirmed the removal (DEVICE_DELETED)");
 	op_finish(op);
+}
+
+/* The request before this one is still with the guest. */
+static bool is_unplugging(const char *text)
+{
+	return strstr(text, "in the process of unplug") || strstr(text, "guest is busy");
 }
 
 static void step_detach(struct op *op)
 {
+	bool pci = op->device && op->device->kind != DEVICE_USB;
+
 	if (op->result.outcome == VMM_FAILED)
-		op->result.outcome = VMM_RETRY;
+		op->result.outcome =
+			pci && is_unplugging(op->result.detail) ? VMM_PENDING : VMM_RETRY;
 	if (op->result.outcome != VMM_OK || op->deleted)
 		op_finish(op);
 	else
-		loop_timer_start(op->qemu->vm->loop, &op->deadline, DELETED_MS, deleted_too_late,
-				 op);
+		loop_timer_start(op->qemu->vm->loop, &op->deadline,
+				 pci ? PCI_DELETED_MS : DELETED_MS, deleted_too_late, op);
 }
 
 static void qemu_detach(struct vm *vm, struct device *device, const char *handle)
@@ -826,15 +1061,9 @@ static void qemu_reset(struct vm *vm)
 {
 	struct qemu *qemu = vm->backend;
 
-	qemu->qmp = qmp_close(qemu->qmp);
-	loop_timer_stop(&qemu->busy);
-	qemu->busy_told = false;
 	qemu->no_hostdevice = false;
-	qemu->n_buses = 0;
-	while (qemu->ops) {
-		set_result(qemu->ops, VMM_RETRY, "the VM has ended");
-		op_finish(qemu->ops);
-	}
+	qemu->n_buses = qemu->n_ports = 0;
+	qemu_drop_session(qemu, "the VM has ended");
 }
 
 static int qemu_init(struct vm *vm)
@@ -870,4 +1099,5 @@ const struct vmm vmm_qemu = {
 	.attach = qemu_attach,
 	.detach = qemu_detach,
 	.reset = qemu_reset,
+	.dialled = qemu_dialled,
 };

@@ -251,11 +251,6 @@ static int read_group(struct loader *loader, const struct ini_section *section,
 	group->name = strdup(section->name);
 	if (!group->name)
 		return -ENOMEM;
-	if (kind != CONFIG_USB && !allowed(loader, true)) {
-		mistakes_add(loader->mistakes, section->line,
-			     "[%s] is not supported yet, allowed here: [usb]", section->kind);
-		return 0;
-	}
 	check_target(loader, section, group);
 	/* With both keys only the first counts, so that nothing is stored twice. */
 	return has_key(section, "targetVm") && has_key(section, "allowedVms")

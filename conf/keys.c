@@ -73,11 +73,12 @@ static int store_user(const struct key_place *place, void *target)
 	return 0;
 }
 
-static int store_name(const struct key_place *place, void *target)
+/* Goes into a property of the device, on one line with everything else. */
+static int store_short_name(const struct key_place *place, void *target)
 {
-	if (key_is_name(place->key->value))
+	if (key_is_name(place->key->value) && strlen(place->key->value) <= 40)
 		return store_text(place, target);
-	wrong(place, "a name of letters, digits, . _ -");
+	wrong(place, "a name of at most 40 letters, digits, . _ -");
 	return 0;
 }
 
@@ -210,12 +211,12 @@ const struct key_setting vm_settings[] = {
 /* targetVm and allowedVms both fill vms; config.c sees to it that there is one of them. */
 const struct key_setting group_settings[] = {
 	{"targetVm", store_names, offsetof(struct config_group, vms), false},
-	{"allowedVms", store_names, offsetof(struct config_group, vms), true},
+	{"allowedVms", store_names, offsetof(struct config_group, vms), false},
 	{"fence", store_bool, offsetof(struct config_group, fence), false},
 	{"disable", store_bool, offsetof(struct config_group, disable), false},
-	{"description", store_text, offsetof(struct config_group, description), true},
-	{"tag", store_name, offsetof(struct config_group, tag), true},
-	{"family", store_name, offsetof(struct config_group, family), true},
+	{"description", store_text, offsetof(struct config_group, description), false},
+	{"tag", store_short_name, offsetof(struct config_group, tag), false},
+	{"family", store_short_name, offsetof(struct config_group, family), true},
 	{"force", store_force, offsetof(struct config_group, options), true},
 	{"pciIommuAddAll", store_add_all, offsetof(struct config_group, options), true},
 	{"pciIommuSkipIfShared", store_skip_if_shared, offsetof(struct config_group, options),
@@ -226,9 +227,9 @@ const struct key_setting group_settings[] = {
 const struct key_setting rule_settings[] = {
 	{"matchAll", store_bool, offsetof(struct config_rule, match_all), false},
 	{"disable", store_bool, offsetof(struct config_rule, disable), false},
-	{"description", store_text, offsetof(struct config_rule, description), true},
-	{"tag", store_name, offsetof(struct config_rule, tag), true},
-	{"family", store_name, offsetof(struct config_rule, family), true},
+	{"description", store_text, offsetof(struct config_rule, description), false},
+	{"tag", store_short_name, offsetof(struct config_rule, tag), false},
+	{"family", store_short_name, offsetof(struct config_rule, family), true},
 	{"force", store_force, offsetof(struct config_rule, options), true},
 	{"pciIommuAddAll", store_add_all, offsetof(struct config_rule, options), true},
 	{"pciIommuSkipIfShared", store_skip_if_shared, offsetof(struct config_rule, options), true},
@@ -438,14 +439,14 @@ const struct key_match match_keys[MATCH_KEYS] = {
 	[MATCH_DEVICE_SUBCLASS] = {"deviceSubclass", check_class, USB | PCI, false},
 	[MATCH_DEVICE_PROTOCOL] = {"deviceProtocol", check_class, USB, false},
 	[MATCH_REMOVABLE] = {"removable", check_removable, USB, false},
-	[MATCH_DRIVER_PATH] = {"driverPath", check_regex, USB, true},
-	[MATCH_ADDRESS] = {"address", check_address, PCI, true},
-	[MATCH_DEVICE_ID] = {"deviceId", check_id, PCI, true},
-	[MATCH_SUBSYSTEM_VENDOR_ID] = {"subsystemVendorId", check_id, PCI, true},
-	[MATCH_SUBSYSTEM_ID] = {"subsystemId", check_id, PCI, true},
-	[MATCH_DEVICE_PROG_IF] = {"deviceProgIf", check_class, PCI, true},
-	[MATCH_NAME] = {"name", check_regex, EVDEV, true},
-	[MATCH_PATH_TAG] = {"pathTag", check_regex, EVDEV, true},
-	[MATCH_PROPERTY] = {"property", check_property, EVDEV, true},
-	[MATCH_VALUE] = {"value", check_text, EVDEV, true},
+	[MATCH_DRIVER_PATH] = {"driverPath", check_regex, USB, false},
+	[MATCH_ADDRESS] = {"address", check_address, PCI, false},
+	[MATCH_DEVICE_ID] = {"deviceId", check_id, PCI, false},
+	[MATCH_SUBSYSTEM_VENDOR_ID] = {"subsystemVendorId", check_id, PCI, false},
+	[MATCH_SUBSYSTEM_ID] = {"subsystemId", check_id, PCI, false},
+	[MATCH_DEVICE_PROG_IF] = {"deviceProgIf", check_class, PCI, false},
+	[MATCH_NAME] = {"name", check_regex, EVDEV, false},
+	[MATCH_PATH_TAG] = {"pathTag", check_regex, EVDEV, false},
+	[MATCH_PROPERTY] = {"property", check_property, EVDEV, false},
+	[MATCH_VALUE] = {"value", check_text, EVDEV, false},
 };

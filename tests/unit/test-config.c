@@ -11,6 +11,8 @@
 
 #define VM "[vm vm1]\ntype = qemu\nsocket = /run/vm1.sock\n"
 #define GROUP VM "[usb G]\ntargetVm = vm1\n"
+#define PCI VM "[pci G]\ntargetVm = vm1\n[allow R]\n"
+#define EVDEV VM "[evdev G]\ntargetVm = vm1\n[allow R]\n"
 #define RULE GROUP "[allow R]\n" /* its keys start in line 7 */
 
 /* Reads SIZE bytes of TEXT. What it says is in *RET_ERRORS, to be freed. */
@@ -260,7 +262,17 @@ static void every_mistake_is_named(void **state)
 		{RULE "vendorName = (\n", 7, "missing closing parenthesis at byte 1"},
 		{RULE "vendorName = (*UTF)a\n", 7, "regular expression"},
 		{RULE "vendorName = \\C\n", 7, "regular expression"},
-		{RULE "driverPath = .*\n", 7, "driverPath is not supported yet"},
+		{RULE "bus = 1\nfamily = f\n", 8, "family is not supported yet"},
+		{GROUP "force = yes\n", 6, "force is not supported yet"},
+		{GROUP "tag = a b\n", 6, "a name of at most 40"},
+		{GROUP "allowedVms = vm1\n", 6, "one of them"},
+		{PCI "address = 00:14.3\n", 7, "a PCI address"},
+		{PCI "address = 0000:00:14.8\n", 7, "a PCI address"},
+		{PCI "productId = 1234\n", 7, "no key of [allow], allowed here: vendorId device"},
+		{EVDEV "property = A\n", 6, "belong together"},
+		{EVDEV "value = A\n", 6, "belong together"},
+		{EVDEV "property = A B\nvalue = 1\n", 7, "a udev property"},
+		{EVDEV "vendorId = 046d\n", 7, "no key of [allow], allowed here: name pathTag"},
 	};
 
 	(void) state;
@@ -276,7 +288,8 @@ static void all_mistakes_in_one_run(void **state)
 	(void) state;
 	expect_errors(text, strlen(text),
 		      "x.conf:2: attachConnected = 1, allowed here: yes or no\n"
-		      "x.conf:5: foo is no key of [usb], allowed here: targetVm fence disable\n"
+		      "x.conf:5: foo is no key of [usb], allowed here: targetVm allowedVms "
+		      "fence disable description tag\n"
 		      "x.conf:6: there is no VM x, allowed here: the name of a [vm] section (there "
 		      "is none)\n"
 		      "x.conf:8: bus = 0, allowed here: 1 to 999\n"

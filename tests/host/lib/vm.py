@@ -40,6 +40,8 @@ class QemuVm:
 
     def start(self):
         self.dir.mkdir(parents=True, exist_ok=True)
+        # Left by one that was killed; the broker's may stay, as in life.
+        self.own_socket.unlink(missing_ok=True)
         identity = {}
         if self.user:
             account = pwd.getpwnam(self.user)
@@ -75,6 +77,15 @@ class QemuVm:
             yield session.greet(60)
         finally:
             session.close()
+
+    @contextlib.contextmanager
+    def frozen(self):
+        """Meanwhile it does not run at all, though its sockets are open."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     @contextlib.contextmanager
     def hold_monitor(self):
@@ -121,6 +132,9 @@ class QemuVm:
         return found
 
     def log(self):
-        told = "" if not self.trace.exists() else "\n".join(
-            line for line in self.trace.read_text(errors="replace").splitlines() if "qom-list" not in line)
-        return (self.dir / "qemu.log").read_text(errors="replace") + told
+        """What it said, and what it was told by others than the stories."""
+        lines = []
+        for path in (self.dir / "qemu.log", self.trace):
+            if path.exists():
+                lines += path.read_text(errors="replace").splitlines()
+        return "\n".join(line for line in lines if '"id": "t' not in line)

@@ -14,6 +14,7 @@ from .udev import RULES, Udev
 from .wait import Failed, expect, wait_until
 
 CONFIG = pathlib.Path("/etc/vhotplug/vhotplug.conf")
+HELPER = "/usr/libexec/vhotplug/vhotplug-helper"
 RUNTIME = pathlib.Path("/run/vhotplug")
 LOGS = pathlib.Path("/run/test")
 REPORTS = pathlib.Path("/run/sanitizers")

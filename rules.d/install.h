@@ -1,0 +1,25 @@
+/* The rules file on disk, and everyone who has to hear of it. */
+#pragma once
+
+#include "helper/macro.h"
+
+/* Replaces the file at PATH with TEXT: whoever reads sees the old one or the new one, also after a
+ * power loss. The new file is readable by all. Returns 0 or -errno. */
+int rules_install(const char *path, const char *text) _must_check_;
+
+/* The contents of the file at PATH as a new string; an absent file is the empty string. Returns 0
+ * or -errno. */
+int rules_installed(const char *path, char **ret) _must_check_;
+
+/* Prints the difference between the file at PATH and TEXT on standard output, by diff(1). Returns 0
+ * or -errno. */
+int rules_print_diff(const char *path, const char *text) _must_check_;
+
+/* Makes udevd read the rules and evaluate them again for every device that they may concern, and
+ * waits until that is done. What fails is said on standard error. Returns 0 or -EIO. */
+int rules_apply(void) _must_check_;
+
+/* Asks the broker at SOCKET_PATH to bring all devices in line, and waits up to TIMEOUT_MS for its
+ * answer. Returns 0; -ECONNREFUSED or -ENOENT when no broker runs; -EBUSY when it refused;
+ * -ETIMEDOUT; another -errno. */
+int rules_tell_broker(const char *socket_path, int timeout_ms) _must_check_;

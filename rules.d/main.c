@@ -1,0 +1,196 @@
+/* vhotplug-gen-rules: compiles the config into udev rules and puts them in force. */
+#include <getopt.h>
+#include <limits.h>
+
+#include "conf/config.h"
+#include "helper/wire.h"
+#include "rules.d/check.h"
+#include "rules.d/explain.h"
+#include "rules.d/install.h"
+#include "rules.d/write.h"
+
+#define CONFIG_PATH VHOTPLUG_CONFDIR "/vhotplug.conf"
+#define RULES_PATH VHOTPLUG_UDEV_RULESDIR "/66-vhotplug.rules"
+#define BROKER_WAIT_MS 5000
+
+struct options {
+	const char *config;
+	const char *output;
+	bool check;
+	bool apply;
+	bool verbose;
+	const char *explain; /* a device, or NULL */
+};
+
+static const char usage[] =
+	"Usage: vhotplug-gen-rules [options]\n"
+	"Compiles " CONFIG_PATH " into " RULES_PATH "\n"
+	"and makes udevd use it.\n\n"
+	"  -c, --config FILE   read this config instead\n"
+	"  -o, --output FILE   only write the rules to FILE (- prints them); udevd is not told\n"
+	"      --check         only compare: exit 1 and print a diff when the installed rules\n"
+	"                      are not what the config gives\n"
+	"      --no-apply      write the rules, but don't tell udevd and the broker\n"
+	"      --explain DEVICE    say for each rule whether it matches this device, and why\n"
+	"                      (a devpath, a node, bus:device, vid:pid, a PCI address)\n"
+	"  -v, --verbose       say how each pattern was compiled\n"
+	"  -h, --help\n"
+	"      --version\n";
+
+/* Returns 1 to go on, or the negative of what to exit with, less one. */
+static int parse_options(int argc, char **argv, struct options *o)
+{
+	static const struct option names[] = {
+		{"config", required_argument, NULL, 'c'},
+		{"output", required_argument, NULL, 'o'},
+		{"check", no_argument, NULL, 'k'},
+		{"no-apply", no_argument, NULL, 'n'},
+		{"explain", required_argument, NULL, 'e'},
+		{"verbose", no_argument, NULL, 'v'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{NULL, 0, NULL, 0},
+	};
+	int c;
+
+	*o = (struct options){.config = CONFIG_PATH, .output = RULES_PATH, .apply = true};
+	while ((c = getopt_long(argc, argv, "c:o:vh", names, NULL)) >= 0) {
+		switch (c) {
+		case 'c':
+			o->config = optarg;
+			break;
+		case 'o':
+			o->output = optarg;
+			o->apply = false;
+			break;
+		case 'k':
+			o->check = true;
+			break;
+		case 'n':
+			o->apply = false;
+			break;
+		case 'e':
+			o->explain = optarg;
+			break;
+		case 'v':
+			o->verbose = true;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return -1;
+		case 'V':
+			puts("vhotplug-gen-rules " VHOTPLUG_VERSION);
+			return -1;
+		default:
+			fputs(usage, stderr);
+			return -3;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "vhotplug-gen-rules: %s is no option\n%s", argv[optind], usage);
+		return -3;
+	}
+	return 1;
+}
+
+/* The rules for the config in O as a new string in *RET. Returns 0, or -errno with the reason
+ * said. */
+static int make_rules(const struct options *o, char **ret)
+{
+	_cleanup_(config_freep) struct config *config = NULL;
+	_cleanup_free_ char *text = NULL, *path = NULL;
+	size_t size;
+	FILE *out;
+	int r = config_load(o->config, stderr, &config);
+
+	if (r < 0)
+		return r;
+	path = realpath(o->config, NULL);
+	out = open_memstream(&text, &size);
+	if (!out)
+		return -ENOMEM;
+	r = rules_write(config, path ?: o->config, out, o->verbose ? stderr : NULL);
+	if (fclose(out) != 0 && r == 0)
+		r = -ENOMEM;
+	if (r < 0) {
+		fprintf(stderr, "vhotplug-gen-rules: %s\n", strerror(-r));
+		return r;
+	}
+	if (rules_check(text, stderr) > 0) {
+		fputs("vhotplug-gen-rules: these rules are not safe to use, nothing is written\n",
+		      stderr);
+		return -EINVAL;
+	}
+	*ret = TAKE_PTR(text);
+	return 0;
+}
+
+static int fail(const char *what, int error)
+{
+	fprintf(stderr, "vhotplug-gen-rules: %s: %s\n", what, strerror(-error));
+	return EXIT_FAILURE;
+}
+
+static int check(const struct options *o, const char *text)
+{
+	_cleanup_free_ char *installed = NULL;
+	int r = rules_installed(o->output, &installed);
+
+	if (r < 0)
+		return fail(o->output, r);
+	if (streq(installed, text))
+		return EXIT_SUCCESS;
+	r = rules_print_diff(o->output, text);
+	if (r < 0)
+		fail("diff", r);
+	return EXIT_FAILURE;
+}
+
+static int apply(void)
+{
+	int r = rules_apply();
+
+	if (r < 0)
+		return EXIT_FAILURE;
+	r = rules_tell_broker(VHOTPLUG_RUNDIR "/" WIRE_SOCKET_NAME, BROKER_WAIT_MS);
+	if (r == -ENOENT || r == -ECONNREFUSED)
+		puts("The rules are in force; the broker is not running.");
+	else if (r < 0)
+		return fail("the rules are in force, but the broker did not take note", r);
+	return EXIT_SUCCESS;
+}
+
+static int explain(const struct options *o)
+{
+	_cleanup_(config_freep) struct config *config = NULL;
+	int r = config_load(o->config, stderr, &config);
+
+	if (r < 0)
+		return EXIT_FAILURE;
+	r = rules_explain(config, o->explain, stdout);
+	if (r < 0 && r != -ENODEV)
+		return fail(o->explain, r);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+	_cleanup_free_ char *text = NULL;
+	struct options o;
+	int r = parse_options(argc, argv, &o);
+
+	if (r < 0)
+		return -r - 1;
+	if (o.explain)
+		return explain(&o);
+	if (make_rules(&o, &text) < 0)
+		return EXIT_FAILURE;
+	if (o.check)
+		return check(&o, text);
+	if (streq(o.output, "-"))
+		return fputs(text, stdout) < 0 || fflush(stdout) != 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+	r = rules_install(o.output, text);
+	if (r < 0)
+		return fail(o.output, r);
+	return o.apply ? apply() : EXIT_SUCCESS;
+}

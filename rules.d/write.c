@@ -1,0 +1,429 @@
+/* Prints the compiled rules as a udev rules file. vhotplug-gen-rules calls it; what a rule tests is
+ * decided in compile.c, here is only the order, the jumps and the quoting.
+ *
+ * A GOTO is resolved by udev by walking forward line by line. So a long group has relays: labels
+ * that jump on, every RELAY_RULES rules; loading stays linear. */
+#include "rules.d/write.h"
+
+#include "rules.d/compile.h"
+
+#define HELPER VHOTPLUG_LIBEXECDIR "/vhotplug-helper"
+#define MATCHER VHOTPLUG_LIBEXECDIR "/vhotplug-match"
+#define RELAY_RULES 64
+
+/* A place to jump to that lies further down. */
+struct target {
+	char name[32];
+	unsigned hop;
+	bool used;
+};
+
+struct writer {
+	FILE *out;
+	FILE *notes;
+	const struct config *config;
+	unsigned n_rules; /* written so far, for unique labels */
+	unsigned n_skips;
+	struct target hit; /* where every group's hit ends up */
+};
+
+/* The length of the UTF-8 character at S, 0 when there is none. */
+static size_t utf8_length(const unsigned char *s)
+{
+	size_t n = *s < 0x80 ? 1 : *s >= 0xf0 ? 4 : *s >= 0xe0 ? 3 : 2;
+
+	if (*s >= 0x80 && (*s < 0xc2 || *s > 0xf4))
+		return 0;
+	for (size_t i = 1; i < n; i++)
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	return n;
+}
+
+char *rules_safe_name(const char *name)
+{
+	char *safe = strdup(name);
+
+	for (char *s = safe; s && *s;) {
+		size_t n = utf8_length((const unsigned char *) s);
+
+		if (n == 0 || (n == 1 && ((unsigned char) *s < ' ' || strchr("\"\\$%/\x7f", *s))))
+			*s++ = '_';
+		else
+			s += n;
+	}
+	return safe;
+}
+
+static void write_quoted(FILE *out, const char *value)
+{
+	fputc('"', out);
+	for (; *value; value++) {
+		if (*value == '"')
+			fputc('\\', out);
+		fputc(*value, out);
+	}
+	fputc('"', out);
+}
+
+static void write_token(FILE *out, const struct token *token)
+{
+	static const char *const keys[] = {
+		[TOKEN_KERNEL] = "KERNEL", [TOKEN_DEVPATH] = "DEVPATH", [TOKEN_ENV] = "ENV",
+		[TOKEN_ATTR] = "ATTR",     [TOKEN_PROGRAM] = "PROGRAM",
+	};
+
+	fputs(keys[token->key], out);
+	if (token->name)
+		fprintf(out, "{%s}", token->name);
+	fputs(token->negate ? "!=" : "==", out);
+	if (token->key == TOKEN_PROGRAM)
+		fprintf(out, "\"" MATCHER " %s\"", token->pattern);
+	else
+		write_quoted(out, token->pattern);
+	fputs(", ", out);
+}
+
+static void write_tokens(FILE *out, const struct conjunction *line)
+{
+	for (size_t i = 0; i < line->n_tokens; i++)
+		write_token(out, &line->tokens[i]);
+}
+
+static void write_goto(struct writer *w, struct target *target)
+{
+	fprintf(w->out, "GOTO=\"%s_%u\"\n", target->name, target->hop);
+	target->used = true;
+}
+
+static void write_label(struct writer *w, const struct target *target)
+{
+	if (target->used)
+		fprintf(w->out, "LABEL=\"%s_%u\"\n", target->name, target->hop);
+}
+
+static void relay(struct writer *w, struct target *target)
+{
+	if (!target->used)
+		return;
+	fprintf(w->out, "LABEL=\"%s_%u\", GOTO=\"%s_%u\"\n", target->name, target->hop,
+		target->name, target->hop + 1);
+	target->hop++;
+}
+
+/* Lets jumps to A and B land and jump on; who is not jumping passes by. */
+static void write_relays(struct writer *w, struct target *a, struct target *b)
+{
+	unsigned skip = w->n_skips++;
+
+	if (!a->used && !b->used)
+		return;
+	fprintf(w->out, "GOTO=\"vhp_skip_%u\"\n", skip);
+	relay(w, a);
+	relay(w, b);
+	fprintf(w->out, "LABEL=\"vhp_skip_%u\"\n", skip);
+}
+
+/* What an allow rule leaves on the device. */
+static int write_assignments(struct writer *w, const struct config_group *group,
+			     const struct config_rule *rule)
+{
+	static const char *const options[] = {"force", "iommu-add-all", "iommu-skip-if-shared"};
+	_cleanup_free_ char *group_name = rules_safe_name(group->name);
+	_cleanup_free_ char *rule_name = rules_safe_name(rule->name);
+	const char *family = rule->family ?: group->family, *comma = "";
+
+	if (!group_name || !rule_name)
+		return -ENOMEM;
+	fprintf(w->out, "ENV{VHOTPLUG_RULE}=\"%s/%s/%s\", ", config_kind_name(group->kind),
+		group_name, rule_name);
+	if (family)
+		fprintf(w->out, "ENV{VHOTPLUG_FAMILY}=\"%s\", ", family);
+	if (rule->options) {
+		fputs("ENV{VHOTPLUG_OPTIONS}=\"", w->out);
+		for (unsigned i = 0; i < ARRAY_SIZE(options); i++)
+			if (rule->options & 1u << i) {
+				fprintf(w->out, "%s%s", comma, options[i]);
+				comma = ",";
+			}
+		fputs("\", ", w->out);
+	}
+	return 0;
+}
+
+static int write_last_stage(struct writer *w, const struct config_group *group,
+			    const struct config_rule *rule, const struct stage *stage,
+			    struct target *target)
+{
+	for (size_t i = 0; i < stage->n_lines; i++) {
+		write_tokens(w->out, &stage->lines[i]);
+		if (!rule->deny && write_assignments(w, group, rule) < 0)
+			return -ENOMEM;
+		write_goto(w, target);
+	}
+	return 0;
+}
+
+/* Prints the lines of one rule; a device that matches goes to TARGET. */
+static int write_stages(struct writer *w, const struct config_group *group,
+			const struct config_rule *rule, const struct compiled_rule *compiled,
+			struct target *target)
+{
+	static struct conjunction nothing;
+	const struct stage everything = {&nothing, 1};
+	unsigned label = w->n_rules++;
+	size_t n = compiled->n_stages;
+
+	if (n == 0)
+		return write_last_stage(w, group, rule, &everything, target);
+	for (size_t s = 0; s + 1 < n; s++) {
+		const struct stage *stage = &compiled->stages[s];
+
+		for (size_t i = 0; i < stage->n_lines; i++) {
+			write_tokens(w->out, &stage->lines[i]);
+			fprintf(w->out, "GOTO=\"vhp_r%u_%zu\"\n", label, s + 1);
+		}
+		fprintf(w->out, "GOTO=\"vhp_r%u_no\"\nLABEL=\"vhp_r%u_%zu\"\n", label, label,
+			s + 1);
+	}
+	if (write_last_stage(w, group, rule, &compiled->stages[n - 1], target) < 0)
+		return -ENOMEM;
+	if (n > 1)
+		fprintf(w->out, "LABEL=\"vhp_r%u_no\"\n", label);
+	return 0;
+}
+
+static void write_notes(struct writer *w, const struct config_rule *rule,
+			const struct compiled_rule *compiled)
+{
+	for (size_t i = 0; w->notes && i < compiled->n_notes; i++) {
+		const struct field_note *note = &compiled->notes[i];
+
+		fprintf(w->notes, "line %u: [%s %s] %s = %s: ", note->field->line,
+			rule->deny ? "deny" : "allow", rule->name,
+			config_match_name(note->field->match), note->field->value);
+		if (note->why)
+			fprintf(w->notes, "by vhotplug-match (%s)\n", note->why);
+		else if (note->n_globs == 0)
+			fprintf(w->notes, "matches everything, not tested\n");
+		else
+			fprintf(w->notes, "exactly as %zu glob%s\n", note->n_globs,
+				note->n_globs == 1 ? "" : "s");
+	}
+}
+
+static int write_rule(struct writer *w, const struct config_group *group,
+		      const struct config_rule *rule, struct target *target)
+{
+	_cleanup_(compiled_finish) struct compiled_rule compiled = {0};
+	int r = rule_compile(rule, group->kind, &compiled);
+
+	if (r < 0)
+		return r;
+	write_notes(w, rule, &compiled);
+	return write_stages(w, group, rule, &compiled, target);
+}
+
+/* Prints the group's deny rules, or its allow rules. */
+static int write_rules(struct writer *w, const struct config_group *group, bool deny,
+		       struct target *hit, struct target *next)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < group->n_rules; i++) {
+		const struct config_rule *rule = &group->rules[i];
+
+		if (rule->deny != deny || rule->disable)
+			continue;
+		if (++n % RELAY_RULES == 0)
+			write_relays(w, hit, next);
+		if (write_rule(w, group, rule, deny ? next : hit) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+static bool is_live(const struct config_group *group)
+{
+	for (size_t i = 0; i < group->n_rules; i++)
+		if (!group->disable && !group->rules[i].disable && !group->rules[i].deny)
+			return true;
+	return false;
+}
+
+static int write_group(struct writer *w, const struct config_group *group, size_t index)
+{
+	_cleanup_free_ char *name = rules_safe_name(group->name);
+	struct target hit = {0}, next = {0};
+
+	if (!name)
+		return -ENOMEM;
+	snprintf(hit.name, sizeof(hit.name), "vhp_g%zu_hit", index);
+	snprintf(next.name, sizeof(next.name), "vhp_g%zu_next", index);
+	fprintf(w->out, "# [%s %s]\n", config_kind_name(group->kind), name);
+	if (write_rules(w, group, true, &hit, &next) < 0 ||
+	    write_rules(w, group, false, &hit, &next) < 0)
+		return -ENOMEM;
+	write_goto(w, &next);
+	write_label(w, &hit);
+	fputs("ENV{VHOTPLUG_VM}=\"", w->out);
+	for (size_t i = 0; group->vms[i]; i++)
+		fprintf(w->out, "%s%s", i > 0 ? "," : "", group->vms[i]);
+	fprintf(w->out, "\", ENV{VHOTPLUG_FENCE}=\"%s\", ", group->fence ? "yes" : "no");
+	write_goto(w, &w->hit);
+	write_label(w, &next);
+	return 0;
+}
+
+static size_t count_live(const struct config *config, enum config_kind kind)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < config->n_groups; i++)
+		n += config->groups[i].kind == kind && is_live(&config->groups[i]);
+	return n;
+}
+
+/* udev drops what comes after the 72nd interface, and 252 drops all of them when the manufacturer
+ * is long and odd: a device must not get past a deny by that. */
+#define SEVEN "???????"
+#define MANY_INTERFACES                                                                           \
+	SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN \
+		SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN     \
+			SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN   \
+		"*"
+
+/* What comes before the groups of each kind: what the kind never takes. A device that is gone
+ * already has no attributes left to be denied by. */
+static const char *const kind_prologue[CONFIG_KINDS] = {
+	[CONFIG_USB] = "TEST!=\"idVendor\", GOTO=\"vhp_child\"\n"
+		       "# udev may have lost the interfaces; what can't be known is not taken\n"
+		       "ENV{ID_USB_INTERFACES}==\"|" MANY_INTERFACES
+		       "\", IMPORT{program}=\"" MATCHER " interfaces\"\n"
+		       "ENV{ID_USB_INTERFACES}==\"\", GOTO=\"vhp_child\"\n"
+		       "# hubs stay with the host\n"
+		       "ATTR{bDeviceClass}==\"09\", GOTO=\"vhp_child\"\n"
+		       "ENV{ID_USB_INTERFACES}==\"*:09????:*\", GOTO=\"vhp_child\"\n",
+	[CONFIG_PCI] = "TEST!=\"vendor\", GOTO=\"vhp_child\"\n"
+		       "# bridges stay with the host\n"
+		       "ATTR{class}==\"0x06????\", GOTO=\"vhp_child\"\n",
+	[CONFIG_EVDEV] = "TEST!=\"device\", GOTO=\"vhp_child\"\n"
+			 "# input devices on USB go with their USB device\n"
+			 "SUBSYSTEMS==\"usb\", GOTO=\"vhp_child\"\n",
+};
+
+static int write_kind(struct writer *w, enum config_kind kind)
+{
+	struct target none = {0};
+	size_t n = 0;
+
+	if (count_live(w->config, kind) == 0)
+		return 0;
+	fprintf(w->out, "\nLABEL=\"vhp_%s\"\n%s", config_kind_name(kind), kind_prologue[kind]);
+	for (size_t i = 0; i < w->config->n_groups; i++) {
+		const struct config_group *group = &w->config->groups[i];
+
+		if (group->kind != kind || !is_live(group))
+			continue;
+		if (++n % RELAY_RULES == 0)
+			write_relays(w, &w->hit, &none);
+		if (write_group(w, group, i) < 0)
+			return -ENOMEM;
+	}
+	fputs("GOTO=\"vhp_child\"\n", w->out);
+	return 0;
+}
+
+static void write_head(struct writer *w)
+{
+	static const char *const entry[CONFIG_KINDS] = {
+		[CONFIG_USB] = "SUBSYSTEM==\"usb\", ENV{DEVTYPE}==\"usb_device\"",
+		[CONFIG_PCI] = "SUBSYSTEM==\"pci\"",
+		[CONFIG_EVDEV] = "SUBSYSTEM==\"input\", KERNEL==\"event*\"",
+	};
+
+	fputs("# an initramfs may have these rules without the helper\n"
+	      "TEST!=\"" HELPER "\", GOTO=\"vhp_end\"\n"
+	      "SUBSYSTEM!=\"usb|pci|input\", GOTO=\"vhp_child\"\n"
+	      "ACTION==\"remove\", GOTO=\"vhp_remove\"\n"
+	      "# keep what was decided on add: every other event would wipe it, and on unbind\n"
+	      "# there is nothing left to decide by\n"
+	      "ACTION!=\"add\", IMPORT{db}=\"VHOTPLUG_RULE\", IMPORT{db}=\"VHOTPLUG_VM\", "
+	      "IMPORT{db}=\"VHOTPLUG_FENCE\", IMPORT{db}=\"VHOTPLUG_CONFIG\", GOTO=\"vhp_keep\"\n"
+	      "ACTION==\"unbind\", GOTO=\"vhp_child\"\n",
+	      w->out);
+	for (unsigned kind = 0; kind < CONFIG_KINDS; kind++)
+		if (count_live(w->config, (enum config_kind) kind) > 0)
+			fprintf(w->out, "%s, GOTO=\"vhp_%s\"\n", entry[kind],
+				config_kind_name((enum config_kind) kind));
+	fputs("GOTO=\"vhp_child\"\n", w->out);
+}
+
+static void write_tail(struct writer *w)
+{
+	fputc('\n', w->out);
+	write_label(w, &w->hit);
+	fprintf(w->out,
+		"ENV{VHOTPLUG_CONFIG}=\"%s\"\n"
+		"ACTION==\"add\", RUN+=\"" HELPER "\"\n"
+		"GOTO=\"vhp_claimed\"\n",
+		w->config->digest);
+	fputs("\nLABEL=\"vhp_keep\"\n"
+	      "IMPORT{db}=\"VHOTPLUG_FAMILY\"\n"
+	      "IMPORT{db}=\"VHOTPLUG_OPTIONS\"\n"
+	      "\nLABEL=\"vhp_claimed\"\n"
+	      "TAG+=\"vhotplug\"\n"
+	      "ENV{VHOTPLUG_FENCE}==\"no\", GOTO=\"vhp_end\"\n"
+	      "TAG+=\"vhotplug-fence\", GOTO=\"vhp_fence\"\n"
+	      "\nLABEL=\"vhp_remove\"\n"
+	      "ENV{VHOTPLUG_RULE}==\"?*\", RUN+=\"" HELPER "\"\n"
+	      "GOTO=\"vhp_end\"\n"
+	      "\n# below a claimed device: the host keeps its hands off\n"
+	      "LABEL=\"vhp_child\"\n"
+	      "SUBSYSTEM!=\"usb|hid|hidraw|input|scsi|block|tty|net|sound|usbmisc|wwan|bluetooth"
+	      "|video4linux|media|mmc\", GOTO=\"vhp_end\"\n"
+	      "DEVPATH==\"/devices/virtual/*\", GOTO=\"vhp_end\"\n"
+	      "TAGS==\"vhotplug-fence\", GOTO=\"vhp_fence\"\n"
+	      "GOTO=\"vhp_end\"\n"
+	      "\nLABEL=\"vhp_fence\"\n"
+	      "ENV{VHOTPLUG_FENCED}=\"1\"\n"
+	      "SUBSYSTEM!=\"pci\", ENV{MODALIAS}=\"\"\n"
+	      "SUBSYSTEM==\"usb|tty|net|usbmisc|wwan\", ENV{ID_MM_DEVICE_IGNORE}=\"1\", "
+	      "ENV{ID_MM_PORT_IGNORE}=\"1\"\n"
+	      "SUBSYSTEM==\"block\", ENV{UDISKS_IGNORE}=\"1\", ENV{SYSTEMD_READY}=\"0\", "
+	      "ENV{DM_UDEV_DISABLE_OTHER_RULES_FLAG}=\"1\"\n"
+	      "SUBSYSTEM==\"input\", ENV{LIBINPUT_IGNORE_DEVICE}=\"1\"\n"
+	      "SUBSYSTEM==\"input\", ENV{ID_INPUT_KEY}==\"1\", ENV{ID_INPUT_KEY}=\"0\"\n"
+	      "SUBSYSTEM==\"input\", ENV{ID_INPUT_SWITCH}==\"1\", ENV{ID_INPUT_SWITCH}=\"0\"\n"
+	      "SUBSYSTEM==\"net\", ENV{NM_UNMANAGED}=\"1\"\n"
+	      "SUBSYSTEM==\"sound\", ENV{PULSE_IGNORE}=\"1\", ENV{ACP_IGNORE}=\"1\"\n"
+	      "\nLABEL=\"vhp_end\"\n",
+	      w->out);
+}
+
+int rules_write(const struct config *config, const char *config_path, FILE *out, FILE *notes)
+{
+	struct writer w = {
+		.out = out, .notes = notes, .config = config, .hit = {.name = "vhp_hit"}};
+	size_t live = 0;
+
+	fputs("# Made by vhotplug-gen-rules from ", out);
+	for (const char *s = config_path; *s; s++)
+		fputc((unsigned char) *s < ' ' || *s == 127 || *s == '\\' ? '_' : *s, out);
+	fprintf(out,
+		".\n# Change that file and run vhotplug-gen-rules again; changes here are lost.\n"
+		"# Digest of the config: %s\n",
+		config->digest);
+	for (unsigned kind = 0; kind < CONFIG_KINDS; kind++)
+		live += count_live(config, (enum config_kind) kind);
+	if (live == 0) {
+		fputs("# It gives nothing away: there are no rules.\n", out);
+		return 0;
+	}
+	write_head(&w);
+	for (unsigned kind = 0; kind < CONFIG_KINDS; kind++)
+		if (write_kind(&w, (enum config_kind) kind) < 0)
+			return -ENOMEM;
+	write_tail(&w);
+	return 0;
+}

@@ -1,0 +1,346 @@
+"""The generated rules, evaluated by a real systemd-udevd: what a device's life leaves in udev's
+database, when the helper runs, and what the fence does to a claimed device's children.
+
+    test-rules.py GEN_RULES MATCHER LIBEXECDIR"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import udevd
+
+GEN_RULES, MATCHER, LIBEXECDIR = sys.argv[1:4]
+HUB_PORT = "pci0000:00/0000:00:14.0/usb1/1-1"
+VM = "[vm vm1]\nsocket = /run/vm1.sock\n[vm vm2]\nsocket = /run/vm2.sock\n"
+KEYBOARDS = VM + "[usb Input]\ntargetVm = vm1\n[allow Keyboards]\ninterfaceClass = 3\n"
+
+
+def generate(config):
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+        file.write(config)
+        file.flush()
+        return subprocess.run([GEN_RULES, "-c", file.name, "-o", "-"], check=True,
+                              stdout=subprocess.PIPE).stdout
+
+
+class Device:
+    """A USB device with one interface, as the kernel shows it."""
+
+    def __init__(self, host, path, vendor="046d", product="c52b", interfaces=((3, 1, 1),),
+                 device_class=(0, 0, 0), **attributes):
+        self.host = host
+        self.name = os.path.basename(path)
+        files = {
+            "idVendor": vendor, "idProduct": product, "busnum": "1", "devnum": "5",
+            "bDeviceClass": f"{device_class[0]:02x}", "bDeviceSubClass": f"{device_class[1]:02x}",
+            "bDeviceProtocol": f"{device_class[2]:02x}", **attributes,
+        }
+        attributes = {key: value.encode() + b"\n" for key, value in files.items()}
+        attributes["descriptors"] = udevd.descriptors(device_class, interfaces)
+        self.path = host.add_device(path, "usb", "usb_device", attributes)
+        self.product = f"{int(vendor, 16):x}/{int(product, 16):x}/100"
+
+    def event(self, action):
+        return self.host.event(action, self.path, "usb", DEVTYPE="usb_device",
+                               PRODUCT=self.product, BUSNUM="001", DEVNUM="005")
+
+    def child(self, below, subsystem, devtype=None, attributes=None, uevent=None):
+        return self.host.add_device(self.path[len("/devices/"):] + "/" + below, subsystem,
+                                    devtype, attributes, uevent)
+
+
+class RulesTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.host = udevd.Udevd(LIBEXECDIR)
+        cls.host.install_program("vhotplug-match", MATCHER)
+        cls.host.write_rules(generate(""))
+        cls.host.start()
+
+    def setUp(self):
+        self.host.helper_runs()
+
+    def use(self, config):
+        rules = generate(config)
+        self.host.write_rules(rules)
+        self.host.reload()
+        log = self.host.log_text()
+        self.assertNotIn("66-vhotplug.rules", log)
+
+    def remove(self, device):
+        """An unplug as the kernel announces it: the directory is gone before both events."""
+        self.host.remove_device(device.path)
+        unbind = device.event("unbind")
+        return unbind, device.event("remove")
+
+    def check_claimed(self, properties, rule="usb/Input/Keyboards", vm="vm1"):
+        self.assertEqual(properties.get(b"VHOTPLUG_RULE"), rule.encode())
+        self.assertEqual(properties.get(b"VHOTPLUG_VM"), vm.encode())
+        self.assertRegex(properties.get(b"VHOTPLUG_CONFIG", b"").decode(), "^[0-9a-f]{16}$")
+        self.assertIn(b":vhotplug:", properties.get(b"CURRENT_TAGS", b""))
+
+    def check_free(self, properties):
+        self.assertNotIn(b"VHOTPLUG_RULE", properties)
+        self.assertNotIn(b"VHOTPLUG_VM", properties)
+        self.assertNotIn(b":vhotplug", properties.get(b"CURRENT_TAGS", b""))
+
+    def test_a_life_from_plug_to_unplug(self):
+        self.use(KEYBOARDS)
+        device = Device(self.host, HUB_PORT)
+        self.check_claimed(device.event("add"))
+        for action in ("bind", "change", "bind"):
+            self.check_claimed(device.event(action))
+        for properties in self.remove(device):
+            self.check_claimed(properties)
+        runs = self.host.helper_runs()
+        self.assertEqual([run[b"ACTION"] for run in runs], [b"add", b"remove"])
+        for run in runs:
+            self.assertEqual(run[b"VHOTPLUG_RULE"], b"usb/Input/Keyboards")
+            self.assertEqual(run[b"VHOTPLUG_VM"], b"vm1")
+
+    def test_nobody_wants_it(self):
+        self.use(KEYBOARDS)
+        device = Device(self.host, HUB_PORT, interfaces=((8, 6, 80),))
+        for action in ("add", "bind", "change"):
+            self.check_free(device.event(action))
+        for properties in self.remove(device):
+            self.check_free(properties)
+        self.assertEqual(self.host.helper_runs(), [])
+
+    def test_no_config_no_effect(self):
+        self.use("")
+        device = Device(self.host, HUB_PORT)
+        self.check_free(device.event("add"))
+        self.remove(device)
+        self.assertEqual(self.host.helper_runs(), [])
+
+    def test_all_does_not_take_what_is_gone(self):
+        """An unbind event finds no directory: nothing may be decided by what is missing."""
+        self.use(VM + "[usb G]\ntargetVm = vm1\n[deny D]\nvendorId = 046d\n"
+                      "[allow A]\nmatchAll = yes\n")
+        device = Device(self.host, HUB_PORT)
+        self.check_free(device.event("add"))
+        for properties in self.remove(device):
+            self.check_free(properties)
+        self.assertEqual(self.host.helper_runs(), [])
+
+    def test_what_is_gone_is_never_taken(self):
+        self.use(VM + "[usb G]\ntargetVm = vm1\n[allow A]\nmatchAll = yes\n")
+        device = Device(self.host, HUB_PORT)
+        self.host.remove_device(device.path)
+        self.check_free(device.event("add"))
+
+    def test_deny_cancels_its_group_only(self):
+        self.use(VM + "[usb First]\ntargetVm = vm1\n[allow All]\nmatchAll = yes\n"
+                      "[deny Logitech]\nvendorId = 046d\n"
+                      "[usb Second]\ntargetVm = vm2\n[allow All]\nmatchAll = yes\n")
+        first, second = Device(self.host, HUB_PORT, "1234"), Device(self.host, HUB_PORT + ".4")
+        self.check_claimed(first.event("add"), "usb/First/All", "vm1")
+        self.check_claimed(second.event("add"), "usb/Second/All", "vm2")
+        self.remove(second)
+        self.remove(first)
+
+    def test_first_group_wins_and_disabled_ones_do_not(self):
+        self.use(VM + "[usb Off]\ntargetVm = vm1\ndisable = yes\n[allow A]\nmatchAll = yes\n"
+                      "[usb On]\ntargetVm = vm2\n[allow off]\nvendorId = 046d\ndisable = yes\n"
+                      "[allow on]\nproductId = c52b\n"
+                      "[usb Late]\ntargetVm = vm1\n[allow A]\nmatchAll = yes\n")
+        device = Device(self.host, HUB_PORT)
+        self.check_claimed(device.event("add"), "usb/On/on", "vm2")
+        self.remove(device)
+
+    def test_hubs_are_never_taken(self):
+        self.use(VM + "[usb G]\ntargetVm = vm1\n[allow A]\nmatchAll = yes\n")
+        for kind in ({"device_class": (9, 0, 1), "interfaces": ((9, 0, 0),)},
+                     {"interfaces": ((3, 1, 1), (9, 0, 0))}):
+            hub = Device(self.host, HUB_PORT, **kind)
+            self.check_free(hub.event("add"))
+            behind = Device(self.host, HUB_PORT + "/1-1.2")
+            self.check_claimed(behind.event("add"), "usb/G/A")
+            self.remove(behind)
+            self.remove(hub)
+
+    def test_a_device_cannot_hide_its_interfaces(self):
+        self.use(VM + "[usb G]\ntargetVm = vm1\n[allow A]\nmatchAll = yes\n"
+                      "[deny Storage]\ninterfaceClass = 8\n")
+        many = tuple((1, n // 256, n % 256) for n in range(200)) + ((8, 6, 80),)
+        for kind in ({"interfaces": ((8, 6, 80),), "manufacturer": '"' * 64},
+                     {"interfaces": many}, {"interfaces": ((8, 6, 80),)}):
+            device = Device(self.host, HUB_PORT, **kind)
+            self.check_free(device.event("add"))
+            self.remove(device)
+        odd = Device(self.host, HUB_PORT, manufacturer='"' * 64)
+        self.check_claimed(odd.event("add"), "usb/G/A")
+        self.remove(odd)
+
+    def test_interfaces_that_cannot_be_known(self):
+        """Without the program that reads them the device stays where it is."""
+        self.use(VM + "[usb G]\ntargetVm = vm1\n[allow A]\nmatchAll = yes\n"
+                      "[deny Storage]\ninterfaceClass = 8\n")
+        os.rename(LIBEXECDIR + "/vhotplug-match", LIBEXECDIR + "/away")
+        device = Device(self.host, HUB_PORT, manufacturer='"' * 64)
+        self.check_free(device.event("add"))
+        os.rename(LIBEXECDIR + "/away", LIBEXECDIR + "/vhotplug-match")
+        self.check_claimed(device.event("add"), "usb/G/A")
+        self.remove(device)
+
+    def test_devpath_takes_what_is_behind(self):
+        self.use(VM + f"[usb G]\ntargetVm = vm1\n[allow Port]\ndevpath = /devices/{HUB_PORT}\n")
+        for path, taken in ((HUB_PORT, True), (HUB_PORT + "/1-1.2", True),
+                            (HUB_PORT + "0", False)):
+            device = Device(self.host, path)
+            properties = device.event("add")
+            self.assertEqual(b"VHOTPLUG_RULE" in properties, taken, path)
+        self.host.remove_device("/devices/" + HUB_PORT)
+        self.host.remove_device("/devices/" + HUB_PORT + "0")
+
+    def test_port_is_the_root_port(self):
+        self.use(VM + "[usb G]\ntargetVm = vm1\n[allow Port]\nport = 1\nbus = 1\n")
+        for path, taken in (("1-1", True), ("1-1.3", True), ("1-11", False), ("1-2.1", False)):
+            device = Device(self.host, "platform/usb1/" + path)
+            self.assertEqual(b"VHOTPLUG_RULE" in device.event("add"), taken, path)
+            self.remove(device)
+
+    # ---- changes of the config ---------------------------------------------------------------
+
+    def test_withdrawn_rule(self):
+        self.use(KEYBOARDS)
+        device = Device(self.host, HUB_PORT)
+        interface = device.child("1-1:1.0", "usb", "usb_interface", {}, {"MODALIAS": "usb:x"})
+        self.check_claimed(device.event("add"))
+        self.check_fenced(self.interface_event(interface))
+        self.use(VM)
+        self.check_free(device.event("add"))
+        database = "/run/udev/data/+usb:1-1"
+        with open(database) as file:
+            self.assertNotIn("VHOTPLUG", file.read())
+        self.check_not_fenced(self.interface_event(interface))
+        self.host.helper_runs()
+        self.remove(device)
+        self.assertEqual(self.host.helper_runs(), [])
+
+    def test_withdrawn_rule_with_other_rules_left(self):
+        """The same, but now the file has rules, which must not find the old decision."""
+        other = VM + "[usb G]\ntargetVm = vm2\n[allow X]\nvendorId = ffff\n"
+        self.use(KEYBOARDS)
+        device = Device(self.host, HUB_PORT)
+        interface = device.child("1-1:1.0", "usb", "usb_interface", {}, {"MODALIAS": "usb:x"})
+        self.check_claimed(device.event("add"))
+        self.use(other)
+        self.check_claimed(device.event("change"))
+        self.check_free(device.event("add"))
+        self.check_free(device.event("change"))
+        self.check_not_fenced(self.interface_event(interface))
+        self.remove(device)
+
+    def test_device_moves_to_another_vm(self):
+        self.use(KEYBOARDS)
+        device = Device(self.host, HUB_PORT)
+        before = device.event("add")
+        self.use(KEYBOARDS.replace("targetVm = vm1", "targetVm = vm2"))
+        after = device.event("add")
+        self.check_claimed(after, vm="vm2")
+        self.assertNotEqual(before[b"VHOTPLUG_CONFIG"], after[b"VHOTPLUG_CONFIG"])
+        self.remove(device)
+
+    def test_rules_without_the_helper_do_nothing(self):
+        """An initramfs has a copy of the rules, but not the helper."""
+        self.use(KEYBOARDS)
+        os.rename(LIBEXECDIR + "/vhotplug-helper", LIBEXECDIR + "/away")
+        device = Device(self.host, HUB_PORT)
+        self.check_free(device.event("add"))
+        os.rename(LIBEXECDIR + "/away", LIBEXECDIR + "/vhotplug-helper")
+        self.remove(device)
+
+    # ---- the fence ---------------------------------------------------------------------------
+
+    def interface_event(self, interface, action="add"):
+        return self.host.event(action, interface, "usb", DEVTYPE="usb_interface",
+                               MODALIAS="usb:v046D")
+
+    def check_fenced(self, properties):
+        self.assertEqual(properties.get(b"VHOTPLUG_FENCED"), b"1")
+        self.assertFalse(properties.get(b"MODALIAS"))
+
+    def check_not_fenced(self, properties):
+        self.assertNotIn(b"VHOTPLUG_FENCED", properties)
+        self.assertEqual(properties.get(b"MODALIAS"), b"usb:v046D")
+
+    def test_fence_reaches_children_and_grandchildren(self):
+        self.use(KEYBOARDS)
+        device = Device(self.host, HUB_PORT)
+        interface = device.child("1-1:1.0", "usb", "usb_interface", {}, {"MODALIAS": "usb:x"})
+        device.event("add")
+        for action in ("add", "bind", "change"):
+            self.check_fenced(self.interface_event(interface, action))
+        expected = {
+            "block": {b"UDISKS_IGNORE": b"1", b"SYSTEMD_READY": b"0",
+                      b"DM_UDEV_DISABLE_OTHER_RULES_FLAG": b"1"},
+            "tty": {b"ID_MM_PORT_IGNORE": b"1", b"ID_MM_DEVICE_IGNORE": b"1"},
+            "net": {b"NM_UNMANAGED": b"1", b"ID_MM_DEVICE_IGNORE": b"1"},
+            "input": {b"LIBINPUT_IGNORE_DEVICE": b"1"},
+            "sound": {b"PULSE_IGNORE": b"1", b"ACP_IGNORE": b"1"},
+            "scsi": {}, "hid": {},
+        }
+        for subsystem, wanted in expected.items():
+            # udevd would lock a disk; the nodes of these are made up.
+            name = "drbd0" if subsystem == "block" else subsystem + "0"
+            child = device.child("1-1:1.0/a/b/" + name, subsystem)
+            for action in ("add", "change"):
+                found = self.host.event(action, child, subsystem, MODALIAS="x:y")
+                self.assertEqual(found.get(b"VHOTPLUG_FENCED"), b"1", (subsystem, action, found))
+                self.check_fenced(found)
+                for key, value in wanted.items():
+                    self.assertEqual(found.get(key), value, (subsystem, key))
+        self.host.remove_device(device.path)
+        device.event("remove")
+
+    def test_power_keys_are_hidden_from_logind(self):
+        self.use(KEYBOARDS)
+        device = Device(self.host, HUB_PORT)
+        device.event("add")
+        capabilities = {"capabilities/key": b"10000000000000 0\n", "capabilities/ev": b"3\n",
+                        "capabilities/sw": b"1\n"}
+        for name in ("capabilities/abs", "capabilities/rel", "properties"):
+            capabilities[name] = b"0\n"
+        device.child("1-1:1.0/input/input7", "input", None, capabilities)
+        node = device.child("1-1:1.0/input/input7/event7", "input")
+        found = self.host.event("add", node, "input")
+        self.check_fenced(found)
+        self.assertEqual(found.get(b"ID_INPUT_KEY"), b"0")
+        self.assertNotIn(b":power-switch:", found.get(b"CURRENT_TAGS", b""))
+        self.use(VM)
+        device.event("add")
+        found = self.host.event("add", node, "input")
+        self.assertEqual(found.get(b"ID_INPUT_KEY"), b"1")
+        self.assertIn(b":power-switch:", found.get(b"CURRENT_TAGS", b""))
+        self.host.remove_device(device.path)
+        device.event("remove")
+
+    def test_fence_can_be_left_out(self):
+        self.use(KEYBOARDS.replace("targetVm = vm1", "targetVm = vm1\nfence = no"))
+        device = Device(self.host, HUB_PORT)
+        interface = device.child("1-1:1.0", "usb", "usb_interface", {}, {"MODALIAS": "usb:x"})
+        for action in ("add", "change"):
+            self.check_claimed(device.event(action))
+            self.check_not_fenced(self.interface_event(interface))
+        self.host.remove_device(device.path)
+        device.event("remove")
+
+    def test_neighbours_are_not_fenced(self):
+        self.use(KEYBOARDS)
+        device = Device(self.host, HUB_PORT)
+        device.event("add")
+        other = Device(self.host, HUB_PORT[:-1] + "2", interfaces=((8, 6, 80),))
+        interface = other.child("1-2:1.0", "usb", "usb_interface", {}, {"MODALIAS": "usb:x"})
+        self.check_free(other.event("add"))
+        self.check_not_fenced(self.interface_event(interface))
+        self.host.remove_device(other.path)
+        self.host.remove_device(device.path)
+
+
+if __name__ == "__main__":
+    udevd.enter_namespaces()
+    unittest.main(argv=sys.argv[:1] + sys.argv[4:])
