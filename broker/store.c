@@ -13,7 +13,7 @@
 #define IDLE_MS 2000         /* checkpoint after this much silence */
 #define CHECKPOINT_PAGES 256 /* and only when the WAL has grown so far */
 #define URGENT_PAGES 2048    /* 8 MB more of it: without silence too */
-#define MAX_QUEUED 4096      /* changes; at the cap the oldest history row is lost, and said so */
+#define MAX_QUEUED 4096      /* changes; at the cap the oldest history is lost, and said so */
 #define KEEP_EVENTS 10000    /* rows in table event */
 #define KEEP_HISTORY 200000  /* rows in table action */
 
@@ -62,6 +62,7 @@ struct store {
 	struct change *first, **last;
 	size_t n_queued;
 	bool failing; /* the reason has been logged */
+	bool losing;  /* so has the loss of history */
 	int wal_pages, tidied_pages;
 	struct loop_timer retry, idle;
 };
@@ -297,13 +298,13 @@ int store_open(struct loop *loop, const char *path, const char *boot_id, struct 
 	return 0;
 }
 
-static void drop_first(struct store *store)
+static void drop(struct store *store, struct change **at)
 {
-	struct change *change = store->first;
+	struct change *change = *at;
 
-	store->first = change->next;
-	if (!store->first)
-		store->last = &store->first;
+	*at = change->next;
+	if (!*at)
+		store->last = at;
 	store->n_queued--;
 	free(change);
 }
@@ -316,7 +317,7 @@ void store_close(struct store *store)
 	if (store->n_queued > 0)
 		log_error("%zu changes could not be written to the database", store->n_queued);
 	while (store->first)
-		drop_first(store);
+		drop(store, &store->first);
 	loop_timer_stop(&store->retry);
 	loop_timer_stop(&store->idle);
 	close_database(store);
@@ -408,38 +409,77 @@ void store_flush(struct store *store)
 	}
 	if (store->failing)
 		log_info("the database can be written again");
-	store->failing = false;
+	store->failing = store->losing = false;
 	loop_timer_stop(&store->retry);
 	while (store->first)
-		drop_first(store);
+		drop(store, &store->first);
 }
 
-/* Queues a copy of what DEVICE is now. An earlier queued state of the same device needs no write
- * of its own: the newest one stands for it. */
+static bool is_void(const struct change *change)
+{
+	return !change->save && !change->forget && !change->has_history;
+}
+
+/* An earlier queued state of the device ROW needs no write of its own: the newest one stands for
+ * it. */
+static void supersede(struct store *store, int64_t row)
+{
+	struct change **at = &store->first;
+
+	while (*at) {
+		if ((*at)->device.row == row)
+			(*at)->save = false;
+		if (is_void(*at))
+			drop(store, at);
+		else
+			at = &(*at)->next;
+	}
+}
+
+/* At the cap the oldest history rows are lost; what devices are now is not. */
+static void make_room(struct store *store)
+{
+	struct change **at = &store->first;
+
+	while (*at && store->n_queued >= MAX_QUEUED) {
+		if ((*at)->has_history && !store->losing) {
+			log_error("too much waits for the database: history is being lost");
+			store->losing = true;
+		}
+		(*at)->has_history = false;
+		if (is_void(*at))
+			drop(store, at);
+		else
+			at = &(*at)->next;
+	}
+}
+
+/* Queues a copy of what DEVICE is now. */
 static void queue(struct store *store, const struct device *device, bool forget,
 		  const struct history *history)
 {
 	struct change *change = calloc(1, sizeof(*change));
 
-	if (!change || store->n_queued >= MAX_QUEUED) {
-		log_error("a change is lost: %s",
-			  change ? "too many are waiting for the database" : "out of memory");
-		free(change);
+	if (!change) {
+		log_error("a change is not recorded: out of memory");
 		return;
 	}
 	change->time = now_realtime_ms();
 	if (device) {
+		supersede(store, device->row);
 		change->device = *device;
 		change->save = !forget;
 		change->forget = forget;
-		for (struct change *c = store->first; c; c = c->next)
-			if (c->device.row == device->row)
-				c->save = false;
 	}
 	if (history) {
 		change->history = *history;
 		change->has_history = true;
 	}
+	if (is_void(change)) {
+		free(change);
+		return;
+	}
+	make_room(store);
 	*store->last = change;
 	store->last = &change->next;
 	store->n_queued++;

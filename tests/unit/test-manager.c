@@ -325,7 +325,8 @@ static void fake_reset(struct vm *vm)
 	for (size_t i = 0; i < w.n_calls;)
 		if (w.calls[i].vm == vm) {
 			struct call call = w.calls[i];
-			struct vmm_result result = {VMM_RETRY, "the VM has ended"};
+			struct vmm_result result = {.outcome = VMM_RETRY,
+						    .detail = "the VM has ended"};
 
 			call_take(i);
 			if (call.what == 'p')
