@@ -415,6 +415,7 @@ static void added(struct manager *manager, const struct event *event, struct wir
 	} else if (read_properties(device, message_property, msg)) {
 		device_set_cause(device, CAUSE_CONFIG);
 		lead_followers(manager, device);
+		store_device(manager->store, device, NULL);
 	}
 	if (!device) {
 		intake_acknowledge(client);
@@ -588,6 +589,11 @@ static void verify_attached(struct manager *manager, struct device *d, char *con
 		d->unverified = false;
 		return;
 	}
+	if (d->unverified && device_is_doubtful(d)) {
+		d->unverified = false;
+		device_set_cause(d, CAUSE_LOST);
+		return;
+	}
 	device_has_left(manager, d, d->unverified ? CAUSE_VM_EXIT : CAUSE_LOST,
 			d->unverified ? "" : "the VM no longer had it");
 	d->awaits_vm = d->unverified;
@@ -629,7 +635,7 @@ static void vm_is_up(void *data, struct vm *vm, char *const *handles, size_t n)
 		if (streq(d->unreachable, vm->name))
 			d->unreachable[0] = 0;
 	}
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n && !vm->vmm->gives_handles; i++)
 		adopt_or_remove(manager, vm, handles[i]);
 	for (struct device *d = manager->devices, *next; d; d = next) {
 		next = d->next;
@@ -644,9 +650,12 @@ static void vm_has_exited(void *data, struct vm *vm)
 
 	for (struct device *d = manager->devices, *next; d; d = next) {
 		next = d->next;
-		if (d->vm != vm || (d->state != DEVICE_ATTACHED && d->state != DEVICE_RELEASING))
+		/* Attaching still: the VM had it, but a host driver had not let go. */
+		if (d->vm != vm || (d->state != DEVICE_ATTACHED && d->state != DEVICE_RELEASING &&
+				    d->state != DEVICE_ATTACHING))
 			continue;
 		loop_timer_stop(&d->retry);
+		d->request = 0;
 		device_set_cause(d, CAUSE_VM_EXIT);
 		device_has_left(manager, d, CAUSE_VM_EXIT, "");
 		reconcile(manager, d);
@@ -669,6 +678,14 @@ static void vm_reason_changed(void *data, struct vm *vm)
 			reconcile_vm_reason(manager, d, vm);
 		}
 	}
+}
+
+static void handle_changed(void *data, struct device *device)
+{
+	struct manager *manager = data;
+
+	store_device(manager->store, device, NULL);
+	store_flush(manager->store);
 }
 
 static void attach_sent(void *data, struct device *device)
@@ -708,6 +725,7 @@ static const struct vm_handler vm_handler = {
 	.up = vm_is_up,
 	.exited = vm_has_exited,
 	.reason = vm_reason_changed,
+	.handle_changed = handle_changed,
 	.attach_sent = attach_sent,
 	.attached = attached,
 	.detached = detached,

@@ -36,6 +36,12 @@ void device_make_handle(const struct device *device, char *ret_handle, size_t si
 			*c = '.';
 }
 
+bool device_is_doubtful(const struct device *device)
+{
+	return device->vm && device->vm->vmm->is_doubtful &&
+	       device->vm->vmm->is_doubtful(device->handle);
+}
+
 bool device_may_be_in(const struct device *device, const char *name)
 {
 	size_t length = strlen(name);
@@ -168,9 +174,10 @@ static void back_off(struct manager *manager, struct device *device, uint64_t at
 			 retry_now, device);
 }
 
-/* An attach has come to nothing. The history has it once, however often it is tried. */
-static void attach_failed(struct manager *manager, struct device *device, enum device_state state,
-			  const char *reason)
+/* An attach has come to nothing; the next one is DELAY_MS away or more. The history has it once,
+ * however often it is tried. */
+static void attach_failed_for(struct manager *manager, struct device *device,
+			      enum device_state state, const char *reason, uint64_t delay_ms)
 {
 	struct history history;
 
@@ -195,9 +202,15 @@ static void attach_failed(struct manager *manager, struct device *device, enum d
 	} else if (state == DEVICE_REFUSED)
 		back_off(manager, device, REFUSED_RETRY_MS);
 	else if (state == DEVICE_WAITING)
-		back_off(manager, device, 0);
+		back_off(manager, device, delay_ms);
 	release_helpers(device);
 	reconcile(manager, device);
+}
+
+static void attach_failed(struct manager *manager, struct device *device, enum device_state state,
+			  const char *reason)
+{
+	attach_failed_for(manager, device, state, reason, 0);
 }
 
 /* Attach: open, hand over, verify */
@@ -316,7 +329,7 @@ static void verify(struct manager *manager, struct device *device, bool released
 {
 	char driver[200], detail[64] = "";
 
-	if (device->kind == DEVICE_USB && device->present &&
+	if (device->kind == DEVICE_USB && device_may_be_in(device, device->vm->name) &&
 	    usb_host_driver(device->devpath, driver, sizeof(driver))) {
 		if (!released && ask_worker(manager, device, WORKER_USB_RELEASE) == 0)
 			return;
@@ -338,18 +351,37 @@ static void verify(struct manager *manager, struct device *device, bool released
 	reconcile(manager, device);
 }
 
+/* A handle that a VMM gave to DEVICE can't be another device's any more: that one has left without
+ * our knowing. It must not take DEVICE with it when it is detached. */
+static void handle_has_moved(struct manager *manager, const struct device *device)
+{
+	for (struct device *d = manager->devices, *next; d; d = next) {
+		next = d->next;
+		if (d == device || d->vm != device->vm || !streq(d->handle, device->handle) ||
+		    (d->state != DEVICE_ATTACHED && d->state != DEVICE_ATTACHING))
+			continue;
+		loop_timer_stop(&d->retry);
+		d->request = 0;
+		device_set_cause(d, CAUSE_LOST);
+		device_has_left(manager, d, CAUSE_LOST, "its place has gone to another device");
+		reconcile(manager, d);
+	}
+}
+
 void reconcile_attached(struct manager *manager, struct device *device,
 			const struct vmm_result *result)
 {
 	close_held(device);
 	switch (result->outcome) {
 	case VMM_OK:
+		handle_has_moved(manager, device);
 		verify(manager, device, false);
 		break;
 	case VMM_GONE:
 	case VMM_PENDING:
 	case VMM_RETRY:
-		attach_failed(manager, device, DEVICE_WAITING, result->detail);
+		attach_failed_for(manager, device, DEVICE_WAITING, result->detail,
+				  result->delay_ms);
 		break;
 	case VMM_FAILED:
 		attach_failed(manager, device, DEVICE_FAILED, result->detail);
@@ -440,7 +472,7 @@ void reconcile_detached(struct manager *manager, struct device *device,
 /* The decision */
 
 /* The VM that DEVICE should be in: where it is, if it may be there; else the first candidate that
- * is up; else the first candidate. NULL: none of them is in the config. */
+ * is up or about to be; else the first candidate. NULL: none of them is in the config. */
 static struct vm *choose_vm(struct manager *manager, const struct device *device)
 {
 	char names[sizeof(device->vms)], *save = NULL;
@@ -453,7 +485,9 @@ static struct vm *choose_vm(struct manager *manager, const struct device *device
 	for (char *name = strtok_r(names, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
 		struct vm *vm = manager_find_vm(manager, name);
 
-		if (vm && vm->state == VM_UP)
+		/* One that is being asked for the first time may be up in a moment: its answer
+		 * decides, not who answers first. */
+		if (vm && (vm->state == VM_UP || (vm->state == VM_PROBING && !*vm->reason)))
 			return vm;
 		if (!first)
 			first = vm;
@@ -518,7 +552,8 @@ static void reconcile_attached_device(struct manager *manager, struct device *de
 	 * is not running that is said by vm_handler.exited. */
 	if (device->unverified || device->retry.loop)
 		return;
-	if (choose_vm(manager, device) == device->vm && device_may_be_in(device, device->vm->name))
+	if (!device_is_doubtful(device) && choose_vm(manager, device) == device->vm &&
+	    device_may_be_in(device, device->vm->name))
 		return;
 	/* Only a move can go back. */
 	device->former_vm[0] = 0;
@@ -569,7 +604,9 @@ void reconcile_now(struct manager *manager, struct device *device)
 		return;
 	}
 	if (device->state == DEVICE_RELEASING) {
-		device->vm->vmm->detach(device->vm, device, device->handle);
+		/* Otherwise the guest is being asked right now. */
+		if (was_waiting)
+			device->vm->vmm->detach(device->vm, device, device->handle);
 		return;
 	}
 	if (device->state == DEVICE_FAILED || device->state == DEVICE_REFUSED)
@@ -581,26 +618,25 @@ static void retry_now(void *data)
 {
 	struct device *device = data;
 
-	bool holds = device->state == DEVICE_ATTACHING;
-
-	if (holds)
+	if (device->state == DEVICE_ATTACHING)
 		verify(device->manager, device, false);
+	else if (device->state == DEVICE_RELEASING)
+		device->vm->vmm->detach(device->vm, device, device->handle);
 	else
 		reconcile_now(device->manager, device);
 }
 
 void reconcile_vm_reason(struct manager *manager, struct device *device, struct vm *vm)
 {
-	bool concerned = device->vm == vm ||
-			 (!device->vm && choose_vm(manager, device) == vm && !device->retry.loop);
-
-	if (!concerned)
+	/* The next candidate may be the one now. */
+	if (device->state == DEVICE_WAITING && !device->vm && vm->state != VM_UP &&
+	    device_may_be_in(device, vm->name)) {
+		reconcile(manager, device);
+		return;
+	}
+	if (device->vm != vm)
 		return;
 	switch (device->state) {
-	case DEVICE_WAITING:
-		if (vm->state != VM_UP)
-			wait_for_vm(manager, device, vm);
-		break;
 	case DEVICE_ATTACHING:
 	case DEVICE_DETACHING:
 	case DEVICE_RELEASING:
@@ -608,6 +644,7 @@ void reconcile_vm_reason(struct manager *manager, struct device *device, struct 
 			      *vm->reason ? vm->reason : "asking its VMM"))
 			store_device(manager->store, device, NULL);
 		break;
+	case DEVICE_WAITING:
 	case DEVICE_HELD:
 	case DEVICE_OPENING:
 	case DEVICE_ATTACHED:

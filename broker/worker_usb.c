@@ -9,7 +9,26 @@
 #include "broker/worker.h"
 #include "broker/worker_host.h"
 
+#define CONFIGURATION_MS 500
 #define MAX_DEPTH 12 /* of a disk below a USB device; usb-storage needs 5 */
+
+/* The kernel announces a device before it configures it. Opened in between, its interfaces would go
+ * to host drivers after the VMM has looked. One that stays without configuration (not authorized,
+ * not enough power) is the VM's business. Reading the attribute waits for the device's lock.
+ * Source: kernel, Documentation/ABI/stable/sysfs-bus-usb, bConfigurationValue. */
+static void await_configuration(const char *devpath)
+{
+	char path[600], value[8];
+
+	snprintf(path, sizeof(path), "/sys%s/bConfigurationValue", devpath);
+	for (int waited = 0; waited < CONFIGURATION_MS; waited += 5) {
+		_cleanup_fclose_ FILE *f = fopen(path, "re");
+
+		if (!f || (fgets(value, sizeof(value), f) && value[0] > ' '))
+			return;
+		usleep(5000);
+	}
+}
 
 void worker_usb_open(const struct worker_request *request, struct worker_answer *answer, int *fds)
 {
@@ -19,6 +38,7 @@ void worker_usb_open(const struct worker_request *request, struct worker_answer 
 	if (fd < 0)
 		return;
 	fds[answer->n_fds++] = fd;
+	await_configuration(request->devpath);
 	snprintf(path, sizeof(path), "/sys%s", request->devpath);
 	if (hold_disks(path, MAX_DEPTH, answer, fds) < 0) {
 		while (answer->n_fds > 0)

@@ -73,11 +73,12 @@ static int store_user(const struct key_place *place, void *target)
 	return 0;
 }
 
-static int store_name(const struct key_place *place, void *target)
+/* Goes into a property of the device, on one line with everything else. */
+static int store_short_name(const struct key_place *place, void *target)
 {
-	if (key_is_name(place->key->value))
+	if (key_is_name(place->key->value) && strlen(place->key->value) <= 40)
 		return store_text(place, target);
-	wrong(place, "a name of letters, digits, . _ -");
+	wrong(place, "a name of at most 40 letters, digits, . _ -");
 	return 0;
 }
 
@@ -190,49 +191,48 @@ static int store_skip_if_shared(const struct key_place *place, void *target)
 }
 
 const struct key_setting general_settings[] = {
-	{"attachConnected", store_bool, offsetof(struct config_general, attach_connected), false},
-	{"crosvm", store_path, offsetof(struct config_general, crosvm), false},
-	{NULL, NULL, 0, false},
+	{"attachConnected", store_bool, offsetof(struct config_general, attach_connected)},
+	{"crosvm", store_path, offsetof(struct config_general, crosvm)},
+	{NULL, NULL, 0},
 };
 
 const struct key_setting vm_settings[] = {
-	{"type", store_type, offsetof(struct config_vm, type), false},
-	{"socket", store_socket, offsetof(struct config_vm, socket), false},
-	{"user", store_user, offsetof(struct config_vm, user), false},
-	{"usbBus", store_names, offsetof(struct config_vm, usb_bus), false},
-	{"listen", store_socket, offsetof(struct config_vm, listen), true},
-	{"delay", store_delay, offsetof(struct config_vm, delay), true},
-	{"pciBus", store_names, offsetof(struct config_vm, pci_bus), true},
-	{"qemuUseRootBus", store_bool, offsetof(struct config_vm, qemu_use_root_bus), true},
-	{NULL, NULL, 0, false},
+	{"type", store_type, offsetof(struct config_vm, type)},
+	{"socket", store_socket, offsetof(struct config_vm, socket)},
+	{"user", store_user, offsetof(struct config_vm, user)},
+	{"usbBus", store_names, offsetof(struct config_vm, usb_bus)},
+	{"listen", store_socket, offsetof(struct config_vm, listen)},
+	{"delay", store_delay, offsetof(struct config_vm, delay)},
+	{"pciBus", store_names, offsetof(struct config_vm, pci_bus)},
+	{"qemuUseRootBus", store_bool, offsetof(struct config_vm, qemu_use_root_bus)},
+	{NULL, NULL, 0},
 };
 
 /* targetVm and allowedVms both fill vms; config.c sees to it that there is one of them. */
 const struct key_setting group_settings[] = {
-	{"targetVm", store_names, offsetof(struct config_group, vms), false},
-	{"allowedVms", store_names, offsetof(struct config_group, vms), true},
-	{"fence", store_bool, offsetof(struct config_group, fence), false},
-	{"disable", store_bool, offsetof(struct config_group, disable), false},
-	{"description", store_text, offsetof(struct config_group, description), true},
-	{"tag", store_name, offsetof(struct config_group, tag), true},
-	{"family", store_name, offsetof(struct config_group, family), true},
-	{"force", store_force, offsetof(struct config_group, options), true},
-	{"pciIommuAddAll", store_add_all, offsetof(struct config_group, options), true},
-	{"pciIommuSkipIfShared", store_skip_if_shared, offsetof(struct config_group, options),
-	 true},
-	{NULL, NULL, 0, false},
+	{"targetVm", store_names, offsetof(struct config_group, vms)},
+	{"allowedVms", store_names, offsetof(struct config_group, vms)},
+	{"fence", store_bool, offsetof(struct config_group, fence)},
+	{"disable", store_bool, offsetof(struct config_group, disable)},
+	{"description", store_text, offsetof(struct config_group, description)},
+	{"tag", store_short_name, offsetof(struct config_group, tag)},
+	{"family", store_short_name, offsetof(struct config_group, family)},
+	{"force", store_force, offsetof(struct config_group, options)},
+	{"pciIommuAddAll", store_add_all, offsetof(struct config_group, options)},
+	{"pciIommuSkipIfShared", store_skip_if_shared, offsetof(struct config_group, options)},
+	{NULL, NULL, 0},
 };
 
 const struct key_setting rule_settings[] = {
-	{"matchAll", store_bool, offsetof(struct config_rule, match_all), false},
-	{"disable", store_bool, offsetof(struct config_rule, disable), false},
-	{"description", store_text, offsetof(struct config_rule, description), true},
-	{"tag", store_name, offsetof(struct config_rule, tag), true},
-	{"family", store_name, offsetof(struct config_rule, family), true},
-	{"force", store_force, offsetof(struct config_rule, options), true},
-	{"pciIommuAddAll", store_add_all, offsetof(struct config_rule, options), true},
-	{"pciIommuSkipIfShared", store_skip_if_shared, offsetof(struct config_rule, options), true},
-	{NULL, NULL, 0, false},
+	{"matchAll", store_bool, offsetof(struct config_rule, match_all)},
+	{"disable", store_bool, offsetof(struct config_rule, disable)},
+	{"description", store_text, offsetof(struct config_rule, description)},
+	{"tag", store_short_name, offsetof(struct config_rule, tag)},
+	{"family", store_short_name, offsetof(struct config_rule, family)},
+	{"force", store_force, offsetof(struct config_rule, options)},
+	{"pciIommuAddAll", store_add_all, offsetof(struct config_rule, options)},
+	{"pciIommuSkipIfShared", store_skip_if_shared, offsetof(struct config_rule, options)},
+	{NULL, NULL, 0},
 };
 
 /* A copy of the value, or a mistake when it is not GOOD. */
@@ -422,30 +422,30 @@ static int check_text(const struct key_place *place, char **ret)
 #define EVDEV (1u << CONFIG_EVDEV)
 
 const struct key_match match_keys[MATCH_KEYS] = {
-	[MATCH_VENDOR_ID] = {"vendorId", check_id, USB | PCI, false},
-	[MATCH_PRODUCT_ID] = {"productId", check_id, USB, false},
-	[MATCH_VENDOR_NAME] = {"vendorName", check_regex, USB, false},
-	[MATCH_PRODUCT_NAME] = {"productName", check_regex, USB, false},
-	[MATCH_SERIAL] = {"serial", check_serial, USB, false},
-	[MATCH_BUS] = {"bus", check_number, USB, false},
-	[MATCH_PORT] = {"port", check_number, USB, false},
-	[MATCH_PORT_PATH] = {"portPath", check_port_path, USB, false},
-	[MATCH_DEVPATH] = {"devpath", check_devpath, USB, false},
-	[MATCH_INTERFACE_CLASS] = {"interfaceClass", check_class, USB, false},
-	[MATCH_INTERFACE_SUBCLASS] = {"interfaceSubclass", check_class, USB, false},
-	[MATCH_INTERFACE_PROTOCOL] = {"interfaceProtocol", check_class, USB, false},
-	[MATCH_DEVICE_CLASS] = {"deviceClass", check_class, USB | PCI, false},
-	[MATCH_DEVICE_SUBCLASS] = {"deviceSubclass", check_class, USB | PCI, false},
-	[MATCH_DEVICE_PROTOCOL] = {"deviceProtocol", check_class, USB, false},
-	[MATCH_REMOVABLE] = {"removable", check_removable, USB, false},
-	[MATCH_DRIVER_PATH] = {"driverPath", check_regex, USB, true},
-	[MATCH_ADDRESS] = {"address", check_address, PCI, true},
-	[MATCH_DEVICE_ID] = {"deviceId", check_id, PCI, true},
-	[MATCH_SUBSYSTEM_VENDOR_ID] = {"subsystemVendorId", check_id, PCI, true},
-	[MATCH_SUBSYSTEM_ID] = {"subsystemId", check_id, PCI, true},
-	[MATCH_DEVICE_PROG_IF] = {"deviceProgIf", check_class, PCI, true},
-	[MATCH_NAME] = {"name", check_regex, EVDEV, true},
-	[MATCH_PATH_TAG] = {"pathTag", check_regex, EVDEV, true},
-	[MATCH_PROPERTY] = {"property", check_property, EVDEV, true},
-	[MATCH_VALUE] = {"value", check_text, EVDEV, true},
+	[MATCH_VENDOR_ID] = {"vendorId", check_id, USB | PCI},
+	[MATCH_PRODUCT_ID] = {"productId", check_id, USB},
+	[MATCH_VENDOR_NAME] = {"vendorName", check_regex, USB},
+	[MATCH_PRODUCT_NAME] = {"productName", check_regex, USB},
+	[MATCH_SERIAL] = {"serial", check_serial, USB},
+	[MATCH_BUS] = {"bus", check_number, USB},
+	[MATCH_PORT] = {"port", check_number, USB},
+	[MATCH_PORT_PATH] = {"portPath", check_port_path, USB},
+	[MATCH_DEVPATH] = {"devpath", check_devpath, USB},
+	[MATCH_INTERFACE_CLASS] = {"interfaceClass", check_class, USB},
+	[MATCH_INTERFACE_SUBCLASS] = {"interfaceSubclass", check_class, USB},
+	[MATCH_INTERFACE_PROTOCOL] = {"interfaceProtocol", check_class, USB},
+	[MATCH_DEVICE_CLASS] = {"deviceClass", check_class, USB | PCI},
+	[MATCH_DEVICE_SUBCLASS] = {"deviceSubclass", check_class, USB | PCI},
+	[MATCH_DEVICE_PROTOCOL] = {"deviceProtocol", check_class, USB},
+	[MATCH_REMOVABLE] = {"removable", check_removable, USB},
+	[MATCH_DRIVER_PATH] = {"driverPath", check_regex, USB},
+	[MATCH_ADDRESS] = {"address", check_address, PCI},
+	[MATCH_DEVICE_ID] = {"deviceId", check_id, PCI},
+	[MATCH_SUBSYSTEM_VENDOR_ID] = {"subsystemVendorId", check_id, PCI},
+	[MATCH_SUBSYSTEM_ID] = {"subsystemId", check_id, PCI},
+	[MATCH_DEVICE_PROG_IF] = {"deviceProgIf", check_class, PCI},
+	[MATCH_NAME] = {"name", check_regex, EVDEV},
+	[MATCH_PATH_TAG] = {"pathTag", check_regex, EVDEV},
+	[MATCH_PROPERTY] = {"property", check_property, EVDEV},
+	[MATCH_VALUE] = {"value", check_text, EVDEV},
 };

@@ -406,7 +406,7 @@ static bool parse_choice(struct parser *parser, struct alternatives *ret)
 	}
 }
 
-/* Turns one alternative with marks into a glob, in place (it has a byte to spare at its end).
+/* Turns one alternative with marks into a glob, in place (it has two bytes to spare at its end).
  * Returns NULL, or why it can't be said. */
 static const char *finish_glob(char *s)
 {
@@ -417,6 +417,9 @@ static const char *finish_glob(char *s)
 	n = strlen(s);
 	if (n > 0 && s[n - 1] == END) {
 		s[n - 1] = '\0';
+		/* udev cuts blanks off an attribute, unless the pattern ends in one. */
+		if (n > 1 && s[n - 2] == ' ')
+			strcpy(s + n - 2, "[ ]");
 	} else {
 		while (n > 0 && (s[n - 1] == MAYBE || s[n - 1] == '*'))
 			n--;
@@ -483,7 +486,7 @@ static bool is_covered(const struct alternatives *list, size_t index)
 static int finish_globs(struct parser *parser, struct alternatives *list, struct globs *ret)
 {
 	for (size_t i = 0; i < list->n; i++) {
-		char *roomy = realloc(list->list[i], strlen(list->list[i]) + 2);
+		char *roomy = realloc(list->list[i], strlen(list->list[i]) + 3);
 
 		if (!roomy)
 			return -ENOMEM;

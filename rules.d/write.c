@@ -124,14 +124,34 @@ static void write_relays(struct writer *w, struct target *a, struct target *b)
 	fprintf(w->out, "LABEL=\"vhp_skip_%u\"\n", skip);
 }
 
+/* VHOTPLUG_OPTIONS: what the broker must know of RULE beyond the VM. PCI devices are attached in
+ * the order of their rules. */
+static void write_options(struct writer *w, const struct config_group *group,
+			  const struct config_rule *rule)
+{
+	static const char *const options[] = {"force", "iommu-add-all", "iommu-skip-if-shared"};
+	const char *comma = "";
+
+	if (!rule->options && group->kind != CONFIG_PCI)
+		return;
+	fputs("ENV{VHOTPLUG_OPTIONS}=\"", w->out);
+	for (unsigned i = 0; i < ARRAY_SIZE(options); i++)
+		if (rule->options & 1u << i) {
+			fprintf(w->out, "%s%s", comma, options[i]);
+			comma = ",";
+		}
+	if (group->kind == CONFIG_PCI)
+		fprintf(w->out, "%sorder=%u", comma, w->n_rules);
+	fputs("\", ", w->out);
+}
+
 /* What an allow rule leaves on the device. */
 static int write_assignments(struct writer *w, const struct config_group *group,
 			     const struct config_rule *rule)
 {
-	static const char *const options[] = {"force", "iommu-add-all", "iommu-skip-if-shared"};
 	_cleanup_free_ char *group_name = rules_safe_name(group->name);
 	_cleanup_free_ char *rule_name = rules_safe_name(rule->name);
-	const char *family = rule->family ?: group->family, *comma = "";
+	const char *family = rule->family ?: group->family;
 
 	if (!group_name || !rule_name)
 		return -ENOMEM;
@@ -139,15 +159,7 @@ static int write_assignments(struct writer *w, const struct config_group *group,
 		group_name, rule_name);
 	if (family)
 		fprintf(w->out, "ENV{VHOTPLUG_FAMILY}=\"%s\", ", family);
-	if (rule->options) {
-		fputs("ENV{VHOTPLUG_OPTIONS}=\"", w->out);
-		for (unsigned i = 0; i < ARRAY_SIZE(options); i++)
-			if (rule->options & 1u << i) {
-				fprintf(w->out, "%s%s", comma, options[i]);
-				comma = ",";
-			}
-		fputs("\", ", w->out);
-	}
+	write_options(w, group, rule);
 	return 0;
 }
 
@@ -284,10 +296,23 @@ static size_t count_live(const struct config *config, enum config_kind kind)
 	return n;
 }
 
+/* udev drops what comes after the 72nd interface, and 252 drops all of them when the manufacturer
+ * is long and odd: a device must not get past a deny by that. */
+#define SEVEN "???????"
+#define MANY_INTERFACES                                                                           \
+	SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN \
+		SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN     \
+			SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN   \
+		"*"
+
 /* What comes before the groups of each kind: what the kind never takes. A device that is gone
  * already has no attributes left to be denied by. */
 static const char *const kind_prologue[CONFIG_KINDS] = {
 	[CONFIG_USB] = "TEST!=\"idVendor\", GOTO=\"vhp_child\"\n"
+		       "# udev may have lost the interfaces; what can't be known is not taken\n"
+		       "ENV{ID_USB_INTERFACES}==\"|" MANY_INTERFACES
+		       "\", IMPORT{program}=\"" MATCHER " interfaces\"\n"
+		       "ENV{ID_USB_INTERFACES}==\"\", GOTO=\"vhp_child\"\n"
 		       "# hubs stay with the host\n"
 		       "ATTR{bDeviceClass}==\"09\", GOTO=\"vhp_child\"\n"
 		       "ENV{ID_USB_INTERFACES}==\"*:09????:*\", GOTO=\"vhp_child\"\n",

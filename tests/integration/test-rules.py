@@ -1,7 +1,7 @@
 """The generated rules, evaluated by a real systemd-udevd: what a device's life leaves in udev's
 database, when the helper runs, and what the fence does to a claimed device's children.
 
-    test-rules.py GEN_RULES LIBEXECDIR"""
+    test-rules.py GEN_RULES MATCHER LIBEXECDIR"""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import unittest
 
 import udevd
 
-GEN_RULES, LIBEXECDIR = sys.argv[1:3]
+GEN_RULES, MATCHER, LIBEXECDIR = sys.argv[1:4]
 HUB_PORT = "pci0000:00/0000:00:14.0/usb1/1-1"
 VM = "[vm vm1]\nsocket = /run/vm1.sock\n[vm vm2]\nsocket = /run/vm2.sock\n"
 KEYBOARDS = VM + "[usb Input]\ntargetVm = vm1\n[allow Keyboards]\ninterfaceClass = 3\n"
@@ -55,6 +55,7 @@ class RulesTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.host = udevd.Udevd(LIBEXECDIR)
+        cls.host.install_program("vhotplug-match", MATCHER)
         cls.host.write_rules(generate(""))
         cls.host.start()
 
@@ -160,6 +161,30 @@ class RulesTest(unittest.TestCase):
             self.check_claimed(behind.event("add"), "usb/G/A")
             self.remove(behind)
             self.remove(hub)
+
+    def test_a_device_cannot_hide_its_interfaces(self):
+        self.use(VM + "[usb G]\ntargetVm = vm1\n[allow A]\nmatchAll = yes\n"
+                      "[deny Storage]\ninterfaceClass = 8\n")
+        many = tuple((1, n // 256, n % 256) for n in range(200)) + ((8, 6, 80),)
+        for kind in ({"interfaces": ((8, 6, 80),), "manufacturer": '"' * 64},
+                     {"interfaces": many}, {"interfaces": ((8, 6, 80),)}):
+            device = Device(self.host, HUB_PORT, **kind)
+            self.check_free(device.event("add"))
+            self.remove(device)
+        odd = Device(self.host, HUB_PORT, manufacturer='"' * 64)
+        self.check_claimed(odd.event("add"), "usb/G/A")
+        self.remove(odd)
+
+    def test_interfaces_that_cannot_be_known(self):
+        """Without the program that reads them the device stays where it is."""
+        self.use(VM + "[usb G]\ntargetVm = vm1\n[allow A]\nmatchAll = yes\n"
+                      "[deny Storage]\ninterfaceClass = 8\n")
+        os.rename(LIBEXECDIR + "/vhotplug-match", LIBEXECDIR + "/away")
+        device = Device(self.host, HUB_PORT, manufacturer='"' * 64)
+        self.check_free(device.event("add"))
+        os.rename(LIBEXECDIR + "/away", LIBEXECDIR + "/vhotplug-match")
+        self.check_claimed(device.event("add"), "usb/G/A")
+        self.remove(device)
 
     def test_devpath_takes_what_is_behind(self):
         self.use(VM + f"[usb G]\ntargetVm = vm1\n[allow Port]\ndevpath = /devices/{HUB_PORT}\n")
@@ -318,4 +343,4 @@ class RulesTest(unittest.TestCase):
 
 if __name__ == "__main__":
     udevd.enter_namespaces()
-    unittest.main(argv=sys.argv[:1] + sys.argv[3:])
+    unittest.main(argv=sys.argv[:1] + sys.argv[4:])

@@ -167,15 +167,22 @@ class Udevd:
 
     def wait(self, devpath):
         """What udevd says about the next event of DEVPATH: its properties, as bytes."""
-        while True:
+        return self.wait_all([devpath])[devpath]
+
+    def wait_all(self, devpaths):
+        """The same for several devices, each of which has one event under way: a dict."""
+        result = {}
+        while len(result) < len(devpaths):
             data = self._monitor.recv(1 << 16)
             if not data.startswith(b"libudev\0"):
                 continue
             offset, length = struct.unpack_from("=II", data, 16)
             fields = data[offset:offset + length].split(b"\0")
             found = dict(field.split(b"=", 1) for field in fields if b"=" in field)
-            if found.get(b"DEVPATH") == devpath.encode():
-                return found
+            devpath = found.get(b"DEVPATH", b"").decode()
+            if devpath in devpaths:
+                result[devpath] = found
+        return result
 
     def event(self, action, devpath, subsystem, **properties):
         self.send(action, devpath, subsystem, **properties)

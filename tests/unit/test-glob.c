@@ -65,6 +65,8 @@ static void exact_translations(void **state)
 	expect("a\"", "[Aa]\"*");
 	expect("gr\xc3\xbc\xc3\x9f", "[Gg][Rr]\xc3\xbc\xc3\x9f*");
 	expect("(?i)a", "[Aa]*");
+	expect("1 $", "1[ ]");
+	expect("1 ", "1 *");
 	expect("[\x80-\xff]1", "[![:cntrl:] -~]1*");
 	expect("(.*)*1", "*1*");
 	expect("1{0}2", "2*");
