@@ -142,9 +142,10 @@ class QemuVm:
         return found
 
     def log(self):
-        """What it said, and what it was told by others than the stories."""
+        """What it said, and what others than the stories told it to do."""
         lines = []
         for path in (self.dir / "qemu.log", self.trace):
             if path.exists():
                 lines += path.read_text(errors="replace").splitlines()
-        return "\n".join(line for line in lines if '"id": "t' not in line)
+        questions = ('"id": "t', '"qom-', '"qmp_capabilities"')
+        return "\n".join(line for line in lines if not any(word in line for word in questions))

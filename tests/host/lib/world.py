@@ -52,8 +52,13 @@ class World:
             (RULES / "66-vhotplug.rules").unlink(missing_ok=True)
         self.installed = build
 
-    def sanitizer_reports(self):
-        return "".join(path.read_text(errors="replace") for path in sorted(REPORTS.iterdir()))
+    def take_sanitizer_reports(self):
+        """What the sanitizers in any of our programs had to say, once."""
+        reports = ""
+        for path in sorted(REPORTS.iterdir()):
+            reports += path.read_text(errors="replace")
+            path.unlink()
+        return reports
 
     # ---- the config
 
@@ -160,8 +165,6 @@ class World:
         self.vms = {}
         for folder in (STATE, RUNTIME, vms.RUN):
             shutil.rmtree(folder, ignore_errors=True)
-        for report in REPORTS.iterdir():
-            report.unlink()
         if problems:
             raise Failed("; ".join(problems))
 
@@ -170,7 +173,7 @@ class World:
         dmesg = subprocess.run(["dmesg"], capture_output=True, text=True).stdout.splitlines()
         recent = [line for line in dmesg if (stamp := re.match(r"\[ *(\d+\.\d+)\]", line))
                   and float(stamp[1]) >= self.since - 1]
-        parts = {"broker": self.broker.log(), "database": self.db.dump(),
+        parts = {"broker": self.broker.log(), "broker in the kernel": self.broker.kernel_stacks(), "database": self.db.dump(),
                  "udevd": self.udev.log()[self.udev_mark:], "kernel": "\n".join(recent),
                  **{f"QEMU {vm.name}": vm.log() for vm in self.vms.values() if vm.dir.exists()}}
         return "\n".join(f"--- {name}\n" + "\n".join(text.splitlines()[-60:]) for name, text in parts.items())
