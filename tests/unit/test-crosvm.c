@@ -108,8 +108,7 @@ static void test_other_packets_are_refused(void **state)
 		"{\"UsbResponse\":{\"Devices\":[{\"port\":1}]}}",
 		"{\"UsbResponse\":{\"Devices\":[1]}}",
 		"{\"UsbResponse\":{\"Devices\":[" ENTRY "," ENTRY "]}}",
-		"{\"UsbResponse\":{\"Devices\":[{\"port\":1,\"vendor_id\":65536,\"product_id\":1}]}"
-		"}",
+		"{\"UsbResponse\":{\"Devices\":[{\"port\":1,\"vendor_id\":65536,\"product_id\":1}]}}",
 		"{\"UsbResponse\":{\"Devices\":[{\"port\":17,\"vendor_id\":1,\"product_id\":1}]}}",
 	};
 	struct crosvm_reply reply, before;
