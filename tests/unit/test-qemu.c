@@ -57,6 +57,7 @@ static void give(const json_t *id, json_t *value)
 	say(json_pack("{s:o, s:O}", "return", value, "id", id));
 }
 
+static void complain(const json_t *id, const char *class, const char *format, ...) _printf_(3, 4);
 static void complain(const json_t *id, const char *class, const char *format, ...)
 {
 	char text[300];
