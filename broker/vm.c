@@ -286,9 +286,9 @@ static int make_listener(struct vm *vm)
 	mode_t old_umask = umask(0177);
 	int r = bind(vm->listen_fd, (struct sockaddr *) &address, sizeof(address)) < 0 ? -errno : 0;
 	umask(old_umask);
-	if (r == 0 && stat(vm->listen, &st) == 0)
+	if (r == 0 && lstat(vm->listen, &st) == 0)
 		vm->listen_inode = st.st_ino;
-	if (r == 0 && vm->user != (uid_t) -1 && chown(vm->listen, vm->user, (gid_t) -1) < 0)
+	if (r == 0 && vm->user != (uid_t) -1 && lchown(vm->listen, vm->user, (gid_t) -1) < 0)
 		r = -errno;
 	if (r == 0 && listen(vm->listen_fd, 4) < 0)
 		r = -errno;
