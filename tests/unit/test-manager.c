@@ -404,7 +404,7 @@ static struct config *read_config(const char *more)
 		 "[usb g]\ntargetVm = vm1\n[allow r]\nvendorId = 046d\n",
 		 more, w.dir, w.dir);
 	FILE *f = fmemopen(text, strlen(text), "r");
-	assert_int_equal(config_read(f, "test", 0, stderr, &config), 0);
+	assert_int_equal(config_read(f, "test", stderr, &config), 0);
 	fclose(f);
 	return config;
 }

@@ -103,6 +103,16 @@ class QemuVm:
         found = {entry["name"]: re.fullmatch(r"child<(.*)>", entry["type"]) for entry in entries}
         return {name: match[1] for name, match in found.items() if match}
 
+    def host_ids(self, device=None):
+        """The ids of everything that vhotplug gave it; of DEVICE only, if one is given."""
+        start = f"vhp-{device.name.replace(':', '.')}-" if device else "vhp-"
+        return sorted(name for name in self.peripherals() if name.startswith(start))
+
+    def reset(self):
+        """As if its reset button were pressed."""
+        with self.monitor() as monitor:
+            monitor.command("system_reset", seconds=60)
+
     def usb_ids(self, device=None):
         """The ids of the host devices it has; of DEVICE only, if one is given."""
         start = f"vhp-{device.name}-" if device else ""

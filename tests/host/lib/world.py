@@ -3,6 +3,7 @@ that need more than one of them. reset() makes it as it was before the story."""
 import contextlib
 import pathlib
 import re
+import resource
 import shutil
 import subprocess
 import time
@@ -27,6 +28,8 @@ class World:
         for folder in (LOGS, REPORTS):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o1777)
+        # vfio locks all of a guest's memory; a VM of nobody must be allowed to.
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         self.stage = pathlib.Path(request["stage"])
         self.installed = None
         self.host = Host(request["images"])
@@ -101,6 +104,14 @@ class World:
         ids = vm.usb_ids(device)
         expect(len(ids) == 1, f"{vm.name} has {device} as {ids}")
         expect(not device.drivers(), f"the host holds {device} by {device.drivers()}")
+        return row
+
+    def wait_in(self, device, vm, driver):
+        """The view says attached to VM, and QEMU has the device once, as DRIVER. For any kind."""
+        row = self.wait_state(device, "attached")
+        expect(row["vm"] == vm.name, f"{device} is attached to {row['vm']}, not {vm.name}")
+        ids, parts = vm.host_ids(device), vm.peripherals()
+        expect(len(ids) == 1 and parts[ids[0]] == driver, f"{vm.name} has {device} as {ids} in {parts}")
         return row
 
     def wait_gone(self, device, vm, detached=1):
