@@ -4,11 +4,18 @@
 #include <dirent.h>
 #include <sys/stat.h>
 
+static const char *const kind_names[] = {
+	[DEVICE_USB] = "usb",
+	[DEVICE_PCI] = "pci",
+	[DEVICE_EVDEV] = "evdev",
+};
+
 static const char *const state_names[] = {
-	[DEVICE_WAITING] = "waiting",   [DEVICE_HELD] = "held",
-	[DEVICE_OPENING] = "opening",   [DEVICE_ATTACHING] = "attaching",
-	[DEVICE_ATTACHED] = "attached", [DEVICE_DETACHING] = "detaching",
-	[DEVICE_REFUSED] = "refused",   [DEVICE_FAILED] = "failed",
+	[DEVICE_RELEASING] = "releasing", [DEVICE_WAITING] = "waiting",
+	[DEVICE_HELD] = "held",           [DEVICE_OPENING] = "opening",
+	[DEVICE_ATTACHING] = "attaching", [DEVICE_ATTACHED] = "attached",
+	[DEVICE_DETACHING] = "detaching", [DEVICE_REFUSED] = "refused",
+	[DEVICE_FAILED] = "failed",
 };
 
 static const char *const cause_names[] = {
@@ -16,6 +23,19 @@ static const char *const cause_names[] = {
 	[CAUSE_VM_START] = "vm-start", [CAUSE_VM_EXIT] = "vm-exit", [CAUSE_CONFIG] = "config",
 	[CAUSE_RETRY] = "retry",       [CAUSE_REBOOT] = "reboot",   [CAUSE_LOST] = "lost",
 };
+
+const char *device_kind_name(enum device_kind kind)
+{
+	return kind_names[kind];
+}
+
+int device_kind_from_name(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(kind_names); i++)
+		if (streq(kind_names[i], name))
+			return (int) i;
+	return -1;
+}
 
 const char *device_state_name(enum device_state state)
 {

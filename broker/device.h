@@ -16,12 +16,26 @@
 struct manager;
 struct vm;
 
+enum device_kind {
+	DEVICE_USB,
+	DEVICE_PCI,
+	DEVICE_EVDEV,
+};
+
+/* What the rule says beyond the VM; VHOTPLUG_OPTIONS. */
+enum device_option {
+	DEVICE_FORCE = 1 << 0,
+	DEVICE_IOMMU_ADD_ALL = 1 << 1,
+	DEVICE_IOMMU_SKIP_IF_SHARED = 1 << 2,
+};
+
 enum device_state {
 	DEVICE_WAITING,   /* wanted by a VM that can't take it now */
 	DEVICE_HELD,      /* was there before the broker and attachConnected = no */
 	DEVICE_OPENING,   /* the worker opens its node */
 	DEVICE_ATTACHING, /* the VMM has been asked */
 	DEVICE_ATTACHED,  /* the VMM has it and no host driver holds it */
+	DEVICE_RELEASING, /* PCI: the guest has been asked to let go and has not yet */
 	DEVICE_DETACHING, /* the VMM has been asked to let go */
 	DEVICE_REFUSED,   /* the host uses it: it is not handed over */
 	DEVICE_FAILED,    /* will not heal by waiting; the reason says what to do */
@@ -47,9 +61,9 @@ struct device {
 	/* Who it is. Strings are printable UTF-8. */
 	char devpath[512]; /* below /sys */
 	uint64_t inode;    /* of /sys + devpath */
-	char kind[8];      /* usb */
+	enum device_kind kind;
 	char kernel_name[64];
-	char node[64]; /* /dev/bus/usb/BBB/DDD */
+	char node[64]; /* /dev/bus/usb/BBB/DDD, /dev/input/eventN; "" for PCI */
 	char name[128];
 	char vid_pid[16];
 	unsigned speed; /* Mbit/s, rounded down; 0: unknown */
@@ -59,7 +73,14 @@ struct device {
 	char rule[256]; /* "" when no rule claims it */
 	char vms[256];  /* candidates, comma-separated, in order */
 	char config[32];
-	uint64_t seqnum; /* of the newest event that counted */
+	unsigned options;   /* enum device_option */
+	unsigned order;     /* of the rule in the config: PCI devices are attached in this order */
+	char family[64];    /* keeps its VM when it comes back as another device; "" */
+	char family_vm[64]; /* the VM it was kept in for its family's sake; "" */
+	char leader[512];   /* devpath of the device whose IOMMU group this one is given with; "" */
+	char former_vm[64]; /* where it was before a move */
+	char unreachable[64]; /* the VM that the move to failed: not tried again for now */
+	uint64_t seqnum;      /* of the newest event that counted */
 
 	/* What is. */
 	enum device_state state;
@@ -74,10 +95,11 @@ struct device {
 
 	/* What is under way. */
 	enum device_cause cause;
-	uint64_t started; /* ms, monotonic: when the cause arrived */
-	bool awaits_vm;   /* its VM was not running: the VM's start will be the cause */
-	uint64_t request; /* the worker's number; 0: none */
-	int held_fds[16]; /* disks held exclusively until the VMM has answered */
+	uint64_t started;   /* ms, monotonic: when the cause arrived */
+	bool awaits_vm;     /* its VM was not running: the VM's start will be the cause */
+	uint64_t attempted; /* ms, monotonic: when the present attempt began */
+	uint64_t request;   /* the worker's number; 0: none */
+	int held_fds[16];   /* disks held exclusively until the VMM has answered */
 	size_t n_held_fds;
 	struct loop_timer retry;
 	unsigned n_retries;
@@ -88,6 +110,9 @@ struct device {
 	struct loop_garbage garbage;
 };
 
+const char *device_kind_name(enum device_kind kind);
+/* -1 for a name that is none. */
+int device_kind_from_name(const char *name);
 const char *device_state_name(enum device_state state);
 /* -1 for a name that is none. */
 int device_state_from_name(const char *name);

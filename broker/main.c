@@ -6,6 +6,7 @@
 #include <sys/file.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 
 #include "broker/log.h"
 #include "broker/manager.h"
@@ -17,8 +18,9 @@ struct broker {
 	char database[300];
 	int lock_fd;
 	int signal_fd;
+	int clock_fd;
 	struct loop *loop;
-	struct loop_source *signals;
+	struct loop_source *signals, *clock;
 	struct worker *worker;
 	struct store *store;
 	struct intake *intake;
@@ -128,12 +130,14 @@ static int read_boot_id(char *ret, size_t size)
 	return 0;
 }
 
-static void reload(struct broker *broker)
+static void reload(void *data)
 {
+	struct broker *broker = data;
 	struct config *config = NULL;
 
 	if (config_load(broker->config_path, stderr, &config) < 0) {
 		log_error("%s has mistakes: the config stays as it was", broker->config_path);
+		manager_resync(&broker->manager);
 		return;
 	}
 	log_info("%s: read again", broker->config_path);
@@ -171,6 +175,42 @@ static int watch_signals(struct broker *broker)
 			&broker->signals);
 }
 
+/* The wall clock has jumped, which it does when the host wakes up: devices may have come and gone,
+ * and VMs been paused, with nobody to tell. Source: timerfd_create(2), TFD_TIMER_CANCEL_ON_SET. */
+static int arm_clock(struct broker *broker)
+{
+	struct itimerspec never = {.it_value.tv_sec = (time_t) INT64_MAX / 1000000000};
+
+	if (timerfd_settime(broker->clock_fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &never,
+			    NULL) < 0 &&
+	    errno != ECANCELED)
+		return -errno;
+	return 0;
+}
+
+static void clock_jumped(void *data, uint32_t events)
+{
+	struct broker *broker = data;
+	uint64_t expirations;
+
+	(void) events;
+	if (read(broker->clock_fd, &expirations, sizeof(expirations)) < 0 && errno == ECANCELED)
+		log_info("the clock has jumped (the host may have slept): looking at every device");
+	arm_clock(broker);
+	manager_resync(&broker->manager);
+}
+
+static int watch_clock(struct broker *broker)
+{
+	broker->clock_fd = timerfd_create(CLOCK_REALTIME, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (broker->clock_fd < 0)
+		return -errno;
+	int r = arm_clock(broker);
+	return r < 0 ? r
+		     : loop_add(broker->loop, broker->clock_fd, EPOLLIN, clock_jumped, broker,
+				&broker->clock);
+}
+
 /* Events first: they are committed before anything else is written. */
 static void pass_end(void *data)
 {
@@ -191,6 +231,8 @@ static int start(struct broker *broker, struct config *config)
 	if (r == 0)
 		r = watch_signals(broker);
 	if (r == 0)
+		r = watch_clock(broker);
+	if (r == 0)
 		r = store_open(broker->loop, broker->database, boot_id, &broker->store);
 	if (r < 0) {
 		config_free(config);
@@ -206,6 +248,8 @@ static int start(struct broker *broker, struct config *config)
 			       &manager_intake, &broker->manager, &broker->intake);
 	if (r < 0)
 		return r;
+	broker->manager.reload = reload;
+	broker->manager.reload_data = broker;
 	intake_drain_spool(broker->intake);
 	manager_start(&broker->manager);
 	loop_set_pass_end(broker->loop, pass_end, broker);
@@ -218,20 +262,23 @@ static int start(struct broker *broker, struct config *config)
 static void stop(struct broker *broker)
 {
 	service_notify("STOPPING=1");
-	intake_free(broker->intake);
+	/* Devices hold helpers that wait for their answer. */
 	if (broker->managing)
 		manager_finish(&broker->manager);
+	intake_free(broker->intake);
 	store_close(broker->store);
 	worker_free(broker->worker);
 	loop_source_free(broker->signals);
+	loop_source_free(broker->clock);
 	loop_free(broker->loop);
 	close_fd(broker->signal_fd);
+	close_fd(broker->clock_fd);
 	close_fd(broker->lock_fd);
 }
 
 int main(int argc, char **argv)
 {
-	struct broker broker = {.lock_fd = -1, .signal_fd = -1};
+	struct broker broker = {.lock_fd = -1, .signal_fd = -1, .clock_fd = -1};
 	struct config *config = NULL;
 	int r = parse_arguments(&broker, argc, argv);
 

@@ -3,8 +3,13 @@
 #include "broker/manager.h"
 
 #include "broker/log.h"
+#include "broker/pci.h"
 #include "broker/reconcile.h"
 #include "broker/udev.h"
+
+#include <limits.h>
+
+#define FAMILY_MS 10000 /* a device that comes back so soon under another name is the same one */
 
 /* Devices */
 
@@ -16,12 +21,14 @@ static struct device *find_device(struct manager *manager, const char *devpath, 
 	return NULL;
 }
 
+/* By the order of the rules, which PCI devices are attached in. */
 static void link_device(struct manager *manager, struct device *device)
 {
 	struct device **at = &manager->devices;
 
-	while (*at)
+	while (*at && (*at)->order <= device->order)
 		at = &(*at)->next;
+	device->next = *at;
 	*at = device;
 	device->manager = manager;
 }
@@ -64,17 +71,27 @@ static void read_attribute(const char *devpath, const char *attribute, char *ret
 		*ret = 0;
 }
 
+static const char *first_property(property_fn property, void *from, const char *key,
+				  const char *fallback)
+{
+	const char *text = property(from, key);
+
+	return text ? text : property(from, fallback);
+}
+
 /* What a person would call it: the device's own words, else those of the hardware database. */
-static void copy_name(struct device *d, property_fn property, void *from)
+static void read_usb_name(struct device *d, property_fn property, void *from)
 {
 	char vendor[128], model[128], name[300];
 	const char *text;
 
 	read_attribute(d->devpath, "manufacturer", vendor, sizeof(vendor));
 	read_attribute(d->devpath, "product", model, sizeof(model));
-	if (!*model && (text = property(from, "ID_MODEL_FROM_DATABASE")))
+	if (!*model &&
+	    (text = first_property(property, from, "ID_MODEL_FROM_DATABASE", "ID_MODEL")))
 		snprintf(model, sizeof(model), "%s", text);
-	if (!*vendor && (text = property(from, "ID_VENDOR_FROM_DATABASE")))
+	if (!*vendor &&
+	    (text = first_property(property, from, "ID_VENDOR_FROM_DATABASE", "ID_VENDOR")))
 		snprintf(vendor, sizeof(vendor), "%s", text);
 	/* Many products begin with their maker's name. */
 	bool says_vendor = *vendor && strncasecmp(model, vendor, strlen(vendor)) == 0;
@@ -83,14 +100,42 @@ static void copy_name(struct device *d, property_fn property, void *from)
 	text_copy(d->name, sizeof(d->name), *name ? name : "USB device");
 }
 
-static void copy_ids(struct device *d, property_fn property, void *from)
+static void read_usb(struct device *d, property_fn property, void *from)
 {
 	const char *product = property(from, "PRODUCT");
 	unsigned vendor = 0, model = 0;
+	char speed[16];
 
+	read_usb_name(d, property, from);
 	/* The kernel's own: "46d/c52b/1211", hexadecimal without zeros in front. */
 	if (product && sscanf(product, "%4x/%4x/", &vendor, &model) == 2)
 		snprintf(d->vid_pid, sizeof(d->vid_pid), "%04x:%04x", vendor, model);
+	read_attribute(d->devpath, "speed", speed, sizeof(speed));
+	d->speed = (unsigned) strtoul(speed, NULL, 10);
+}
+
+static void read_pci(struct device *d)
+{
+	unsigned vendor = 0, model = 0;
+	char name[300];
+
+	if (pci_attribute(d->kernel_name, "vendor", &vendor) < 0 ||
+	    pci_attribute(d->kernel_name, "device", &model) < 0)
+		return;
+	snprintf(d->vid_pid, sizeof(d->vid_pid), "%04x:%04x", vendor, model);
+	pci_name(vendor, model, name, sizeof(name));
+	text_copy(d->name, sizeof(d->name), *name ? name : "PCI device");
+}
+
+static void read_evdev(struct device *d)
+{
+	char name[128], vendor[16], product[16];
+
+	read_attribute(d->devpath, "device/name", name, sizeof(name));
+	read_attribute(d->devpath, "device/id/vendor", vendor, sizeof(vendor));
+	read_attribute(d->devpath, "device/id/product", product, sizeof(product));
+	text_copy(d->name, sizeof(d->name), *name ? name : "input device");
+	snprintf(d->vid_pid, sizeof(d->vid_pid), "%.4s:%.4s", vendor, product);
 }
 
 static bool is_usb_node(const char *node)
@@ -101,34 +146,125 @@ static bool is_usb_node(const char *node)
 	return node && sscanf(node, "/dev/bus/usb/%3u/%3u%c", &bus, &address, &rest) == 2;
 }
 
-/* Sets what udev says of DEVICE: who it is, and the wish. Returns whether the wish has changed. */
-static bool read_properties(struct device *d, property_fn property, void *from)
+static bool is_event_node(const char *node)
 {
-	char rule[sizeof(d->rule)], vms[sizeof(d->vms)], speed[16];
+	unsigned number;
+	char rest;
+
+	return node && sscanf(node, "/dev/input/event%5u%c", &number, &rest) == 1;
+}
+
+/* Which kind of device we can move this is, or -1. */
+static int kind_of(property_fn property, void *from)
+{
+	const char *subsystem = property(from, "SUBSYSTEM"), *type = property(from, "DEVTYPE");
 	const char *node = property(from, "DEVNAME");
 
-	snprintf(d->kernel_name, sizeof(d->kernel_name), "%s", strrchr(d->devpath, '/') + 1);
-	snprintf(d->kind, sizeof(d->kind), "usb");
-	if (is_usb_node(node))
-		snprintf(d->node, sizeof(d->node), "%s", node);
-	copy_name(d, property, from);
-	copy_ids(d, property, from);
-	read_attribute(d->devpath, "speed", speed, sizeof(speed));
-	d->speed = (unsigned) strtoul(speed, NULL, 10);
+	if (!subsystem)
+		return -1;
+	if (streq(subsystem, "usb"))
+		return type && streq(type, "usb_device") && is_usb_node(node) ? DEVICE_USB : -1;
+	if (streq(subsystem, "pci"))
+		return DEVICE_PCI;
+	if (streq(subsystem, "input"))
+		return is_event_node(node) ? DEVICE_EVDEV : -1;
+	return -1;
+}
+
+/* VHOTPLUG_OPTIONS: "force,order=3,…". */
+static void read_options(struct device *d, const char *text)
+{
+	char copy[256], *save = NULL;
+
+	d->options = 0;
+	d->order = 0;
+	snprintf(copy, sizeof(copy), "%s", text ? text : "");
+	for (char *word = strtok_r(copy, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
+		const char *order = startswith(word, "order=");
+
+		if (streq(word, "force"))
+			d->options |= DEVICE_FORCE;
+		else if (streq(word, "iommu-add-all"))
+			d->options |= DEVICE_IOMMU_ADD_ALL;
+		else if (streq(word, "iommu-skip-if-shared"))
+			d->options |= DEVICE_IOMMU_SKIP_IF_SHARED;
+		else if (order)
+			d->order = (unsigned) strtoul(order, NULL, 10);
+	}
+}
+
+/* Sets the wish. Returns whether it has changed. */
+static bool read_wish(struct device *d, property_fn property, void *from)
+{
+	char rule[sizeof(d->rule)], vms[sizeof(d->vms)];
+
 	text_copy(d->config, sizeof(d->config), property(from, "VHOTPLUG_CONFIG"));
+	text_copy(d->family, sizeof(d->family), property(from, "VHOTPLUG_FAMILY"));
 	text_copy(rule, sizeof(rule), property(from, "VHOTPLUG_RULE"));
 	text_copy(vms, sizeof(vms), property(from, "VHOTPLUG_VM"));
+	if (d->family_vm[0] && d->family[0])
+		strcpy(vms, d->family_vm);
+	read_options(d, property(from, "VHOTPLUG_OPTIONS"));
 	bool changed = !streq(rule, d->rule) || !streq(vms, d->vms);
 	strcpy(d->rule, rule);
 	strcpy(d->vms, vms);
+	if (changed)
+		d->unreachable[0] = 0;
 	return changed;
 }
 
-static bool is_supported(property_fn property, void *from)
+/* Sets what udev says of DEVICE: who it is, and the wish. Returns whether the wish has changed. */
+static bool read_properties(struct device *d, property_fn property, void *from)
 {
-	const char *subsystem = property(from, "SUBSYSTEM"), *type = property(from, "DEVTYPE");
+	const char *node = property(from, "DEVNAME");
 
-	return subsystem && type && streq(subsystem, "usb") && streq(type, "usb_device");
+	snprintf(d->kernel_name, sizeof(d->kernel_name), "%s", strrchr(d->devpath, '/') + 1);
+	d->kind = (enum device_kind) kind_of(property, from);
+	if (node && d->kind != DEVICE_PCI)
+		snprintf(d->node, sizeof(d->node), "%s", node);
+	switch (d->kind) {
+	case DEVICE_USB:
+		read_usb(d, property, from);
+		break;
+	case DEVICE_PCI:
+		read_pci(d);
+		break;
+	case DEVICE_EVDEV:
+		read_evdev(d);
+		break;
+	}
+	return read_wish(d, property, from);
+}
+
+/* A stick in its boot loader, say: it leaves and comes back on the same port with other ids. */
+static void remember_family(struct manager *manager, const struct device *device)
+{
+	struct family *family = &manager->families[manager->next_family++ % MANAGER_FAMILIES];
+
+	*family = (struct family){0};
+	if (!device->family[0] || !device->vm)
+		return;
+	snprintf(family->devpath, sizeof(family->devpath), "%s", device->devpath);
+	snprintf(family->name, sizeof(family->name), "%s", device->family);
+	snprintf(family->vm, sizeof(family->vm), "%s", device->vm->name);
+	family->left = now_monotonic_ms();
+}
+
+/* Keeps a new device with the VM that its family on this port was in a moment ago. */
+static void join_family(struct manager *manager, struct device *device)
+{
+	for (size_t i = 0; device->family[0] && i < MANAGER_FAMILIES; i++) {
+		const struct family *family = &manager->families[i];
+
+		if (!streq(family->name, device->family) ||
+		    !streq(family->devpath, device->devpath) ||
+		    now_monotonic_ms() - family->left > FAMILY_MS)
+			continue;
+		log_info("%s (%s): stays in %s with its family %s", device->kernel_name,
+			 device->name, family->vm, family->name);
+		snprintf(device->family_vm, sizeof(device->family_vm), "%s", family->vm);
+		strcpy(device->vms, device->family_vm);
+	}
 }
 
 static struct device *new_device(struct manager *manager, const char *devpath, uint64_t inode,
@@ -148,10 +284,66 @@ static struct device *new_device(struct manager *manager, const char *devpath, u
 	d->state = DEVICE_WAITING;
 	d->since = now_realtime_ms();
 	read_properties(d, property, from);
+	join_family(manager, d);
 	device_set_cause(d, cause);
 	link_device(manager, d);
 	store_device(manager->store, d, NULL);
 	return d;
+}
+
+/* Those that share DEVICE's IOMMU group and go where it goes. */
+static void lead_followers(struct manager *manager, const struct device *leader)
+{
+	for (struct device *d = manager->devices, *next; d; d = next) {
+		bool wanted = leader->present && leader->options & DEVICE_IOMMU_ADD_ALL;
+
+		next = d->next;
+		if (!streq(d->leader, leader->devpath))
+			continue;
+		snprintf(d->rule, sizeof(d->rule), "%s", wanted ? leader->rule : "");
+		snprintf(d->vms, sizeof(d->vms), "%s", leader->vms);
+		device_set_cause(d, leader->cause);
+		reconcile_now(manager, d);
+	}
+}
+
+static const char *follower_property(void *from, const char *key)
+{
+	const struct device *leader = from;
+
+	if (streq(key, "SUBSYSTEM"))
+		return "pci";
+	if (streq(key, "VHOTPLUG_RULE"))
+		return leader->rule;
+	if (streq(key, "VHOTPLUG_VM"))
+		return leader->vms;
+	return streq(key, "VHOTPLUG_CONFIG") ? leader->config : NULL;
+}
+
+struct device *manager_find_pci(struct manager *manager, const char *address)
+{
+	for (struct device *d = manager->devices; d; d = d->next)
+		if (d->kind == DEVICE_PCI && d->present && streq(d->kernel_name, address))
+			return d;
+	return NULL;
+}
+
+void manager_add_follower(struct manager *manager, struct device *leader, const char *address)
+{
+	char link[300], path[PATH_MAX];
+	struct device *follower = manager_find_pci(manager, address);
+
+	snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s", address);
+	if (!follower && realpath(link, path) && startswith(path, "/sys/devices/"))
+		follower = new_device(manager, path + strlen("/sys"),
+				      sysfs_inode(path + strlen("/sys")), follower_property, leader,
+				      leader->cause);
+	if (!follower)
+		return;
+	strcpy(follower->leader, leader->devpath);
+	log_info("%s (%s): goes with %s, whose IOMMU group it shares", address, follower->name,
+		 leader->kernel_name);
+	reconcile_now(manager, follower);
 }
 
 static void device_has_gone(struct manager *manager, struct device *device)
@@ -161,6 +353,8 @@ static void device_has_gone(struct manager *manager, struct device *device)
 	log_info("%s (%s): unplugged", device->kernel_name, device->name);
 	device->present = false;
 	device_set_cause(device, CAUSE_UNPLUG);
+	lead_followers(manager, device);
+	remember_family(manager, device);
 	reconcile_now(manager, device);
 }
 
@@ -174,6 +368,18 @@ static void former_instances_have_gone(struct manager *manager, const char *devp
 		if (streq(d->devpath, devpath) && d->inode != inode)
 			device_has_gone(manager, d);
 	}
+}
+
+/* attachConnected = no: what was there before the broker stays with the host. */
+static void hold_if_early(struct manager *manager, struct device *device)
+{
+	if (manager->config->general.attach_connected ||
+	    (manager->started && device->cause != CAUSE_COLDPLUG))
+		return;
+	device->state = DEVICE_HELD;
+	snprintf(device->reason, sizeof(device->reason),
+		 "was there before the broker (attachConnected = no); plug it in again");
+	store_device(manager->store, device, NULL);
 }
 
 /* Events */
@@ -190,7 +396,7 @@ static void added(struct manager *manager, const struct event *event, struct wir
 
 	former_instances_have_gone(manager, event->devpath);
 	if (event->inode == 0 || event->inode != sysfs_inode(event->devpath) ||
-	    (device && device->seqnum > event->seqnum) || !is_supported(message_property, msg)) {
+	    (device && device->seqnum > event->seqnum) || kind_of(message_property, msg) < 0) {
 		log_debug("%s: add %llu is not about what is there now", event->devpath,
 			  (unsigned long long) event->seqnum);
 		intake_acknowledge(client);
@@ -198,12 +404,18 @@ static void added(struct manager *manager, const struct event *event, struct wir
 	}
 	if (!device) {
 		device = new_device(manager, event->devpath, event->inode, message_property, msg,
-				    wire_get(msg, "SYNTH_UUID") ? CAUSE_CONFIG : CAUSE_PLUG);
+				    !wire_get(msg, "SYNTH_UUID") ? CAUSE_PLUG
+				    : manager->started           ? CAUSE_CONFIG
+								 : CAUSE_COLDPLUG);
+		if (device)
+			hold_if_early(manager, device);
 		if (device)
 			log_info("%s (%s): plugged in, rule %s wants it in %s", device->kernel_name,
 				 device->name, device->rule, device->vms);
 	} else if (read_properties(device, message_property, msg)) {
 		device_set_cause(device, CAUSE_CONFIG);
+		lead_followers(manager, device);
+		store_device(manager->store, device, NULL);
 	}
 	if (!device) {
 		intake_acknowledge(client);
@@ -233,8 +445,13 @@ static void handle_event(void *data, const struct event *event, const struct wir
 
 static void handle_reconcile(void *data)
 {
+	struct manager *manager = data;
+
 	log_info("the rules have changed: looking at every device");
-	manager_resync(data);
+	if (manager->reload)
+		manager->reload(manager->reload_data);
+	else
+		manager_resync(manager);
 }
 
 const struct intake_handler manager_intake = {
@@ -256,20 +473,16 @@ static void listed(void *data, const char *devpath, property_fn property, void *
 	uint64_t inode = sysfs_inode(devpath);
 	struct device *device = find_device(manager, devpath, inode);
 
-	if (inode == 0 || !is_supported(property, from))
+	if (inode == 0 || kind_of(property, from) < 0)
 		return;
 	if (!device) {
 		device = new_device(manager, devpath, inode, property, from, listing->cause);
-		if (device && listing->cause == CAUSE_COLDPLUG &&
-		    !manager->config->general.attach_connected) {
-			device->state = DEVICE_HELD;
-			snprintf(device->reason, sizeof(device->reason),
-				 "was there before the broker (attachConnected = no); plug it in "
-				 "again");
-			store_device(manager->store, device, NULL);
-		}
+		if (device && listing->cause == CAUSE_COLDPLUG)
+			hold_if_early(manager, device);
 	} else if (read_properties(device, property, from)) {
 		device_set_cause(device, CAUSE_CONFIG);
+		device->leader[0] = 0;
+		lead_followers(manager, device);
 		store_device(manager->store, device, NULL);
 	}
 }
@@ -281,10 +494,12 @@ static void compare_known(struct manager *manager)
 		next = d->next;
 		if (d->inode != sysfs_inode(d->devpath)) {
 			device_has_gone(manager, d);
-		} else if (d->rule[0] && udev_get_claim(d->devpath) == UDEV_UNCLAIMED) {
+		} else if (d->rule[0] && !d->leader[0] &&
+			   udev_get_claim(d->devpath) == UDEV_UNCLAIMED) {
 			log_info("%s (%s): no rule wants it any more", d->kernel_name, d->name);
 			d->rule[0] = 0;
 			device_set_cause(d, CAUSE_CONFIG);
+			lead_followers(manager, d);
 			store_device(manager->store, d, NULL);
 		}
 	}
@@ -374,6 +589,11 @@ static void verify_attached(struct manager *manager, struct device *d, char *con
 		d->unverified = false;
 		return;
 	}
+	if (d->unverified && device_is_doubtful(d)) {
+		d->unverified = false;
+		device_set_cause(d, CAUSE_LOST);
+		return;
+	}
 	device_has_left(manager, d, d->unverified ? CAUSE_VM_EXIT : CAUSE_LOST,
 			d->unverified ? "" : "the VM no longer had it");
 	d->awaits_vm = d->unverified;
@@ -408,10 +628,14 @@ static void vm_is_up(void *data, struct vm *vm, char *const *handles, size_t n)
 {
 	struct manager *manager = data;
 
-	for (struct device *d = manager->devices; d; d = d->next)
+	for (struct device *d = manager->devices; d; d = d->next) {
 		if (d->vm == vm && d->state == DEVICE_ATTACHED)
 			verify_attached(manager, d, handles, n);
-	for (size_t i = 0; i < n; i++)
+		/* It has started anew, or has been asked about: what failed may work now. */
+		if (streq(d->unreachable, vm->name))
+			d->unreachable[0] = 0;
+	}
+	for (size_t i = 0; i < n && !vm->vmm->gives_handles; i++)
 		adopt_or_remove(manager, vm, handles[i]);
 	for (struct device *d = manager->devices, *next; d; d = next) {
 		next = d->next;
@@ -426,9 +650,12 @@ static void vm_has_exited(void *data, struct vm *vm)
 
 	for (struct device *d = manager->devices, *next; d; d = next) {
 		next = d->next;
-		if (d->vm != vm || d->state != DEVICE_ATTACHED)
+		/* Attaching still: the VM had it, but a host driver had not let go. */
+		if (d->vm != vm || (d->state != DEVICE_ATTACHED && d->state != DEVICE_RELEASING &&
+				    d->state != DEVICE_ATTACHING))
 			continue;
 		loop_timer_stop(&d->retry);
+		d->request = 0;
 		device_set_cause(d, CAUSE_VM_EXIT);
 		device_has_left(manager, d, CAUSE_VM_EXIT, "");
 		reconcile(manager, d);
@@ -451,6 +678,14 @@ static void vm_reason_changed(void *data, struct vm *vm)
 			reconcile_vm_reason(manager, d, vm);
 		}
 	}
+}
+
+static void handle_changed(void *data, struct device *device)
+{
+	struct manager *manager = data;
+
+	store_device(manager->store, device, NULL);
+	store_flush(manager->store);
 }
 
 static void attach_sent(void *data, struct device *device)
@@ -490,6 +725,7 @@ static const struct vm_handler vm_handler = {
 	.up = vm_is_up,
 	.exited = vm_has_exited,
 	.reason = vm_reason_changed,
+	.handle_changed = handle_changed,
 	.attach_sent = attach_sent,
 	.attached = attached,
 	.detached = detached,

@@ -18,6 +18,16 @@
 #include "conf/config.h"
 #include "helper/macro.h"
 
+#define MANAGER_FAMILIES 32
+
+/* Who has left a port a moment ago: see "family" in vhotplug.conf(5). */
+struct family {
+	char devpath[512];
+	char name[64];
+	char vm[64];
+	uint64_t left; /* ms, monotonic */
+};
+
 struct manager {
 	struct loop *loop;
 	struct store *store;
@@ -27,6 +37,10 @@ struct manager {
 	struct device *devices;
 	bool started; /* nothing is moved before everything is known */
 	char boot_id[40];
+	struct family families[MANAGER_FAMILIES];
+	size_t next_family;
+	loop_fn reload; /* reads the config again and calls manager_set_config or manager_resync */
+	void *reload_data;
 };
 
 /* Takes over CONFIG. Returns 0 or -errno. */
@@ -50,5 +64,9 @@ void manager_set_config(struct manager *manager, struct config *config);
 
 /* The VM of that name in the config, or NULL. */
 struct vm *manager_find_vm(struct manager *manager, const char *name);
+/* The PCI function at ADDRESS, or NULL. */
+struct device *manager_find_pci(struct manager *manager, const char *address);
+/* Gives the function at ADDRESS to whatever VM LEADER goes to. */
+void manager_add_follower(struct manager *manager, struct device *leader, const char *address);
 /* Removes DEVICE from the list, and from the store, and frees it. */
 void manager_drop_device(struct manager *manager, struct device *device);

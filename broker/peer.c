@@ -4,6 +4,7 @@
 #include <libgen.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 
 static int read_start_time(pid_t pid, uint64_t *ret_time)
 {
@@ -58,6 +59,17 @@ int peer_get(int fd, struct peer *ret_peer)
 	}
 	*ret_peer = peer;
 	return 0;
+}
+
+uint64_t peer_age_ms(const struct peer *peer)
+{
+	struct timespec now;
+	uint64_t started = peer->start_time * 1000 / (uint64_t) sysconf(_SC_CLK_TCK);
+
+	if (peer->pid == 0 || clock_gettime(CLOCK_BOOTTIME, &now) < 0)
+		return 0;
+	uint64_t since_boot = (uint64_t) now.tv_sec * 1000 + (uint64_t) now.tv_nsec / 1000000;
+	return since_boot > started ? since_boot - started : 0;
 }
 
 bool peer_is_alive(const struct peer *peer)

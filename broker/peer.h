@@ -19,6 +19,9 @@ struct peer {
  * Sources: unix(7), proc(5) /proc/PID/status and stat. Returns 0 or -errno. */
 int peer_get(int fd, struct peer *ret_peer) _must_check_;
 
+/* How long ago that process has started, in ms; 0 when that is not known. */
+uint64_t peer_age_ms(const struct peer *peer);
+
 /* Is that process still the one in PEER? True when the pid is not known. */
 bool peer_is_alive(const struct peer *peer);
 

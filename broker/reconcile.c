@@ -4,12 +4,17 @@
 
 #include <stdarg.h>
 
+#include "broker/claim.h"
 #include "broker/log.h"
 
 #define ACK_LIMIT_MS 300 /* udevd is never kept longer by an attach that is not on its way yet */
 #define FIRST_RETRY_MS 200
 #define MAX_RETRY_MS 30000
 #define REFUSED_RETRY_MS 2000 /* a disk in use is not looked at more often */
+
+#define RELEASE_MS 30000    /* a guest that has not let go by then is said to refuse */
+#define MAX_RELEASE_MS 5000 /* how often it is asked again, at the least */
+#define TURN_MS 3000 /* how long a PCI device waits for those whose rules come before its own */
 
 static void retry_now(void *data);
 
@@ -23,9 +28,18 @@ void device_set_cause(struct device *device, enum device_cause cause)
 
 void device_make_handle(const struct device *device, char *ret_handle, size_t size)
 {
-	/* Letters, digits, '-', '.', '_': what QEMU accepts in an id. */
 	snprintf(ret_handle, size, "vhp-%s-%llu", device->kernel_name,
 		 (unsigned long long) device->inode);
+	/* Letters, digits, '-', '.', '_': what QEMU accepts in an id. */
+	for (char *c = ret_handle; *c; c++)
+		if (*c == ':')
+			*c = '.';
+}
+
+bool device_is_doubtful(const struct device *device)
+{
+	return device->vm && device->vm->vmm->is_doubtful &&
+	       device->vm->vmm->is_doubtful(device->handle);
 }
 
 bool device_may_be_in(const struct device *device, const char *name)
@@ -34,6 +48,9 @@ bool device_may_be_in(const struct device *device, const char *name)
 
 	if (!device->present || !device->rule[0])
 		return false;
+	/* A move to where it should be has failed: where it was is as good for now. */
+	if (device->unreachable[0])
+		return streq(device->former_vm, name);
 	for (const char *s = device->vms; *s; s += strcspn(s, ","), s += *s == ',')
 		if (strcspn(s, ",") == length && strncmp(s, name, length) == 0)
 			return true;
@@ -99,6 +116,7 @@ static void leave_vm(struct device *device)
 	device->handle[0] = 0;
 	device->unverified = false;
 	device->guest_port = 0;
+	device->guest_bus[0] = 0;
 	close_held(device);
 }
 
@@ -131,10 +149,16 @@ void device_has_arrived(struct manager *manager, struct device *device, const ch
 		 device->name, device->vm_name, (unsigned long long) history.milliseconds,
 		 device_cause_name(device->cause), device->rule);
 	device->n_retries = 0;
-	device->failure[0] = 0;
 	device->awaits_vm = false;
-	set_state(device, DEVICE_ATTACHED, "%s has it%s%s", device->vm_name, *detail ? " " : "",
-		  detail);
+	if (device->unreachable[0])
+		set_state(device, DEVICE_ATTACHED,
+			  "back in %.60s; the move to %.60s failed: %.110s", device->vm_name,
+			  device->unreachable, device->failure);
+	else
+		set_state(device, DEVICE_ATTACHED, "%s has it%s%s", device->vm_name,
+			  *detail ? " " : "", detail);
+	if (!device->unreachable[0])
+		device->former_vm[0] = device->failure[0] = 0;
 	store_device(manager->store, device, &history);
 }
 
@@ -150,9 +174,10 @@ static void back_off(struct manager *manager, struct device *device, uint64_t at
 			 retry_now, device);
 }
 
-/* An attach has come to nothing. The history has it once, however often it is tried. */
-static void attach_failed(struct manager *manager, struct device *device, enum device_state state,
-			  const char *reason)
+/* An attach has come to nothing; the next one is DELAY_MS away or more. The history has it once,
+ * however often it is tried. */
+static void attach_failed_for(struct manager *manager, struct device *device,
+			      enum device_state state, const char *reason, uint64_t delay_ms)
 {
 	struct history history;
 
@@ -168,40 +193,100 @@ static void attach_failed(struct manager *manager, struct device *device, enum d
 	} else {
 		store_device(manager->store, device, NULL);
 	}
-	if (state == DEVICE_REFUSED)
+	/* A move that ends nowhere goes back where it came from. */
+	if (device->former_vm[0] && !streq(device->former_vm, device->vm_name) && device->present &&
+	    device->rule[0]) {
+		strcpy(device->unreachable, device->vm_name);
+		device->state = DEVICE_WAITING;
+		log_warning("%s: goes back to %s", device->kernel_name, device->former_vm);
+	} else if (state == DEVICE_REFUSED)
 		back_off(manager, device, REFUSED_RETRY_MS);
 	else if (state == DEVICE_WAITING)
-		back_off(manager, device, 0);
+		back_off(manager, device, delay_ms);
 	release_helpers(device);
 	reconcile(manager, device);
 }
 
+static void attach_failed(struct manager *manager, struct device *device, enum device_state state,
+			  const char *reason)
+{
+	attach_failed_for(manager, device, state, reason, 0);
+}
+
 /* Attach: open, hand over, verify */
 
-static void ask_worker(struct manager *manager, struct device *device, enum worker_job job)
+static int ask_worker(struct manager *manager, struct device *device, enum worker_job job)
 {
 	struct worker_request request = {.job = job, .inode = device->inode};
 
 	snprintf(request.devpath, sizeof(request.devpath), "%s", device->devpath);
 	snprintf(request.node, sizeof(request.node), "%s", device->node);
+	if (device->vm)
+		request.uid =
+			device->vm->user != (uid_t) -1 ? device->vm->user : device->vm->peer.uid;
+	if (device->options & DEVICE_FORCE)
+		request.options |= WORKER_FORCE;
 	int r = worker_send(manager->worker, &request);
 	if (r == 0)
 		device->request = request.number;
-	else if (job != WORKER_USB_RETURN)
-		attach_failed(manager, device, DEVICE_WAITING, "the worker process is overloaded");
+	return r;
+}
+
+static enum worker_job take_job(enum device_kind kind)
+{
+	switch (kind) {
+	case DEVICE_USB:
+		return WORKER_USB_OPEN;
+	case DEVICE_PCI:
+		return WORKER_PCI_TAKE;
+	case DEVICE_EVDEV:
+		return WORKER_EVDEV_TAKE;
+	}
+	abort();
+}
+
+/* Gives DEVICE back to its host driver, now that no VM has it and none shall have it. */
+static void give_back(struct manager *manager, struct device *device)
+{
+	int r = 0;
+
+	switch (device->kind) {
+	case DEVICE_USB:
+		r = ask_worker(manager, device, WORKER_USB_RETURN);
+		break;
+	case DEVICE_PCI:
+		if (!claim_group_in_use(manager, device))
+			r = ask_worker(manager, device, WORKER_PCI_RETURN);
+		break;
+	case DEVICE_EVDEV:
+		r = ask_worker(manager, device, WORKER_EVDEV_RETURN);
+		break;
+	}
+	if (r < 0)
+		log_warning("%s: not given back to its host driver: the worker is overloaded",
+			    device->kernel_name);
 }
 
 static void start_attach(struct manager *manager, struct device *device, struct vm *vm)
 {
+	char reason[sizeof(device->reason)];
+
 	if (device->awaits_vm)
 		device_set_cause(device, CAUSE_VM_START);
 	device->awaits_vm = false;
-	device->vm = vm_ref(vm);
 	snprintf(device->vm_name, sizeof(device->vm_name), "%s", vm->name);
+	if (device->kind == DEVICE_PCI &&
+	    claim_check_group(manager, device, vm, reason, sizeof(reason)) < 0) {
+		attach_failed(manager, device, DEVICE_REFUSED, reason);
+		return;
+	}
+	device->vm = vm_ref(vm);
 	device_make_handle(device, device->handle, sizeof(device->handle));
 	/* What a person saw before (a reason for waiting, say) stays until there is news. */
 	device->state = DEVICE_OPENING;
-	ask_worker(manager, device, WORKER_USB_OPEN);
+	device->attempted = now_monotonic_ms();
+	if (ask_worker(manager, device, take_job(device->kind)) < 0)
+		attach_failed(manager, device, DEVICE_WAITING, "the worker process is overloaded");
 }
 
 static void start_detach(struct manager *manager, struct device *device)
@@ -224,13 +309,13 @@ static void opened(struct manager *manager, struct device *device,
 			      answer->detail);
 		return;
 	}
-	device->n_held_fds = (size_t) answer->n_fds - 1;
-	memcpy(device->held_fds, fds + 1, device->n_held_fds * sizeof(int));
-	device->state = DEVICE_ATTACHING;
+	for (int i = 1; i < answer->n_fds; i++)
+		device->held_fds[device->n_held_fds++] = fds[i];
 	set_state(device, DEVICE_ATTACHING, "%s", *vm->reason ? vm->reason : "asking its VMM");
 	store_device(manager->store, device, NULL);
-	vm->vmm->attach(vm, device, fds[0]);
-	close(fds[0]);
+	vm->vmm->attach(vm, device, answer->n_fds > 0 ? fds[0] : -1);
+	if (answer->n_fds > 0)
+		close(fds[0]);
 }
 
 void reconcile_attach_sent(struct manager *manager, struct device *device)
@@ -244,11 +329,10 @@ static void verify(struct manager *manager, struct device *device, bool released
 {
 	char driver[200], detail[64] = "";
 
-	if (device->present && usb_host_driver(device->devpath, driver, sizeof(driver))) {
-		if (!released) {
-			ask_worker(manager, device, WORKER_USB_RELEASE);
+	if (device->kind == DEVICE_USB && device_may_be_in(device, device->vm->name) &&
+	    usb_host_driver(device->devpath, driver, sizeof(driver))) {
+		if (!released && ask_worker(manager, device, WORKER_USB_RELEASE) == 0)
 			return;
-		}
 		if (set_state(device, DEVICE_ATTACHING,
 			      "%s has it, but so has the host driver %s, which"
 			      " does not let go; is the fence off (fence = no)?",
@@ -261,8 +345,27 @@ static void verify(struct manager *manager, struct device *device, bool released
 	if (device->guest_port > 0)
 		snprintf(detail, sizeof(detail), "on port %u of %.40s", device->guest_port,
 			 device->guest_bus);
+	else if (device->guest_bus[0])
+		snprintf(detail, sizeof(detail), "on %.50s", device->guest_bus);
 	device_has_arrived(manager, device, detail);
 	reconcile(manager, device);
+}
+
+/* A handle that a VMM gave to DEVICE can't be another device's any more: that one has left without
+ * our knowing. It must not take DEVICE with it when it is detached. */
+static void handle_has_moved(struct manager *manager, const struct device *device)
+{
+	for (struct device *d = manager->devices, *next; d; d = next) {
+		next = d->next;
+		if (d == device || d->vm != device->vm || !streq(d->handle, device->handle) ||
+		    (d->state != DEVICE_ATTACHED && d->state != DEVICE_ATTACHING))
+			continue;
+		loop_timer_stop(&d->retry);
+		d->request = 0;
+		device_set_cause(d, CAUSE_LOST);
+		device_has_left(manager, d, CAUSE_LOST, "its place has gone to another device");
+		reconcile(manager, d);
+	}
 }
 
 void reconcile_attached(struct manager *manager, struct device *device,
@@ -271,11 +374,14 @@ void reconcile_attached(struct manager *manager, struct device *device,
 	close_held(device);
 	switch (result->outcome) {
 	case VMM_OK:
+		handle_has_moved(manager, device);
 		verify(manager, device, false);
 		break;
 	case VMM_GONE:
+	case VMM_PENDING:
 	case VMM_RETRY:
-		attach_failed(manager, device, DEVICE_WAITING, result->detail);
+		attach_failed_for(manager, device, DEVICE_WAITING, result->detail,
+				  result->delay_ms);
 		break;
 	case VMM_FAILED:
 		attach_failed(manager, device, DEVICE_FAILED, result->detail);
@@ -317,9 +423,36 @@ void reconcile_worker_answer(void *data, const struct worker_answer *answer, int
 
 /* Detach */
 
+/* PCI: unplugging is a request to the guest. It may be lost before an operating system runs, and
+ * there is no event for a refusal, so it is repeated; a reset of the guest completes it as well. */
+static void await_guest(struct manager *manager, struct device *device, const char *detail)
+{
+	uint64_t asked_for = now_monotonic_ms() - device->started;
+	uint64_t delay = FIRST_RETRY_MS << (device->n_retries < 5 ? device->n_retries : 5);
+
+	if (asked_for < RELEASE_MS)
+		set_state(device, DEVICE_RELEASING,
+			  "waiting for the guest of %.60s to let go of it%s%.100s", device->vm_name,
+			  *detail ? ": " : "", detail);
+	else if (set_state(device, DEVICE_RELEASING,
+			   "the guest of %.60s does not let go of it; unload its driver there, or "
+			   "reset"
+			   " or stop the VM",
+			   device->vm_name))
+		log_warning("%s (%s): %s", device->kernel_name, device->name, device->reason);
+	store_device(manager->store, device, NULL);
+	device->n_retries++;
+	loop_timer_start(manager->loop, &device->retry,
+			 delay < MAX_RELEASE_MS ? delay : MAX_RELEASE_MS, retry_now, device);
+}
+
 void reconcile_detached(struct manager *manager, struct device *device,
 			const struct vmm_result *result)
 {
+	if (result->outcome == VMM_PENDING) {
+		await_guest(manager, device, result->detail);
+		return;
+	}
 	if (result->outcome == VMM_RETRY) {
 		/* It is still there, as far as we know. */
 		set_state(device, DEVICE_ATTACHED, "still in %.60s: %.150s", device->vm_name,
@@ -332,15 +465,14 @@ void reconcile_detached(struct manager *manager, struct device *device,
 	device_has_left(manager, device, device->cause,
 			result->outcome == VMM_GONE ? "the VM no longer had it" : "");
 	device->n_retries = 0;
-	if (device->present && !device->rule[0])
-		ask_worker(manager, device, WORKER_USB_RETURN);
+	loop_timer_stop(&device->retry);
 	reconcile(manager, device);
 }
 
 /* The decision */
 
 /* The VM that DEVICE should be in: where it is, if it may be there; else the first candidate that
- * is up; else the first candidate. NULL: none of them is in the config. */
+ * is up or about to be; else the first candidate. NULL: none of them is in the config. */
 static struct vm *choose_vm(struct manager *manager, const struct device *device)
 {
 	char names[sizeof(device->vms)], *save = NULL;
@@ -349,11 +481,13 @@ static struct vm *choose_vm(struct manager *manager, const struct device *device
 	if (device->vm && device_may_be_in(device, device->vm->name) &&
 	    manager_find_vm(manager, device->vm->name) == device->vm)
 		return device->vm;
-	strcpy(names, device->vms);
+	strcpy(names, device->unreachable[0] ? device->former_vm : device->vms);
 	for (char *name = strtok_r(names, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
 		struct vm *vm = manager_find_vm(manager, name);
 
-		if (vm && vm->state == VM_UP)
+		/* One that is being asked for the first time may be up in a moment: its answer
+		 * decides, not who answers first. */
+		if (vm && (vm->state == VM_UP || (vm->state == VM_PROBING && !*vm->reason)))
 			return vm;
 		if (!first)
 			first = vm;
@@ -371,12 +505,27 @@ static void wait_for_vm(struct manager *manager, struct device *device, struct v
 		store_device(manager->store, device, NULL);
 }
 
+/* PCI devices go in the order of their rules, but one that is stuck does not hold up the others. */
+static bool is_its_turn(struct manager *manager, struct device *device, const struct vm *vm)
+{
+	struct device *earlier =
+		device->kind == DEVICE_PCI ? claim_earlier(manager, device, vm) : NULL;
+
+	if (!earlier || now_monotonic_ms() - earlier->attempted > TURN_MS)
+		return true;
+	set_state(device, DEVICE_WAITING, "its turn comes after %s", earlier->kernel_name);
+	loop_timer_start(manager->loop, &device->retry, FIRST_RETRY_MS, retry_now, device);
+	return false;
+}
+
 /* A device that is nowhere and for which nothing is under way. */
 static void settle(struct manager *manager, struct device *device)
 {
 	struct vm *vm;
 
 	if (!device->present || !device->rule[0]) {
+		if (device->present)
+			give_back(manager, device);
 		manager_drop_device(manager, device);
 		return;
 	}
@@ -386,14 +535,13 @@ static void settle(struct manager *manager, struct device *device)
 	if (!vm) {
 		snprintf(device->vm_name, sizeof(device->vm_name), "%.60s", device->vms);
 		if (set_state(device, DEVICE_FAILED,
-			      "no VM \"%.60s\" in the broker's config; run vhotplug-gen-rules and "
-			      "reload"
-			      " vhotplug-broker",
+			      "no VM \"%.60s\" in the broker's config; run vhotplug-gen-rules",
 			      device->vms))
 			store_device(manager->store, device, NULL);
 	} else if (vm->state != VM_UP) {
 		wait_for_vm(manager, device, vm);
-	} else if (!device->retry.loop && device->state == DEVICE_WAITING) {
+	} else if (!device->retry.loop && device->state == DEVICE_WAITING &&
+		   is_its_turn(manager, device, vm)) {
 		start_attach(manager, device, vm);
 	}
 }
@@ -404,8 +552,15 @@ static void reconcile_attached_device(struct manager *manager, struct device *de
 	 * is not running that is said by vm_handler.exited. */
 	if (device->unverified || device->retry.loop)
 		return;
-	if (choose_vm(manager, device) != device->vm || !device_may_be_in(device, device->vm->name))
-		start_detach(manager, device);
+	if (!device_is_doubtful(device) && choose_vm(manager, device) == device->vm &&
+	    device_may_be_in(device, device->vm->name))
+		return;
+	/* Only a move can go back. */
+	device->former_vm[0] = 0;
+	if (device->present && device->rule[0])
+		strcpy(device->former_vm, device->vm_name);
+	device->failure[0] = 0;
+	start_detach(manager, device);
 }
 
 void reconcile(struct manager *manager, struct device *device)
@@ -425,6 +580,7 @@ void reconcile(struct manager *manager, struct device *device)
 		return;
 	case DEVICE_ATTACHING:
 	case DEVICE_DETACHING:
+	case DEVICE_RELEASING:
 		break;
 	case DEVICE_ATTACHED:
 		reconcile_attached_device(manager, device);
@@ -447,6 +603,12 @@ void reconcile_now(struct manager *manager, struct device *device)
 		verify(manager, device, false);
 		return;
 	}
+	if (device->state == DEVICE_RELEASING) {
+		/* Otherwise the guest is being asked right now. */
+		if (was_waiting)
+			device->vm->vmm->detach(device->vm, device, device->handle);
+		return;
+	}
 	if (device->state == DEVICE_FAILED || device->state == DEVICE_REFUSED)
 		device->state = DEVICE_WAITING;
 	reconcile(manager, device);
@@ -456,32 +618,33 @@ static void retry_now(void *data)
 {
 	struct device *device = data;
 
-	bool holds = device->state == DEVICE_ATTACHING;
-
-	if (holds)
+	if (device->state == DEVICE_ATTACHING)
 		verify(device->manager, device, false);
+	else if (device->state == DEVICE_RELEASING)
+		device->vm->vmm->detach(device->vm, device, device->handle);
 	else
 		reconcile_now(device->manager, device);
 }
 
 void reconcile_vm_reason(struct manager *manager, struct device *device, struct vm *vm)
 {
-	bool concerned = device->vm == vm ||
-			 (!device->vm && choose_vm(manager, device) == vm && !device->retry.loop);
-
-	if (!concerned)
+	/* The next candidate may be the one now. */
+	if (device->state == DEVICE_WAITING && !device->vm && vm->state != VM_UP &&
+	    device_may_be_in(device, vm->name)) {
+		reconcile(manager, device);
+		return;
+	}
+	if (device->vm != vm)
 		return;
 	switch (device->state) {
-	case DEVICE_WAITING:
-		if (vm->state != VM_UP)
-			wait_for_vm(manager, device, vm);
-		break;
 	case DEVICE_ATTACHING:
 	case DEVICE_DETACHING:
+	case DEVICE_RELEASING:
 		if (set_state(device, device->state, "%s",
 			      *vm->reason ? vm->reason : "asking its VMM"))
 			store_device(manager->store, device, NULL);
 		break;
+	case DEVICE_WAITING:
 	case DEVICE_HELD:
 	case DEVICE_OPENING:
 	case DEVICE_ATTACHED:

@@ -24,6 +24,10 @@ void device_has_arrived(struct manager *manager, struct device *device, const ch
  * was sent twice is noticed. */
 void device_make_handle(const struct device *device, char *ret_handle, size_t size);
 
+/* Did a former broker begin to attach DEVICE, and nobody knows what came of it? It is detached,
+ * whatever it was, and attached anew. */
+bool device_is_doubtful(const struct device *device);
+
 /* May DEVICE be in the VM called NAME, by the wish on record? */
 bool device_may_be_in(const struct device *device, const char *name);
 

@@ -36,6 +36,11 @@ create table device (
   vm       text    not null,   -- where it is, or where it should go
   handle   text    not null,   -- what the VMM knows it by; '' while it has none
   since    integer not null,
+  options  integer not null,   -- what the rule says beyond the VM: broker/device.h
+  rank     integer not null,   -- of the rule in the config
+  family   text    not null,
+  family_vm text   not null,
+  leader   text    not null,   -- devpath of the device whose IOMMU group it is given with
   unique (boot_id, devpath, inode)
 ) strict;
 

@@ -5,7 +5,10 @@
 #include <pwd.h>
 #include <stdarg.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 
 #include "broker/log.h"
 
@@ -43,6 +46,16 @@ static void retry_later(struct vm *vm)
 			 retry_check, vm);
 }
 
+/* One at a time: a backend has one place for what it learns. */
+static void start_probe(struct vm *vm, bool quiet)
+{
+	if (vm->state == VM_DOWN)
+		vm->state = VM_PROBING;
+	vm->is_probing = true;
+	vm->is_quiet = quiet;
+	vm->vmm->probe(vm);
+}
+
 void vm_check(struct vm *vm)
 {
 	loop_timer_stop(&vm->retry);
@@ -51,13 +64,16 @@ void vm_check(struct vm *vm)
 			      vm->user_name);
 		return;
 	}
-	if (vm->state == VM_PROBING) {
+	if (vm->is_probing)
 		vm->probe_again = true;
-		return;
-	}
-	if (vm->state == VM_DOWN)
-		vm->state = VM_PROBING;
-	vm->vmm->probe(vm);
+	else
+		start_probe(vm, false);
+}
+
+void vm_refresh(struct vm *vm)
+{
+	if (vm->state == VM_UP && !vm->is_probing)
+		start_probe(vm, true);
 }
 
 static void forget_process(struct vm *vm)
@@ -129,8 +145,12 @@ int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size)
 static void probe_failed(struct vm *vm, int r, const char *reason)
 {
 	vm->state = VM_DOWN;
-	vm->is_absent = r == -ENOENT || r == -ENOTDIR || r == -ECONNREFUSED;
+	vm->is_absent = r == -ENOTCONN || r == -ENOENT || r == -ENOTDIR || r == -ECONNREFUSED;
 	switch (-r) {
+	case ENOTCONN:
+		vm_set_reason(vm, "%s is not running: it has not dialled in on %s", vm->name,
+			      vm->listen);
+		return; /* its call tells */
 	case ENOENT:
 	case ENOTDIR:
 		vm_set_reason(vm, "%s is not running: there is no socket %s", vm->name, vm->socket);
@@ -159,8 +179,25 @@ static void probe_failed(struct vm *vm, int r, const char *reason)
 	}
 }
 
+/* "delay": some guests want to be left alone while they start. */
+static bool must_settle(struct vm *vm)
+{
+	uint64_t delay = vm->delay * UINT64_C(1000), age = peer_age_ms(&vm->peer);
+
+	if (vm->state == VM_UP || age == 0 || age >= delay)
+		return false;
+	vm->state = VM_DOWN;
+	vm->is_absent = vm->probe_again = false;
+	vm_set_reason(vm, "%s gets its devices %u s after its start (delay)", vm->name, vm->delay);
+	loop_timer_start(vm->loop, &vm->retry, delay - age, retry_check, vm);
+	return true;
+}
+
 void vm_probed(struct vm *vm, int r, const char *reason, char *const *handles, size_t n)
 {
+	bool quiet = vm->is_quiet && vm->state == VM_UP;
+
+	vm->is_probing = vm->is_quiet = false;
 	if (r < 0 && vm->state == VM_UP && peer_is_alive(&vm->peer) && vm->peer.pid != 0) {
 		/* It runs, but can't be asked now: what is known stays known. A VM that is about to
 		 * end removes its socket first. */
@@ -174,19 +211,91 @@ void vm_probed(struct vm *vm, int r, const char *reason, char *const *handles, s
 		if (was_up)
 			process_gone(vm);
 		probe_failed(vm, r, reason);
+	} else if (must_settle(vm)) {
+		return;
 	} else {
 		if (vm->state != VM_UP)
 			log_info("%s: up, process %d", vm->name, (int) vm->peer.pid);
 		vm->state = VM_UP;
 		vm->n_retries = 0;
 		vm_set_reason(vm, "%s", "");
-		vm->handler->up(vm->data, vm, handles, n);
+		if (!quiet)
+			vm->handler->up(vm->data, vm, handles, n);
 	}
 	if (vm->probe_again) {
 		vm->probe_again = false;
 		vm->n_retries = 0;
 		loop_timer_start(vm->loop, &vm->retry, 0, retry_check, vm);
 	}
+}
+
+/* A VMM dials in: the one that is expected, and only one. */
+static int check_caller(struct vm *vm, int fd)
+{
+	struct peer peer;
+	int r = peer_get(fd, &peer);
+
+	if (r < 0)
+		return r;
+	if (peer.uid != 0 && peer.uid != vm->user) {
+		vm_set_reason(
+			vm, "refused a call of uid %u on %s; say in \"user =\" who the VMM runs as",
+			(unsigned) peer.uid, vm->listen);
+		return -EPERM;
+	}
+	if (vm->peer.pid == 0 ||
+	    (peer.pid == vm->peer.pid && peer.start_time == vm->peer.start_time)) {
+		if (vm->peer.pid == 0) {
+			vm->peer = peer;
+			watch_process(vm);
+		}
+		return 0;
+	}
+	log_warning("%s: refused a call of process %d on %s: process %d is its VMM", vm->name,
+		    (int) peer.pid, vm->listen, (int) vm->peer.pid);
+	return -EBUSY;
+}
+
+static void caller_waits(void *data, uint32_t events)
+{
+	struct vm *vm = data;
+	int fd = accept4(vm->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	(void) events;
+	if (fd < 0)
+		return;
+	if (check_caller(vm, fd) < 0 || vm->vmm->dialled(vm, fd) < 0) {
+		close(fd);
+		return;
+	}
+	vm->n_retries = 0;
+	vm_check(vm);
+}
+
+/* The socket that the VMM dials, open to its user alone. */
+static int make_listener(struct vm *vm)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct stat st;
+
+	memcpy(address.sun_path, vm->listen, sizeof(vm->listen));
+	vm->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (vm->listen_fd < 0)
+		return -errno;
+	unlink(vm->listen);
+	mode_t old_umask = umask(0177);
+	int r = bind(vm->listen_fd, (struct sockaddr *) &address, sizeof(address)) < 0 ? -errno : 0;
+	umask(old_umask);
+	if (r == 0 && stat(vm->listen, &st) == 0)
+		vm->listen_inode = st.st_ino;
+	if (r == 0 && vm->user != (uid_t) -1 && chown(vm->listen, vm->user, (gid_t) -1) < 0)
+		r = -errno;
+	if (r == 0 && listen(vm->listen_fd, 4) < 0)
+		r = -errno;
+	if (r == 0)
+		r = loop_add(vm->loop, vm->listen_fd, EPOLLIN, caller_waits, vm,
+			     &vm->listen_source);
+	return r;
 }
 
 static void socket_changed(void *data)
@@ -236,7 +345,7 @@ static const struct vmm *vmm_of(enum vm_type type)
 	case VM_QEMU:
 		return &vmm_qemu;
 	case VM_CROSVM:
-		break;
+		return &vmm_crosvm;
 	}
 	return NULL;
 }
@@ -258,11 +367,18 @@ int vm_new(struct loop *loop, const struct config_vm *config, const struct vm_ha
 	vm->user = config->user ? find_user(config->user) : (uid_t) -1;
 	snprintf(vm->user_name, sizeof(vm->user_name), "%s", config->user ? config->user : "");
 	snprintf(vm->name, sizeof(vm->name), "%s", config->name);
-	snprintf(vm->socket, sizeof(vm->socket), "%s", config->socket);
+	snprintf(vm->socket, sizeof(vm->socket), "%s", config->socket ? config->socket : "");
+	snprintf(vm->listen, sizeof(vm->listen), "%s", config->listen ? config->listen : "");
+	vm->delay = config->delay;
+	vm->listen_fd = -1;
 	vm->usb_bus = config->usb_bus ? copy_list(config->usb_bus) : NULL;
+	vm->pci_bus = config->pci_bus ? copy_list(config->pci_bus) : NULL;
+	vm->use_root_bus = config->qemu_use_root_bus;
 	vm->vmm = vmm_of(config->type);
 	r = vm->vmm ? vm->vmm->init(vm) : -EOPNOTSUPP;
-	if (r == 0)
+	if (r == 0 && vm->listen[0])
+		r = vm->vmm->dialled ? make_listener(vm) : -EOPNOTSUPP;
+	else if (r == 0)
 		r = watch_new(loop, vm->socket, socket_changed, vm, &vm->watch);
 	if (r < 0) {
 		log_error("can't set up the VM %s: %s", vm->name, strerror(-r));
@@ -282,13 +398,20 @@ struct vm *vm_ref(struct vm *vm)
 static void free_vm(void *data)
 {
 	struct vm *vm = data;
+	struct stat st;
 
 	if (vm->vmm && vm->backend)
 		vm->vmm->finish(vm);
 	forget_process(vm);
 	loop_timer_stop(&vm->retry);
 	watch_free(vm->watch);
+	loop_source_free(vm->listen_source);
+	/* By now it may be the socket of the VM that has taken this one's place in the config. */
+	if (vm->listen_inode != 0 && stat(vm->listen, &st) == 0 && st.st_ino == vm->listen_inode)
+		unlink(vm->listen);
+	close_fd(vm->listen_fd);
 	free_list(vm->usb_bus);
+	free_list(vm->pci_bus);
 	free(vm);
 }
 
@@ -312,9 +435,18 @@ static bool same_list(char *const *a, char *const *b)
 
 bool vm_matches(const struct vm *vm, const struct config_vm *config)
 {
-	return streq(vm->name, config->name) && streq(vm->socket, config->socket) &&
-	       vm->type == config->type && streq(vm->user_name, config->user ? config->user : "") &&
-	       same_list(vm->usb_bus, config->usb_bus);
+	return streq(vm->name, config->name) &&
+	       streq(vm->socket, config->socket ? config->socket : "") &&
+	       streq(vm->listen, config->listen ? config->listen : "") &&
+	       vm->delay == config->delay && vm->type == config->type &&
+	       streq(vm->user_name, config->user ? config->user : "") &&
+	       same_list(vm->usb_bus, config->usb_bus) && same_list(vm->pci_bus, config->pci_bus) &&
+	       vm->use_root_bus == config->qemu_use_root_bus;
+}
+
+void vm_handle_changed(struct vm *vm, struct device *device)
+{
+	vm->handler->handle_changed(vm->data, device);
 }
 
 void vm_attach_sent(struct vm *vm, struct device *device)

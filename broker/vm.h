@@ -27,6 +27,8 @@ struct vm_handler {
 	void (*exited)(void *data, struct vm *vm);
 	/* VM->reason has changed: why it can't be used now. */
 	void (*reason)(void *data, struct vm *vm);
+	/* DEVICE->handle has changed and must be on disk when this returns. */
+	void (*handle_changed)(void *data, struct device *device);
 	void (*attach_sent)(void *data, struct device *device);
 	void (*attached)(void *data, struct device *device, const struct vmm_result *result);
 	/* DEVICE is NULL for a handle that no device has. */
@@ -44,14 +46,23 @@ struct vm {
 
 	char name[64];
 	char socket[108];
+	char listen[108]; /* where the VMM dials in, instead of socket; "" */
+	int listen_fd;
+	ino_t listen_inode; /* of our socket there; 0: none */
+	struct loop_source *listen_source;
+	unsigned delay; /* seconds from the start of its process to its first device */
 	enum vm_type type;
 	char user_name[64];
-	uid_t user;     /* (uid_t) -1: the config does not say */
-	char **usb_bus; /* copy of the config's list, or NULL */
+	uid_t user;        /* (uid_t) -1: the config does not say */
+	char **pci_bus;    /* copy of the config's list, or NULL */
+	bool use_root_bus; /* put PCI devices on the machine's root bus */
+	char **usb_bus;    /* copy of the config's list, or NULL */
 
 	enum vm_state state;
 	char reason[256]; /* why it is not up, or why its monitor does not answer; "" otherwise */
 	bool is_absent;   /* down because nobody is there, not because it can't be asked */
+	bool is_probing;  /* the backend has been asked and has not answered */
+	bool is_quiet;    /* that probe is vm_refresh's */
 	bool probe_again; /* something changed while a probe was under way */
 	struct peer peer;
 	int pidfd;
@@ -78,12 +89,17 @@ void vm_check(struct vm *vm);
 
 /* For the backends. */
 
+/* Asks the VM again what it has, for the backend's own sake: handler.up is not called. */
+void vm_refresh(struct vm *vm);
 /* Who answers on the connected socket FD, and may it have our descriptors? Notes a new process: the
  * former one has then exited. Returns 0, or -EPERM, -errno with the reason in REASON. */
 int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size) _must_check_;
 /* The answer to a probe: R is 0, or -ENOENT, -ECONNREFUSED, -EAGAIN, -EPERM …, with REASON. */
 void vm_probed(struct vm *vm, int r, const char *reason, char *const *handles, size_t n);
 void vm_set_reason(struct vm *vm, const char *format, ...) _printf_(2, 3);
+/* Puts DEVICE->handle on disk at once: what follows must be found again by whoever comes after a
+ * crash. */
+void vm_handle_changed(struct vm *vm, struct device *device);
 void vm_attach_sent(struct vm *vm, struct device *device);
 void vm_attached(struct vm *vm, struct device *device, const struct vmm_result *result);
 void vm_detached(struct vm *vm, struct device *device, const char *handle,

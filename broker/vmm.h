@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct device;
@@ -11,13 +12,15 @@ struct vm;
 
 enum vmm_outcome {
 	VMM_OK,
-	VMM_GONE,  /* detach: nothing of that name is there any more; attach: the device has gone */
-	VMM_RETRY, /* may heal by itself */
-	VMM_FAILED, /* will not heal by waiting; the detail says what to do */
+	VMM_GONE, /* detach: nothing of that name is there any more; attach: the device has gone */
+	VMM_PENDING, /* detach: the guest has been asked, and has not let go yet */
+	VMM_RETRY,   /* may heal by itself */
+	VMM_FAILED,  /* will not heal by waiting; the detail says what to do */
 };
 
 struct vmm_result {
 	enum vmm_outcome outcome;
+	unsigned delay_ms; /* VMM_RETRY: not before so many ms have passed; 0: as usual */
 	char detail[256];
 };
 
@@ -29,13 +32,25 @@ struct vmm {
 	/* Asks what the VM has: vm_probed (vm.h) is the answer. One at a time. */
 	void (*probe)(struct vm *vm);
 	/* Gives it DEVICE, whose node is open as FD (borrowed for the call), under DEVICE->handle.
-	 * Calls vm_attach_sent once the request is on its way, then vm_attached. */
+	 * Calls vm_attach_sent once the request is on its way, then vm_attached. A VMM that makes
+	 * up its own names puts the one it gave into DEVICE->handle before it answers. */
 	void (*attach)(struct vm *vm, struct device *device, int fd);
 	/* Takes HANDLE away; DEVICE may be NULL. Answer: vm_detached. */
 	void (*detach)(struct vm *vm, struct device *device, const char *handle);
 	/* The VM's process has ended: answer what is under way with VMM_RETRY, forget what was
 	 * known of it. */
 	void (*reset)(struct vm *vm);
+	/* The VMM has connected to VM->listen; the peer has been checked. Takes over FD and returns
+	 * 0, or -errno. NULL for a kind that does not dial. */
+	int (*dialled)(struct vm *vm, int fd);
+
+	/* The VMM makes up the handles: a free one is given to the next device, and one that is not
+	 * on record is somebody else's. Otherwise handles are ours alone (device_make_handle). */
+	bool gives_handles;
+	/* Does HANDLE, which is on record, stand for an attach whose outcome is not known? Then
+	 * detach undoes it, whatever it was. NULL where the VMM's own list tells. */
+	bool (*is_doubtful)(const char *handle);
 };
 
 extern const struct vmm vmm_qemu;
+extern const struct vmm vmm_crosvm;

@@ -5,6 +5,7 @@
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 
 #include "broker/log.h"
@@ -55,14 +56,38 @@ static void do_job(int fd, const struct worker_request *request)
 	case WORKER_USB_RETURN:
 		worker_usb_return(request, &reply);
 		break;
+	case WORKER_PCI_TAKE:
+		worker_pci_take(request, &reply);
+		break;
+	case WORKER_PCI_RETURN:
+		worker_pci_return(request, &reply);
+		break;
+	case WORKER_EVDEV_TAKE:
+		worker_evdev_take(request, &reply);
+		break;
+	case WORKER_EVDEV_RETURN:
+		worker_evdev_return(request, &reply);
+		break;
 	}
 	answer(fd, &reply, fds);
+}
+
+/* A child stuck in the kernel may outlive the broker. Were the broker's lock or sockets open in it,
+ * no other broker could start. Source: close_range(2), Linux 5.9. */
+static int keep_only(int fd)
+{
+	int kept = dup2(fd, STDERR_FILENO + 1);
+
+	if (kept >= 0)
+		syscall(SYS_close_range, kept + 1, ~0U, 0);
+	return kept;
 }
 
 static void serve(int fd)
 {
 	struct worker_request request;
 
+	fd = keep_only(fd);
 	/* Children are never waited for: one may be stuck in the kernel for ever. */
 	signal(SIGCHLD, SIG_IGN);
 	signal(SIGINT, SIG_IGN);
@@ -141,6 +166,13 @@ static int receive(int fd, struct worker_answer *reply, int *fds)
 
 		memcpy(fds, CMSG_DATA(cmsg), size);
 		reply->n_fds = (int) (size / sizeof(int));
+	}
+	/* Not all descriptors had room here. */
+	if (msg.msg_flags & MSG_CTRUNC) {
+		while (reply->n_fds > 0)
+			close(fds[--reply->n_fds]);
+		reply->result = -EMFILE;
+		snprintf(reply->detail, sizeof(reply->detail), "%s", strerror(EMFILE));
 	}
 	return 0;
 }

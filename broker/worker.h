@@ -8,6 +8,7 @@
 #pragma once
 
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "broker/loop.h"
 #include "helper/macro.h"
@@ -18,7 +19,13 @@ enum worker_job {
 	WORKER_USB_OPEN,    /* open the node for reading and writing, hold its disks exclusively */
 	WORKER_USB_RELEASE, /* take the device's interfaces from their host drivers */
 	WORKER_USB_RETURN,  /* let host drivers have the interfaces that have none */
+	WORKER_PCI_TAKE,    /* bind the IOMMU group to vfio-pci */
+	WORKER_PCI_RETURN,  /* give the IOMMU group back to its host drivers */
+	WORKER_EVDEV_TAKE,  /* see that nobody has grabbed it, let the VMM open it */
+	WORKER_EVDEV_RETURN,
 };
+
+#define WORKER_FORCE (1u << 0) /* give away even the host's last network interface */
 
 struct worker_request {
 	uint64_t number;
@@ -26,6 +33,8 @@ struct worker_request {
 	char devpath[512]; /* below /sys */
 	uint64_t inode;    /* of the instance meant: another one is answered with -ENODEV */
 	char node[64];
+	uid_t uid;        /* TAKE: who the VMM runs as */
+	unsigned options; /* WORKER_FORCE */
 };
 
 struct worker_answer {
@@ -51,7 +60,12 @@ void worker_free(struct worker *worker);
 /* Hands out a job; sets REQUEST->number. Returns 0, or -EAGAIN when too many are under way. */
 int worker_send(struct worker *worker, struct worker_request *request) _must_check_;
 
-/* The jobs themselves, run in a child (worker_usb.c). They fill ANSWER and FDS. */
+/* The jobs themselves, run in a child (worker_usb.c, worker_pci.c, worker_evdev.c). They fill
+ * ANSWER and FDS. */
 void worker_usb_open(const struct worker_request *request, struct worker_answer *answer, int *fds);
 void worker_usb_release(const struct worker_request *request, struct worker_answer *answer);
 void worker_usb_return(const struct worker_request *request, struct worker_answer *answer);
+void worker_pci_take(const struct worker_request *request, struct worker_answer *answer);
+void worker_pci_return(const struct worker_request *request, struct worker_answer *answer);
+void worker_evdev_take(const struct worker_request *request, struct worker_answer *answer);
+void worker_evdev_return(const struct worker_request *request, struct worker_answer *answer);

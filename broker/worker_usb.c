@@ -1,239 +1,44 @@
 /* The worker's jobs on USB devices: opening the node, looking whether the host uses a disk below
  * it, taking interfaces from host drivers and giving them back. Runs in a child of the worker:
  * may block. */
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/usbdevice_fs.h>
-#include <stdarg.h>
 #include <sys/ioctl.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 
 #include "broker/device.h"
 #include "broker/worker.h"
+#include "broker/worker_host.h"
 
+#define CONFIGURATION_MS 500
 #define MAX_DEPTH 12 /* of a disk below a USB device; usb-storage needs 5 */
 
-static int fail(struct worker_answer *answer, int result, const char *format, ...) _printf_(3, 4);
-static int fail(struct worker_answer *answer, int result, const char *format, ...)
+/* The kernel announces a device before it configures it. Opened in between, its interfaces would go
+ * to host drivers after the VMM has looked. One that stays without configuration (not authorized,
+ * not enough power) is the VM's business. Reading the attribute waits for the device's lock.
+ * Source: kernel, Documentation/ABI/stable/sysfs-bus-usb, bConfigurationValue. */
+static void await_configuration(const char *devpath)
 {
-	va_list args;
+	char path[600], value[8];
 
-	va_start(args, format);
-	vsnprintf(answer->detail, sizeof(answer->detail), format, args);
-	va_end(args);
-	answer->result = result;
-	return result;
-}
+	snprintf(path, sizeof(path), "/sys%s/bConfigurationValue", devpath);
+	for (int waited = 0; waited < CONFIGURATION_MS; waited += 5) {
+		_cleanup_fclose_ FILE *f = fopen(path, "re");
 
-/* Is NODE, "/dev/sda1 …", the disk "sda" or a partition of it (and not of "sdaa")? */
-static bool is_part_of(const char *node, const char *disk)
-{
-	const char *name = startswith(node, "/dev/");
-	const char *rest = name ? startswith(name, disk) : NULL;
-
-	return rest && (*rest == 0 || *rest == ' ' || *rest == '\t' || *rest == 'p' ||
-			(*rest >= '0' && *rest <= '9'));
-}
-
-/* Where DISK or a partition of it is mounted, by the mount table of process PID ("self").
- * Source: proc(5), /proc/PID/mountinfo. */
-static bool find_mount(const char *pid, const char *disk, char *ret_where, size_t size)
-{
-	char path[300], line[1024];
-
-	snprintf(path, sizeof(path), "/proc/%s/mountinfo", pid);
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
-	if (!f)
-		return false;
-	while (fgets(line, sizeof(line), f)) {
-		char target[512], source[256];
-		const char *tail = strstr(line, " - ");
-
-		if (!tail || sscanf(line, "%*s %*s %*s %*s %511s", target) != 1 ||
-		    sscanf(tail, " - %*s %255s", source) != 1)
-			continue;
-		if (is_part_of(source, disk)) {
-			snprintf(ret_where, size, "%s", target);
-			return true;
-		}
+		if (!f || (fgets(value, sizeof(value), f) && value[0] > ' '))
+			return;
+		usleep(5000);
 	}
-	return false;
-}
-
-/* The words for "mounted": in our namespace, or in another process's. */
-static bool describe_mount(const char *disk, char *ret_text, size_t size)
-{
-	char where[200];
-	struct dirent *entry;
-	bool found = false;
-
-	if (find_mount("self", disk, where, sizeof(where))) {
-		snprintf(ret_text, size, "mounted on %s", where);
-		return true;
-	}
-	DIR *proc = opendir("/proc");
-	while (proc && !found && (entry = readdir(proc)))
-		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' &&
-		    find_mount(entry->d_name, disk, where, sizeof(where))) {
-			snprintf(ret_text, size,
-				 "mounted on %s in the mount namespace of process %s", where,
-				 entry->d_name);
-			found = true;
-		}
-	if (proc)
-		closedir(proc);
-	return found;
-}
-
-static bool is_swap(const char *disk)
-{
-	char line[512];
-	_cleanup_fclose_ FILE *f = fopen("/proc/swaps", "re");
-
-	while (f && fgets(line, sizeof(line), f))
-		if (is_part_of(line, disk))
-			return true;
-	return false;
-}
-
-/* The first device-mapper or md device on top of the disk at SYSPATH or one of its partitions. */
-static bool find_holder(const char *syspath, int depth, char *ret_name, size_t size)
-{
-	char path[700];
-	struct dirent *entry;
-	bool found = false;
-
-	snprintf(path, sizeof(path), "%s/holders", syspath);
-	DIR *dir = opendir(path);
-	while (dir && !found && (entry = readdir(dir)))
-		if (entry->d_name[0] != '.') {
-			snprintf(ret_name, size, "%s", entry->d_name);
-			found = true;
-		}
-	if (dir)
-		closedir(dir);
-	if (found || depth == 0 || !(dir = opendir(syspath)))
-		return found;
-	while (!found && (entry = readdir(dir)))
-		if (entry->d_type == DT_DIR && entry->d_name[0] != '.') {
-			char partition[1000];
-
-			snprintf(partition, sizeof(partition), "%s/%s", syspath, entry->d_name);
-			found = find_holder(partition, 0, ret_name, size);
-		}
-	closedir(dir);
-	return found;
-}
-
-static void describe_use(const char *syspath, const char *disk, char *ret_text, size_t size)
-{
-	char holder[64];
-
-	if (describe_mount(disk, ret_text, size))
-		return;
-	if (is_swap(disk))
-		snprintf(ret_text, size, "swap space");
-	else if (find_holder(syspath, 1, holder, sizeof(holder)))
-		snprintf(ret_text, size, "part of %s (LVM, LUKS or md)", holder);
-	else
-		snprintf(ret_text, size, "opened exclusively by another process");
-}
-
-/* Holds one whole disk exclusively: as long as that works nobody mounts it, in whatever namespace.
- * Source: open(2), O_EXCL without O_CREAT on block devices. */
-static int hold_disk(const char *syspath, struct worker_answer *answer, int *fds)
-{
-	const char *disk = strrchr(syspath, '/') + 1;
-	char node[300], use[300];
-
-	if (answer->n_fds >= WORKER_MAX_FDS)
-		return fail(answer, -EBUSY, "it has more than %d disks", WORKER_MAX_FDS - 1);
-	snprintf(node, sizeof(node), "/dev/%s", disk);
-	/* The kernel writes '!' for a '/' in a disk's name. */
-	for (char *c = node; *c; c++)
-		if (*c == '!')
-			*c = '/';
-	int fd = open(node, O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
-	if (fd >= 0) {
-		fds[answer->n_fds++] = fd;
-		return 0;
-	}
-	/* No medium, or just pulled out: nobody can use it. */
-	if (errno == ENOMEDIUM || errno == ENXIO || errno == ENODEV)
-		return 0;
-	if (errno != EBUSY)
-		return fail(answer, -EBUSY, "can't tell whether %s is in use: %s", node,
-			    strerror(errno));
-	describe_use(syspath, disk, use, sizeof(use));
-	return fail(answer, -EBUSY, "%s is in use on the host: %s", node, use);
-}
-
-/* Holds every whole disk below the directory PATH of sysfs. */
-static int hold_disks(const char *path, int depth, struct worker_answer *answer, int *fds)
-{
-	size_t length = strlen(path);
-	bool is_block = length > 6 && streq(path + length - 6, "/block");
-	struct dirent *entry;
-	int r = 0;
-
-	DIR *dir = depth > 0 ? opendir(path) : NULL;
-	while (dir && r == 0 && (entry = readdir(dir))) {
-		char below[900];
-
-		if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
-			continue;
-		snprintf(below, sizeof(below), "%s/%s", path, entry->d_name);
-		r = is_block ? hold_disk(below, answer, fds)
-			     : hold_disks(below, depth - 1, answer, fds);
-	}
-	if (dir)
-		closedir(dir);
-	return r;
-}
-
-/* Is NODE still the node of the instance that was meant? Buses reuse device numbers. */
-static int check_instance(const struct worker_request *request, int fd)
-{
-	char path[600], expected[32], found[32] = "";
-	struct stat st;
-
-	if (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode))
-		return -ENODEV;
-	snprintf(path, sizeof(path), "/sys%s/dev", request->devpath);
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
-	if (!f || fscanf(f, "%31s", found) != 1)
-		return -ENODEV;
-	snprintf(expected, sizeof(expected), "%u:%u", major(st.st_rdev), minor(st.st_rdev));
-	if (!streq(found, expected) || sysfs_inode(request->devpath) != request->inode)
-		return -ENODEV;
-	return 0;
-}
-
-static int open_node(const struct worker_request *request, struct worker_answer *answer)
-{
-	int fd = open(request->node, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-
-	if (fd < 0) {
-		int r = errno == ENOENT || errno == ENXIO ? -ENODEV : -errno;
-
-		return fail(answer, r, "can't open %s: %s", request->node, strerror(errno));
-	}
-	if (check_instance(request, fd) < 0) {
-		close(fd);
-		return fail(answer, -ENODEV, "the device has been unplugged");
-	}
-	return fd;
 }
 
 void worker_usb_open(const struct worker_request *request, struct worker_answer *answer, int *fds)
 {
 	char path[600];
-	int fd = open_node(request, answer);
+	int fd = worker_open_node(request, answer);
 
 	if (fd < 0)
 		return;
 	fds[answer->n_fds++] = fd;
+	await_configuration(request->devpath);
 	snprintf(path, sizeof(path), "/sys%s", request->devpath);
 	if (hold_disks(path, MAX_DEPTH, answer, fds) < 0) {
 		while (answer->n_fds > 0)
@@ -264,7 +69,7 @@ static void disconnect_interface(void *data, const char *interface)
 void worker_usb_release(const struct worker_request *request, struct worker_answer *answer)
 {
 	char driver[256];
-	int fd = open_node(request, answer);
+	int fd = worker_open_node(request, answer);
 
 	if (fd < 0)
 		return;
@@ -272,7 +77,7 @@ void worker_usb_release(const struct worker_request *request, struct worker_answ
 	usb_each_interface(request->devpath, disconnect_interface, &release);
 	close(fd);
 	if (usb_host_driver(request->devpath, driver, sizeof(driver)))
-		fail(answer, -EBUSY, "host driver %s does not let go", driver);
+		worker_fail(answer, -EBUSY, "host driver %s does not let go", driver);
 }
 
 /* Source: kernel, Documentation/ABI/testing/sysfs-bus, drivers_probe. */
@@ -290,7 +95,7 @@ static void probe_interface(void *data, const char *interface)
 void worker_usb_return(const struct worker_request *request, struct worker_answer *answer)
 {
 	if (sysfs_inode(request->devpath) != request->inode)
-		fail(answer, -ENODEV, "the device has been unplugged");
+		worker_fail(answer, -ENODEV, "the device has been unplugged");
 	else
 		usb_each_interface(request->devpath, probe_interface, NULL);
 }

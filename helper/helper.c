@@ -118,7 +118,10 @@ int helper_run(const char *run_dir)
 	r = deliver_message(run_dir, &msg, HELPER_TIMEOUT_MS, &answer);
 	if (r == 0 && answer == WIRE_TAKEN)
 		return 0;
-	report(LOG_DEBUG, "event %s goes to the spool: %s", wire_get(&msg, "SEQNUM"),
-	       r < 0 ? strerror(-r) : "refused by the broker");
+	report(LOG_DEBUG, "event %s goes to the spool, the broker %s", wire_get(&msg, "SEQNUM"),
+	       r == 0            ? "can't store it now"
+	       : r == -ETIMEDOUT ? "does not answer"
+	       : r == -EAGAIN    ? "is busy"
+				 : "is not there");
 	return spool_event(run_dir, &msg);
 }

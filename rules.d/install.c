@@ -39,7 +39,7 @@ static int sync_directory(const char *path)
 	return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
-int rules_install(const char *path, const char *text)
+static int replace_file(const char *path, const char *text)
 {
 	_cleanup_free_ char *copy = strdup(path), *temporary = NULL;
 	_cleanup_close_ int fd = -1;
@@ -62,6 +62,24 @@ int rules_install(const char *path, const char *text)
 		return r;
 	}
 	return sync_directory(directory);
+}
+
+/* A device, a pipe, or what a symbolic link like /dev/stdout leads to, is written to: only a file
+ * can be replaced. */
+static int write_special(const char *path, const char *text)
+{
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
+
+	return fd < 0 ? -errno : write_all(fd, text);
+}
+
+int rules_install(const char *path, const char *text)
+{
+	struct stat st;
+
+	if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+		return write_special(path, text);
+	return replace_file(path, text);
 }
 
 int rules_installed(const char *path, char **ret)

@@ -214,7 +214,7 @@ static int check_imported(const char *text, size_t size)
 {
 	_cleanup_(config_freep) struct config *config = NULL;
 	FILE *file = fmemopen((void *) (uintptr_t) text, size, "r");
-	int r = file ? config_read(file, "imported", 0, stderr, &config) : -errno;
+	int r = file ? config_read(file, "imported", stderr, &config) : -errno;
 
 	if (file)
 		fclose(file);

@@ -9,7 +9,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static int read_it(const uint8_t *data, size_t size, FILE *errors, struct config **ret)
 {
 	FILE *file = fmemopen((void *) (uintptr_t) data, size, "r");
-	int r = config_read(file, "fuzz", CONFIG_ACCEPT_PLANNED, errors, ret);
+	int r = config_read(file, "fuzz", errors, ret);
 
 	fclose(file);
 	return r;

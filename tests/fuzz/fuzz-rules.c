@@ -31,7 +31,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	FILE *errors = file ? fopen("/dev/null", "we") : NULL;
 	struct config *config = NULL;
 
-	if (errors && config_read(file, "fuzz", CONFIG_ACCEPT_PLANNED, errors, &config) == 0)
+	if (errors && config_read(file, "fuzz", errors, &config) == 0)
 		write_and_check(config);
 	config_free(config);
 	if (errors)

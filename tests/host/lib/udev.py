@@ -31,10 +31,13 @@ class Udev:
     def settle(self):
         udevadm("settle", "--timeout=120")
 
-    def trigger(self, action, device=None):
-        """Replays an event, for one device or (as administrators do) for all."""
-        udevadm("trigger", f"--action={action}", *([str(device.sys)] if device else []))
-        self.settle()
+    def trigger(self, action, device):
+        """Replays an event of one device."""
+        udevadm("trigger", f"--action={action}", str(device.sys))
+
+    def trigger_usb(self, action):
+        """Replays an event of everything that is USB."""
+        udevadm("trigger", f"--action={action}", "--subsystem-match=usb")
 
     def reload(self):
         udevadm("control", "--reload")

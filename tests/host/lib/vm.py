@@ -40,6 +40,8 @@ class QemuVm:
 
     def start(self):
         self.dir.mkdir(parents=True, exist_ok=True)
+        # Left by one that was killed; the broker's may stay, as in life.
+        self.own_socket.unlink(missing_ok=True)
         identity = {}
         if self.user:
             account = pwd.getpwnam(self.user)
@@ -77,6 +79,15 @@ class QemuVm:
             session.close()
 
     @contextlib.contextmanager
+    def frozen(self):
+        """Meanwhile it does not run at all, though its sockets are open."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
     def hold_monitor(self):
         """Somebody else sits on the monitor that the broker needs; it serves one client at a time."""
         session = qmp.connect(self.socket)
@@ -91,6 +102,16 @@ class QemuVm:
             entries = monitor.command("qom-list", path="/machine/peripheral")
         found = {entry["name"]: re.fullmatch(r"child<(.*)>", entry["type"]) for entry in entries}
         return {name: match[1] for name, match in found.items() if match}
+
+    def host_ids(self, device=None):
+        """The ids of everything that vhotplug gave it; of DEVICE only, if one is given."""
+        start = f"vhp-{device.name.replace(':', '.')}-" if device else "vhp-"
+        return sorted(name for name in self.peripherals() if name.startswith(start))
+
+    def reset(self):
+        """As if its reset button were pressed."""
+        with self.monitor() as monitor:
+            monitor.command("system_reset", seconds=60)
 
     def usb_ids(self, device=None):
         """The ids of the host devices it has; of DEVICE only, if one is given."""
@@ -121,6 +142,10 @@ class QemuVm:
         return found
 
     def log(self):
-        told = "" if not self.trace.exists() else "\n".join(
-            line for line in self.trace.read_text(errors="replace").splitlines() if "qom-list" not in line)
-        return (self.dir / "qemu.log").read_text(errors="replace") + told
+        """What it said, and what others than the stories told it to do."""
+        lines = []
+        for path in (self.dir / "qemu.log", self.trace):
+            if path.exists():
+                lines += path.read_text(errors="replace").splitlines()
+        questions = ('"id": "t', '"qom-', '"qmp_capabilities"')
+        return "\n".join(line for line in lines if not any(word in line for word in questions))

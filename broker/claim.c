@@ -1,0 +1,92 @@
+/* IOMMU groups as a whole, and the order of PCI devices: see claim.h. Called by reconcile. */
+#include "broker/claim.h"
+
+#include "broker/pci.h"
+#include "broker/reconcile.h"
+
+/* Is the function at ADDRESS to go to VM, or does it make no difference to the group? */
+static bool goes_along(struct manager *manager, const char *address, const struct vm *vm)
+{
+	struct device *other = manager_find_pci(manager, address);
+	char driver[64];
+
+	if (other && device_may_be_in(other, vm->name))
+		return true;
+	/* Without a driver, or with vfio-pci, it does not spoil the group. */
+	return !other &&
+	       (!pci_driver(address, driver, sizeof(driver)) || streq(driver, "vfio-pci"));
+}
+
+static void name_member(const char *address, char *names, size_t size)
+{
+	unsigned vendor = 0, model = 0;
+	char name[128] = "", driver[64] = "no driver";
+	size_t length = strlen(names);
+
+	if (pci_attribute(address, "vendor", &vendor) == 0 &&
+	    pci_attribute(address, "device", &model) == 0)
+		pci_name(vendor, model, name, sizeof(name));
+	pci_driver(address, driver, sizeof(driver));
+	snprintf(names + length, size - length, "%s%s (%.60s, %s)", length ? ", " : "", address,
+		 *name ? name : "?", driver);
+}
+
+int claim_check_group(struct manager *manager, struct device *device, struct vm *vm, char *reason,
+		      size_t size)
+{
+	struct pci_group group;
+	char others[400] = "";
+	size_t n_others = 0;
+
+	if (pci_get_group(device->kernel_name, &group) < 0)
+		return 0;
+	for (size_t i = 0; i < group.n_members; i++) {
+		const char *address = group.members[i];
+
+		if (streq(address, device->kernel_name))
+			continue;
+		if (device->options & DEVICE_IOMMU_ADD_ALL && !manager_find_pci(manager, address))
+			manager_add_follower(manager, device, address);
+		if (!(device->options & DEVICE_IOMMU_SKIP_IF_SHARED) &&
+		    goes_along(manager, address, vm))
+			continue;
+		name_member(address, others, sizeof(others));
+		n_others++;
+	}
+	if (n_others == 0)
+		return 0;
+	if (device->options & DEVICE_IOMMU_SKIP_IF_SHARED)
+		snprintf(reason, size,
+			 "left alone (pciIommuSkipIfShared): it shares IOMMU group %d with %s",
+			 group.number, others);
+	else
+		snprintf(reason, size,
+			 "IOMMU group %d also holds %s; say pciIommuAddAll = yes or add rules",
+			 group.number, others);
+	return -EBUSY;
+}
+
+bool claim_group_in_use(struct manager *manager, const struct device *device)
+{
+	struct pci_group group;
+
+	if (pci_get_group(device->kernel_name, &group) < 0)
+		return false;
+	for (size_t i = 0; i < group.n_members; i++) {
+		struct device *other = manager_find_pci(manager, group.members[i]);
+
+		if (other && other != device && other->vm)
+			return true;
+	}
+	return false;
+}
+
+struct device *claim_earlier(struct manager *manager, const struct device *device,
+			     const struct vm *vm)
+{
+	for (struct device *d = manager->devices; d && d->order < device->order; d = d->next)
+		if (d->kind == DEVICE_PCI && d->vm == vm &&
+		    (d->state == DEVICE_OPENING || d->state == DEVICE_ATTACHING))
+			return d;
+	return NULL;
+}

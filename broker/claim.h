@@ -1,0 +1,20 @@
+/* May a PCI device be given away, seen from its IOMMU group? Rules decide, before anything is
+ * touched; what the host uses right now is the worker's question. */
+#pragma once
+
+#include "broker/manager.h"
+
+/* Is every function of DEVICE's IOMMU group to go to VM as well? With pciIommuAddAll those that no
+ * rule claims are added to the list of devices. Returns 0, or -EBUSY with the reason and what to do
+ * in REASON. A device without a group is fine here; the worker says what to do about that. */
+int claim_check_group(struct manager *manager, struct device *device, struct vm *vm, char *reason,
+		      size_t size) _must_check_;
+
+/* Is another device of DEVICE's IOMMU group still in a VM, or on its way? The group can't be given
+ * back before. */
+bool claim_group_in_use(struct manager *manager, const struct device *device);
+
+/* The device whose rule comes before DEVICE's and which is just being prepared for the same VM, or
+ * NULL: PCI devices are attached in the order of the rules. */
+struct device *claim_earlier(struct manager *manager, const struct device *device,
+			     const struct vm *vm);

@@ -1,0 +1,86 @@
+/* The worker's jobs on input devices: seeing that nobody else has grabbed the event node, letting
+ * the VMM's user open it, and taking that back. Runs in a child of the worker.
+ * Source: kernel, include/uapi/linux/input.h (EVIOCGRAB). */
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/input.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+#include "broker/device.h"
+#include "broker/worker.h"
+#include "broker/worker_host.h"
+
+/* Does process PID have NODE open? */
+static bool has_open(const char *pid, const char *node)
+{
+	char path[300], target[300];
+	struct dirent *entry;
+	bool found = false;
+
+	snprintf(path, sizeof(path), "/proc/%s/fd", pid);
+	DIR *dir = opendir(path);
+	while (dir && !found && (entry = readdir(dir))) {
+		ssize_t n = readlinkat(dirfd(dir), entry->d_name, target, sizeof(target) - 1);
+
+		if (n > 0) {
+			target[n] = 0;
+			found = streq(target, node);
+		}
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+/* "Xorg (process 123)", of the first process other than ourselves that has NODE open. */
+static void describe_holder(const char *node, char *ret_text, size_t size)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *entry;
+
+	snprintf(ret_text, size, "another process");
+	while (proc && (entry = readdir(proc))) {
+		char path[300], name[64] = "?";
+
+		if (entry->d_name[0] < '1' || entry->d_name[0] > '9' ||
+		    atoi(entry->d_name) == (int) getpid() || !has_open(entry->d_name, node))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%s/comm", entry->d_name);
+		_cleanup_fclose_ FILE *f = fopen(path, "re");
+		if (f && fgets(name, sizeof(name), f))
+			name[strcspn(name, "\n")] = 0;
+		snprintf(ret_text, size, "%s (process %s)", name, entry->d_name);
+		break;
+	}
+	if (proc)
+		closedir(proc);
+}
+
+void worker_evdev_take(const struct worker_request *request, struct worker_answer *answer)
+{
+	char holder[128];
+	_cleanup_close_ int fd = worker_open_node(request, answer);
+
+	if (fd < 0)
+		return;
+	if (ioctl(fd, EVIOCGRAB, 1) < 0) {
+		describe_holder(request->node, holder, sizeof(holder));
+		worker_fail(answer, -EBUSY, "%s is held by %s", request->node, holder);
+		return;
+	}
+	ioctl(fd, EVIOCGRAB, 0);
+	/* QEMU opens the node itself. */
+	if (fchown(fd, request->uid, (gid_t) -1) < 0)
+		worker_fail(answer, -errno, "can't give %s to uid %u: %s", request->node,
+			    (unsigned) request->uid, strerror(errno));
+}
+
+void worker_evdev_return(const struct worker_request *request, struct worker_answer *answer)
+{
+	_cleanup_close_ int fd = worker_open_node(request, answer);
+
+	if (fd >= 0 && fchown(fd, 0, (gid_t) -1) < 0)
+		worker_fail(answer, -errno, "can't take %s back: %s", request->node,
+			    strerror(errno));
+}

@@ -1,0 +1,243 @@
+/* The worker's jobs on PCI functions: taking an IOMMU group from its host drivers for vfio-pci, and
+ * giving it back. Runs in a child of the worker: a driver may take for ever to let go.
+ * Sources: kernel, Documentation/driver-api/vfio.rst; Documentation/ABI/testing/sysfs-bus-pci
+ * (driver_override); Documentation/networking (proc/net/route). */
+#include <dirent.h>
+#include <fcntl.h>
+#include <libkmod.h>
+#include <limits.h>
+#include <sys/stat.h>
+
+#include "broker/device.h"
+#include "broker/pci.h"
+#include "broker/worker.h"
+#include "broker/worker_host.h"
+
+#define GROUP_NODE_MS 5000 /* for udevd to make /dev/vfio/GROUP */
+#define MAX_DEPTH 12       /* of a disk below a PCI function */
+
+static int write_file(const char *path, const char *text)
+{
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	return write(fd, text, strlen(text)) < 0 ? -errno : 0;
+}
+
+static int write_attribute(const char *address, const char *attribute, const char *text)
+{
+	char path[300];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", address, attribute);
+	return write_file(path, text);
+}
+
+/* Loads the modules that NAME (a module or an alias) stands for. Nothing to load is fine: the
+ * driver may be built in. Source: kmod, libkmod. */
+static void load_module(const char *name)
+{
+	struct kmod_ctx *ctx = kmod_new(NULL, NULL);
+	struct kmod_list *list = NULL, *entry;
+
+	if (!ctx || kmod_module_new_from_lookup(ctx, name, &list) < 0) {
+		kmod_unref(ctx);
+		return;
+	}
+	kmod_list_foreach(entry, list)
+	{
+		struct kmod_module *module = kmod_module_get_module(entry);
+
+		kmod_module_probe_insert_module(module, KMOD_PROBE_APPLY_BLACKLIST, NULL, NULL,
+						NULL, NULL);
+		kmod_module_unref(module);
+	}
+	kmod_module_unref_list(list);
+	kmod_unref(ctx);
+}
+
+/* Safety */
+
+/* Does the network interface NAME carry a default route (IPv4)? With NAME NULL: does any other than
+ * those below the group? */
+static bool has_default_route(const char *interface)
+{
+	char line[512], name[64];
+	unsigned destination, flags, mask;
+	_cleanup_fclose_ FILE *f = fopen("/proc/1/net/route", "re");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%63s %x %*x %x %*d %*d %*d %x", name, &destination, &flags,
+			   &mask) == 4 &&
+		    destination == 0 && mask == 0 && flags & 1 && streq(name, interface))
+			return true;
+	return false;
+}
+
+static unsigned count_default_routes(void)
+{
+	char line[512];
+	unsigned destination, flags, mask, n = 0;
+	_cleanup_fclose_ FILE *f = fopen("/proc/1/net/route", "re");
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%*s %x %*x %x %*d %*d %*d %x", &destination, &flags, &mask) ==
+			    3 &&
+		    destination == 0 && mask == 0 && flags & 1)
+			n++;
+	return n;
+}
+
+/* The default routes that go with the interfaces below the function at ADDRESS. */
+static unsigned routes_below(const char *address)
+{
+	char path[300];
+	struct dirent *entry;
+	unsigned n = 0;
+
+	/* virtio puts its own device between the function and the interface. */
+	static const char *const places[] = {"net", "virtio0/net"};
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
+		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", address, places[i]);
+		DIR *dir = opendir(path);
+		while (dir && (entry = readdir(dir)))
+			if (entry->d_name[0] != '.' && has_default_route(entry->d_name))
+				n++;
+		if (dir)
+			closedir(dir);
+	}
+	return n;
+}
+
+/* The group must hold no disk in use, and not the host's last way to the network. */
+static int check_group(const struct worker_request *request, const struct pci_group *group,
+		       struct worker_answer *answer)
+{
+	unsigned routes = 0;
+
+	for (size_t i = 0; i < group->n_members; i++) {
+		char link[300], path[PATH_MAX];
+		int disks[WORKER_MAX_FDS];
+
+		snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s", group->members[i]);
+		if (!realpath(link, path))
+			continue;
+		/* Held only for the test: the disks go with the driver. */
+		int r = hold_disks(path, MAX_DEPTH, answer, disks);
+		while (answer->n_fds > 0)
+			close(disks[--answer->n_fds]);
+		if (r < 0)
+			return r;
+		routes += routes_below(group->members[i]);
+	}
+	if (routes > 0 && routes == count_default_routes() && !(request->options & WORKER_FORCE))
+		return worker_fail(
+			answer, -EBUSY,
+			"the host's only default route goes through it; force = yes in its rule"
+			" gives it away all the same");
+	return 0;
+}
+
+/* Taking */
+
+static int bind_to_vfio(const char *address, struct worker_answer *answer)
+{
+	char driver[64];
+	int r = write_attribute(address, "driver_override", "vfio-pci");
+
+	if (r < 0)
+		return worker_fail(answer, r, "can't set driver_override of %s: %s", address,
+				   strerror(-r));
+	if (pci_driver(address, driver, sizeof(driver)) && !streq(driver, "vfio-pci")) {
+		r = write_attribute(address, "driver/unbind", address);
+		if (r < 0 && r != -ENOENT && r != -ENODEV)
+			return worker_fail(answer, r, "%s does not let go of %s: %s", driver,
+					   address, strerror(-r));
+	}
+	r = write_file("/sys/bus/pci/drivers_probe", address);
+	if (!pci_driver(address, driver, sizeof(driver)) || !streq(driver, "vfio-pci"))
+		return worker_fail(answer, r < 0 ? r : -EIO, "vfio-pci does not take %s: %s",
+				   address, r < 0 ? strerror(-r) : "see the kernel's log");
+	return 0;
+}
+
+/* Waits for the node of the group, and makes it accessible to the VMM's user. */
+static int open_group_node(int group, uid_t uid, struct worker_answer *answer)
+{
+	char node[64];
+
+	snprintf(node, sizeof(node), "/dev/vfio/%d", group);
+	for (int waited = 0; access(node, F_OK) < 0; waited += 20) {
+		if (waited >= GROUP_NODE_MS)
+			return worker_fail(answer, -ETIMEDOUT, "%s has not appeared", node);
+		usleep(20000);
+	}
+	/* udevd may still be setting its own ownership: ours must be the last word. */
+	if (chown(node, uid, (gid_t) -1) < 0)
+		return worker_fail(answer, -errno, "can't give %s to uid %u: %s", node,
+				   (unsigned) uid, strerror(errno));
+	return 0;
+}
+
+void worker_pci_take(const struct worker_request *request, struct worker_answer *answer)
+{
+	const char *address = strrchr(request->devpath, '/') + 1;
+	struct pci_group group;
+	int r;
+
+	if (sysfs_inode(request->devpath) != request->inode) {
+		worker_fail(answer, -ENODEV, "the device has been unplugged");
+		return;
+	}
+	if (pci_is_bridge(address)) {
+		worker_fail(answer, -EBUSY, "it is a bridge: such are never given away");
+		return;
+	}
+	if ((r = pci_get_group(address, &group)) < 0) {
+		worker_fail(
+			answer, r == -ENOENT ? -EOPNOTSUPP : r,
+			"it has no IOMMU group; switch the"
+			" IOMMU on (firmware, and intel_iommu=on on the kernel's command line)");
+		return;
+	}
+	if (check_group(request, &group, answer) < 0)
+		return;
+	load_module("vfio-pci");
+	for (size_t i = 0; i < group.n_members; i++)
+		if (bind_to_vfio(group.members[i], answer) < 0) {
+			worker_pci_return(request, &(struct worker_answer){0});
+			return;
+		}
+	open_group_node(group.number, request->uid, answer);
+}
+
+/* Giving back */
+
+static void return_member(const char *address)
+{
+	char driver[64], path[300], alias[256];
+
+	write_attribute(address, "driver_override", "\n");
+	if (pci_driver(address, driver, sizeof(driver)) && streq(driver, "vfio-pci"))
+		write_attribute(address, "driver/unbind", address);
+	/* While the device was claimed, udevd was kept from loading the host's module for it. */
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/modalias", address);
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	if (f && fgets(alias, sizeof(alias), f)) {
+		alias[strcspn(alias, "\n")] = 0;
+		load_module(alias);
+	}
+	write_file("/sys/bus/pci/drivers_probe", address);
+}
+
+void worker_pci_return(const struct worker_request *request, struct worker_answer *answer)
+{
+	const char *address = strrchr(request->devpath, '/') + 1;
+	struct pci_group group;
+
+	(void) answer;
+	if (pci_get_group(address, &group) < 0)
+		return;
+	for (size_t i = 0; i < group.n_members; i++)
+		return_member(group.members[i]);
+}

@@ -1,0 +1,114 @@
+/* tests/doubles/crosvm_server.py as a child of a test: started, told what happens to it, asked what
+ * it has. Its commands are in its own head. */
+#pragma once
+
+#include <fcntl.h>
+#include <jansson.h>
+#include <signal.h>
+#include <sys/wait.h>
+
+#include "helper/macro.h"
+
+struct crosvm_double {
+	pid_t pid;
+	FILE *to, *from;
+};
+
+/* Reads one answer; the caller owns it. */
+static inline json_t *double_read(struct crosvm_double *d)
+{
+	char line[65536];
+
+	if (!fgets(line, sizeof(line), d->from))
+		abort();
+	json_t *state = json_loads(line, 0, NULL);
+	if (!state)
+		abort();
+	return state;
+}
+
+/* Returns when it listens. */
+static inline void double_start(struct crosvm_double *d, const char *socket)
+{
+	int to[2], from[2];
+
+	if (pipe2(to, O_CLOEXEC) < 0 || pipe2(from, O_CLOEXEC) < 0)
+		abort();
+	d->pid = fork();
+	if (d->pid == 0) {
+		dup2(to[0], 0);
+		dup2(from[1], 1);
+		execl("/usr/bin/python3", "python3", "-B", DOUBLES "/crosvm_server.py", socket,
+		      NULL);
+		_exit(127);
+	}
+	close(to[0]);
+	close(from[1]);
+	d->to = fdopen(to[1], "w");
+	d->from = fdopen(from[0], "r");
+	json_decref(double_read(d));
+}
+
+static inline json_t *double_tell(struct crosvm_double *d, const char *what)
+{
+	fprintf(d->to, "%s\n", what);
+	fflush(d->to);
+	return double_read(d);
+}
+
+static inline void double_do(struct crosvm_double *d, const char *what)
+{
+	json_decref(double_tell(d, what));
+}
+
+/* What is on PORT: the last part of the path that its descriptor was opened by, "foreign", or ""
+ * for nothing. */
+static inline const char *double_port(struct crosvm_double *d, unsigned port)
+{
+	static char name[256];
+	char number[16];
+	json_t *state = double_tell(d, "state");
+
+	snprintf(number, sizeof(number), "%u", port);
+	json_t *at = json_object_get(json_object_get(state, "ports"), number);
+	const char *path = at ? json_string_value(json_object_get(at, "path")) : "";
+	snprintf(name, sizeof(name), "%s", strrchr(path, '/') ? strrchr(path, '/') + 1 : path);
+	json_decref(state);
+	return name;
+}
+
+static inline size_t double_ports(struct crosvm_double *d)
+{
+	json_t *state = double_tell(d, "state");
+	size_t n = json_object_size(json_object_get(state, "ports"));
+
+	json_decref(state);
+	return n;
+}
+
+/* How many requests so far had WORD in them. */
+static inline unsigned double_requests(struct crosvm_double *d, const char *word)
+{
+	json_t *state = double_tell(d, "state"), *request;
+	unsigned n = 0;
+	size_t i;
+
+	json_array_foreach(json_object_get(state, "requests"), i, request)
+	{
+		if (strstr(json_string_value(request), word))
+			n++;
+	}
+	json_decref(state);
+	return n;
+}
+
+static inline void double_stop(struct crosvm_double *d, int how)
+{
+	if (d->pid <= 0)
+		return;
+	kill(d->pid, how);
+	waitpid(d->pid, NULL, 0);
+	fclose(d->to);
+	fclose(d->from);
+	d->pid = 0;
+}

@@ -1,0 +1,671 @@
+/* The QMP client against a peer on a socketpair that says whatever a test wants, in whatever
+ * pieces. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <cmocka.h>
+
+#include "broker/qmp.h"
+#include "tests/unit/spin.h"
+#include "tests/unit/temp.h"
+
+#define GREETING                                                                           \
+	"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, \"major\": 7}, " \
+	"\"package\": \"Debian\"}, \"capabilities\": [\"oob\"]}}\r\n"
+#define CAPABLE "{\"return\": {}, \"id\": \"vhp0\"}\r\n"
+
+struct session {
+	struct loop *loop;
+	struct qmp *qmp;
+	int peer;
+	int ready, downs;
+	char why[128];
+	char events[256]; /* names, in order */
+	char log[512];    /* replies and events, in order */
+	bool close_in_reply, close_in_event;
+};
+
+static void note(struct session *s, const char *what)
+{
+	size_t length = strlen(s->log);
+
+	snprintf(s->log + length, sizeof(s->log) - length, "%s;", what);
+}
+
+static void on_ready(void *data)
+{
+	((struct session *) data)->ready++;
+}
+
+static void on_event(void *data, const char *name, const json_t *object)
+{
+	struct session *s = data;
+	char text[128];
+
+	snprintf(text, sizeof(text), "%s(%s)", name,
+		 object ? json_string_value(json_object_get(object, "device")) : "-");
+	note(s, text);
+	if (s->close_in_event)
+		s->qmp = qmp_close(s->qmp);
+}
+
+static void on_down(void *data, const char *why)
+{
+	struct session *s = data;
+
+	s->downs++;
+	snprintf(s->why, sizeof(s->why), "%s", why);
+	note(s, "down");
+	s->qmp = qmp_close(s->qmp);
+}
+
+static const struct qmp_handler handler = {.ready = on_ready, .event = on_event, .down = on_down};
+
+/* One command of a test's. */
+struct question {
+	struct session *session;
+	const char *name;
+	int answers;
+	char result[128];
+};
+
+static void on_reply(void *data, const json_t *reply, const char *error_class, const char *text)
+{
+	struct question *q = data;
+	char line[256];
+
+	q->answers++;
+	if (reply)
+		snprintf(q->result, sizeof(q->result), "%lld",
+			 json_is_integer(reply) ? json_integer_value(reply) : -1);
+	else
+		snprintf(q->result, sizeof(q->result), "%s: %s", error_class, text);
+	snprintf(line, sizeof(line), "%s=%s", q->name, q->result);
+	note(q->session, line);
+	if (q->session->close_in_reply)
+		q->session->qmp = qmp_close(q->session->qmp);
+}
+
+static void ask(struct session *s, struct question *q, const char *name)
+{
+	*q = (struct question){.session = s, .name = name};
+	assert_int_equal(qmp_command(s->qmp, name, NULL, on_reply, q), 0);
+}
+
+static void say(struct session *s, const char *text)
+{
+	assert_int_equal(send(s->peer, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+}
+
+/* What the client has said so far. */
+static const char *hear(struct session *s)
+{
+	static char text[8192];
+	ssize_t n = recv(s->peer, text, sizeof(text) - 1, MSG_DONTWAIT);
+
+	text[n > 0 ? n : 0] = 0;
+	return text;
+}
+
+static int setup(void **state)
+{
+	struct session *s = calloc(1, sizeof(*s));
+	int pair[2];
+
+	assert_int_equal(loop_new(&s->loop), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	s->peer = pair[1];
+	assert_int_equal(qmp_new(s->loop, pair[0], &handler, s, &s->qmp), 0);
+	*state = s;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct session *s = *state;
+
+	qmp_close(s->qmp);
+	loop_free(s->loop);
+	close_fd(s->peer);
+	free(s);
+	return 0;
+}
+
+static bool is_ready(void *data)
+{
+	return ((struct session *) data)->ready > 0;
+}
+
+static bool is_down(void *data)
+{
+	return ((struct session *) data)->downs > 0;
+}
+
+static bool is_answered(void *data)
+{
+	return ((struct question *) data)->answers > 0;
+}
+
+static void become_ready(struct session *s)
+{
+	say(s, GREETING CAPABLE);
+	spin_until(s->loop, is_ready, s);
+}
+
+/* Tests */
+
+static void test_commands_go_out_before_the_greeting(void **state)
+{
+	struct session *s = *state;
+	struct question q;
+
+	ask(s, &q, "query-status");
+	assert_int_equal(qmp_pending(s->qmp), 2);
+	assert_string_equal(hear(s), "");
+	assert_int_equal(qmp_flush(s->qmp, -1), 0);
+	assert_string_equal(hear(s), "{\"execute\":\"qmp_capabilities\",\"id\":\"vhp0\"}\n"
+				     "{\"execute\":\"query-status\",\"id\":\"vhp1\"}\n");
+	assert_false(qmp_is_ready(s->qmp));
+	say(s, GREETING CAPABLE "{\"return\": 7, \"id\": \"vhp1\"}\r\n");
+	spin_until(s->loop, is_answered, &q);
+	assert_true(qmp_is_ready(s->qmp));
+	assert_string_equal(q.result, "7");
+	assert_int_equal(qmp_pending(s->qmp), 0);
+}
+
+static void test_byte_by_byte(void **state)
+{
+	static const char text[] = GREETING CAPABLE "{\"return\": 7, \"id\": \"vhp1\"}\r\n";
+	struct session *s = *state;
+	struct question q;
+
+	ask(s, &q, "x");
+	assert_int_equal(qmp_flush(s->qmp, -1), 0);
+	for (const char *c = text; *c; c++) {
+		assert_int_equal(q.answers, 0);
+		assert_int_equal(send(s->peer, c, 1, 0), 1);
+		spin_for(s->loop, 0);
+		if (c == text + strlen(GREETING CAPABLE) - 2)
+			assert_int_equal(s->ready, 0); /* the line has not ended */
+	}
+	spin_until(s->loop, is_answered, &q);
+	assert_int_equal(s->ready, 1);
+}
+
+static void test_arguments(void **state)
+{
+	struct session *s = *state;
+
+	assert_int_equal(
+		qmp_command(s->qmp, "device_del", json_pack("{s:s}", "id", "a\"b\n"), NULL, NULL),
+		0);
+	assert_int_equal(qmp_flush(s->qmp, -1), 0);
+	assert_string_equal(strchr(hear(s), '\n') + 1,
+			    "{\"execute\":\"device_del\",\"arguments\":{\"id\":\"a\\\"b\\n\"},"
+			    "\"id\":\"vhp1\"}\n");
+}
+
+static void test_event_before_reply(void **state)
+{
+	struct session *s = *state;
+	struct question q;
+
+	become_ready(s);
+	ask(s, &q, "del");
+	say(s, "{\"timestamp\": {\"seconds\": 1, \"microseconds\": 2}, \"event\":"
+	       " \"DEVICE_DELETED\", \"data\": {\"device\": \"vhp-1\"}}\r\n"
+	       "{\"event\": \"STOP\"}\r\n"
+	       "{\"return\": 1, \"id\": \"vhp1\"}\r\n");
+	spin_until(s->loop, is_answered, &q);
+	assert_string_equal(s->log, "DEVICE_DELETED(vhp-1);STOP(-);del=1;");
+}
+
+static void test_replies_out_of_order(void **state)
+{
+	struct session *s = *state;
+	struct question a, b, c;
+
+	become_ready(s);
+	ask(s, &a, "a");
+	ask(s, &b, "b");
+	ask(s, &c, "c");
+	say(s, "{\"return\": 3, \"id\": \"vhp3\"}\r\n{\"return\": 1, \"id\": \"vhp1\"}\r\n");
+	spin_until(s->loop, is_answered, &a);
+	assert_int_equal(b.answers, 0);
+	/* The list's end must have survived: another command still gets its answer. */
+	say(s, "{\"return\": 2, \"id\": \"vhp2\"}\r\n");
+	spin_until(s->loop, is_answered, &b);
+	ask(s, &a, "d");
+	say(s, "{\"return\": 4, \"id\": \"vhp4\"}\r\n");
+	spin_until(s->loop, is_answered, &a);
+	assert_string_equal(s->log, "c=3;a=1;b=2;d=4;");
+}
+
+static void test_replies_to_nobody(void **state)
+{
+	struct session *s = *state;
+	struct question q;
+
+	become_ready(s);
+	ask(s, &q, "a");
+	say(s, "{\"return\": 9, \"id\": \"vhp9\"}\r\n{\"return\": 9, \"id\": 1}\r\n"
+	       "{\"return\": 9}\r\n{}\r\n\r\n   \r\n{\"return\": 9, \"id\": \"vhp0\"}\r\n"
+	       "{\"return\": 5, \"id\": \"vhp1\"}\r\n{\"return\": 6, \"id\": \"vhp1\"}\r\n");
+	spin_until(s->loop, is_answered, &q);
+	spin_for(s->loop, 5);
+	assert_string_equal(s->log, "a=5;");
+	assert_int_equal(s->ready, 1);
+}
+
+static void test_errors(void **state)
+{
+	struct session *s = *state;
+	struct question a, b;
+
+	become_ready(s);
+	ask(s, &a, "a");
+	ask(s, &b, "b");
+	say(s, "{\"error\": {\"class\": \"DeviceNotFound\", \"desc\": \"Device 'k1' not found\"},"
+	       " \"id\": \"vhp1\"}\r\n{\"error\": 5, \"id\": \"vhp2\"}\r\n");
+	spin_until(s->loop, is_answered, &b);
+	assert_string_equal(a.result, "DeviceNotFound: Device 'k1' not found");
+	assert_string_equal(b.result, "GenericError: ");
+}
+
+static void goes_down(struct session *s, const char *text, const char *why)
+{
+	struct question q;
+
+	ask(s, &q, "q");
+	say(s, text);
+	spin_until(s->loop, is_down, s);
+	assert_int_equal(s->downs, 1);
+	assert_string_equal(s->why, why);
+	/* The handler hears first, then each pending command, once. */
+	assert_int_equal(q.answers, 1);
+	assert_true(startswith(s->log, "down;q=down: ") != NULL);
+	spin_for(s->loop, 5);
+	assert_int_equal(s->downs, 1);
+	assert_int_equal(q.answers, 1);
+}
+
+static void test_no_monitor(void **state)
+{
+	goes_down(*state, "{\"return\": {}, \"id\": \"vhp0\"}\r\n",
+		  "what answers there is no QEMU monitor in control mode");
+}
+
+static void test_human_monitor(void **state)
+{
+	goes_down(*state, "QEMU 7.2.22 monitor - type 'help' for more information\r\n(qemu) ",
+		  "what answers there does not speak QMP");
+}
+
+static void test_capabilities_refused(void **state)
+{
+	goes_down(*state,
+		  GREETING
+		  "{\"error\": {\"class\": \"CommandNotFound\", \"desc\": \"no\"}, \"id\": "
+		  "\"vhp0\"}\r\n",
+		  "it refuses qmp_capabilities");
+}
+
+static void test_not_an_object(void **state)
+{
+	goes_down(*state, GREETING CAPABLE "[1, 2]\r\n", "what answers there does not speak QMP");
+}
+
+static void test_duplicate_keys(void **state)
+{
+	goes_down(*state, GREETING CAPABLE "{\"return\": 1, \"return\": 2, \"id\": \"vhp1\"}\r\n",
+		  "what answers there does not speak QMP");
+}
+
+static void test_two_values_on_a_line(void **state)
+{
+	goes_down(*state, GREETING CAPABLE "{\"return\": 1, \"id\": \"vhp1\"} {}\r\n",
+		  "what answers there does not speak QMP");
+}
+
+static void test_bad_utf8(void **state)
+{
+	goes_down(*state, GREETING CAPABLE "{\"return\": \"\xff\", \"id\": \"vhp1\"}\r\n",
+		  "what answers there does not speak QMP");
+}
+
+static void test_deep_nesting(void **state)
+{
+	char text[6000] = GREETING CAPABLE;
+	size_t length = strlen(text);
+
+	memset(text + length, '[', 5000);
+	strcpy(text + length + 5000, "\r\n");
+	goes_down(*state, text, "what answers there does not speak QMP");
+}
+
+static void test_line_of_more_than_a_megabyte(void **state)
+{
+	struct session *s = *state;
+	struct question q;
+	size_t sent = 0;
+	char chunk[4096];
+
+	become_ready(s);
+	ask(s, &q, "q");
+	memset(chunk, ' ', sizeof(chunk));
+	while (!s->downs && sent < 4 * 1024 * 1024) {
+		ssize_t n = send(s->peer, chunk, sizeof(chunk), MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n > 0)
+			sent += (size_t) n;
+		spin_for(s->loop, 0);
+	}
+	assert_int_equal(s->downs, 1);
+	assert_int_equal(q.answers, 1);
+	assert_string_equal(s->why, "it sends a message of more than a megabyte");
+	assert_in_range(sent, 1024 * 1024, 2 * 1024 * 1024);
+}
+
+static void test_long_lines_are_fine(void **state)
+{
+	struct session *s = *state;
+	struct question q;
+	size_t size = 900 * 1024, sent = 0;
+	_cleanup_free_ char *text = malloc(size);
+
+	become_ready(s);
+	ask(s, &q, "q");
+	memset(text, ' ', size);
+	memcpy(text, "{\"return\": 5,", 13);
+	memcpy(text + size - 16, "\"id\": \"vhp1\" }\r\n", 16);
+	while (sent < size) {
+		ssize_t n = send(s->peer, text + sent, size - sent, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		if (n > 0)
+			sent += (size_t) n;
+		spin_for(s->loop, 0);
+	}
+	spin_until(s->loop, is_answered, &q);
+	assert_string_equal(q.result, "5");
+}
+
+static void test_peer_vanishes(void **state)
+{
+	struct session *s = *state;
+	struct question a, b;
+
+	become_ready(s);
+	ask(s, &a, "a");
+	ask(s, &b, "b");
+	s->peer = close_fd(s->peer);
+	spin_until(s->loop, is_down, s);
+	assert_string_equal(s->log, "down;a=down: it closed the connection;"
+				    "b=down: it closed the connection;");
+}
+
+static void test_last_words_are_heard(void **state)
+{
+	struct session *s = *state;
+	struct question a, b;
+
+	become_ready(s);
+	ask(s, &a, "a");
+	ask(s, &b, "b");
+	say(s, "{\"return\": 1, \"id\": \"vhp1\"}\r\n{\"return\": 2, ");
+	s->peer = close_fd(s->peer);
+	spin_until(s->loop, is_down, s);
+	assert_string_equal(s->log, "a=1;down;b=down: it closed the connection;");
+}
+
+static void test_stays_down(void **state)
+{
+	struct session *s = *state;
+	struct qmp *qmp = s->qmp;
+	json_t *arguments = json_pack("{s:s}", "id", "x");
+
+	s->peer = close_fd(s->peer);
+	/* The qmp itself lives until the end of the pass in which it was closed: close it here. */
+	qmp_close(qmp);
+	assert_int_equal(qmp_command(qmp, "x", arguments, NULL, NULL), -ENOTCONN);
+	assert_int_equal(qmp_flush(qmp, -1), -ENOTCONN);
+	assert_false(qmp_is_ready(qmp));
+	assert_null(qmp_close(qmp));
+	s->qmp = NULL;
+}
+
+static void test_closed_in_a_reply(void **state)
+{
+	struct session *s = *state;
+	struct question a, b;
+
+	become_ready(s);
+	ask(s, &a, "a");
+	ask(s, &b, "b");
+	s->close_in_reply = true;
+	say(s, "{\"return\": 1, \"id\": \"vhp1\"}\r\n{\"return\": 2, \"id\": \"vhp2\"}\r\n");
+	spin_until(s->loop, is_answered, &a);
+	spin_for(s->loop, 5);
+	/* Closed by ourselves: what was pending is dropped without a call. */
+	assert_string_equal(s->log, "a=1;");
+}
+
+static void test_closed_in_an_event(void **state)
+{
+	struct session *s = *state;
+
+	become_ready(s);
+	s->close_in_event = true;
+	say(s, "{\"event\": \"A\"}\r\n{\"event\": \"B\"}\r\n");
+	spin_for(s->loop, 10);
+	assert_string_equal(s->log, "A(-);");
+}
+
+static void test_too_many_commands(void **state)
+{
+	struct session *s = *state;
+	int n = 0;
+
+	while (qmp_command(s->qmp, "x", NULL, NULL, NULL) == 0)
+		assert_true(++n < 10000);
+	assert_int_equal(qmp_pending(s->qmp), n + 1);
+	assert_int_equal(qmp_command(s->qmp, "x", json_pack("{s:s}", "a", "b"), NULL, NULL),
+			 -ENOMEM);
+}
+
+/* Descriptors */
+
+/* Receives exactly one byte; returns whether a descriptor came with it, in *RET_FD. */
+static bool receive_byte(int fd, char *byte, int *ret_fd)
+{
+	struct iovec iov = {.iov_base = byte, .iov_len = 1};
+	union {
+		char buffer[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control.buffer,
+			     .msg_controllen = sizeof(control.buffer)};
+
+	if (recvmsg(fd, &msg, MSG_DONTWAIT) != 1) {
+		*byte = 0;
+		return false;
+	}
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+	if (!cmsg)
+		return false;
+	memcpy(ret_fd, CMSG_DATA(cmsg), sizeof(int));
+	return true;
+}
+
+static void same_file(int a, int b)
+{
+	struct stat sa, sb;
+
+	assert_int_equal(fstat(a, &sa), 0);
+	assert_int_equal(fstat(b, &sb), 0);
+	assert_int_equal(sa.st_dev, sb.st_dev);
+	assert_int_equal(sa.st_ino, sb.st_ino);
+}
+
+static void test_descriptor_with_the_first_byte(void **state)
+{
+	struct session *s = *state;
+	int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), got = -1;
+	char byte;
+
+	assert_int_equal(qmp_command(s->qmp, "add-fd", NULL, NULL, NULL), 0);
+	assert_int_equal(qmp_flush(s->qmp, file), 0);
+	assert_true(receive_byte(s->peer, &byte, &got));
+	assert_int_equal(byte, '{');
+	same_file(file, got);
+	close(got);
+	while (receive_byte(s->peer, &byte, &got), byte)
+		;
+	close(file);
+}
+
+static void test_descriptor_after_a_full_buffer(void **state)
+{
+	struct session *s = *state;
+	struct question q;
+	int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), got = -1, n_got = 0;
+	size_t size = 700 * 1024, at = 0, first_of_second = 0;
+	_cleanup_free_ char *big = malloc(size), *all = calloc(1, size + 4096);
+	char byte;
+
+	memset(big, 'x', size);
+	big[size - 1] = 0;
+	assert_int_equal(qmp_command(s->qmp, "big", json_pack("{s:s}", "a", big), NULL, NULL), 0);
+	assert_int_equal(qmp_flush(s->qmp, -1), 0);
+	ask(s, &q, "add-fd");
+	assert_int_equal(qmp_flush(s->qmp, file), 0);
+	close(file); /* it was duplicated */
+	file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+
+	/* The peer is slow: what did not fit follows by itself, in order, the descriptor with the
+	 * first byte of its own packet. */
+	for (int idle = 0; idle < 200;) {
+		bool with_fd = receive_byte(s->peer, &byte, &got);
+
+		if (!byte) {
+			spin_for(s->loop, 0);
+			idle++;
+			continue;
+		}
+		idle = 0;
+		if (with_fd) {
+			n_got++;
+			first_of_second = at;
+			same_file(file, got);
+			close(got);
+		}
+		assert_true(at < size + 4095);
+		all[at++] = byte;
+	}
+	assert_int_equal(n_got, 1);
+	assert_string_equal(all + first_of_second, "{\"execute\":\"add-fd\",\"id\":\"vhp2\"}\n");
+	assert_int_equal(all[first_of_second - 1], '\n');
+	assert_true(at > size);
+	close(file);
+}
+
+static void test_nothing_to_flush(void **state)
+{
+	struct session *s = *state;
+
+	assert_int_equal(qmp_flush(s->qmp, -1), 0); /* the capabilities */
+	hear(s);
+	assert_int_equal(qmp_flush(s->qmp, -1), 0);
+	assert_string_equal(hear(s), "");
+}
+
+static void test_bad_descriptor(void **state)
+{
+	struct session *s = *state;
+
+	assert_int_equal(qmp_flush(s->qmp, 9999), -EBADF);
+}
+
+/* Connecting */
+
+static int listen_at(const char *path, int backlog)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	assert_int_equal(bind(fd, (struct sockaddr *) &address, sizeof(address)), 0);
+	if (backlog >= 0)
+		assert_int_equal(listen(fd, backlog), 0);
+	return fd;
+}
+
+static void test_connect(void **state)
+{
+	TEMP_DIR(dir);
+	char path[100], name[300];
+	int fd = -2, clients[16], n = 0, r;
+
+	(void) state;
+	snprintf(path, sizeof(path), "%s/s", dir);
+	assert_int_equal(qmp_connect(path, &fd), -ENOENT);
+	int listener = listen_at(path, -1);
+	assert_int_equal(qmp_connect(path, &fd), -ECONNREFUSED);
+	assert_int_equal(fd, -2);
+	assert_int_equal(listen(listener, 1), 0);
+	/* One more than QEMU's backlog of 1 is taken, then connect would block. */
+	while ((r = qmp_connect(path, &fd)) == 0 && n < 16)
+		clients[n++] = fd;
+	assert_int_equal(r, -EAGAIN);
+	assert_int_equal(n, 2);
+	while (n > 0)
+		close(clients[--n]);
+	close(listener);
+	memset(name, 'x', sizeof(name));
+	name[sizeof(name) - 1] = 0;
+	assert_int_equal(qmp_connect(name, &fd), -ENAMETOOLONG);
+}
+
+int main(void)
+{
+#define QMP_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		QMP_TEST(test_commands_go_out_before_the_greeting),
+		QMP_TEST(test_byte_by_byte),
+		QMP_TEST(test_arguments),
+		QMP_TEST(test_event_before_reply),
+		QMP_TEST(test_replies_out_of_order),
+		QMP_TEST(test_replies_to_nobody),
+		QMP_TEST(test_errors),
+		QMP_TEST(test_no_monitor),
+		QMP_TEST(test_human_monitor),
+		QMP_TEST(test_capabilities_refused),
+		QMP_TEST(test_not_an_object),
+		QMP_TEST(test_duplicate_keys),
+		QMP_TEST(test_two_values_on_a_line),
+		QMP_TEST(test_bad_utf8),
+		QMP_TEST(test_deep_nesting),
+		QMP_TEST(test_line_of_more_than_a_megabyte),
+		QMP_TEST(test_long_lines_are_fine),
+		QMP_TEST(test_peer_vanishes),
+		QMP_TEST(test_last_words_are_heard),
+		QMP_TEST(test_stays_down),
+		QMP_TEST(test_closed_in_a_reply),
+		QMP_TEST(test_closed_in_an_event),
+		QMP_TEST(test_too_many_commands),
+		QMP_TEST(test_descriptor_with_the_first_byte),
+		QMP_TEST(test_descriptor_after_a_full_buffer),
+		QMP_TEST(test_nothing_to_flush),
+		QMP_TEST(test_bad_descriptor),
+		cmocka_unit_test(test_connect),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,289 @@
+/* A path under observation whose directories come, go and are replaced. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+#include <cmocka.h>
+
+#include "broker/watch.h"
+#include "tests/unit/spin.h"
+#include "tests/unit/temp.h"
+
+struct scene {
+	struct loop *loop;
+	struct watch *watch;
+	char *dir;
+	int calls;
+};
+
+static void called(void *data)
+{
+	((struct scene *) data)->calls++;
+}
+
+static const char *in(struct scene *s, const char *name)
+{
+	static char paths[4][200];
+	static unsigned next;
+	char *path = paths[next++ % 4];
+
+	snprintf(path, sizeof(paths[0]), "%s/%s", s->dir, name);
+	return path;
+}
+
+static bool was_called(void *data)
+{
+	return ((struct scene *) data)->calls > 0;
+}
+
+/* FN must have been called since the last time. */
+static void expect_call(struct scene *s)
+{
+	spin_until(s->loop, was_called, s);
+	spin_for(s->loop, 5);
+	s->calls = 0;
+}
+
+static void expect_silence(struct scene *s)
+{
+	spin_for(s->loop, 10);
+	assert_int_equal(s->calls, 0);
+}
+
+static int setup(void **state)
+{
+	struct scene *s = calloc(1, sizeof(*s));
+
+	s->dir = temp_new();
+	*state = s;
+	return loop_new(&s->loop);
+}
+
+static int teardown(void **state)
+{
+	struct scene *s = *state;
+
+	watch_free(s->watch);
+	loop_free(s->loop);
+	temp_remove(&s->dir);
+	free(s);
+	return 0;
+}
+
+static void watch_path(struct scene *s, const char *name)
+{
+	assert_int_equal(watch_new(s->loop, in(s, name), called, s, &s->watch), 0);
+	expect_silence(s);
+}
+
+static void make_file(const char *path)
+{
+	close(open(path, O_CREAT | O_WRONLY, 0600));
+}
+
+static void make_dir(const char *path)
+{
+	assert_int_equal(mkdir(path, 0700), 0);
+}
+
+static void test_comes_and_goes(void **state)
+{
+	struct scene *s = *state;
+
+	watch_path(s, "sock");
+	make_file(in(s, "other"));
+	make_file(in(s, "sock2"));
+	make_file(in(s, "soc"));
+	expect_silence(s);
+	make_file(in(s, "sock"));
+	expect_call(s);
+	assert_int_equal(unlink(in(s, "sock")), 0);
+	expect_call(s);
+	assert_int_equal(rename(in(s, "other"), in(s, "sock")), 0);
+	expect_call(s);
+	assert_int_equal(rename(in(s, "sock"), in(s, "other")), 0);
+	expect_call(s);
+}
+
+static void test_permissions_change(void **state)
+{
+	struct scene *s = *state;
+
+	make_file(in(s, "sock"));
+	watch_path(s, "sock");
+	assert_int_equal(chmod(in(s, "sock"), 0666), 0);
+	expect_call(s);
+}
+
+static void test_replaced_by_rename(void **state)
+{
+	struct scene *s = *state;
+
+	make_file(in(s, "sock"));
+	make_file(in(s, "new"));
+	watch_path(s, "sock");
+	assert_int_equal(rename(in(s, "new"), in(s, "sock")), 0);
+	expect_call(s);
+}
+
+static void test_socket_replaced(void **state)
+{
+	struct scene *s = *state;
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	watch_path(s, "sock");
+	for (int i = 0; i < 3; i++) {
+		int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+		snprintf(address.sun_path, sizeof(address.sun_path), "%s", in(s, "sock"));
+		unlink(address.sun_path);
+		assert_int_equal(bind(fd, (struct sockaddr *) &address, sizeof(address)), 0);
+		expect_call(s);
+		close(fd);
+	}
+}
+
+static void test_parents_do_not_exist_yet(void **state)
+{
+	struct scene *s = *state;
+
+	watch_path(s, "a/b/c/sock");
+	make_dir(in(s, "x"));
+	expect_silence(s);
+	make_dir(in(s, "a"));
+	spin_for(s->loop, 5);
+	make_dir(in(s, "a/b"));
+	spin_for(s->loop, 5);
+	make_dir(in(s, "a/b/c"));
+	spin_for(s->loop, 5);
+	s->calls = 0;
+	make_file(in(s, "a/b/c/sock"));
+	expect_call(s);
+}
+
+static void test_everything_at_once(void **state)
+{
+	struct scene *s = *state;
+
+	/* All made before the loop runs again: one call at least, and later changes are seen. */
+	watch_path(s, "a/b/c/sock");
+	make_dir(in(s, "a"));
+	make_dir(in(s, "a/b"));
+	make_dir(in(s, "a/b/c"));
+	make_file(in(s, "a/b/c/sock"));
+	expect_call(s);
+	assert_int_equal(unlink(in(s, "a/b/c/sock")), 0);
+	expect_call(s);
+}
+
+static void test_directory_removed_and_made_again(void **state)
+{
+	struct scene *s = *state;
+
+	make_dir(in(s, "run"));
+	make_file(in(s, "run/sock"));
+	watch_path(s, "run/sock");
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(unlink(in(s, "run/sock")), 0);
+		assert_int_equal(rmdir(in(s, "run")), 0);
+		expect_call(s);
+		make_dir(in(s, "run"));
+		make_file(in(s, "run/sock"));
+		expect_call(s);
+	}
+	/* And both before the loop has seen either. */
+	assert_int_equal(unlink(in(s, "run/sock")), 0);
+	assert_int_equal(rmdir(in(s, "run")), 0);
+	make_dir(in(s, "run"));
+	expect_call(s);
+	make_file(in(s, "run/sock"));
+	expect_call(s);
+}
+
+static void test_directory_moved_away(void **state)
+{
+	struct scene *s = *state;
+
+	make_dir(in(s, "run"));
+	watch_path(s, "run/sock");
+	assert_int_equal(rename(in(s, "run"), in(s, "old")), 0);
+	expect_call(s);
+	make_file(in(s, "old/sock")); /* not our path any more */
+	expect_silence(s);
+	make_dir(in(s, "run"));
+	spin_for(s->loop, 5);
+	s->calls = 0;
+	make_file(in(s, "run/sock"));
+	expect_call(s);
+}
+
+static void test_whole_directory(void **state)
+{
+	struct scene *s = *state;
+
+	make_dir(in(s, "spool"));
+	assert_int_equal(watch_new_directory(s->loop, in(s, "spool"), called, s, &s->watch), 0);
+	expect_silence(s);
+	make_file(in(s, "spool/.tmp"));
+	expect_call(s);
+	assert_int_equal(rename(in(s, "spool/.tmp"), in(s, "spool/0001")), 0);
+	expect_call(s);
+	assert_int_equal(unlink(in(s, "spool/0001")), 0);
+	expect_call(s);
+	make_file(in(s, "beside"));
+	expect_silence(s);
+	assert_int_equal(rmdir(in(s, "spool")), 0);
+	expect_call(s);
+	make_dir(in(s, "spool"));
+	expect_call(s);
+	make_file(in(s, "spool/0002"));
+	expect_call(s);
+}
+
+static void test_many_events(void **state)
+{
+	struct scene *s = *state;
+	char name[32];
+
+	watch_path(s, "sock");
+	for (int i = 0; i < 2000; i++) {
+		snprintf(name, sizeof(name), "a-rather-long-name-%d", i);
+		make_file(in(s, name));
+	}
+	make_file(in(s, "sock"));
+	expect_call(s);
+}
+
+static void test_root(void **state)
+{
+	struct scene *s = *state;
+
+	/* A path directly below the root directory. */
+	assert_int_equal(watch_new(s->loop, "/vhp-no-such-path", called, s, &s->watch), 0);
+	expect_silence(s);
+}
+
+int main(void)
+{
+#define WATCH_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		WATCH_TEST(test_comes_and_goes),
+		WATCH_TEST(test_permissions_change),
+		WATCH_TEST(test_replaced_by_rename),
+		WATCH_TEST(test_socket_replaced),
+		WATCH_TEST(test_parents_do_not_exist_yet),
+		WATCH_TEST(test_everything_at_once),
+		WATCH_TEST(test_directory_removed_and_made_again),
+		WATCH_TEST(test_directory_moved_away),
+		WATCH_TEST(test_whole_directory),
+		WATCH_TEST(test_many_events),
+		WATCH_TEST(test_root),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

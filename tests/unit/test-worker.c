@@ -1,0 +1,278 @@
+/* The worker process and its jobs, on /dev/null for a device node: a character device with a
+ * directory in sysfs. What needs USB is in the tests on the emulated host. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+#include <cmocka.h>
+
+#include "broker/device.h"
+#include "broker/worker.h"
+#include "tests/unit/spin.h"
+#include "tests/unit/temp.h"
+
+#define NULL_DEVICE "/devices/virtual/mem/null"
+
+struct office {
+	struct loop *loop;
+	struct worker *worker;
+	int n_answers;
+	struct worker_answer answers[64];
+	int node; /* of the last answer, or -1 */
+};
+
+static void on_answer(void *data, const struct worker_answer *answer, int *fds)
+{
+	struct office *o = data;
+
+	assert_true(o->n_answers < 64);
+	o->answers[o->n_answers++] = *answer;
+	for (int i = 1; i < answer->n_fds; i++)
+		close(fds[i]);
+	close_fd(o->node);
+	o->node = answer->n_fds > 0 ? fds[0] : -1;
+}
+
+static int setup(void **state)
+{
+	struct office *o = calloc(1, sizeof(*o));
+
+	o->node = -1;
+	assert_int_equal(worker_start(&o->worker), 0);
+	assert_int_equal(loop_new(&o->loop), 0);
+	assert_int_equal(worker_watch(o->worker, o->loop, on_answer, o), 0);
+	*state = o;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct office *o = *state;
+
+	worker_free(o->worker);
+	loop_free(o->loop);
+	close_fd(o->node);
+	while (waitpid(-1, NULL, 0) > 0)
+		; /* the worker ends with its socket */
+	free(o);
+	return 0;
+}
+
+static struct worker_request request_for(enum worker_job job, const char *devpath, const char *node)
+{
+	struct worker_request request = {.job = job, .inode = sysfs_inode(devpath)};
+
+	snprintf(request.devpath, sizeof(request.devpath), "%s", devpath);
+	snprintf(request.node, sizeof(request.node), "%s", node);
+	return request;
+}
+
+static bool has_answered(void *data)
+{
+	return ((struct office *) data)->n_answers > 0;
+}
+
+static struct worker_answer *do_job(struct office *o, struct worker_request request)
+{
+	o->n_answers = 0;
+	assert_int_equal(worker_send(o->worker, &request), 0);
+	spin_until(o->loop, has_answered, o);
+	assert_int_equal(o->answers[0].number, request.number);
+	return &o->answers[0];
+}
+
+static void test_open(void **state)
+{
+	struct office *o = *state;
+	struct worker_answer *answer =
+		do_job(o, request_for(WORKER_USB_OPEN, NULL_DEVICE, "/dev/null"));
+	struct stat a, b;
+
+	assert_int_equal(answer->result, 0);
+	assert_int_equal(answer->n_fds, 1);
+	assert_int_equal(fstat(o->node, &a), 0);
+	assert_int_equal(stat("/dev/null", &b), 0);
+	assert_int_equal(a.st_rdev, b.st_rdev);
+	assert_int_equal(fcntl(o->node, F_GETFL) & O_ACCMODE, O_RDWR);
+	assert_true(fcntl(o->node, F_GETFD) & FD_CLOEXEC);
+}
+
+static void test_unplugged(void **state)
+{
+	struct office *o = *state;
+	struct worker_request request = request_for(WORKER_USB_OPEN, NULL_DEVICE, "/dev/null");
+	struct worker_answer *answer;
+
+	/* Another instance has the place by now. */
+	request.inode++;
+	answer = do_job(o, request);
+	assert_int_equal(answer->result, -ENODEV);
+	assert_string_equal(answer->detail, "the device has been unplugged");
+	assert_int_equal(answer->n_fds, 0);
+	/* The number of the node is in use again, for another device. */
+	answer = do_job(o, request_for(WORKER_USB_OPEN, NULL_DEVICE, "/dev/zero"));
+	assert_int_equal(answer->result, -ENODEV);
+	answer = do_job(o, request_for(WORKER_USB_OPEN, "/devices/nosuch", "/dev/bus/usb/099/099"));
+	assert_int_equal(answer->result, -ENODEV);
+	assert_non_null(strstr(answer->detail, "can't open /dev/bus/usb/099/099"));
+	request = request_for(WORKER_USB_RETURN, NULL_DEVICE, "/dev/null");
+	request.inode++;
+	assert_int_equal(do_job(o, request)->result, -ENODEV);
+	request.job = WORKER_USB_RELEASE;
+	assert_int_equal(do_job(o, request)->result, -ENODEV);
+}
+
+static void test_no_device_node(void **state)
+{
+	struct office *o = *state;
+	TEMP_DIR(dir);
+	char path[60], link[60];
+
+	snprintf(path, sizeof(path), "%s/file", dir);
+	snprintf(link, sizeof(link), "%s/link", dir);
+	close(open(path, O_CREAT | O_RDWR, 0600));
+	assert_int_equal(symlink("/dev/null", link), 0);
+	assert_int_equal(do_job(o, request_for(WORKER_USB_OPEN, NULL_DEVICE, path))->result,
+			 -ENODEV);
+	assert_int_equal(do_job(o, request_for(WORKER_USB_OPEN, NULL_DEVICE, link))->result,
+			 -ELOOP);
+	assert_int_equal(do_job(o, request_for(WORKER_USB_OPEN, NULL_DEVICE, ""))->result, -ENODEV);
+}
+
+static void test_nothing_to_release(void **state)
+{
+	struct office *o = *state;
+
+	assert_int_equal(
+		do_job(o, request_for(WORKER_USB_RELEASE, NULL_DEVICE, "/dev/null"))->result, 0);
+	assert_int_equal(
+		do_job(o, request_for(WORKER_USB_RETURN, NULL_DEVICE, "/dev/null"))->result, 0);
+}
+
+static bool has_answered_50(void *data)
+{
+	return ((struct office *) data)->n_answers >= 50;
+}
+
+static void test_many_jobs(void **state)
+{
+	struct office *o = *state;
+	bool seen[51] = {false};
+
+	for (int i = 0; i < 50; i++) {
+		struct worker_request request =
+			request_for(WORKER_USB_OPEN, NULL_DEVICE, "/dev/null");
+		int r;
+
+		while ((r = worker_send(o->worker, &request)) == -EAGAIN)
+			spin_for(o->loop, 1);
+		assert_int_equal(r, 0);
+	}
+	spin_until(o->loop, has_answered_50, o);
+	for (int i = 0; i < 50; i++) {
+		assert_in_range(o->answers[i].number, 1, 50);
+		assert_false(seen[o->answers[i].number]);
+		seen[o->answers[i].number] = true;
+		assert_int_equal(o->answers[i].result, 0);
+	}
+}
+
+/* No room for the descriptors here: that is an error, not an answer without any. */
+static void test_out_of_descriptors(void **state)
+{
+	struct office *o = *state;
+	struct rlimit limit, none;
+	int probe = dup(0);
+	struct worker_answer *answer;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	close(probe);
+	none = (struct rlimit){.rlim_cur = (rlim_t) probe, .rlim_max = limit.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	answer = do_job(o, request_for(WORKER_USB_OPEN, NULL_DEVICE, "/dev/null"));
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_true(answer->result < 0);
+	assert_int_equal(answer->n_fds, 0);
+	/* And it can heal. */
+	answer = do_job(o, request_for(WORKER_USB_OPEN, NULL_DEVICE, "/dev/null"));
+	assert_int_equal(answer->result, 0);
+	assert_int_equal(answer->n_fds, 1);
+}
+
+/* A child stuck in the kernel outlives the broker: it must hold nothing of the broker's, above all
+ * not the lock that keeps a second broker out. */
+static void test_worker_holds_no_lock(void **state)
+{
+	TEMP_DIR(dir);
+	char path[60];
+	struct worker *worker;
+
+	(void) state;
+	snprintf(path, sizeof(path), "%s/broker.lock", dir);
+	int lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	assert_int_equal(flock(lock, LOCK_EX | LOCK_NB), 0);
+	assert_int_equal(worker_start(&worker), 0);
+	close(lock);
+
+	int again = open(path, O_RDWR | O_CLOEXEC);
+	int r = -1;
+	for (int i = 0; i < 1000 && r < 0; i++) { /* the worker may not have come so far yet */
+		r = flock(again, LOCK_EX | LOCK_NB);
+		if (r < 0)
+			usleep(1000);
+	}
+	close(again);
+	worker_free(worker);
+	wait(NULL);
+	assert_int_equal(r, 0);
+}
+
+static bool is_gone(void *data)
+{
+	struct office *o = data;
+	struct worker_request request = {0};
+
+	return worker_send(o->worker, &request) == -EPIPE;
+}
+
+static void test_worker_dies(void **state)
+{
+	struct office *o = *state;
+	char path[64];
+	int pid = 0;
+
+	/* The only child of this test is the worker. */
+	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int) getpid());
+	FILE *f = fopen(path, "r");
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%d", &pid), 1);
+	fclose(f);
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	spin_until(o->loop, is_gone, o);
+	spin_for(o->loop, 5); /* the loop must not spin on the dead socket, nor crash */
+	assert_true(is_gone(o));
+}
+
+int main(void)
+{
+#define WORKER_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		WORKER_TEST(test_open),
+		WORKER_TEST(test_unplugged),
+		WORKER_TEST(test_no_device_node),
+		WORKER_TEST(test_nothing_to_release),
+		WORKER_TEST(test_many_jobs),
+		WORKER_TEST(test_out_of_descriptors),
+		cmocka_unit_test(test_worker_holds_no_lock),
+		WORKER_TEST(test_worker_dies),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
