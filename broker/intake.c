@@ -131,6 +131,13 @@ static bool read_number(const char *text, uint64_t *ret)
 	return errno == 0 && *end == 0;
 }
 
+static bool endswith(const char *s, const char *suffix)
+{
+	size_t length = strlen(s), n = strlen(suffix);
+
+	return length >= n && streq(s + length - n, suffix);
+}
+
 /* An event's fields, from a message that is well-formed but says what it likes. */
 static int read_event(const struct wire_msg *msg, struct event *ret_event)
 {
@@ -141,7 +148,7 @@ static int read_event(const struct wire_msg *msg, struct event *ret_event)
 		return -EBADMSG;
 	/* A device's path in sysfs: no way out of /sys. */
 	if (!devpath || !startswith(devpath, "/devices/") || strstr(devpath, "/../") ||
-	    devpath[strlen(devpath) - 1] == '/')
+	    endswith(devpath, "/..") || endswith(devpath, "/"))
 		return -EBADMSG;
 	if (!read_number(wire_get(msg, "SEQNUM"), &event.seqnum) ||
 	    !read_number(wire_get(msg, "SYSFS_INODE"), &event.inode))

@@ -29,6 +29,7 @@ struct intake_handler {
 int intake_new(struct loop *loop, const char *run_directory, int listen_fd, struct store *store,
 	       const struct intake_handler *handler, void *data,
 	       struct intake **ret_intake) _must_check_;
+/* Hangs up on whoever is left: acknowledge before, not after. NULL is fine. */
 void intake_free(struct intake *intake);
 
 /* Handles what lies in the spool now; later arrivals are noticed. */

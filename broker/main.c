@@ -262,9 +262,10 @@ static int start(struct broker *broker, struct config *config)
 static void stop(struct broker *broker)
 {
 	service_notify("STOPPING=1");
-	intake_free(broker->intake);
+	/* Devices hold helpers that wait for their answer. */
 	if (broker->managing)
 		manager_finish(&broker->manager);
+	intake_free(broker->intake);
 	store_close(broker->store);
 	worker_free(broker->worker);
 	loop_source_free(broker->signals);

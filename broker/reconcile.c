@@ -472,7 +472,7 @@ void reconcile_detached(struct manager *manager, struct device *device,
 /* The decision */
 
 /* The VM that DEVICE should be in: where it is, if it may be there; else the first candidate that
- * is up; else the first candidate. NULL: none of them is in the config. */
+ * is up or about to be; else the first candidate. NULL: none of them is in the config. */
 static struct vm *choose_vm(struct manager *manager, const struct device *device)
 {
 	char names[sizeof(device->vms)], *save = NULL;
@@ -485,7 +485,9 @@ static struct vm *choose_vm(struct manager *manager, const struct device *device
 	for (char *name = strtok_r(names, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
 		struct vm *vm = manager_find_vm(manager, name);
 
-		if (vm && vm->state == VM_UP)
+		/* One that is being asked for the first time may be up in a moment: its answer
+		 * decides, not who answers first. */
+		if (vm && (vm->state == VM_UP || (vm->state == VM_PROBING && !*vm->reason)))
 			return vm;
 		if (!first)
 			first = vm;
@@ -626,16 +628,15 @@ static void retry_now(void *data)
 
 void reconcile_vm_reason(struct manager *manager, struct device *device, struct vm *vm)
 {
-	bool concerned = device->vm == vm ||
-			 (!device->vm && choose_vm(manager, device) == vm && !device->retry.loop);
-
-	if (!concerned)
+	/* The next candidate may be the one now. */
+	if (device->state == DEVICE_WAITING && !device->vm && vm->state != VM_UP &&
+	    device_may_be_in(device, vm->name)) {
+		reconcile(manager, device);
+		return;
+	}
+	if (device->vm != vm)
 		return;
 	switch (device->state) {
-	case DEVICE_WAITING:
-		if (vm->state != VM_UP)
-			wait_for_vm(manager, device, vm);
-		break;
 	case DEVICE_ATTACHING:
 	case DEVICE_DETACHING:
 	case DEVICE_RELEASING:
@@ -643,6 +644,7 @@ void reconcile_vm_reason(struct manager *manager, struct device *device, struct 
 			      *vm->reason ? vm->reason : "asking its VMM"))
 			store_device(manager->store, device, NULL);
 		break;
+	case DEVICE_WAITING:
 	case DEVICE_HELD:
 	case DEVICE_OPENING:
 	case DEVICE_ATTACHED:

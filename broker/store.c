@@ -12,7 +12,8 @@
 #define RETRY_MS 100         /* for a locked database or a full disk */
 #define IDLE_MS 2000         /* checkpoint after this much silence */
 #define CHECKPOINT_PAGES 256 /* and only when the WAL has grown so far */
-#define MAX_QUEUED 4096      /* changes; at the cap the oldest history row is lost, and said so */
+#define URGENT_PAGES 2048    /* 8 MB more of it: without silence too */
+#define MAX_QUEUED 4096      /* changes; at the cap the oldest history is lost, and said so */
 #define KEEP_EVENTS 10000    /* rows in table event */
 #define KEEP_HISTORY 200000  /* rows in table action */
 
@@ -61,7 +62,8 @@ struct store {
 	struct change *first, **last;
 	size_t n_queued;
 	bool failing; /* the reason has been logged */
-	int wal_pages;
+	bool losing;  /* so has the loss of history */
+	int wal_pages, tidied_pages;
 	struct loop_timer retry, idle;
 };
 
@@ -91,6 +93,9 @@ static int error_number(int sqlite_error)
 		return -ENOSPC;
 	case SQLITE_NOMEM:
 		return -ENOMEM;
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+		return -EUCLEAN;
 	default:
 		return -EIO;
 	}
@@ -125,7 +130,6 @@ static int query_int(struct store *store, const char *sql, int64_t *ret)
 	return r == SQLITE_ROW ? 0 : error_number(r);
 }
 
-/* Keeps the tables from growing for ever. */
 static int prune(struct store *store)
 {
 	bind_all(store->statements[PRUNE_EVENTS], "i", (sqlite3_int64) KEEP_EVENTS);
@@ -134,15 +138,15 @@ static int prune(struct store *store)
 	return r < 0 ? r : run(store, PRUNE_HISTORY);
 }
 
-/* Truncating the WAL needs an fsync of the database, so it waits for a silent moment. */
-static void checkpoint_when_idle(void *data)
+/* Copying the WAL into the database needs an fsync of that, so it waits for a silent moment; so do
+ * old rows. Where the file is locked the next time will do. */
+static void tidy_up(void *data)
 {
 	struct store *store = data;
 
-	if (prune(store) < 0)
-		log_debug("old rows stay for now: %s", sqlite3_errmsg(store->db));
+	prune(store);
+	store->tidied_pages = store->wal_pages;
 	sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
-	store->wal_pages = 0;
 }
 
 static int note_wal(void *data, sqlite3 *db, const char *name, int pages)
@@ -151,9 +155,13 @@ static int note_wal(void *data, sqlite3 *db, const char *name, int pages)
 
 	(void) db;
 	(void) name;
+	/* It begins anew after a checkpoint, unless a reader is in the way. */
+	if (pages < store->wal_pages)
+		store->tidied_pages = 0;
 	store->wal_pages = pages;
+	bool urgent = pages - store->tidied_pages >= URGENT_PAGES;
 	if (pages >= CHECKPOINT_PAGES)
-		loop_timer_start(store->loop, &store->idle, IDLE_MS, checkpoint_when_idle, store);
+		loop_timer_start(store->loop, &store->idle, urgent ? 0 : IDLE_MS, tidy_up, store);
 	return SQLITE_OK;
 }
 
@@ -180,6 +188,24 @@ static int set_up_schema(struct store *store, const char *path)
 	return r;
 }
 
+/* Damage behind the first page would otherwise show when the first event comes, and every event
+ * would be refused. Takes some 80 ms for a full history. */
+static int check_pages(struct store *store)
+{
+	sqlite3_stmt *statement = NULL;
+	int r = sqlite3_prepare_v2(store->db, "pragma quick_check(1)", -1, &statement, NULL);
+	bool good = false;
+
+	if (r == SQLITE_OK)
+		r = sqlite3_step(statement);
+	if (r == SQLITE_ROW)
+		good = streq((const char *) sqlite3_column_text(statement, 0), "ok");
+	sqlite3_finalize(statement);
+	if (r != SQLITE_ROW)
+		return error_number(r);
+	return good ? 0 : -EUCLEAN;
+}
+
 static int open_database(struct store *store, const char *path)
 {
 	int keep_wal = 1;
@@ -195,18 +221,16 @@ static int open_database(struct store *store, const char *path)
 			 "pragma journal_mode = wal; pragma synchronous = full;"
 			 "pragma wal_autocheckpoint = 0; pragma journal_size_limit = 1048576",
 			 NULL, NULL, NULL);
-	if ((r & 0xff) == SQLITE_NOTADB || (r & 0xff) == SQLITE_CORRUPT)
-		return -EUCLEAN;
 	if (r != SQLITE_OK)
 		return error_number(r);
-
-	int schema = set_up_schema(store, path);
-	if (schema < 0)
-		return schema;
-	for (size_t i = 0; i < N_STATEMENTS; i++)
-		if (sqlite3_prepare_v3(store->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT,
-				       &store->statements[i], NULL) != SQLITE_OK)
-			return -EUCLEAN;
+	if ((r = set_up_schema(store, path)) < 0 || (r = check_pages(store)) < 0)
+		return r;
+	for (size_t i = 0; i < N_STATEMENTS; i++) {
+		r = sqlite3_prepare_v3(store->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT,
+				       &store->statements[i], NULL);
+		if (r != SQLITE_OK)
+			return r == SQLITE_ERROR ? -EUCLEAN : error_number(r);
+	}
 	return 0;
 }
 
@@ -274,13 +298,13 @@ int store_open(struct loop *loop, const char *path, const char *boot_id, struct 
 	return 0;
 }
 
-static void drop_first(struct store *store)
+static void drop(struct store *store, struct change **at)
 {
-	struct change *change = store->first;
+	struct change *change = *at;
 
-	store->first = change->next;
-	if (!store->first)
-		store->last = &store->first;
+	*at = change->next;
+	if (!*at)
+		store->last = at;
 	store->n_queued--;
 	free(change);
 }
@@ -293,7 +317,7 @@ void store_close(struct store *store)
 	if (store->n_queued > 0)
 		log_error("%zu changes could not be written to the database", store->n_queued);
 	while (store->first)
-		drop_first(store);
+		drop(store, &store->first);
 	loop_timer_stop(&store->retry);
 	loop_timer_stop(&store->idle);
 	close_database(store);
@@ -317,9 +341,9 @@ int store_events(struct store *store, struct event **events, size_t n)
 	if (r == 0)
 		r = execute(store, "commit");
 	if (r < 0) {
+		log_warning("events refused: %s", sqlite3_errmsg(store->db));
 		if (!sqlite3_get_autocommit(store->db))
 			execute(store, "rollback");
-		log_warning("events refused: %s", sqlite3_errmsg(store->db));
 	}
 	return r;
 }
@@ -385,38 +409,77 @@ void store_flush(struct store *store)
 	}
 	if (store->failing)
 		log_info("the database can be written again");
-	store->failing = false;
+	store->failing = store->losing = false;
 	loop_timer_stop(&store->retry);
 	while (store->first)
-		drop_first(store);
+		drop(store, &store->first);
 }
 
-/* Queues a copy of what DEVICE is now. An earlier queued state of the same device needs no write
- * of its own: the newest one stands for it. */
+static bool is_void(const struct change *change)
+{
+	return !change->save && !change->forget && !change->has_history;
+}
+
+/* An earlier queued state of the device ROW needs no write of its own: the newest one stands for
+ * it. */
+static void supersede(struct store *store, int64_t row)
+{
+	struct change **at = &store->first;
+
+	while (*at) {
+		if ((*at)->device.row == row)
+			(*at)->save = false;
+		if (is_void(*at))
+			drop(store, at);
+		else
+			at = &(*at)->next;
+	}
+}
+
+/* At the cap the oldest history rows are lost; what devices are now is not. */
+static void make_room(struct store *store)
+{
+	struct change **at = &store->first;
+
+	while (*at && store->n_queued >= MAX_QUEUED) {
+		if ((*at)->has_history && !store->losing) {
+			log_error("too much waits for the database: history is being lost");
+			store->losing = true;
+		}
+		(*at)->has_history = false;
+		if (is_void(*at))
+			drop(store, at);
+		else
+			at = &(*at)->next;
+	}
+}
+
+/* Queues a copy of what DEVICE is now. */
 static void queue(struct store *store, const struct device *device, bool forget,
 		  const struct history *history)
 {
 	struct change *change = calloc(1, sizeof(*change));
 
-	if (!change || store->n_queued >= MAX_QUEUED) {
-		log_error("a change is lost: %s",
-			  change ? "too many are waiting for the database" : "out of memory");
-		free(change);
+	if (!change) {
+		log_error("a change is not recorded: out of memory");
 		return;
 	}
 	change->time = now_realtime_ms();
 	if (device) {
+		supersede(store, device->row);
 		change->device = *device;
 		change->save = !forget;
 		change->forget = forget;
-		for (struct change *c = store->first; c; c = c->next)
-			if (c->device.row == device->row)
-				c->save = false;
 	}
 	if (history) {
 		change->history = *history;
 		change->has_history = true;
 	}
+	if (is_void(change)) {
+		free(change);
+		return;
+	}
+	make_room(store);
 	*store->last = change;
 	store->last = &change->next;
 	store->n_queued++;

@@ -24,7 +24,7 @@
 #include "broker/vm.h"
 
 #define INNER_LIMIT_MS 1500 /* an EIO later than this is crosvm's own time-out, of 2 s */
-#define MAX_PUSHES 64 /* crosvm's time-outs so far; each costs one more list */
+#define MAX_PUSHES 64       /* crosvm's time-outs so far; each costs one more list */
 
 struct crosvm_pace crosvm_pace = {
 	.answer = 5000, .first_wait = 1000, .max_wait = 30000, .attempts = 20};
@@ -817,19 +817,31 @@ static void crosvm_probe(struct vm *vm)
 {
 	struct crosvm *crosvm = vm->backend;
 
-	/* One that has not begun yet tells as much. */
-	for (struct op *op = crosvm->ops; op; op = op->next)
-		if (op->kind == OP_PROBE && op->step == STEP_QUEUED)
-			return;
 	if (op_new(crosvm, OP_PROBE, NULL))
 		run_queue(crosvm);
 	else
 		vm_probed(vm, -ENOMEM, "", NULL, 0);
 }
 
+static void refuse_kind(struct vm *vm, struct device *device)
+{
+	struct vmm_result result = {.outcome = VMM_FAILED};
+
+	snprintf(result.detail, sizeof(result.detail), "%s",
+		 device->kind == DEVICE_EVDEV
+			 ? "crosvm takes input devices only at its start: --input evdev[path=…]"
+			 : "PCI devices are not given to a running crosvm; start it with --vfio");
+	vm_attached(vm, device, &result);
+}
+
 static void crosvm_attach(struct vm *vm, struct device *device, int fd)
 {
 	struct crosvm *crosvm = vm->backend;
+
+	if (device->kind != DEVICE_USB) {
+		refuse_kind(vm, device);
+		return;
+	}
 	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	struct op *op = copy >= 0 ? op_new(crosvm, OP_ATTACH, device) : NULL;
 

@@ -10,7 +10,6 @@
 struct loader {
 	struct config *config;
 	struct mistakes *mistakes;
-	unsigned flags;
 	bool in_group; /* rules belong to the last group of the config */
 };
 
@@ -47,25 +46,18 @@ const struct config_field *config_rule_field(const struct config_rule *rule,
 	return NULL;
 }
 
-static bool allowed(const struct loader *loader, bool planned)
-{
-	return !planned || (loader->flags & CONFIG_ACCEPT_PLANNED);
-}
-
 /* The names of all keys of a section, for the message about one that is none. KINDS: which match
  * keys to list, 0 for a section that is no rule. */
-static void list_keys(const struct loader *loader, const struct key_setting *settings,
-		      unsigned kinds, char *list, size_t size)
+static void list_keys(const struct key_setting *settings, unsigned kinds, char *list, size_t size)
 {
 	size_t n = 0;
 
 	list[0] = '\0';
 	for (size_t i = 0; kinds && i < MATCH_KEYS && n < size; i++)
-		if ((match_keys[i].kinds & kinds) && allowed(loader, match_keys[i].planned))
+		if (match_keys[i].kinds & kinds)
 			n += (size_t) snprintf(list + n, size - n, " %s", match_keys[i].name);
 	for (; settings->name && n < size; settings++)
-		if (allowed(loader, settings->planned))
-			n += (size_t) snprintf(list + n, size - n, " %s", settings->name);
+		n += (size_t) snprintf(list + n, size - n, " %s", settings->name);
 }
 
 static void unknown_key(const struct loader *loader, const struct ini_section *section,
@@ -74,22 +66,18 @@ static void unknown_key(const struct loader *loader, const struct ini_section *s
 {
 	char list[1024];
 
-	list_keys(loader, settings, kinds, list, sizeof(list));
+	list_keys(settings, kinds, list, sizeof(list));
 	mistakes_add(loader->mistakes, key->line, "%s is no key of [%s], allowed here:%s",
 		     key->name, section->kind, list);
 }
 
-/* Whether KEY may be used: it has a value, and the rest of vhotplug knows it. */
-static bool check_key(const struct loader *loader, const struct ini_key *key, bool planned)
+/* Whether KEY has a value. */
+static bool check_key(const struct loader *loader, const struct ini_key *key)
 {
-	if (!allowed(loader, planned))
-		mistakes_add(loader->mistakes, key->line,
-			     "%s is not supported yet, allowed here: leaving it out", key->name);
-	else if (key->value[0] == '\0')
-		mistakes_add(loader->mistakes, key->line,
-			     "%s has no value, allowed here: %s = value", key->name, key->name);
-	else
+	if (key->value[0] != '\0')
 		return true;
+	mistakes_add(loader->mistakes, key->line, "%s has no value, allowed here: %s = value",
+		     key->name, key->name);
 	return false;
 }
 
@@ -102,7 +90,7 @@ static int store_key(const struct loader *loader, const struct ini_key *key,
 	for (; settings->name; settings++) {
 		if (!streq(settings->name, key->name))
 			continue;
-		if (!check_key(loader, key, settings->planned))
+		if (!check_key(loader, key))
 			return 1;
 		int r = settings->store(&place, (char *) target + settings->offset);
 		return r < 0 ? r : 1;
@@ -162,7 +150,7 @@ static int read_vm(struct loader *loader, const struct ini_section *section)
 			     section->name, first->line);
 	if (!has_key(section, "socket") && !has_key(section, "listen"))
 		mistakes_add(loader->mistakes, section->line,
-			     "[vm %s] says no socket, allowed here: socket = /path/of/the/socket",
+			     "[vm %s] says no socket, allowed here: socket = /path or listen = /path",
 			     section->name);
 	vm = ARRAY_APPEND(loader->config->vms, loader->config->n_vms);
 	if (!vm)
@@ -269,7 +257,7 @@ static int store_field(const struct loader *loader, enum config_kind kind,
 	for (unsigned i = 0; i < MATCH_KEYS; i++) {
 		if (!streq(match_keys[i].name, key->name) || !(match_keys[i].kinds & 1u << kind))
 			continue;
-		if (!check_key(loader, key, match_keys[i].planned))
+		if (!check_key(loader, key))
 			return 1;
 		r = match_keys[i].check(&place, &value);
 		if (r < 0 || !value)
@@ -411,9 +399,9 @@ static int read_sections(struct loader *loader, const struct ini *ini)
 }
 
 /* Fills CONFIG from FILE; what is wrong is in MISTAKES. */
-static int read_config(FILE *file, unsigned flags, struct config *config, struct mistakes *mistakes)
+static int read_config(FILE *file, struct config *config, struct mistakes *mistakes)
 {
-	struct loader loader = {.config = config, .mistakes = mistakes, .flags = flags};
+	struct loader loader = {.config = config, .mistakes = mistakes};
 	struct ini ini = {0};
 	int r;
 
@@ -428,8 +416,7 @@ static int read_config(FILE *file, unsigned flags, struct config *config, struct
 	return r;
 }
 
-int config_read(FILE *file, const char *path, unsigned flags, FILE *errors,
-		struct config **ret_config)
+int config_read(FILE *file, const char *path, FILE *errors, struct config **ret_config)
 {
 	_cleanup_(config_freep) struct config *config = calloc(1, sizeof(*config));
 	struct mistakes mistakes = {.path = path};
@@ -437,7 +424,7 @@ int config_read(FILE *file, const char *path, unsigned flags, FILE *errors,
 
 	if (!config)
 		return -ENOMEM;
-	r = read_config(file, flags, config, &mistakes);
+	r = read_config(file, config, &mistakes);
 	said = mistakes_print(&mistakes, errors);
 	mistakes_finish(&mistakes);
 	if (r >= 0)
@@ -460,7 +447,7 @@ int config_load(const char *path, FILE *errors, struct config **ret_config)
 		fprintf(errors, "%s: %s\n", path, strerror(-r));
 		return r;
 	}
-	return config_read(file, path, 0, errors, ret_config);
+	return config_read(file, path, errors, ret_config);
 }
 
 static void free_strings(char **list)

@@ -137,18 +137,13 @@ struct config {
 	char digest[CONFIG_DIGEST_SIZE];
 };
 
-/* Keys that are understood here but that the broker does not honour yet are refused by name, since
- * a config must not promise what does not happen. CONFIG_ACCEPT_PLANNED takes them all the same:
- * for the tests of what is already built. */
-#define CONFIG_ACCEPT_PLANNED 1u
-
 /* Reads and checks the config at PATH. Every mistake is one line "PATH:LINE: …" on ERRORS, all of
  * them in one run. Returns 0 and a new config in *RET_CONFIG (free it with config_free); -EINVAL
  * when there were mistakes; another -errno, said on ERRORS too, when the file can't be read. */
 int config_load(const char *path, FILE *errors, struct config **ret_config) _must_check_;
 
-/* The same for an open FILE, which PATH names in the messages; FLAGS are CONFIG_ACCEPT_… or 0. */
-int config_read(FILE *file, const char *path, unsigned flags, FILE *errors,
+/* The same for an open FILE, which PATH names in the messages. */
+int config_read(FILE *file, const char *path, FILE *errors,
 		struct config **ret_config) _must_check_;
 
 /* NULL is fine. */

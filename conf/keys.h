@@ -19,7 +19,6 @@ struct key_setting {
 	const char *name;
 	key_store_fn store;
 	size_t offset;
-	bool planned; /* the broker does not honour it yet */
 };
 
 extern const struct key_setting general_settings[], vm_settings[], group_settings[],
@@ -34,7 +33,6 @@ struct key_match {
 	const char *name;
 	key_check_fn check;
 	unsigned kinds; /* bit 1 << enum config_kind: where it is allowed */
-	bool planned;
 };
 
 extern const struct key_match match_keys[MATCH_KEYS];

@@ -1,11 +1,13 @@
 /* vhotplug-gen-rules: compiles the config into udev rules and puts them in force. */
 #include <getopt.h>
 #include <limits.h>
+#include <stdint.h>
 
 #include "conf/config.h"
 #include "helper/wire.h"
 #include "rules.d/check.h"
 #include "rules.d/explain.h"
+#include "rules.d/import.h"
 #include "rules.d/install.h"
 #include "rules.d/write.h"
 
@@ -20,6 +22,8 @@ struct options {
 	bool apply;
 	bool verbose;
 	const char *explain; /* a device, or NULL */
+	const char *import;  /* another tool's config, or NULL */
+	bool attach_connected;
 };
 
 static const char usage[] =
@@ -33,6 +37,9 @@ static const char usage[] =
 	"      --no-apply      write the rules, but don't tell udevd and the broker\n"
 	"      --explain DEVICE    say for each rule whether it matches this device, and why\n"
 	"                      (a devpath, a node, bus:device, vid:pid, a PCI address)\n"
+	"      --import FILE       print our config for another tool's: vhotplug's JSON,\n"
+	"                      hotplugger's config.yaml, libvirt-usb-hotplug.conf\n"
+	"  -a, --attach-connected  with --import: vhotplug ran with this option\n"
 	"  -v, --verbose       say how each pattern was compiled\n"
 	"  -h, --help\n"
 	"      --version\n";
@@ -46,6 +53,8 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{"check", no_argument, NULL, 'k'},
 		{"no-apply", no_argument, NULL, 'n'},
 		{"explain", required_argument, NULL, 'e'},
+		{"import", required_argument, NULL, 'i'},
+		{"attach-connected", no_argument, NULL, 'a'},
 		{"verbose", no_argument, NULL, 'v'},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
@@ -54,7 +63,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 	int c;
 
 	*o = (struct options){.config = CONFIG_PATH, .output = RULES_PATH, .apply = true};
-	while ((c = getopt_long(argc, argv, "c:o:vh", names, NULL)) >= 0) {
+	while ((c = getopt_long(argc, argv, "ac:o:vh", names, NULL)) >= 0) {
 		switch (c) {
 		case 'c':
 			o->config = optarg;
@@ -71,6 +80,12 @@ static int parse_options(int argc, char **argv, struct options *o)
 			break;
 		case 'e':
 			o->explain = optarg;
+			break;
+		case 'i':
+			o->import = optarg;
+			break;
+		case 'a':
+			o->attach_connected = true;
 			break;
 		case 'v':
 			o->verbose = true;
@@ -173,6 +188,39 @@ static int explain(const struct options *o)
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+/* What was made must be a config that we take ourselves. */
+static int check_imported(const char *text, size_t size)
+{
+	_cleanup_(config_freep) struct config *config = NULL;
+	FILE *file = fmemopen((void *) (uintptr_t) text, size, "r");
+	int r = file ? config_read(file, "imported", stderr, &config) : -errno;
+
+	if (file)
+		fclose(file);
+	return r;
+}
+
+static int import(const struct options *o)
+{
+	_cleanup_free_ char *theirs = NULL, *ours = NULL;
+	size_t size;
+	FILE *out;
+	int r = access(o->import, R_OK) < 0 ? -errno : rules_installed(o->import, &theirs);
+
+	if (r < 0)
+		return fail(o->import, r);
+	out = open_memstream(&ours, &size);
+	if (!out)
+		return fail(o->import, -ENOMEM);
+	fprintf(out, "; From %s, by vhotplug-gen-rules --import.\n", basename(o->import));
+	r = config_import(theirs, o->attach_connected, out, stderr);
+	if (fclose(out) != 0 || r < 0)
+		return fail(o->import, r < 0 ? r : -ENOMEM);
+	fputs(ours, stdout);
+	r = check_imported(ours, size);
+	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 int main(int argc, char **argv)
 {
 	_cleanup_free_ char *text = NULL;
@@ -181,6 +229,8 @@ int main(int argc, char **argv)
 
 	if (r < 0)
 		return -r - 1;
+	if (o.import)
+		return import(&o);
 	if (o.explain)
 		return explain(&o);
 	if (make_rules(&o, &text) < 0)

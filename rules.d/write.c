@@ -124,14 +124,34 @@ static void write_relays(struct writer *w, struct target *a, struct target *b)
 	fprintf(w->out, "LABEL=\"vhp_skip_%u\"\n", skip);
 }
 
+/* VHOTPLUG_OPTIONS: what the broker must know of RULE beyond the VM. PCI devices are attached in
+ * the order of their rules. */
+static void write_options(struct writer *w, const struct config_group *group,
+			  const struct config_rule *rule)
+{
+	static const char *const options[] = {"force", "iommu-add-all", "iommu-skip-if-shared"};
+	const char *comma = "";
+
+	if (!rule->options && group->kind != CONFIG_PCI)
+		return;
+	fputs("ENV{VHOTPLUG_OPTIONS}=\"", w->out);
+	for (unsigned i = 0; i < ARRAY_SIZE(options); i++)
+		if (rule->options & 1u << i) {
+			fprintf(w->out, "%s%s", comma, options[i]);
+			comma = ",";
+		}
+	if (group->kind == CONFIG_PCI)
+		fprintf(w->out, "%sorder=%u", comma, w->n_rules);
+	fputs("\", ", w->out);
+}
+
 /* What an allow rule leaves on the device. */
 static int write_assignments(struct writer *w, const struct config_group *group,
 			     const struct config_rule *rule)
 {
-	static const char *const options[] = {"force", "iommu-add-all", "iommu-skip-if-shared"};
 	_cleanup_free_ char *group_name = rules_safe_name(group->name);
 	_cleanup_free_ char *rule_name = rules_safe_name(rule->name);
-	const char *family = rule->family ?: group->family, *comma = "";
+	const char *family = rule->family ?: group->family;
 
 	if (!group_name || !rule_name)
 		return -ENOMEM;
@@ -139,15 +159,7 @@ static int write_assignments(struct writer *w, const struct config_group *group,
 		group_name, rule_name);
 	if (family)
 		fprintf(w->out, "ENV{VHOTPLUG_FAMILY}=\"%s\", ", family);
-	if (rule->options) {
-		fputs("ENV{VHOTPLUG_OPTIONS}=\"", w->out);
-		for (unsigned i = 0; i < ARRAY_SIZE(options); i++)
-			if (rule->options & 1u << i) {
-				fprintf(w->out, "%s%s", comma, options[i]);
-				comma = ",";
-			}
-		fputs("\", ", w->out);
-	}
+	write_options(w, group, rule);
 	return 0;
 }
 

@@ -37,6 +37,9 @@ def run_story(world, story):
         world.reset()
     except Failed as error:
         problems.append(str(error))
+    reports = world.take_sanitizer_reports()
+    if reports:
+        problems.append(f"the sanitizers reported:\n{reports}")
     return "\n".join(problems), evidence
 
 

@@ -2,6 +2,7 @@
  * and that it never touches a port that is not its own. */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -107,8 +108,7 @@ static void test_other_packets_are_refused(void **state)
 		"{\"UsbResponse\":{\"Devices\":[{\"port\":1}]}}",
 		"{\"UsbResponse\":{\"Devices\":[1]}}",
 		"{\"UsbResponse\":{\"Devices\":[" ENTRY "," ENTRY "]}}",
-		"{\"UsbResponse\":{\"Devices\":[{\"port\":1,\"vendor_id\":65536,\"product_id\":1}]}"
-		"}",
+		"{\"UsbResponse\":{\"Devices\":[{\"port\":1,\"vendor_id\":65536,\"product_id\":1}]}}",
 		"{\"UsbResponse\":{\"Devices\":[{\"port\":17,\"vendor_id\":1,\"product_id\":1}]}}",
 	};
 	struct crosvm_reply reply, before;

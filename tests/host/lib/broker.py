@@ -68,6 +68,14 @@ class Broker:
         """How many file descriptors it has open."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
+    def kernel_stacks(self):
+        """Where it and its worker are in the kernel: says what one that hangs waits for."""
+        if not self.is_running():
+            return "it does not run"
+        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return "".join(f"process {pid}\n" + pathlib.Path(f"/proc/{pid}/stack").read_text()
+                       for pid in (self.process.pid, *children))
+
     def log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 

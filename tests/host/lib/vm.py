@@ -103,6 +103,16 @@ class QemuVm:
         found = {entry["name"]: re.fullmatch(r"child<(.*)>", entry["type"]) for entry in entries}
         return {name: match[1] for name, match in found.items() if match}
 
+    def host_ids(self, device=None):
+        """The ids of everything that vhotplug gave it; of DEVICE only, if one is given."""
+        start = f"vhp-{device.name.replace(':', '.')}-" if device else "vhp-"
+        return sorted(name for name in self.peripherals() if name.startswith(start))
+
+    def reset(self):
+        """As if its reset button were pressed."""
+        with self.monitor() as monitor:
+            monitor.command("system_reset", seconds=60)
+
     def usb_ids(self, device=None):
         """The ids of the host devices it has; of DEVICE only, if one is given."""
         start = f"vhp-{device.name}-" if device else ""
@@ -132,9 +142,10 @@ class QemuVm:
         return found
 
     def log(self):
-        """What it said, and what it was told by others than the stories."""
+        """What it said, and what others than the stories told it to do."""
         lines = []
         for path in (self.dir / "qemu.log", self.trace):
             if path.exists():
                 lines += path.read_text(errors="replace").splitlines()
-        return "\n".join(line for line in lines if '"id": "t' not in line)
+        questions = ('"id": "t', '"qom-', '"qmp_capabilities"')
+        return "\n".join(line for line in lines if not any(word in line for word in questions))

@@ -3,6 +3,7 @@ that need more than one of them. reset() makes it as it was before the story."""
 import contextlib
 import pathlib
 import re
+import resource
 import shutil
 import subprocess
 import time
@@ -27,6 +28,8 @@ class World:
         for folder in (LOGS, REPORTS):
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o1777)
+        # vfio locks all of a guest's memory; a VM of nobody must be allowed to.
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         self.stage = pathlib.Path(request["stage"])
         self.installed = None
         self.host = Host(request["images"])
@@ -49,8 +52,13 @@ class World:
             (RULES / "66-vhotplug.rules").unlink(missing_ok=True)
         self.installed = build
 
-    def sanitizer_reports(self):
-        return "".join(path.read_text(errors="replace") for path in sorted(REPORTS.iterdir()))
+    def take_sanitizer_reports(self):
+        """What the sanitizers in any of our programs had to say, once."""
+        reports = ""
+        for path in sorted(REPORTS.iterdir()):
+            reports += path.read_text(errors="replace")
+            path.unlink()
+        return reports
 
     # ---- the config
 
@@ -96,6 +104,14 @@ class World:
         ids = vm.usb_ids(device)
         expect(len(ids) == 1, f"{vm.name} has {device} as {ids}")
         expect(not device.drivers(), f"the host holds {device} by {device.drivers()}")
+        return row
+
+    def wait_in(self, device, vm, driver):
+        """The view says attached to VM, and QEMU has the device once, as DRIVER. For any kind."""
+        row = self.wait_state(device, "attached")
+        expect(row["vm"] == vm.name, f"{device} is attached to {row['vm']}, not {vm.name}")
+        ids, parts = vm.host_ids(device), vm.peripherals()
+        expect(len(ids) == 1 and parts[ids[0]] == driver, f"{vm.name} has {device} as {ids} in {parts}")
         return row
 
     def wait_gone(self, device, vm, detached=1):
@@ -149,8 +165,6 @@ class World:
         self.vms = {}
         for folder in (STATE, RUNTIME, vms.RUN):
             shutil.rmtree(folder, ignore_errors=True)
-        for report in REPORTS.iterdir():
-            report.unlink()
         if problems:
             raise Failed("; ".join(problems))
 
@@ -159,7 +173,7 @@ class World:
         dmesg = subprocess.run(["dmesg"], capture_output=True, text=True).stdout.splitlines()
         recent = [line for line in dmesg if (stamp := re.match(r"\[ *(\d+\.\d+)\]", line))
                   and float(stamp[1]) >= self.since - 1]
-        parts = {"broker": self.broker.log(), "database": self.db.dump(),
+        parts = {"broker": self.broker.log(), "broker in the kernel": self.broker.kernel_stacks(), "database": self.db.dump(),
                  "udevd": self.udev.log()[self.udev_mark:], "kernel": "\n".join(recent),
                  **{f"QEMU {vm.name}": vm.log() for vm in self.vms.values() if vm.dir.exists()}}
         return "\n".join(f"--- {name}\n" + "\n".join(text.splitlines()[-60:]) for name, text in parts.items())

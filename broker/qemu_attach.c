@@ -1,0 +1,207 @@
+/* The attach: one packet, and what QEMU's errors mean. See qemu.h. */
+#include "broker/qemu.h"
+
+#include <fcntl.h>
+
+#define MAX_PORT_TRIES 40 /* places found taken before giving up for now */
+
+static json_t *pci_arguments(const struct qemu_op *op)
+{
+	const struct device *device = op->device;
+	bool vfio = device->kind == DEVICE_PCI;
+	json_t *arguments = json_pack(
+		"{s:s, s:s, s:s}", "driver", vfio ? "vfio-pci" : "virtio-input-host-pci", "id",
+		op->handle, vfio ? "host" : "evdev", vfio ? device->kernel_name : device->node);
+
+	if (arguments && op->bus[0]) {
+		json_object_set_new(arguments, "bus", json_string(op->bus));
+		/* Without it QEMU puts a second device where the guest never looks. */
+		json_object_set_new(arguments, "addr", json_string("0"));
+	}
+	return arguments;
+}
+
+static json_t *device_arguments(struct qemu_op *op, uint32_t fdset)
+{
+	char path[64];
+	unsigned bus = 0, address = 0;
+	json_t *arguments = json_pack("{s:s, s:s}", "driver", "usb-host", "id", op->handle);
+
+	if (!arguments)
+		return NULL;
+	if (op->qemu->no_hostdevice) {
+		sscanf(op->device->node, "/dev/bus/usb/%u/%u", &bus, &address);
+		json_object_set_new(arguments, "hostbus", json_integer(bus));
+		json_object_set_new(arguments, "hostaddr", json_integer(address));
+	} else {
+		snprintf(path, sizeof(path), "/dev/fdset/%u", fdset);
+		json_object_set_new(arguments, "hostdevice", json_string(path));
+	}
+	if (op->bus[0])
+		json_object_set_new(arguments, "bus", json_string(op->bus));
+	if (op->port > 0) {
+		snprintf(path, sizeof(path), "%u", op->port);
+		json_object_set_new(arguments, "port", json_string(path));
+	}
+	return arguments;
+}
+
+/* Sends the whole attach as one packet. */
+static void send_attach(struct qemu_op *op)
+{
+	struct qemu *qemu = op->qemu;
+	uint32_t fdset = qemu->next_fdset;
+
+	if (op->device->kind != DEVICE_USB) {
+		qemu_op_command(op, "device_add", pci_arguments(op), qemu_plain_reply, op);
+		qemu_op_flush(op, -1);
+		return;
+	}
+
+	/* QEMU takes ids up to INT32_MAX; one is never used twice in a row. */
+	qemu->next_fdset = fdset < INT32_MAX ? fdset + 1 : 1;
+	qemu_op_command(
+		op, "add-fd",
+		json_pack("{s:i, s:s}", "fdset-id", (int) fdset, "opaque", op->device->node),
+		qemu_plain_reply, op);
+	qemu_op_command(op, "device_add", device_arguments(op, fdset), qemu_plain_reply, op);
+	qemu_op_command(op, "remove-fd", json_pack("{s:i}", "fdset-id", (int) fdset),
+			qemu_plain_reply, op);
+	qemu_op_flush(op, op->fd);
+}
+
+enum vmm_outcome qemu_classify(const char *text)
+{
+	static const struct {
+		const char *part;
+		enum vmm_outcome outcome;
+	} known[] = {
+		{"Duplicate device ID", VMM_OK}, /* the id is this very instance's */
+		{"not a valid device model", VMM_FAILED},
+		{"' bus found for device", VMM_FAILED},
+		{"Property '", VMM_FAILED},
+		{"does not support hotplugging", VMM_FAILED},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		if (strstr(text, known[i].part))
+			return known[i].outcome;
+	if (startswith(text, "Bus '") && strstr(text, "' not found"))
+		return VMM_FAILED;
+	return VMM_RETRY;
+}
+
+/* What a person can do about an error of device_add, or "". */
+static const char *advice(const char *text)
+{
+	if (strstr(text, "not a valid device model"))
+		return "; install QEMU's USB module (Debian: qemu-system-common)";
+	if (strstr(text, "' bus found for device"))
+		return "; give the VM a USB controller: -device qemu-xhci,p2=15,p3=15";
+	if (strstr(text, "does not support hotplugging"))
+		return "; give the VM ports to plug into: -device pcie-root-port,id=rp1";
+	if (startswith(text, "Bus '"))
+		return "; check usbBus and pciBus in the VM's section";
+	if (strstr(text, "Permission denied") && strstr(text, "/dev/vfio"))
+		return "; say in \"user =\" who QEMU runs as";
+	if (strstr(text, "Cannot allocate memory"))
+		return "; raise QEMU's limit of locked memory (RLIMIT_MEMLOCK) above the "
+		       "guest's memory";
+	return "";
+}
+
+static bool place_is_taken(const struct qemu_op *op, const char *text)
+{
+	if (op->device->kind == DEVICE_USB)
+		return op->port > 0 && strstr(text, "not found (in use?)");
+	return op->bus[0] &&
+	       (strstr(text, "not available for") || strstr(text, "already occupied by"));
+}
+
+static bool is_wrong_speed(const struct qemu_op *op, const char *text)
+{
+	return op->device->kind == DEVICE_USB &&
+	       startswith(text, "failed to open host usb device") &&
+	       qemu_candidate_bus(op->qemu, op->first_bus + 1);
+}
+
+/* Tries the next port, or the way of an older QEMU. Returns false when OP is at its end. */
+static bool attach_again(struct qemu_op *op)
+{
+	const char *text = op->result.detail;
+
+	if (strstr(text, "Property 'usb-host.hostdevice' not found") && !op->qemu->no_hostdevice) {
+		op->qemu->no_hostdevice = true;
+	} else if (place_is_taken(op, text) && ++op->tries < MAX_PORT_TRIES) {
+		/* It stays marked: somebody else's device is there. */
+		if (!qemu_choose_place(op))
+			return false;
+	} else if (is_wrong_speed(op, text)) {
+		/* QEMU says no more than this of a device that is too fast for the bus. */
+		qemu_set_place(op->qemu, op->bus, op->port, false);
+		op->first_bus++;
+		if (!qemu_choose_place(op))
+			return false;
+	} else {
+		return false;
+	}
+	op->result = (struct vmm_result){0};
+	send_attach(op);
+	return true;
+}
+
+void qemu_step_attach(struct qemu_op *op)
+{
+	char detail[200];
+
+	if (op->result.outcome == VMM_FAILED || op->result.outcome == VMM_GONE) {
+		if (attach_again(op))
+			return;
+		snprintf(detail, sizeof(detail), "%s", op->result.detail);
+		op->result.outcome = qemu_classify(detail);
+		snprintf(op->result.detail, sizeof(op->result.detail), "QEMU: %s%s", detail,
+			 advice(detail));
+	}
+	qemu_op_finish(op);
+}
+
+void qemu_attach(struct vm *vm, struct device *device, int fd)
+{
+	struct qemu *qemu = vm->backend;
+	char reason[300];
+	int r = qemu_open_session(qemu, reason, sizeof(reason));
+	struct qemu_op *op = qemu_op_new(qemu, QEMU_ATTACH, device, device->handle);
+
+	if (!op) {
+		struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
+
+		vm_attached(vm, device, &result);
+		return;
+	}
+	if (r < 0) {
+		qemu_op_set_result(op, VMM_RETRY,
+				   *reason ? reason
+				   : r == -EAGAIN
+					   ? "the monitor is busy: several clients wait for it"
+					   : strerror(-r));
+		qemu_op_finish(op);
+		return;
+	}
+	if (!qemu_choose_place(op)) {
+		qemu_op_set_result(
+			op, VMM_RETRY,
+			device->kind == DEVICE_USB
+				? "the VM has no free USB port; give its controller more:"
+				  " -device qemu-xhci,p2=15,p3=15"
+				: "the VM has no free PCIe port; give it more: -device "
+				  "pcie-root-port");
+		qemu_op_finish(op);
+		/* Perhaps a port has become free behind our back: the next try will know. */
+		vm_refresh(vm);
+		return;
+	}
+	op->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+	send_attach(op);
+	if (!op->done)
+		vm_attach_sent(vm, device);
+}

@@ -1,0 +1,31 @@
+/* Between import.c and the three readers; nobody else includes this. */
+#pragma once
+
+#include <stddef.h>
+#include <stdio.h>
+
+#include "helper/macro.h"
+
+struct importer {
+	FILE *out;
+	FILE *notes;
+	char **names; /* of the sections so far, which must differ */
+	size_t n_names;
+	bool no_memory;
+};
+
+/* Says, in the output and on the notes, what is left behind. */
+void import_note(struct importer *i, const char *format, ...) _printf_(2, 3);
+
+/* Prints "[KIND NAME DETAIL]" with NAME cut and changed as needed, so that it differs from those
+ * since the name FIRST. */
+void import_header(struct importer *i, size_t first, const char *kind, const char *name,
+		   const char *detail);
+
+/* Forgets the names since FIRST. */
+void import_forget_names(struct importer *i, size_t first);
+
+/* The readers. They return 0, -EINVAL (said) or -ENOMEM. */
+int import_vhotplug(struct importer *i, const char *text, bool attach_connected) _must_check_;
+int import_hotplugger(struct importer *i, const char *text) _must_check_;
+int import_libvirt_usb_hotplug(struct importer *i, const char *text) _must_check_;

@@ -1,0 +1,144 @@
+"""PCI functions: into the VM by vfio-pci, and back to their host driver."""
+from lib.parts import functions, wait_driver
+from lib.story import story
+from lib.wait import expect, stays, wait_until
+
+NIC = """
+[pci Network for vm1]
+targetVm = vm1
+
+[allow nic]
+vendorId = 10ec
+deviceId = 8139
+"""
+
+
+def _group(rule="", group=""):
+    """Rules for the first of the two e1000 that share an IOMMU group."""
+    first = functions("8086", "100e")[0]
+    return f"[pci Group]\ntargetVm = vm1\n{group}\n[allow first]\naddress = {first.name}\n{rule}\n"
+
+
+@story
+def nic_into_the_vm_and_back(world):
+    """An RTL8139 moves into vm1, and when the rule is withdrawn and the guest has let go, its host
+    driver has it again."""
+    nic, = functions("10ec", "8139")
+    wait_driver(nic, "8139cp")
+    vm1 = world.vm("vm1").start()
+    world.configure(vm1.config(), NIC)
+    world.broker.start()
+    row = world.wait_in(nic, vm1, "vfio-pci")
+    expect(row["vid_pid"] == "10ec:8139" and "8139" in row["name"], f"the view says {tuple(row)}")
+    expect(nic.driver() == "vfio-pci", "vfio-pci holds it")
+    attach, = world.wait_history(nic, "attach", "ok")
+    expect(attach["cause"] == "coldplug", f"the cause is {attach['cause']}")
+    # Nobody runs in the guest who could let go, until a reset.
+    world.configure(vm1.config())
+    world.wait_state(nic, "releasing", "waiting for the guest of vm1")
+    expect(nic.driver() == "vfio-pci", "the host does not take it from under the VM")
+    vm1.reset()
+    wait_until(lambda: not vm1.host_ids(nic), 60, "the VM has let go of it")
+    wait_driver(nic, "8139cp")
+    expect(nic.override() is None, f"driver_override is {nic.override()}")
+    detach, = world.wait_history(nic, "detach", "ok")
+    expect(detach["cause"] == "config" and detach["vm"] == "vm1", f"the history says {tuple(detach)}")
+    wait_until(lambda: world.db.assignment(nic) is None, 20, "it has no row any more")
+
+
+@story
+def nic_into_a_vm_of_nobody(world):
+    """The same for a QEMU that runs as nobody: the group's node is his, and nobody else's."""
+    nic, = functions("10ec", "8139")
+    vm1 = world.vm("vm1", user="nobody").start()
+    world.configure(vm1.config(), NIC)
+    world.broker.start()
+    world.wait_in(nic, vm1, "vfio-pci")
+    expect(nic.group_node.stat().st_uid == 65534, f"its node belongs to {nic.group_node.stat().st_uid}")
+    vm1.kill9()
+    world.wait_state(nic, "waiting", "not running")
+    world.configure(vm1.config())
+    wait_driver(nic, "8139cp")
+
+
+@story
+def group_is_refused(world):
+    """One of two functions that share an IOMMU group: refused, and the reason names the other."""
+    first, second = functions("8086", "100e")
+    expect(first.group == second.group, "they share a group")
+    vm1 = world.vm("vm1").start()
+    world.configure(vm1.config(), _group())
+    world.broker.start()
+    row = world.wait_state(first, "refused", f"group {first.group} also holds {second.name}")
+    expect("e1000" in row["reason"] and "pciIommuAddAll" in row["reason"], f"the reason is {row['reason']}")
+    stays(lambda: (first.driver(), second.driver()) == ("e1000", "e1000"), 3, "both stay with the host")
+    world.wait_history(first, "attach", "refused")
+    expect(not vm1.host_ids(), "the VM has nothing")
+
+
+@story
+def group_is_left_alone(world):
+    """With pciIommuSkipIfShared it is left alone, and the reason says so."""
+    first, second = functions("8086", "100e")
+    vm1 = world.vm("vm1").start()
+    world.configure(vm1.config(), _group("pciIommuSkipIfShared = yes"))
+    world.broker.start()
+    world.wait_state(first, "refused", rf"left alone \(pciIommuSkipIfShared\).*{second.name}")
+    stays(lambda: (first.driver(), second.driver()) == ("e1000", "e1000"), 3, "both stay with the host")
+
+
+@story
+def group_goes_as_a_whole(world):
+    """With pciIommuAddAll its neighbour goes with it, and comes back with it."""
+    first, second = functions("8086", "100e")
+    vm1 = world.vm("vm1").start()
+    world.configure(vm1.config(), _group(group="pciIommuAddAll = yes"))
+    world.broker.start()
+    world.wait_in(first, vm1, "vfio-pci")
+    row = world.wait_in(second, vm1, "vfio-pci")
+    expect(row["rule"] == "pci/Group/first", f"its rule is {row['rule']}")
+    for function in (first, second):
+        expect(len(world.db.history(function)) == 1, f"{function}: {[tuple(r) for r in world.db.history(function)]}")
+    world.configure(vm1.config())
+    for function in (first, second):
+        world.wait_state(function, "releasing")
+    vm1.reset()
+    for function in (first, second):
+        wait_driver(function, "e1000")
+        wait_until(lambda: world.db.assignment(function) is None, 20, f"{function} has no row any more")
+
+
+@story
+def group_by_rules(world):
+    """Rules for both members do as well."""
+    first, second = functions("8086", "100e")
+    vm1 = world.vm("vm1").start()
+    world.configure(vm1.config(), "[pci Group]\ntargetVm = vm1\n[allow both]\nvendorId = 8086\ndeviceId = 100e")
+    world.broker.start()
+    world.wait_in(first, vm1, "vfio-pci")
+    world.wait_in(second, vm1, "vfio-pci")
+
+
+@story
+def no_port_left(world):
+    """A VM with one PCIe port for two cards: the second waits, and the reason says what to do."""
+    first, second = functions("8086", "100e")
+    vm1 = world.vm("vm1", root_ports=1).start()
+    world.configure(vm1.config(), "[pci Group]\ntargetVm = vm1\n[allow both]\nvendorId = 8086\ndeviceId = 100e")
+    world.broker.start()
+    world.wait_in(first, vm1, "vfio-pci")
+    world.wait_state(second, "waiting", "no free PCIe port.*pcie-root-port")
+
+
+@story
+def ports_in_order(world):
+    """pciBus names the ports and their order; the view says where a device is."""
+    nic, = functions("10ec", "8139")
+    vm1 = world.vm("vm1").start()
+    world.configure(vm1.config() + "pciBus = rp2, rp1\n", NIC)
+    world.broker.start()
+    row = world.wait_in(nic, vm1, "vfio-pci")
+    expect("on rp2" in row["reason"], f"the reason is {row['reason']}")
+    with vm1.monitor() as monitor:
+        inside = monitor.command("qom-list", path="/machine/peripheral/rp2/rp2")
+    expect(any(entry["name"].startswith("child[") for entry in inside), f"rp2 has {inside}")

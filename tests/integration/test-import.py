@@ -1,0 +1,272 @@
+"""What --import makes of other tools' configs: the samples in conf/samples give what is kept beside
+them, and random vhotplug configs decide the same before and after, for random devices.
+
+    test-import.py GEN_RULES SAMPLES"""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+import reference
+
+GEN_RULES, SAMPLES = sys.argv[1:3]
+SAMPLE_NAMES = ["vhotplug.json", "hotplugger.yaml", "libvirt-usb-hotplug.conf"]
+ROUNDS, DEVICES = 150, 60
+
+
+def run_import(path, *options):
+    return subprocess.run([GEN_RULES, "--import", path, *options], stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, check=False)
+
+
+def import_text(text, *options):
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(text)
+        file.flush()
+        return run_import(file.name, *options)
+
+
+# ---- what a vhotplug config means, from its documentation and source ----------------------------
+
+
+def is_disabled(node):
+    if "disable" in node:
+        return bool(node["disable"])
+    return not node["enable"] if "enable" in node else False
+
+
+def class_fits(rule, keys, triple):
+    wanted = [rule.get(key) for key in keys]
+    return bool(wanted[0]) and all(not want or want == have for want, have in zip(wanted, triple))
+
+
+def name_fits(pattern, name):
+    return bool(pattern) and re.match(pattern, name, re.IGNORECASE) is not None
+
+
+def usb_fits(rule, device):
+    if "removable" in rule:
+        words = [word.lower() for word in rule["removable"]]
+        if not device.removable or device.removable.decode() not in words:
+            return False
+    alternatives = [
+        rule.get("vendorId", "").lower() == device.vendor_id.decode()
+        and rule.get("productId", "").lower() == device.product_id.decode(),
+        name_fits(rule.get("vendorName"), (device.database_vendor or device.own_vendor).decode()),
+        name_fits(rule.get("productName"),
+                  (device.database_product or device.own_product).decode()),
+        rule.get("bus") == device.bus
+        and rule.get("port") == int(device.name.split(b"-")[1].split(b".")[0]),
+        class_fits(rule, ["deviceClass", "deviceSubclass", "deviceProtocol"], device.device_class),
+        any(class_fits(rule, ["interfaceClass", "interfaceSubclass", "interfaceProtocol"], triple)
+            for triple in device.interfaces),
+        all(triple[0] in (0, 0xff) for triple in device.interfaces)
+        and any(name_fits(rule.get("driverPath"), driver.decode()) for driver in device.drivers),
+    ]
+    return not is_disabled(rule) and any(alternatives)
+
+
+def pci_fits(rule, device):
+    def number(key):
+        return int(rule[key], 16) if rule.get(key) else 0
+
+    alternatives = [
+        rule.get("address", "").lower() == device.address.decode(),
+        bool(number("vendorId") and number("deviceId"))
+        and number("vendorId") == int(device.vendor_id, 16)
+        and number("deviceId") == int(device.device_id, 16),
+        class_fits(rule, ["deviceClass", "deviceSubclass", "deviceProgIf"], device.pci_class),
+    ]
+    return not is_disabled(rule) and any(alternatives)
+
+
+def evdev_fits(rule, device):
+    value = device.properties.get(rule.get("property", "").encode(), b"").decode()
+    alternatives = [
+        name_fits(rule.get("name"), device.name.decode()),
+        name_fits(rule.get("pathTag"), device.path_tag.decode()),
+        bool(rule.get("property") and rule.get("value") and value)
+        and value.lower() == rule["value"].lower(),
+    ]
+    return not is_disabled(rule) and any(alternatives)
+
+
+PARTS = {reference.UsbDevice: ("usbPassthrough", usb_fits),
+         reference.PciDevice: ("pciPassthrough", pci_fits),
+         reference.EvdevDevice: ("evdevPassthrough", evdev_fits)}
+
+
+def decide_theirs(config, device):
+    """The VMs, or None."""
+    part, fits = PARTS[type(device)]
+    for group in config.get(part, []):
+        if is_disabled(group):
+            continue
+        if any(fits(rule, device) for rule in group.get("allow", [])) and \
+                not any(fits(rule, device) for rule in group.get("deny", [])):
+            return [group["targetVm"]] if "targetVm" in group else group["allowedVms"]
+    return None
+
+
+# ---- random configs and devices -----------------------------------------------------------------
+
+IDS = ["046d", "8000", "ffff", "1d6b", "c52b"]
+NAMES = ["Logitech", "USB Ethernet", "ethernet 10", "", "a|b", "Mouse; big", "x"]
+PATTERNS = [".*ethernet.*", "logi", "[a-m].*", " ?usb", "x ;|.*big", ".*e$", "(a|u).*", ".+; b"]
+CLASSES = [0, 1, 2, 3, 8, 14, 224, 255]
+
+
+def random_rule(rng, kind):
+    keys = {
+        "usb": {"vendorId": lambda: rng.choice(IDS).upper(), "productId": lambda: rng.choice(IDS),
+                "vendorName": lambda: rng.choice(PATTERNS),
+                "productName": lambda: rng.choice(PATTERNS),
+                "bus": lambda: rng.randrange(3), "port": lambda: rng.randrange(4),
+                "deviceClass": lambda: rng.choice(CLASSES),
+                "deviceSubclass": lambda: rng.choice([0, 1, 2]),
+                "deviceProtocol": lambda: rng.choice([0, 1]),
+                "interfaceClass": lambda: rng.choice(CLASSES),
+                "interfaceSubclass": lambda: rng.choice([0, 1, 6]),
+                "interfaceProtocol": lambda: rng.choice([0, 1, 2]),
+                "driverPath": lambda: rng.choice([".*/bluetooth/.*", "/lib.*misc"])},
+        "pci": {"address": lambda: f"0000:00:{rng.randrange(4):02X}.0",
+                "vendorId": lambda: rng.choice(IDS + ["0x8000", "0"]),
+                "deviceId": lambda: rng.choice(IDS),
+                "deviceClass": lambda: rng.choice([0, 1, 2, 3]),
+                "deviceSubclass": lambda: rng.choice([0, 1, 128]),
+                "deviceProgIf": lambda: rng.choice([0, 2])},
+        "evdev": {"name": lambda: rng.choice(PATTERNS), "pathTag": lambda: rng.choice(PATTERNS),
+                  "property": lambda: rng.choice(["ID_INPUT_KEY", "OTHER"]),
+                  "value": lambda: rng.choice(["1", "ON"])},
+    }[kind]
+    rule = {key: keys[key]() for key in rng.sample(sorted(keys), rng.choice([1, 2, 2, 3, 4]))}
+    if kind == "usb" and rng.random() < 0.3:
+        rule["removable"] = rng.sample(["fixed", "Removable", "unknown", "odd"],
+                                       rng.randrange(0, 3))
+    if rng.random() < 0.1:
+        rule[rng.choice(["disable", "enable"])] = rng.choice([True, False])
+    if rng.random() < 0.7:
+        rule["description"] = rng.choice(["Same", "[odd]; name", "A very long name for a rule that "
+                                          "does not fit into a header", "\u00e9t\u00e9 " * 12])
+    return rule
+
+
+def random_vhotplug(rng):
+    config = {"vms": [{"name": "vm1", "type": "qemu", "socket": "/a"},
+                      {"name": "vm2", "type": "crosvm", "socket": "/b"}]}
+    for kind in ("usb", "pci", "evdev"):
+        groups = config[kind + "Passthrough"] = []
+        for _ in range(rng.randrange(3)):
+            group = {verb: [random_rule(rng, kind) for _ in range(rng.randrange(4))]
+                     for verb in ("allow", "deny")}
+            if kind == "usb" and rng.random() < 0.3:
+                group["allowedVms"] = ["vm2", "vm1"]
+            else:
+                group["targetVm"] = rng.choice(["vm1", "vm2"])
+            if rng.random() < 0.1:
+                group["disable"] = True
+            groups.append(group)
+    return config
+
+
+def random_device(rng):
+    kind = rng.randrange(3)
+    if kind == 0:
+        triples = [(rng.choice(CLASSES), rng.choice([0, 1, 6]), rng.choice([0, 1, 2]))
+                   for _ in range(rng.randrange(4))]
+        return reference.UsbDevice(
+            vendor_id=rng.choice(IDS).encode(), product_id=rng.choice(IDS).encode(),
+            database_vendor=rng.choice(NAMES).encode(), own_vendor=rng.choice(NAMES).encode(),
+            database_product=rng.choice(NAMES).encode(), own_product=rng.choice(NAMES).encode(),
+            serial=b"1", bus=rng.randrange(1, 3), name=b"1-%d.4" % rng.randrange(1, 4),
+            devpath=b"/devices/x", interfaces=triples,
+            device_class=(rng.choice(CLASSES), rng.choice([0, 1, 2]), rng.choice([0, 1])),
+            removable=rng.choice([None, b"fixed", b"removable", b"unknown"]),
+            drivers=rng.sample([b"/lib/modules/1/kernel/drivers/bluetooth/b.ko",
+                                b"/lib/modules/1/kernel/drivers/misc/m.ko"], rng.randrange(3)))
+    if kind == 1:
+        return reference.PciDevice(
+            address=b"0000:00:%02x.0" % rng.randrange(4), vendor_id=rng.choice(IDS).encode(),
+            device_id=rng.choice(IDS).encode(), subsystem_vendor_id=None, subsystem_id=None,
+            pci_class=(rng.choice([0, 1, 2, 3]), rng.choice([0, 1, 128]), rng.choice([0, 2])))
+    return reference.EvdevDevice(name=rng.choice(NAMES).encode(),
+                                 path_tag=rng.choice(NAMES).encode(), on_usb=False,
+                                 properties={b"ID_INPUT_KEY": rng.choice([b"1", b"0"]),
+                                             b"OTHER": rng.choice([b"on", b"off"])})
+
+
+class ImportTest(unittest.TestCase):
+    def test_samples(self):
+        for name in SAMPLE_NAMES:
+            done = run_import(os.path.join(SAMPLES, name))
+            self.assertEqual(done.returncode, 0, done.stderr)
+            with open(f"{SAMPLES}/from-{os.path.splitext(name)[0]}.conf", "rb") as file:
+                self.assertEqual(done.stdout, file.read(), name)
+            # What is a comment in the output is a line on stderr.
+            comments = [line[2:] for line in done.stdout.split(b"\n")
+                        if line.startswith(b"; not carried over")]
+            self.assertEqual(comments, done.stderr.splitlines())
+
+    def test_meaning_is_kept(self):
+        taken = 0
+        for seed in range(ROUNDS):
+            rng = random.Random(seed)
+            theirs = random_vhotplug(rng)
+            done = import_text(json.dumps(theirs))
+            self.assertEqual(done.returncode, 0, (seed, done.stderr, done.stdout))
+            ours = reference.parse(done.stdout)
+            for _ in range(DEVICES):
+                device = random_device(rng)
+                expected = decide_theirs(theirs, device)
+                decision = reference.decide(ours, device)
+                found = [vm.decode() for vm in decision[3]] if decision else None
+                self.assertEqual(found, expected,
+                                 f"seed {seed}: {vars(device)}\n{done.stdout.decode()}")
+                taken += expected is not None
+        self.assertGreater(taken, ROUNDS)
+
+    def test_attach_connected(self):
+        for option, expected in (((), b"no"), (("-a",), b"yes")):
+            done = import_text('{"vms": []}', *option)
+            self.assertIn(b"attachConnected = " + expected + b"\n", done.stdout)
+
+    def test_older_evdev_forms(self):
+        vm = {"name": "vm1", "type": "qemu", "socket": "/a"}
+        for config in ({"vms": [vm], "evdevPassthrough": {"targetVm": "vm1"}},
+                       {"vms": [{**vm, "evdevPassthrough": {"enable": True,
+                                                            "pcieBusPrefix": "ep"}}]}):
+            ours = reference.parse(import_text(json.dumps(config)).stdout)
+            mouse = reference.EvdevDevice(name=b"", path_tag=b"", on_usb=False,
+                                          properties={b"ID_INPUT_MOUSE": b"1"})
+            self.assertEqual(reference.decide(ours, mouse)[3], [b"vm1"])
+            mouse.properties = {b"ID_INPUT_SWITCH": b"1"}
+            self.assertIsNone(reference.decide(ours, mouse))
+
+    def test_what_is_no_config(self):
+        for text in ("{", "[]", "", "x=y", "{\"a\": 1, \"a\": 2}"):
+            done = import_text(text)
+            self.assertEqual(done.returncode, 1, text)
+            self.assertNotEqual(done.stderr, b"")
+        self.assertEqual(run_import("/nowhere").returncode, 1)
+
+    def test_libvirt_modes(self):
+        listed = reference.UsbDevice(vendor_id=b"046d", product_id=b"c52b", device_class=(0, 0, 0),
+                                     interfaces=[])
+        other = reference.UsbDevice(vendor_id=b"1234", product_id=b"c52b", device_class=(0, 0, 0),
+                                    interfaces=[])
+        for mode, expected in (("whitelist", (True, False)), ("blacklist", (False, True)),
+                               ("matchall", (True, True))):
+            done = import_text(f"domain=vm\nmode={mode}\ndevlist=( '046d:C52B' )\n")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            ours = reference.parse(done.stdout)
+            found = tuple(reference.decide(ours, device) is not None for device in (listed, other))
+            self.assertEqual(found, expected, mode)
+
+
+if __name__ == "__main__":
+    unittest.main(argv=sys.argv[:1] + sys.argv[3:])

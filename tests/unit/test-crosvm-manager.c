@@ -1,0 +1,464 @@
+/* Manager, reconcile path, store and crosvm backend together, against the stand-in for crosvm:
+ * what is on record must never lead to another device's port. sysfs, udev's database and the worker
+ * are replaced at link time (tests/CMakeLists.txt). */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "broker/log.h"
+#include "broker/manager.h"
+#include "broker/reconcile.h"
+#include "broker/udev.h"
+#include "broker/vmm_crosvm.h"
+#include "tests/unit/crosvm-double.h"
+#include "tests/unit/temp.h"
+
+#define BOOT "11111111-2222-3333-4444-555555555555"
+#define PATIENCE_MS 15000
+#define MAX 8
+
+static struct world {
+	char *dir;
+	char socket[128];
+	struct crosvm_double crosvm;
+	struct loop *loop;
+	struct store *store;
+	struct manager manager;
+	bool (*until)(const void *data);
+	const void *until_data;
+	bool timed_out;
+	/* What is plugged in: all are keyboards of one kind. */
+	struct place {
+		char devpath[64], node[64], file[200];
+		uint64_t inode;
+		bool pulled; /* and the kernel has not told yet */
+	} places[MAX];
+	uint64_t next_inode;
+	struct worker_request jobs[MAX];
+	size_t n_jobs;
+	uint64_t number;
+} w;
+
+static struct place *find_place(const char *devpath)
+{
+	for (size_t i = 0; i < MAX; i++)
+		if (w.places[i].inode != 0 && streq(w.places[i].devpath, devpath))
+			return &w.places[i];
+	return NULL;
+}
+
+uint64_t __wrap_sysfs_inode(const char *devpath);
+uint64_t __wrap_sysfs_inode(const char *devpath)
+{
+	struct place *place = find_place(devpath);
+
+	return place ? place->inode : 0;
+}
+
+bool __wrap_usb_host_driver(const char *devpath, char *ret, size_t size);
+bool __wrap_usb_host_driver(const char *devpath, char *ret, size_t size)
+{
+	(void) devpath, (void) ret, (void) size;
+	return false;
+}
+
+static const char *place_property(void *from, const char *key)
+{
+	const struct place *place = from;
+	static const char *const properties[][2] = {
+		{"SUBSYSTEM", "usb"},         {"DEVTYPE", "usb_device"},
+		{"PRODUCT", "46d/c31c/1211"}, {"VHOTPLUG_RULE", "usb/all/keyboards"},
+		{"VHOTPLUG_VM", "vm1"},
+	};
+
+	if (streq(key, "DEVNAME"))
+		return place->node;
+	for (size_t i = 0; i < ARRAY_SIZE(properties); i++)
+		if (streq(properties[i][0], key))
+			return properties[i][1];
+	return NULL;
+}
+
+int udev_list_claimed(udev_device_fn fn, void *data)
+{
+	for (size_t i = 0; i < MAX; i++)
+		if (w.places[i].inode != 0)
+			fn(data, w.places[i].devpath, place_property, &w.places[i]);
+	return 0;
+}
+
+enum udev_claim udev_get_claim(const char *devpath)
+{
+	return find_place(devpath) ? UDEV_CLAIMED : UDEV_UNKNOWN;
+}
+
+int worker_watch(struct worker *worker, struct loop *loop, worker_fn fn, void *data)
+{
+	(void) worker, (void) loop, (void) fn, (void) data;
+	return 0;
+}
+
+int worker_send(struct worker *worker, struct worker_request *request)
+{
+	(void) worker;
+	assert_true(w.n_jobs < MAX);
+	request->number = ++w.number;
+	w.jobs[w.n_jobs++] = *request;
+	return 0;
+}
+
+static void do_job(const struct worker_request *job)
+{
+	struct worker_answer answer = {.number = job->number};
+	struct place *place = find_place(job->devpath);
+	int fds[WORKER_MAX_FDS];
+
+	if (!place || place->pulled) {
+		answer.result = -ENODEV;
+	} else if (job->job == WORKER_USB_OPEN) {
+		fds[answer.n_fds++] = open(place->file, O_RDWR | O_CLOEXEC);
+		assert_true(fds[0] >= 0);
+	}
+	reconcile_worker_answer(&w.manager, &answer, fds);
+}
+
+/* The end of each pass: the worker's answers, the store, and the question of the test. */
+static void pass_end(void *data)
+{
+	(void) data;
+	while (w.n_jobs > 0) {
+		struct worker_request job = w.jobs[0];
+
+		memmove(w.jobs, w.jobs + 1, --w.n_jobs * sizeof(w.jobs[0]));
+		do_job(&job);
+	}
+	store_flush(w.store);
+	if (w.until && w.until(w.until_data))
+		loop_quit(w.loop);
+}
+
+static void too_late(void *data)
+{
+	(void) data;
+	w.timed_out = true;
+	loop_quit(w.loop);
+}
+
+static bool run_for(bool (*until)(const void *), const void *data, unsigned ms)
+{
+	struct loop_timer timer = {0};
+
+	w.until = until;
+	w.until_data = data;
+	w.timed_out = false;
+	loop_timer_start(w.loop, &timer, ms, too_late, NULL);
+	assert_int_equal(loop_run(w.loop), 0);
+	loop_timer_stop(&timer);
+	return !w.timed_out;
+}
+
+static struct device *find_device(const char *name)
+{
+	for (struct device *d = w.manager.devices; d; d = d->next)
+		if (streq(d->kernel_name, name))
+			return d;
+	return NULL;
+}
+
+static bool is_attached(const void *data)
+{
+	const struct device *d = find_device(data);
+
+	return d && d->state == DEVICE_ATTACHED && !d->unverified && d->guest_port != 0;
+}
+
+static bool is_settled(const void *data)
+{
+	const struct device *d = find_device(data);
+
+	return d && d->state == DEVICE_ATTACHED && !d->unverified;
+}
+
+static bool is_in_doubt(const void *data)
+{
+	const struct device *d = find_device(data);
+
+	return d && d->state == DEVICE_ATTACHING && device_is_doubtful(d);
+}
+
+static bool is_waiting(const void *data)
+{
+	const struct device *d = find_device(data);
+
+	return d && d->state == DEVICE_WAITING && d->retry.loop;
+}
+
+static bool is_nowhere(const void *data)
+{
+	const struct device *d = find_device(data);
+
+	return d && d->state == DEVICE_WAITING && !d->vm;
+}
+
+static bool is_forgotten(const void *data)
+{
+	return !find_device(data);
+}
+
+static void wait_for(bool (*until)(const void *), const char *name)
+{
+	if (!run_for(until, name, PATIENCE_MS)) {
+		const struct device *d = find_device(name);
+
+		fail_msg("%s is %s: %s", name, d ? device_state_name(d->state) : "unknown",
+			 d ? d->reason : "");
+	}
+}
+
+static void plug(const char *name)
+{
+	static const uint8_t descriptor[18] = {18, 1, 0, 2, 0, 0, 0, 64, 0x6d, 0x04, 0x1c, 0xc3};
+	size_t i = 0;
+
+	while (w.places[i].inode != 0)
+		i++;
+	assert_true(i < MAX);
+	struct place *place = &w.places[i];
+	*place = (struct place){.inode = ++w.next_inode};
+	snprintf(place->devpath, sizeof(place->devpath), "/devices/usb1/%s", name);
+	snprintf(place->node, sizeof(place->node), "/dev/bus/usb/001/%03zu", i + 1);
+	snprintf(place->file, sizeof(place->file), "%s/%s", w.dir, name);
+	FILE *file = fopen(place->file, "we");
+	assert_non_null(file);
+	fwrite(descriptor, 1, sizeof(descriptor), file);
+	fclose(file);
+	if (w.loop)
+		manager_resync(&w.manager);
+}
+
+/* The kernel and udev have told of it. */
+static void unplugged(const char *name)
+{
+	char devpath[64];
+
+	snprintf(devpath, sizeof(devpath), "/devices/usb1/%s", name);
+	find_place(devpath)->inode = 0;
+	if (w.loop)
+		manager_resync(&w.manager);
+}
+
+static void start_broker(void)
+{
+	char path[200];
+	struct config *config = NULL;
+
+	snprintf(path, sizeof(path), "%s/vhotplug.conf", w.dir);
+	FILE *file = fopen(path, "we");
+	assert_non_null(file);
+	fprintf(file, "[vm vm1]\ntype = crosvm\nsocket = %s\n", w.socket);
+	fclose(file);
+	assert_int_equal(config_load(path, stderr, &config), 0);
+	assert_int_equal(loop_new(&w.loop), 0);
+	snprintf(path, sizeof(path), "%s/vhotplug.db", w.dir);
+	assert_int_equal(store_open(w.loop, path, BOOT, &w.store), 0);
+	assert_int_equal(manager_init(&w.manager, w.loop, NULL, w.store, config, BOOT), 0);
+	assert_int_equal(manager_load(&w.manager), 0);
+	loop_set_pass_end(w.loop, pass_end, NULL);
+	manager_start(&w.manager);
+}
+
+/* As kill -9 does it: nothing more is written than has been. */
+static void end_broker(void)
+{
+	manager_finish(&w.manager);
+	w.n_jobs = 0;
+	store_close(w.store);
+	loop_free(w.loop);
+	w.loop = NULL;
+}
+
+static int setup(void **state)
+{
+	(void) state;
+	log_init(false);
+	memset(&w, 0, sizeof(w));
+	w.dir = temp_new();
+	snprintf(w.socket, sizeof(w.socket), "%s/crosvm.sock", w.dir);
+	double_start(&w.crosvm, w.socket);
+	start_broker();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void) state;
+	end_broker();
+	double_stop(&w.crosvm, SIGTERM);
+	temp_remove(&w.dir);
+	crosvm_pace = (struct crosvm_pace){
+		.answer = 5000, .first_wait = 1000, .max_wait = 30000, .attempts = 20};
+	return 0;
+}
+
+static void plug_into(const char *name, unsigned port)
+{
+	plug(name);
+	wait_for(is_attached, name);
+	assert_int_equal(find_device(name)->guest_port, port);
+	assert_string_equal(double_port(&w.crosvm, port), name);
+}
+
+static void test_twins_come_and_go(void **state)
+{
+	(void) state;
+	plug_into("1-1", 1);
+	plug_into("1-2", 2);
+	unplugged("1-1");
+	wait_for(is_forgotten, "1-1");
+	assert_string_equal(double_port(&w.crosvm, 1), "");
+	assert_string_equal(double_port(&w.crosvm, 2), "1-2");
+	plug_into("1-3", 1);
+}
+
+static void test_a_restarted_broker_keeps_them(void **state)
+{
+	char left[96], right[96];
+
+	(void) state;
+	double_do(&w.crosvm, "foreign 046d c31c 2"); /* on record nowhere: somebody else's */
+	plug_into("1-1", 2);
+	plug_into("1-2", 3);
+	strcpy(left, find_device("1-1")->handle);
+	strcpy(right, find_device("1-2")->handle);
+	end_broker();
+	start_broker();
+	wait_for(is_settled, "1-1");
+	wait_for(is_settled, "1-2");
+	assert_string_equal(find_device("1-1")->handle, left);
+	assert_string_equal(find_device("1-2")->handle, right);
+	assert_int_equal(double_requests(&w.crosvm, "AttachDevice"), 2);
+	assert_int_equal(double_requests(&w.crosvm, "DetachDevice"), 0);
+	/* Pulled out while nobody looked. */
+	end_broker();
+	unplugged("1-1");
+	start_broker();
+	wait_for(is_forgotten, "1-1");
+	wait_for(is_settled, "1-2");
+	assert_string_equal(double_port(&w.crosvm, 1), "foreign");
+	assert_string_equal(double_port(&w.crosvm, 2), "");
+	assert_string_equal(double_port(&w.crosvm, 3), "1-2");
+}
+
+/* The broker dies while crosvm carries out the attach. */
+static void test_an_attach_whose_answer_nobody_heard(void **state)
+{
+	(void) state;
+	plug_into("1-1", 1);
+	double_do(&w.crosvm, "late AttachDevice 0.5");
+	plug("1-2");
+	wait_for(is_in_doubt, "1-2");
+	end_broker();
+	start_broker();
+	wait_for(is_attached, "1-2");
+	wait_for(is_settled, "1-1");
+	assert_string_equal(double_port(&w.crosvm, 1), "1-1");
+	assert_string_equal(double_port(&w.crosvm, 2), "1-2");
+	assert_int_equal(double_ports(&w.crosvm), 2);
+	assert_int_equal(double_requests(&w.crosvm, "AttachDevice"), 3);
+	assert_int_equal(double_requests(&w.crosvm, "{\"port\":2}"), 1);
+}
+
+/* crosvm has let go of one and given its port to a twin before the broker heard of the unplug. */
+static void test_a_port_that_moved_on(void **state)
+{
+	(void) state;
+	plug_into("1-1", 1);
+	double_do(&w.crosvm, "unplug 1");
+	w.places[0].pulled = true;
+	plug_into("1-2", 1);
+	assert_string_equal(find_device("1-1")->handle, "");
+	end_broker();
+	start_broker();
+	unplugged("1-1");
+	wait_for(is_forgotten, "1-1");
+	wait_for(is_settled, "1-2");
+	run_for(NULL, NULL, 200);
+	assert_int_equal(double_requests(&w.crosvm, "DetachDevice"), 0);
+	assert_string_equal(double_port(&w.crosvm, 1), "1-2");
+}
+
+/* Another crosvm, whose port of that number has a twin of somebody else's. */
+static void test_a_vm_that_restarted_meanwhile(void **state)
+{
+	(void) state;
+	plug_into("1-1", 1);
+	end_broker();
+	double_stop(&w.crosvm, SIGTERM);
+	double_start(&w.crosvm, w.socket);
+	double_do(&w.crosvm, "foreign 046d c31c 2");
+	start_broker();
+	wait_for(is_attached, "1-1");
+	assert_string_equal(double_port(&w.crosvm, 1), "foreign");
+	assert_string_equal(double_port(&w.crosvm, 2), "1-1");
+	assert_int_equal(double_requests(&w.crosvm, "DetachDevice"), 0);
+}
+
+static void test_a_vm_that_is_killed(void **state)
+{
+	(void) state;
+	plug_into("1-1", 1);
+	plug_into("1-2", 2);
+	for (int i = 0; i < 3; i++) {
+		double_stop(&w.crosvm, SIGKILL);
+		wait_for(is_nowhere, "1-1");
+		wait_for(is_nowhere, "1-2");
+		assert_int_equal(unlink(w.socket), 0);
+		double_start(&w.crosvm, w.socket);
+		wait_for(is_attached, "1-1");
+		wait_for(is_attached, "1-2");
+		assert_int_equal(double_ports(&w.crosvm), 2);
+	}
+}
+
+static void test_all_wait_for_the_guest(void **state)
+{
+	(void) state;
+	crosvm_pace.first_wait = 400;
+	double_do(&w.crosvm, "guest off");
+	plug("1-1");
+	plug("1-2");
+	plug("1-3");
+	wait_for(is_waiting, "1-1");
+	wait_for(is_waiting, "1-2");
+	wait_for(is_waiting, "1-3");
+	assert_non_null(strstr(find_device("1-3")->reason, "has not started its USB driver yet"));
+	/* One of them has asked for all. */
+	assert_int_equal(double_requests(&w.crosvm, "AttachDevice"), 1);
+	assert_int_equal(double_ports(&w.crosvm), 0);
+	double_do(&w.crosvm, "guest on");
+	wait_for(is_attached, "1-1");
+	wait_for(is_attached, "1-2");
+	wait_for(is_attached, "1-3");
+	assert_int_equal(double_ports(&w.crosvm), 3);
+}
+
+#define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_twins_come_and_go),
+		TEST(test_a_restarted_broker_keeps_them),
+		TEST(test_an_attach_whose_answer_nobody_heard),
+		TEST(test_a_port_that_moved_on),
+		TEST(test_a_vm_that_restarted_meanwhile),
+		TEST(test_a_vm_that_is_killed),
+		TEST(test_all_wait_for_the_guest),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

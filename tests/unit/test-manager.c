@@ -1,0 +1,1393 @@
+/* The manager and its state machine against a scripted world: sysfs, udev's database, the worker
+ * and the VMM are replaced at link time, the store is real. What this file defines is not taken
+ * from the library; two functions of a file that is needed otherwise are wrapped
+ * (tests/CMakeLists.txt).
+ */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sqlite3.h>
+
+#include <cmocka.h>
+
+#include "broker/manager.h"
+#include "broker/reconcile.h"
+#include "broker/udev.h"
+#include "tests/unit/spin.h"
+#include "tests/unit/temp.h"
+
+#define BOOT "11111111-2222-3333-4444-555555555555"
+#define USB "/devices/pci0000:00/0000:00:04.0/usb1/"
+#define PCI "/devices/pci0000:00/"
+#define MAX 64
+
+/* What the world does by itself. */
+struct policy {
+	bool worker_waits; /* the test answers the worker's jobs, otherwise they succeed */
+	bool vmm_waits;    /* the test answers attach and detach, otherwise they succeed */
+	bool probe_waits;
+	bool probes_refused; /* the VMs are not there */
+	bool full; /* the VM has no free port; it asks for a probe then, as QEMU's backend does */
+	enum vmm_outcome detach; /* when not vmm_waits */
+};
+
+struct call {
+	char what; /* a, d, p */
+	struct vm *vm;
+	struct device *device;
+	char handle[96];
+};
+
+static struct world {
+	struct policy policy;
+	struct loop *loop;
+	struct store *store;
+	struct manager manager;
+	char *dir;
+	sqlite3 *db;
+	uint64_t seqnum;
+	/* sysfs and udev */
+	struct place {
+		char devpath[200];
+		uint64_t inode;
+		char driver[64];
+		bool claimed;
+		const char *subsystem, *rule, *vms;
+	} places[MAX];
+	/* the worker */
+	struct worker_request jobs[MAX];
+	size_t n_jobs, n_all_jobs;
+	uint64_t number;
+	/* VMMs */
+	struct call calls[MAX];
+	size_t n_calls, n_attaches, n_detaches, n_probes;
+	struct held {
+		char vm[64], handle[96];
+	} handles[MAX];
+	size_t n_handles;
+} w;
+
+/* sysfs */
+
+static struct place *find_place(const char *devpath)
+{
+	for (size_t i = 0; i < MAX; i++)
+		if (streq(w.places[i].devpath, devpath))
+			return &w.places[i];
+	return NULL;
+}
+
+uint64_t __wrap_sysfs_inode(const char *devpath);
+uint64_t __wrap_sysfs_inode(const char *devpath)
+{
+	struct place *place = find_place(devpath);
+
+	return place ? place->inode : 0;
+}
+
+bool __wrap_usb_host_driver(const char *devpath, char *ret, size_t size);
+bool __wrap_usb_host_driver(const char *devpath, char *ret, size_t size)
+{
+	struct place *place = find_place(devpath);
+
+	if (!place || !place->driver[0])
+		return false;
+	snprintf(ret, size, "%s", place->driver);
+	return true;
+}
+
+/* udev */
+
+static const char *place_property(void *from, const char *key)
+{
+	struct place *place = from;
+
+	if (streq(key, "SUBSYSTEM"))
+		return place->subsystem;
+	if (streq(key, "DEVTYPE"))
+		return "usb_device";
+	if (streq(key, "DEVNAME"))
+		return streq(place->subsystem, "usb") ? "/dev/bus/usb/001/002" : NULL;
+	if (streq(key, "VHOTPLUG_RULE"))
+		return place->rule;
+	if (streq(key, "VHOTPLUG_VM"))
+		return place->vms;
+	if (streq(key, "PRODUCT"))
+		return "46d/c52b/1211";
+	if (streq(key, "ID_MODEL"))
+		return "Stick";
+	return NULL;
+}
+
+int udev_list_claimed(udev_device_fn fn, void *data)
+{
+	for (size_t i = 0; i < MAX; i++)
+		if (w.places[i].claimed)
+			fn(data, w.places[i].devpath, place_property, &w.places[i]);
+	return 0;
+}
+
+enum udev_claim udev_get_claim(const char *devpath)
+{
+	struct place *place = find_place(devpath);
+
+	return !place ? UDEV_UNKNOWN : place->claimed ? UDEV_CLAIMED : UDEV_UNCLAIMED;
+}
+
+/* The worker */
+
+int worker_watch(struct worker *worker, struct loop *loop, worker_fn fn, void *data)
+{
+	(void) worker, (void) loop, (void) fn, (void) data;
+	return 0;
+}
+
+int worker_send(struct worker *worker, struct worker_request *request)
+{
+	(void) worker;
+	request->number = ++w.number;
+	assert_true(w.n_jobs < MAX);
+	w.jobs[w.n_jobs++] = *request;
+	w.n_all_jobs++;
+	return 0;
+}
+
+/* Answers the oldest job; a device that is opened comes with its node and one disk. */
+static void job_answer(int result, const char *detail)
+{
+	struct worker_answer answer = {.number = w.jobs[0].number, .result = result};
+	int fds[WORKER_MAX_FDS];
+
+	assert_true(w.n_jobs > 0);
+	snprintf(answer.detail, sizeof(answer.detail), "%s", detail);
+	if (w.jobs[0].job == WORKER_USB_OPEN && result == 0) {
+		fds[answer.n_fds++] = open("/dev/null", O_RDWR | O_CLOEXEC);
+		fds[answer.n_fds++] = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	}
+	if (w.jobs[0].job == WORKER_USB_RELEASE && result == 0)
+		find_place(w.jobs[0].devpath)->driver[0] = 0;
+	memmove(w.jobs, w.jobs + 1, --w.n_jobs * sizeof(w.jobs[0]));
+	reconcile_worker_answer(&w.manager, &answer, fds);
+}
+
+/* The VMM */
+
+static struct call *note_call(char what, struct vm *vm, struct device *device, const char *handle)
+{
+	struct call *call = &w.calls[w.n_calls++];
+
+	assert_true(w.n_calls < MAX);
+	*call = (struct call){.what = what, .vm = vm, .device = device};
+	snprintf(call->handle, sizeof(call->handle), "%s", handle);
+	return call;
+}
+
+static void call_take(size_t i)
+{
+	memmove(w.calls + i, w.calls + i + 1, (--w.n_calls - i) * sizeof(w.calls[0]));
+}
+
+static size_t find_handle(const char *vm, const char *handle)
+{
+	size_t i = 0;
+
+	while (i < w.n_handles &&
+	       !(streq(w.handles[i].vm, vm) && streq(w.handles[i].handle, handle)))
+		i++;
+	return i;
+}
+
+static void handle_add(const char *vm, const char *handle)
+{
+	struct held *held = &w.handles[w.n_handles];
+
+	assert_true(w.n_handles < MAX);
+	if (find_handle(vm, handle) < w.n_handles)
+		return;
+	snprintf(held->vm, sizeof(held->vm), "%s", vm);
+	snprintf(held->handle, sizeof(held->handle), "%s", handle);
+	w.n_handles++;
+}
+
+static void handle_remove(const char *vm, const char *handle)
+{
+	size_t i = find_handle(vm, handle);
+
+	if (i < w.n_handles)
+		w.handles[i] = w.handles[--w.n_handles];
+}
+
+static void forget_handles(const char *vm)
+{
+	for (size_t i = 0; i < w.n_handles;)
+		if (streq(w.handles[i].vm, vm))
+			w.handles[i] = w.handles[--w.n_handles];
+		else
+			i++;
+}
+
+/* Answers the oldest call of kind WHAT. */
+static void answer(char what, enum vmm_outcome outcome, const char *detail)
+{
+	struct vmm_result result = {.outcome = outcome};
+	size_t i = 0;
+
+	while (i < w.n_calls && w.calls[i].what != what)
+		i++;
+	assert_true(i < w.n_calls);
+	struct call call = w.calls[i];
+	call_take(i);
+	snprintf(result.detail, sizeof(result.detail), "%s", detail);
+	if (what == 'a') {
+		if (outcome == VMM_OK)
+			handle_add(call.vm->name, call.handle);
+		vm_attached(call.vm, call.device, &result);
+	} else {
+		if (outcome == VMM_OK)
+			handle_remove(call.vm->name, call.handle);
+		vm_detached(call.vm, call.device, call.handle, &result);
+	}
+}
+
+static int fake_init(struct vm *vm)
+{
+	vm->backend = calloc(1, 1);
+	return 0;
+}
+
+static void fake_finish(struct vm *vm)
+{
+	for (size_t i = w.n_calls; i-- > 0;)
+		if (w.calls[i].vm == vm)
+			call_take(i);
+	free(vm->backend);
+	vm->backend = NULL;
+}
+
+static void fake_probe(struct vm *vm)
+{
+	w.n_probes++;
+	/* "One at a time." */
+	for (size_t i = 0; i < w.n_calls; i++)
+		if (w.calls[i].what == 'p' && w.calls[i].vm == vm)
+			fail_msg("a second probe of %s while one is under way", vm->name);
+	note_call('p', vm, NULL, "");
+}
+
+static void probe_answer(struct vm *vm)
+{
+	char *handles[MAX];
+	size_t n = 0;
+
+	for (size_t i = 0; i < w.n_calls; i++)
+		if (w.calls[i].what == 'p' && w.calls[i].vm == vm) {
+			call_take(i);
+			if (w.policy.probes_refused) {
+				vm_probed(vm, -ENOENT, "", NULL, 0);
+				return;
+			}
+			for (size_t h = 0; h < w.n_handles; h++)
+				if (streq(w.handles[h].vm, vm->name))
+					handles[n++] = w.handles[h].handle;
+			vm_probed(vm, 0, "", handles, n);
+			return;
+		}
+	fail_msg("no probe of %s", vm->name);
+}
+
+static void fake_attach(struct vm *vm, struct device *device, int fd)
+{
+	w.n_attaches++;
+	assert_ptr_equal(device->vm, vm);
+	assert_true(fd >= 0 || device->kind != DEVICE_USB);
+	note_call('a', vm, device, device->handle);
+	if (w.policy.full) {
+		answer('a', VMM_RETRY, "the VM has no free USB port");
+		vm_refresh(vm);
+		return;
+	}
+	vm_attach_sent(vm, device);
+}
+
+static void fake_detach(struct vm *vm, struct device *device, const char *handle)
+{
+	w.n_detaches++;
+	for (size_t i = 0; device && i < w.n_calls; i++)
+		if (w.calls[i].what == 'd' && w.calls[i].device == device)
+			fail_msg("%s is detached while that is under way", handle);
+	note_call('d', vm, device, handle);
+}
+
+static void fake_reset(struct vm *vm)
+{
+	for (size_t i = 0; i < w.n_calls;)
+		if (w.calls[i].vm == vm) {
+			struct call call = w.calls[i];
+			struct vmm_result result = {.outcome = VMM_RETRY,
+						    .detail = "the VM has ended"};
+
+			call_take(i);
+			if (call.what == 'p')
+				vm_probed(vm, -ECONNRESET, "the VM has ended", NULL, 0);
+			else if (call.what == 'a')
+				vm_attached(vm, call.device, &result);
+			else
+				vm_detached(vm, call.device, call.handle, &result);
+			i = 0;
+		} else {
+			i++;
+		}
+	forget_handles(vm->name);
+}
+
+const struct vmm vmm_qemu = {
+	.init = fake_init,
+	.finish = fake_finish,
+	.probe = fake_probe,
+	.attach = fake_attach,
+	.detach = fake_detach,
+	.reset = fake_reset,
+};
+
+/* The world goes on: what is to happen by itself happens, one thing at a time. */
+static bool world_step(void)
+{
+	if (w.n_jobs > 0 && !w.policy.worker_waits) {
+		job_answer(0, "");
+		return true;
+	}
+	for (size_t i = 0; i < w.n_calls; i++) {
+		if (w.calls[i].what == 'p' && !w.policy.probe_waits) {
+			probe_answer(w.calls[i].vm);
+			return true;
+		}
+		if (w.calls[i].what != 'p' && !w.policy.vmm_waits) {
+			answer(w.calls[i].what, w.calls[i].what == 'd' ? w.policy.detach : VMM_OK,
+			       "");
+			return true;
+		}
+	}
+	return false;
+}
+
+static void world_pass(void *data)
+{
+	(void) data;
+	for (int i = 0; i < 50 && world_step(); i++)
+		;
+	store_flush(w.store);
+}
+
+static void run_for(uint64_t ms)
+{
+	spin_for(w.loop, ms);
+}
+
+static void run(void)
+{
+	run_for(3);
+}
+
+/* Set-up */
+
+static struct config *read_config(const char *more)
+{
+	struct config *config = NULL;
+	char text[2000];
+
+	snprintf(text, sizeof(text),
+		 "%s\n"
+		 "[vm vm1]\ntype = qemu\nsocket = %s/vm1\n"
+		 "[vm vm2]\ntype = qemu\nsocket = %s/vm2\n"
+		 "[usb g]\ntargetVm = vm1\n[allow r]\nvendorId = 046d\n",
+		 more, w.dir, w.dir);
+	FILE *f = fmemopen(text, strlen(text), "r");
+	assert_int_equal(config_read(f, "test", stderr, &config), 0);
+	fclose(f);
+	return config;
+}
+
+static void open_broker(const char *config)
+{
+	char path[100];
+
+	snprintf(path, sizeof(path), "%s/db", w.dir);
+	assert_int_equal(loop_new(&w.loop), 0);
+	assert_int_equal(store_open(w.loop, path, BOOT, &w.store), 0);
+	assert_int_equal(manager_init(&w.manager, w.loop, NULL, w.store, read_config(config), BOOT),
+			 0);
+	assert_int_equal(manager_load(&w.manager), 0);
+	loop_set_pass_end(w.loop, world_pass, NULL);
+	if (!w.db)
+		assert_int_equal(sqlite3_open(path, &w.db), SQLITE_OK);
+}
+
+static void close_broker(void)
+{
+	manager_finish(&w.manager);
+	store_close(w.store);
+	loop_free(w.loop);
+	w.n_jobs = w.n_calls = 0;
+}
+
+static int setup(void **state)
+{
+	(void) state;
+	memset(&w, 0, sizeof(w));
+	w.dir = temp_new();
+	open_broker("");
+	return 0;
+}
+
+static int setup_started(void **state)
+{
+	setup(state);
+	manager_start(&w.manager);
+	run();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void) state;
+	close_broker();
+	sqlite3_close(w.db);
+	temp_remove(&w.dir);
+	return 0;
+}
+
+/* A place in sysfs where a device is, claimed by a rule for VMS. */
+static struct place *place_new(const char *devpath, uint64_t inode, const char *vms)
+{
+	struct place *place = find_place("");
+
+	snprintf(place->devpath, sizeof(place->devpath), "%s", devpath);
+	place->inode = inode;
+	place->claimed = vms != NULL;
+	place->subsystem = startswith(devpath, USB) ? "usb" : "pci";
+	place->rule = "usb/g/r";
+	place->vms = vms;
+	return place;
+}
+
+static void event(const char *action, struct place *place, uint64_t seqnum)
+{
+	struct event event = {.seqnum = seqnum, .boot_id = BOOT};
+	struct wire_msg msg;
+
+	snprintf(event.action, sizeof(event.action), "%s", action);
+	snprintf(event.devpath, sizeof(event.devpath), "%s", place->devpath);
+	event.inode = place->inode;
+	wire_init(&msg);
+	static const char *const keys[] = {"SUBSYSTEM", "DEVTYPE",     "DEVNAME", "VHOTPLUG_RULE",
+					   "PRODUCT",   "VHOTPLUG_VM", "ID_MODEL"};
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		if (place_property(place, keys[i]))
+			assert_int_equal(wire_add(&msg, keys[i], place_property(place, keys[i])),
+					 0);
+	manager_intake.event(&w.manager, &event, &msg, NULL);
+}
+
+static struct place *plug(const char *name, uint64_t inode, const char *vms)
+{
+	char devpath[200];
+
+	snprintf(devpath, sizeof(devpath), USB "%s", name);
+	struct place *place = place_new(devpath, inode, vms);
+	event("add", place, ++w.seqnum);
+	run();
+	return place;
+}
+
+static void unplug(struct place *place)
+{
+	struct place gone = *place;
+
+	*place = (struct place){0};
+	gone.inode = 0;
+	event("remove", &gone, ++w.seqnum);
+	run();
+}
+
+/* Looks */
+
+static struct device *device(const char *name)
+{
+	for (struct device *d = w.manager.devices; d; d = d->next)
+		if (streq(d->kernel_name, name))
+			return d;
+	return NULL;
+}
+
+/* One value from the database, as a reader sees it. */
+static const char *sql(const char *query)
+{
+	static char value[512];
+	sqlite3_stmt *statement;
+
+	store_flush(w.store);
+	assert_int_equal(sqlite3_prepare_v2(w.db, query, -1, &statement, NULL), SQLITE_OK);
+	bool found = sqlite3_step(statement) == SQLITE_ROW;
+	snprintf(value, sizeof(value), "%s",
+		 found && sqlite3_column_text(statement, 0)
+			 ? (const char *) sqlite3_column_text(statement, 0)
+			 : "(none)");
+	sqlite3_finalize(statement);
+	return value;
+}
+
+/* "attached vm1", for one device. */
+static void expect(const char *name, const char *state_and_vm)
+{
+	char query[200];
+
+	snprintf(query, sizeof(query),
+		 "select state || ' ' || vm from assignments where device = '%s'", name);
+	assert_string_equal(sql(query), state_and_vm);
+}
+
+static void expect_history(const char *lines)
+{
+	assert_string_equal(sql("select group_concat(action || ' ' || cause || ' ' || vm || ' ' ||"
+				" result, '; ') from history"),
+			    lines);
+}
+
+static size_t n_held(void)
+{
+	size_t n = 0;
+
+	for (struct device *d = w.manager.devices; d; d = d->next)
+		n += d->n_held_fds;
+	return n;
+}
+
+static void vm_dies(const char *name)
+{
+	struct vm *vm = manager_find_vm(&w.manager, name);
+
+	/* What process_exited does, without a process: the next probe finds nobody. */
+	w.policy.probes_refused = true;
+	vm_check(vm);
+	run();
+	assert_int_equal(vm->state, VM_DOWN);
+}
+
+static void vm_starts(const char *name)
+{
+	w.policy.probes_refused = false;
+	vm_check(manager_find_vm(&w.manager, name));
+	run();
+}
+
+/* The main job */
+
+static void test_plug_and_unplug(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	expect("1-2", "attached vm1");
+	assert_string_equal(sql("select name||','||vid_pid||','||port||','||rule from assignments"),
+			    "Stick,046d:c52b,2,usb/g/r");
+	assert_int_equal(n_held(), 0);
+	assert_string_equal(w.handles[0].handle, "vhp-1-2-100");
+	unplug(stick);
+	assert_null(device("1-2"));
+	expect("1-2", "(none)");
+	assert_int_equal(w.n_handles, 0);
+	expect_history("attach plug vm1 ok; detach unplug vm1 ok");
+}
+
+static void test_the_same_event_twice(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	event("add", stick, ++w.seqnum);    /* udevadm trigger */
+	event("remove", stick, ++w.seqnum); /* udevadm trigger --action=remove: still there */
+	event("add", stick, 1);             /* an old one from the spool */
+	run();
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_attaches, 1);
+	assert_int_equal(w.n_detaches, 0);
+	expect_history("attach plug vm1 ok");
+}
+
+static void test_stale_add_is_ignored(void **state)
+{
+	struct place gone = {
+		.devpath = USB "1-9", .inode = 7, .subsystem = "usb", .rule = "r", .vms = "vm1"};
+
+	(void) state;
+	event("add", &gone, ++w.seqnum); /* the directory is not there any more */
+	run();
+	assert_null(device("1-9"));
+	assert_int_equal(w.n_all_jobs, 0);
+}
+
+static void test_replug_without_a_remove_event(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	/* The remove got lost; the inode says it is another instance. */
+	stick->inode = 101;
+	event("add", stick, ++w.seqnum);
+	run();
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_handles, 1);
+	assert_string_equal(w.handles[0].handle, "vhp-1-2-101");
+}
+
+static void test_twins(void **state)
+{
+	(void) state;
+	struct place *a = plug("1-2", 100, "vm1");
+	struct place *b = plug("1-3", 200, "vm1");
+
+	assert_int_equal(w.n_handles, 2);
+	unplug(a);
+	expect("1-3", "attached vm1");
+	assert_int_equal(w.n_handles, 1);
+	assert_string_equal(w.handles[0].handle, "vhp-1-3-200");
+	unplug(b);
+	assert_int_equal(w.n_handles, 0);
+}
+
+static void test_ids_have_separators(void **state)
+{
+	struct device a = {.kernel_name = "1-12", .inode = 3},
+		      b = {.kernel_name = "1-1", .inode = 23};
+	char one[96], two[96];
+
+	(void) state;
+	device_make_handle(&a, one, sizeof(one));
+	device_make_handle(&b, two, sizeof(two));
+	assert_string_not_equal(one, two);
+}
+
+/* Unplugged while something is under way */
+
+static void test_unplug_while_opening(void **state)
+{
+	(void) state;
+	w.policy.worker_waits = true;
+	struct place *stick = plug("1-2", 100, "vm1");
+	assert_int_equal(device("1-2")->state, DEVICE_OPENING);
+	unplug(stick);
+	/* The worker may be stuck with it: nothing waits for its answer. */
+	assert_null(device("1-2"));
+	job_answer(0, ""); /* and its descriptors are closed: ASan's exit or the count says so */
+	run();
+	assert_int_equal(w.n_attaches, 0);
+	expect("1-2", "(none)");
+}
+
+static void test_unplug_while_attaching(void **state)
+{
+	(void) state;
+	w.policy.vmm_waits = true;
+	struct place *stick = plug("1-2", 100, "vm1");
+	assert_int_equal(device("1-2")->state, DEVICE_ATTACHING);
+	assert_int_equal(n_held(), 1);
+	unplug(stick);
+	assert_non_null(device("1-2"));
+	answer('a', VMM_OK, "");
+	run();
+	/* The VM has it now, so it must be taken away again. */
+	assert_int_equal(n_held(), 0);
+	answer('d', VMM_OK, "");
+	run();
+	assert_null(device("1-2"));
+	assert_int_equal(w.n_handles, 0);
+}
+
+static void test_unplug_while_attaching_in_vain(void **state)
+{
+	(void) state;
+	w.policy.vmm_waits = true;
+	struct place *stick = plug("1-2", 100, "vm1");
+	unplug(stick);
+	answer('a', VMM_RETRY, "failed to open");
+	run();
+	assert_null(device("1-2"));
+	assert_int_equal(w.n_calls, 0);
+}
+
+static void test_replug_while_attaching(void **state)
+{
+	(void) state;
+	w.policy.vmm_waits = true;
+	struct place *stick = plug("1-2", 100, "vm1");
+	unplug(stick);
+	plug("1-2", 101, "vm1");
+	assert_int_equal(w.n_attaches, 2); /* the new one does not wait for the old one */
+	answer('a', VMM_OK, "");
+	answer('a', VMM_OK, "");
+	run();
+	answer('d', VMM_OK, "");
+	run();
+	assert_int_equal(w.n_handles, 1);
+	assert_string_equal(w.handles[0].handle, "vhp-1-2-101");
+	expect("1-2", "attached vm1");
+}
+
+/* The wish */
+
+static void test_wish_withdrawn(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	stick->claimed = false;
+	manager_resync(&w.manager);
+	run();
+	assert_null(device("1-2"));
+	assert_int_equal(w.n_handles, 0);
+	/* Its host drivers may have it back. */
+	assert_int_equal(w.n_all_jobs, 2);
+	expect_history("attach plug vm1 ok; detach config vm1 ok");
+}
+
+static void test_wish_withdrawn_while_attaching(void **state)
+{
+	(void) state;
+	w.policy.vmm_waits = true;
+	struct place *stick = plug("1-2", 100, "vm1");
+	stick->claimed = false;
+	manager_resync(&w.manager);
+	run();
+	answer('a', VMM_OK, "");
+	run();
+	answer('d', VMM_OK, "");
+	run();
+	assert_null(device("1-2"));
+}
+
+static void test_wish_withdrawn_while_a_host_driver_holds_on(void **state)
+{
+	(void) state;
+	w.policy.worker_waits = true;
+	struct place *stick = plug("1-2", 100, "vm1");
+	strcpy(stick->driver, "usb-storage on 1-2:1.0");
+	job_answer(0, "");
+	run();
+	job_answer(-EBUSY, "host driver usb-storage does not let go");
+	run();
+	expect("1-2", "attaching vm1");
+	stick->claimed = false;
+	manager_resync(&w.manager);
+	run();
+	assert_int_equal(w.n_detaches, 1);
+	assert_int_equal(w.n_handles, 0);
+}
+
+static void test_wish_moves_to_another_vm(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	stick->vms = "vm2";
+	manager_resync(&w.manager);
+	run();
+	expect("1-2", "attached vm2");
+	expect_history("attach plug vm1 ok; detach config vm1 ok; attach config vm2 ok");
+}
+
+static void test_new_wish_is_on_record(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	stick->rule = "usb/g/other";
+	event("add", stick, ++w.seqnum);
+	run();
+	expect("1-2", "attached vm1");
+	assert_string_equal(sql("select rule from assignments"), "usb/g/other");
+}
+
+static void test_two_candidates(void **state)
+{
+	(void) state;
+	vm_dies("vm1");
+	struct place *stick = plug("1-2", 100, "vm1,vm2");
+	expect("1-2", "attached vm2");
+	vm_starts("vm1"); /* it stays where it is */
+	expect("1-2", "attached vm2");
+	unplug(stick);
+	plug("1-2", 101, "vm1,vm2");
+	expect("1-2", "attached vm1");
+}
+
+static void test_names_that_begin_alike(void **state)
+{
+	(void) state;
+	plug("1-2", 100, "vm12,vm");
+	expect("1-2", "failed vm12,vm");
+	assert_int_equal(w.n_attaches, 0);
+}
+
+/* VMs that come and go */
+
+static void test_vm_starts_late(void **state)
+{
+	(void) state;
+	vm_dies("vm1");
+	plug("1-2", 100, "vm1");
+	expect("1-2", "waiting vm1");
+	assert_non_null(strstr(sql("select reason from assignments"), "vm1 is not running"));
+	assert_int_equal(w.n_all_jobs, 0);
+	vm_starts("vm1");
+	expect("1-2", "attached vm1");
+	expect_history("attach vm-start vm1 ok");
+}
+
+static void test_vm_exits_and_returns(void **state)
+{
+	(void) state;
+	plug("1-2", 100, "vm1");
+	vm_dies("vm1");
+	expect("1-2", "waiting vm1");
+	vm_starts("vm1");
+	expect("1-2", "attached vm1");
+	expect_history("attach plug vm1 ok; detach vm-exit vm1 ok; attach vm-start vm1 ok");
+}
+
+static void test_vm_exits_while_opening(void **state)
+{
+	(void) state;
+	w.policy.worker_waits = true;
+	plug("1-2", 100, "vm1");
+	vm_dies("vm1");
+	w.policy.vmm_waits = true;
+	job_answer(0, "");
+	run();
+	if (w.n_calls > 0) /* the backend finds nobody there */
+		answer('a', VMM_RETRY, "nobody listens");
+	run();
+	expect("1-2", "waiting vm1");
+	w.policy.vmm_waits = w.policy.worker_waits = false;
+	vm_starts("vm1");
+	expect("1-2", "attached vm1");
+}
+
+static void test_vm_exits_while_attaching(void **state)
+{
+	(void) state;
+	w.policy.vmm_waits = true;
+	plug("1-2", 100, "vm1");
+	vm_dies("vm1");
+	expect("1-2", "waiting vm1");
+	assert_int_equal(n_held(), 0);
+	w.policy.vmm_waits = false;
+	vm_starts("vm1");
+	expect("1-2", "attached vm1");
+}
+
+/* The VM has it, a host driver has not let go yet, and then the VM goes. */
+static void test_vm_exits_while_verifying(void **state)
+{
+	(void) state;
+	w.policy.worker_waits = true;
+	struct place *stick = plug("1-2", 100, "vm1");
+	strcpy(stick->driver, "usb-storage on 1-2:1.0");
+	job_answer(0, "");
+	run();
+	assert_int_equal(w.jobs[0].job, WORKER_USB_RELEASE);
+	vm_dies("vm1");
+	stick->driver[0] = 0;
+	if (w.n_jobs > 0)
+		job_answer(0, "");
+	run();
+	expect("1-2", "waiting vm1");
+	w.policy.worker_waits = false;
+	vm_starts("vm1");
+	expect("1-2", "attached vm1");
+}
+
+static void test_vm_exits_while_detaching(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	w.policy.vmm_waits = true;
+	unplug(stick);
+	assert_int_equal(device("1-2")->state, DEVICE_DETACHING);
+	vm_dies("vm1");
+	assert_null(device("1-2"));
+	expect("1-2", "(none)");
+}
+
+static void test_vm_lost_the_device(void **state)
+{
+	(void) state;
+	plug("1-2", 100, "vm1");
+	handle_remove("vm1", "vhp-1-2-100"); /* somebody said device_del */
+	manager_resync(&w.manager);
+	run();
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_handles, 1);
+	assert_non_null(strstr(sql("select group_concat(cause) from history"), "plug,lost"));
+}
+
+static void test_vm_leaves_the_config(void **state)
+{
+	(void) state;
+	plug("1-2", 100, "vm2");
+	struct config *config = read_config("");
+	config->n_vms = 1;
+	struct config_vm vm2 = config->vms[1];
+	manager_set_config(&w.manager, config);
+	run();
+	assert_int_equal(w.n_handles, 0); /* taken away from the VM we no longer know */
+	expect("1-2", "failed vm2");
+	assert_non_null(strstr(sql("select reason from assignments"), "no VM \"vm2\""));
+	config->vms[1] = vm2;
+	config->n_vms = 2; /* for config_free */
+	manager_set_config(&w.manager, read_config(""));
+	run();
+	expect("1-2", "attached vm2");
+}
+
+/* Only one probe at a time: the backend fills in one table. fake_probe fails otherwise. */
+static void test_probes_do_not_overlap(void **state)
+{
+	(void) state;
+	w.policy.probe_waits = true;
+	for (int i = 0; i < 5; i++) {
+		vm_check(manager_find_vm(&w.manager, "vm1"));
+		run();
+	}
+	/* And what happened meanwhile is looked at afterwards. */
+	size_t before = w.n_probes;
+	probe_answer(manager_find_vm(&w.manager, "vm1"));
+	run_for(10);
+	assert_int_equal(w.n_probes, before + 1);
+}
+
+/* Trouble */
+
+static void test_retry_with_backoff(void **state)
+{
+	(void) state;
+	w.policy.vmm_waits = true;
+	plug("1-2", 100, "vm1");
+	for (int i = 0; i < 3; i++) {
+		answer('a', VMM_RETRY, "failed to open host usb device");
+		run();
+		expect("1-2", "waiting vm1");
+		assert_string_equal(sql("select reason from assignments"),
+				    "failed to open host usb device");
+		assert_int_equal(w.n_calls, 0);
+		size_t attaches = w.n_attaches;
+		run_for((200u << i) - 50);
+		assert_int_equal(w.n_attaches, attaches); /* not before its time */
+		run_for(100);
+		assert_int_equal(w.n_attaches, attaches + 1);
+	}
+	answer('a', VMM_OK, "");
+	run();
+	expect("1-2", "attached vm1");
+	/* The history has a failure once, however often it is tried. */
+	expect_history("attach plug vm1 failed; attach plug vm1 ok");
+}
+
+/* A VM without a free port must not be asked all the time. */
+static void test_full_vm_is_not_asked_all_the_time(void **state)
+{
+	(void) state;
+	w.policy.full = true;
+	plug("1-2", 100, "vm1");
+	run_for(600);
+	expect("1-2", "waiting vm1");
+	assert_in_range(w.n_attaches, 2, 4); /* at 0, 200 and 600 ms */
+	assert_true(w.n_probes < 10);
+}
+
+static void test_room_is_used_at_once(void **state)
+{
+	(void) state;
+	struct place *first = plug("1-2", 100, "vm1");
+	w.policy.full = true;
+	plug("1-3", 200, "vm1");
+	run_for(700); /* its next try is a while away */
+	w.policy.full = false;
+	unplug(first);
+	expect("1-3", "attached vm1");
+}
+
+static void test_failed_for_good(void **state)
+{
+	(void) state;
+	w.policy.vmm_waits = true;
+	plug("1-2", 100, "vm1");
+	answer('a', VMM_FAILED, "QEMU: No 'usb-bus' bus found");
+	run_for(500);
+	expect("1-2", "failed vm1");
+	assert_int_equal(w.n_attaches, 1);
+	/* A new config is a new chance. */
+	w.policy.vmm_waits = false;
+	manager_set_config(&w.manager, read_config("[general]\nattachConnected = yes\n"));
+	run();
+	expect("1-2", "attached vm1");
+}
+
+static void test_disk_in_use(void **state)
+{
+	(void) state;
+	w.policy.worker_waits = true;
+	plug("1-2", 100, "vm1");
+	job_answer(-EBUSY, "/dev/sda is in use on the host: mounted on /mnt");
+	run();
+	expect("1-2", "refused vm1");
+	assert_int_equal(w.n_attaches, 0);
+	expect_history("attach plug vm1 refused");
+	run_for(2100);
+	job_answer(0, "");
+	run();
+	expect("1-2", "attached vm1");
+}
+
+static void test_unplug_of_a_refused_device(void **state)
+{
+	(void) state;
+	w.policy.worker_waits = true;
+	struct place *stick = plug("1-2", 100, "vm1");
+	job_answer(-EBUSY, "in use");
+	run();
+	unplug(stick);
+	assert_null(device("1-2"));
+	run_for(10);
+}
+
+static void test_host_driver_does_not_let_go(void **state)
+{
+	(void) state;
+	w.policy.worker_waits = true;
+	struct place *stick = plug("1-2", 100, "vm1");
+	strcpy(stick->driver, "usb-storage on 1-2:1.0");
+	job_answer(0, "");
+	run();
+	job_answer(-EBUSY, "");
+	run();
+	expect("1-2", "attaching vm1");
+	assert_non_null(strstr(sql("select reason from assignments"), "usb-storage"));
+	run_for(250);
+	job_answer(0, ""); /* now it does */
+	run();
+	expect("1-2", "attached vm1");
+	expect_history("attach plug vm1 ok");
+}
+
+static void test_detach_that_fails_is_repeated(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	w.policy.vmm_waits = true;
+	unplug(stick);
+	answer('d', VMM_RETRY, "QEMU has not confirmed the removal");
+	run();
+	expect("1-2", "attached vm1");
+	assert_non_null(strstr(sql("select reason from assignments"), "still in vm1"));
+	run_for(300);
+	answer('d', VMM_GONE, "");
+	run();
+	assert_null(device("1-2"));
+}
+
+static void test_detach_of_what_is_gone(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	w.policy.detach = VMM_GONE;
+	unplug(stick);
+	assert_null(device("1-2"));
+	assert_string_equal(sql("select detail from history order by time desc, rowid desc"),
+			    "the VM no longer had it");
+}
+
+/* PCI: the guest is asked, and asked again; never twice at the same time, which fake_detach would
+ * notice. */
+static void test_guest_takes_its_time(void **state)
+{
+	(void) state;
+	struct place *card = place_new(PCI "0000:00:05.0", 300, "vm1");
+	event("add", card, ++w.seqnum);
+	run();
+	expect("0000:00:05.0", "attached vm1");
+	w.policy.vmm_waits = true;
+	card->claimed = false;
+	manager_resync(&w.manager);
+	run();
+	answer('d', VMM_PENDING, "");
+	run();
+	expect("0000:00:05.0", "releasing vm1");
+	/* Edges of all kinds meanwhile. */
+	manager_resync(&w.manager);
+	run();
+	manager_resync(&w.manager);
+	vm_check(manager_find_vm(&w.manager, "vm1"));
+	run_for(300);
+	answer('d', VMM_PENDING, "");
+	run_for(500); /* asked again by the timer */
+	answer('d', VMM_OK, "");
+	run();
+	assert_null(device("0000:00:05.0"));
+	run_for(10);
+	assert_int_equal(w.n_calls, 0);
+}
+
+static void test_vm_exits_while_releasing(void **state)
+{
+	(void) state;
+	struct place *card = place_new(PCI "0000:00:05.0", 300, "vm1");
+	event("add", card, ++w.seqnum);
+	run();
+	w.policy.vmm_waits = true;
+	card->claimed = false;
+	manager_resync(&w.manager);
+	run();
+	answer('d', VMM_PENDING, "");
+	run();
+	vm_dies("vm1");
+	assert_null(device("0000:00:05.0"));
+}
+
+/* A move whose new VM has no room goes back, and is not tried again and again. */
+static void test_move_that_fails_goes_back(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	w.policy.vmm_waits = true;
+	stick->vms = "vm2";
+	manager_resync(&w.manager);
+	run();
+	answer('d', VMM_OK, "");
+	run();
+	struct vm *vm2 = manager_find_vm(&w.manager, "vm2");
+	answer('a', VMM_RETRY, "the VM has no free USB port");
+	vm_refresh(vm2);
+	run();
+	answer('a', VMM_OK, "");
+	run_for(500);
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_calls, 0);
+	assert_int_equal(w.n_attaches, 3);
+	assert_non_null(strstr(sql("select reason from assignments"), "the move to vm2 failed"));
+}
+
+/* A restart of the broker */
+
+static void restart(void)
+{
+	close_broker();
+	open_broker("");
+}
+
+static void test_restart_while_attached(void **state)
+{
+	(void) state;
+	plug("1-2", 100, "vm1");
+	restart();
+	assert_int_equal(device("1-2")->state, DEVICE_ATTACHED);
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_attaches, 1);
+	assert_int_equal(w.n_detaches, 0);
+	expect_history("attach plug vm1 ok");
+}
+
+static void test_restart_after_the_vm_exited(void **state)
+{
+	(void) state;
+	plug("1-2", 100, "vm1");
+	restart();
+	w.policy.probes_refused = true;
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "waiting vm1");
+	expect_history("attach plug vm1 ok; detach vm-exit vm1 ok");
+}
+
+static void test_restart_after_the_vm_restarted(void **state)
+{
+	(void) state;
+	plug("1-2", 100, "vm1");
+	handle_remove("vm1", "vhp-1-2-100");
+	restart();
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "attached vm1");
+	expect_history("attach plug vm1 ok; detach vm-exit vm1 ok; attach vm-start vm1 ok");
+}
+
+static void test_restart_after_an_unplug(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+	*stick = (struct place){0};
+	restart();
+	manager_start(&w.manager);
+	run();
+	assert_null(device("1-2"));
+	assert_int_equal(w.n_handles, 0);
+}
+
+static void test_killed_before_the_attach_was_recorded(void **state)
+{
+	(void) state;
+	w.policy.probes_refused = true;
+	vm_check(manager_find_vm(&w.manager, "vm1"));
+	run();
+	plug("1-2", 100, "vm1");
+	handle_add("vm1", "vhp-1-2-100"); /* the packet was out, the record was not */
+	restart();
+	w.policy.probes_refused = false;
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_attaches, 0); /* adopted */
+	assert_int_equal(w.n_detaches, 0);
+}
+
+static void test_orphan_is_removed(void **state)
+{
+	(void) state;
+	handle_add("vm1", "vhp-1-7-666");
+	manager_start(&w.manager);
+	run();
+	assert_int_equal(w.n_handles, 0);
+	assert_int_equal(w.n_detaches > 0, 1);
+}
+
+static void test_coldplug(void **state)
+{
+	(void) state;
+	place_new(USB "1-2", 100, "vm1");
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "attached vm1");
+	expect_history("attach coldplug vm1 ok");
+}
+
+static void test_attach_connected_no(void **state)
+{
+	(void) state;
+	close_broker();
+	open_broker("[general]\nattachConnected = no\n");
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+	manager_start(&w.manager);
+	run();
+	assert_string_equal(sql("select state from assignments"), "held");
+	event("add", stick, ++w.seqnum); /* a trigger is no plug */
+	vm_check(manager_find_vm(&w.manager, "vm1"));
+	run();
+	assert_string_equal(sql("select state from assignments"), "held");
+	unplug(stick);
+	plug("1-2", 101, "vm1");
+	expect("1-2", "attached vm1");
+}
+
+static void test_events_before_the_start_move_nothing(void **state)
+{
+	(void) state;
+	plug("1-2", 100, "vm1"); /* from the spool */
+	assert_int_equal(w.n_all_jobs, 0);
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_attaches, 1);
+}
+
+/* Two VMs that are asked at the same time: the first candidate goes first, whoever answers first.
+ */
+static void test_candidates_in_order_at_start(void **state)
+{
+	(void) state;
+	place_new(USB "1-2", 100, "vm1,vm2");
+	w.policy.probe_waits = true;
+	manager_start(&w.manager);
+	run();
+	probe_answer(manager_find_vm(&w.manager, "vm2"));
+	run();
+	probe_answer(manager_find_vm(&w.manager, "vm1"));
+	run();
+	expect("1-2", "attached vm1");
+}
+
+static void test_stop_in_the_middle(void **state)
+{
+	(void) state;
+	w.policy.worker_waits = true;
+	plug("1-2", 100, "vm1");
+	w.policy.worker_waits = false;
+	w.policy.vmm_waits = true;
+	plug("1-3", 200, "vm1");
+	/* teardown: nothing leaks, nothing is used after it was freed */
+}
+
+int main(void)
+{
+#define FRESH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define STARTED(test) cmocka_unit_test_setup_teardown(test, setup_started, teardown)
+	const struct CMUnitTest tests[] = {
+		STARTED(test_plug_and_unplug),
+		STARTED(test_the_same_event_twice),
+		STARTED(test_stale_add_is_ignored),
+		STARTED(test_replug_without_a_remove_event),
+		STARTED(test_twins),
+		STARTED(test_ids_have_separators),
+		STARTED(test_unplug_while_opening),
+		STARTED(test_unplug_while_attaching),
+		STARTED(test_unplug_while_attaching_in_vain),
+		STARTED(test_replug_while_attaching),
+		STARTED(test_wish_withdrawn),
+		STARTED(test_wish_withdrawn_while_attaching),
+		STARTED(test_wish_withdrawn_while_a_host_driver_holds_on),
+		STARTED(test_wish_moves_to_another_vm),
+		STARTED(test_new_wish_is_on_record),
+		STARTED(test_two_candidates),
+		STARTED(test_names_that_begin_alike),
+		STARTED(test_vm_starts_late),
+		STARTED(test_vm_exits_and_returns),
+		STARTED(test_vm_exits_while_opening),
+		STARTED(test_vm_exits_while_attaching),
+		STARTED(test_vm_exits_while_verifying),
+		STARTED(test_vm_exits_while_detaching),
+		STARTED(test_vm_lost_the_device),
+		STARTED(test_vm_leaves_the_config),
+		STARTED(test_probes_do_not_overlap),
+		STARTED(test_retry_with_backoff),
+		STARTED(test_full_vm_is_not_asked_all_the_time),
+		STARTED(test_room_is_used_at_once),
+		STARTED(test_failed_for_good),
+		STARTED(test_disk_in_use),
+		STARTED(test_unplug_of_a_refused_device),
+		STARTED(test_host_driver_does_not_let_go),
+		STARTED(test_detach_that_fails_is_repeated),
+		STARTED(test_detach_of_what_is_gone),
+		STARTED(test_guest_takes_its_time),
+		STARTED(test_vm_exits_while_releasing),
+		STARTED(test_move_that_fails_goes_back),
+		STARTED(test_restart_while_attached),
+		STARTED(test_restart_after_the_vm_exited),
+		STARTED(test_restart_after_the_vm_restarted),
+		STARTED(test_restart_after_an_unplug),
+		STARTED(test_killed_before_the_attach_was_recorded),
+		FRESH(test_orphan_is_removed),
+		FRESH(test_coldplug),
+		FRESH(test_attach_connected_no),
+		FRESH(test_events_before_the_start_move_nothing),
+		FRESH(test_candidates_in_order_at_start),
+		STARTED(test_stop_in_the_middle),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,733 @@
+/* The store against real SQLite: what readers see, who holds the lock, files that are damaged, too
+ * new or on a full disk, and what is left after kill -9. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <sqlite3.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+#include "broker/store.h"
+#include "tests/unit/spin.h"
+#include "tests/unit/temp.h"
+
+#define BOOT "11111111-2222-3333-4444-555555555555"
+#define NEXT_BOOT "99999999-2222-3333-4444-555555555555"
+
+/* Every durable write of SQLite comes by here. */
+static int n_syncs;
+
+int fdatasync(int fd)
+{
+	n_syncs++;
+	return fsync(fd);
+}
+
+struct archive {
+	struct loop *loop;
+	struct store *store;
+	sqlite3 *reader; /* another connection, as in another process */
+	char *dir;
+	char path[100];
+};
+
+static void archive_open(struct archive *a, const char *boot_id)
+{
+	assert_int_equal(store_open(a->loop, a->path, boot_id, &a->store), 0);
+}
+
+static void archive_close(struct archive *a)
+{
+	store_close(a->store);
+	a->store = NULL;
+}
+
+static int setup(void **state)
+{
+	struct archive *a = calloc(1, sizeof(*a));
+
+	a->dir = temp_new();
+	snprintf(a->path, sizeof(a->path), "%s/vhotplug.db", a->dir);
+	assert_int_equal(loop_new(&a->loop), 0);
+	archive_open(a, BOOT);
+	assert_int_equal(sqlite3_open(a->path, &a->reader), SQLITE_OK);
+	*state = a;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct archive *a = *state;
+
+	store_close(a->store);
+	sqlite3_close(a->reader);
+	loop_free(a->loop);
+	temp_remove(&a->dir);
+	free(a);
+	return 0;
+}
+
+/* All rows, "a|b" each, separated by "; ". */
+static const char *sql(sqlite3 *db, const char *query)
+{
+	static char text[4096];
+	sqlite3_stmt *statement;
+	size_t at = 0;
+	int step;
+
+	text[0] = 0;
+	if (sqlite3_prepare_v2(db, query, -1, &statement, NULL) != SQLITE_OK)
+		return sqlite3_errmsg(db);
+	while ((step = sqlite3_step(statement)) == SQLITE_ROW)
+		for (int i = 0; i < sqlite3_column_count(statement); i++)
+			at += (size_t) snprintf(
+				text + at, sizeof(text) - at, "%s%s",
+				i > 0 ? "|"
+				: at  ? "; "
+				      : "",
+				sqlite3_column_text(statement, i)
+					? (const char *) sqlite3_column_text(statement, i)
+					: "null");
+	if (step != SQLITE_DONE)
+		snprintf(text, sizeof(text), "%s", sqlite3_errmsg(db));
+	sqlite3_finalize(statement);
+	return text;
+}
+
+static struct event event(uint64_t seqnum)
+{
+	struct event e = {.boot_id = BOOT,
+			  .seqnum = seqnum,
+			  .action = "add",
+			  .devpath = "/devices/x/usb1/1-2",
+			  .inode = 4711,
+			  .vms = "vm1",
+			  .rule = "usb/g/r"};
+
+	return e;
+}
+
+static int store_one(struct store *store, uint64_t seqnum, bool *ret_new)
+{
+	struct event e = event(seqnum), *events[] = {&e};
+	int r = store_events(store, events, 1);
+
+	*ret_new = e.is_new;
+	return r;
+}
+
+static struct device a_device(const char *name, uint64_t inode)
+{
+	struct device d = {.inode = inode,
+			   .kind = DEVICE_USB,
+			   .vid_pid = "046d:c52b",
+			   .rule = "usb/g/r",
+			   .vms = "vm1",
+			   .config = "0123456789abcdef",
+			   .state = DEVICE_ATTACHED,
+			   .vm_name = "vm1",
+			   .reason = "vm1 has it",
+			   .since = 1767225600123};
+
+	snprintf(d.kernel_name, sizeof(d.kernel_name), "%s", name);
+	snprintf(d.devpath, sizeof(d.devpath), "/devices/x/usb1/%s", name);
+	snprintf(d.name, sizeof(d.name), "Logitech Mouse");
+	snprintf(d.node, sizeof(d.node), "/dev/bus/usb/001/002");
+	snprintf(d.handle, sizeof(d.handle), "vhp-%s-%llu", name, (unsigned long long) inode);
+	return d;
+}
+
+static struct history a_history(const char *detail)
+{
+	struct history h = {.device = "1-2",
+			    .name = "Logitech Mouse",
+			    .vid_pid = "046d:c52b",
+			    .vm = "vm1",
+			    .action = "attach",
+			    .cause = "plug",
+			    .rule = "usb/g/r",
+			    .result = "ok",
+			    .milliseconds = 42};
+
+	snprintf(h.detail, sizeof(h.detail), "%s", detail);
+	return h;
+}
+
+/* The interface */
+
+static void test_columns_of_the_views(void **state)
+{
+	struct archive *a = *state;
+
+	/* Readers' scripts depend on these names and their order. */
+	assert_string_equal(sql(a->reader, "select name from pragma_table_info('assignments')"),
+			    "device; name; vid_pid; port; vm; state; reason; rule; since");
+	assert_string_equal(sql(a->reader, "select name from pragma_table_info('history')"),
+			    "time; device; vm; action; cause; rule; result; milliseconds; detail;"
+			    " name; vid_pid");
+	assert_string_equal(sql(a->reader, "pragma user_version"), "1");
+	assert_string_equal(sql(a->reader, "pragma journal_mode"), "wal");
+}
+
+static void test_rows_of_the_views(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2.4", 4711);
+	struct history h = a_history("on port 4 of xhci.0");
+
+	setenv("TZ", "UTC", 1);
+	tzset();
+	store_device(a->store, &d, &h);
+	assert_string_equal(sql(a->reader, "select * from assignments"), ""); /* not yet */
+	store_flush(a->store);
+	assert_string_equal(sql(a->reader, "select * from assignments"),
+			    "1-2.4|Logitech Mouse|046d:c52b|2.4|vm1|attached|vm1 has it|usb/g/r|"
+			    "2026-01-01 00:00:00.123");
+	assert_string_equal(sql(a->reader, "select device,vm,action,cause,rule,result,milliseconds,"
+					   "detail,name,vid_pid from history"),
+			    "1-2|vm1|attach|plug|usb/g/r|ok|42|on port 4 of xhci.0|"
+			    "Logitech Mouse|046d:c52b");
+	assert_string_equal(sql(a->reader, "select abs(julianday('now') - julianday(time)) < 0.01"
+					   " from history"),
+			    "1");
+}
+
+static void test_hostile_text(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 1);
+
+	snprintf(d.name, sizeof(d.name), "'); drop table device; --%%s");
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	assert_string_equal(sql(a->reader, "select name from assignments"),
+			    "'); drop table device; --%s");
+}
+
+/* Events */
+
+static void test_events_once(void **state)
+{
+	struct archive *a = *state;
+	struct event one = event(1), two = event(2), again = event(1), other = event(1);
+	struct event *events[] = {&one, &two, &again, &other};
+
+	snprintf(other.boot_id, sizeof(other.boot_id), NEXT_BOOT);
+	assert_int_equal(store_events(a->store, events, 4), 0);
+	assert_true(one.is_new && two.is_new && other.is_new);
+	assert_false(again.is_new);
+	assert_int_equal(store_events(a->store, events, 4), 0);
+	assert_false(one.is_new || two.is_new || again.is_new || other.is_new);
+	assert_string_equal(sql(a->reader, "select seqnum, action, inode, vm from event"),
+			    "1|add|4711|vm1; 2|add|4711|vm1; 1|add|4711|vm1");
+	assert_int_equal(store_events(a->store, events, 0), 0);
+}
+
+static void test_large_numbers(void **state)
+{
+	struct archive *a = *state;
+	bool is_new;
+
+	assert_int_equal(store_one(a->store, UINT64_MAX, &is_new), 0);
+	assert_true(is_new);
+	assert_int_equal(store_one(a->store, UINT64_MAX, &is_new), 0);
+	assert_false(is_new);
+}
+
+static void test_events_are_synced(void **state)
+{
+	struct archive *a = *state;
+	bool is_new;
+
+	n_syncs = 0;
+	assert_int_equal(store_one(a->store, 1, &is_new), 0);
+	assert_true(n_syncs > 0);
+}
+
+/* What was acknowledged survives the process, at whatever moment it is killed. */
+static void test_events_survive_kill(void **state)
+{
+	struct archive *a = *state;
+	uint64_t seqnum, last = 0;
+	int fds[2];
+
+	assert_int_equal(pipe(fds), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		bool is_new;
+		struct loop *loop;
+		struct store *store;
+
+		if (loop_new(&loop) < 0 || store_open(loop, a->path, BOOT, &store) < 0)
+			_exit(1);
+		for (seqnum = 1;; seqnum++)
+			if (store_one(store, seqnum, &is_new) < 0 ||
+			    write(fds[1], &seqnum, sizeof(seqnum)) != sizeof(seqnum))
+				_exit(1);
+	}
+	close(fds[1]);
+	while (last < 20 && read(fds[0], &seqnum, sizeof(seqnum)) == sizeof(seqnum))
+		last = seqnum;
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	waitpid(pid, NULL, 0);
+	while (read(fds[0], &seqnum, sizeof(seqnum)) == sizeof(seqnum))
+		last = seqnum;
+	close(fds[0]);
+	assert_true(last >= 20);
+	char count[32], query[80];
+	snprintf(count, sizeof(count), "%llu", (unsigned long long) last);
+	snprintf(query, sizeof(query), "select count(*) from event where seqnum <= %s", count);
+	assert_string_equal(sql(a->reader, query), count);
+	assert_string_equal(sql(a->reader, "pragma integrity_check"), "ok");
+}
+
+/* Locks */
+
+static void hold(struct archive *a, const char *what)
+{
+	assert_string_equal(sql(a->reader, what), "");
+}
+
+static void test_locked_events_are_refused(void **state)
+{
+	struct archive *a = *state;
+	bool is_new;
+
+	hold(a, "begin immediate");
+	uint64_t start = now_monotonic_ms();
+	assert_int_equal(store_one(a->store, 1, &is_new), -EAGAIN);
+	assert_true(now_monotonic_ms() - start < 100); /* the loop does not wait */
+	hold(a, "rollback");
+	assert_int_equal(store_one(a->store, 1, &is_new), 0);
+	assert_true(is_new);
+}
+
+static bool is_written(void *data)
+{
+	struct archive *a = data;
+
+	return streq(sql(a->reader, "select count(*) from history"), "3");
+}
+
+static void test_locked_changes_are_written_later_in_order(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 1);
+	struct history h;
+
+	hold(a, "begin immediate");
+	d.state = DEVICE_WAITING;
+	h = a_history("one");
+	store_device(a->store, &d, &h);
+	store_flush(a->store);
+	d.state = DEVICE_ATTACHING;
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	d.state = DEVICE_ATTACHED;
+	h = a_history("two");
+	store_device(a->store, &d, &h);
+	h = a_history("three");
+	store_history(a->store, &h);
+	store_flush(a->store);
+	spin_for(a->loop, 250); /* tried again and again, in vain */
+	hold(a, "rollback");
+	spin_until(a->loop, is_written, a);
+	assert_string_equal(sql(a->reader, "select detail from history"), "one; two; three");
+	assert_string_equal(sql(a->reader, "select state from assignments"), "attached");
+}
+
+static void test_forgotten_while_locked(void **state)
+{
+	struct archive *a = *state;
+	struct device gone = a_device("1-2", 1), stays = a_device("1-3", 2), never = {0};
+
+	store_device(a->store, &gone, NULL);
+	store_device(a->store, &stays, NULL);
+	store_flush(a->store);
+	hold(a, "begin immediate");
+	store_device(a->store, &gone, NULL);
+	store_forget(a->store, &gone, NULL);
+	store_forget(a->store, &never, NULL);
+	store_flush(a->store);
+	hold(a, "rollback");
+	store_flush(a->store);
+	assert_string_equal(sql(a->reader, "select device from assignments"), "1-3");
+}
+
+static void test_closing_writes_what_is_queued(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 1);
+
+	store_device(a->store, &d, NULL);
+	archive_close(a);
+	assert_string_equal(sql(a->reader, "select device from assignments"), "1-2");
+	archive_open(a, BOOT);
+}
+
+static void test_a_reader_does_not_disturb(void **state)
+{
+	struct archive *a = *state;
+	bool is_new;
+
+	assert_int_equal(store_one(a->store, 1, &is_new), 0);
+	hold(a, "begin");
+	assert_string_equal(sql(a->reader, "select count(*) from event"), "1");
+	assert_int_equal(store_one(a->store, 2, &is_new), 0);
+	assert_string_equal(sql(a->reader, "select count(*) from event"), "1"); /* its snapshot */
+	hold(a, "commit");
+	assert_string_equal(sql(a->reader, "select count(*) from event"), "2");
+}
+
+/* The cap: a device's newest state is never what is lost. */
+static void test_too_much_is_queued(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 1);
+
+	hold(a, "begin immediate");
+	for (int i = 0; i < 5000; i++) {
+		struct history h = a_history("");
+
+		snprintf(h.detail, sizeof(h.detail), "%d", i);
+		d.state = i < 4999 ? DEVICE_WAITING : DEVICE_ATTACHED;
+		store_device(a->store, &d, &h);
+	}
+	hold(a, "rollback");
+	store_flush(a->store);
+	assert_string_equal(sql(a->reader, "select state from assignments"), "attached");
+	assert_string_equal(sql(a->reader, "select max(cast(detail as integer)), count(*) between"
+					   " 4000 and 4096 from history"),
+			    "4999|1");
+}
+
+/* Files */
+
+static void test_readable_by_everybody(void **state)
+{
+	struct archive *a = *state;
+	static const char *const suffixes[] = {"", "-wal", "-shm"};
+
+	/* Also after a start with a strict umask, and after the end. */
+	archive_close(a);
+	sqlite3_close(a->reader);
+	unlink(a->path);
+	umask(0077);
+	archive_open(a, BOOT);
+	assert_int_equal(umask(0022), 0077);
+	archive_close(a);
+	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
+		char path[120];
+		struct stat st;
+
+		snprintf(path, sizeof(path), "%s%s", a->path, suffixes[i]);
+		assert_int_equal(stat(path, &st), 0);
+		assert_int_equal(st.st_mode & 0777, 0644);
+	}
+	archive_open(a, BOOT);
+	assert_int_equal(sqlite3_open(a->path, &a->reader), SQLITE_OK);
+}
+
+static void test_newer_schema_is_refused(void **state)
+{
+	struct archive *a = *state;
+	struct store *store = (struct store *) 1;
+
+	archive_close(a);
+	sql(a->reader, "pragma user_version = 2");
+	assert_int_equal(store_open(a->loop, a->path, BOOT, &store), -EPROTO);
+	assert_ptr_equal(store, 1);
+	assert_string_equal(sql(a->reader, "pragma user_version"), "2"); /* untouched */
+	sql(a->reader, "pragma user_version = 1");
+	archive_open(a, BOOT);
+}
+
+static void overwrite(const char *path, off_t offset, size_t size)
+{
+	int fd = open(path, O_RDWR);
+	char bytes[4096];
+
+	memset(bytes, 0xa5, sizeof(bytes));
+	for (; size > 0; size -= 4096, offset += 4096)
+		assert_int_equal(pwrite(fd, bytes, 4096, offset), 4096);
+	close(fd);
+}
+
+/* Begins anew with an empty database, the damaged one beside it. */
+static void damaged(struct archive *a, off_t offset, size_t size)
+{
+	struct device d = a_device("1-2", 1);
+	char aside[120];
+
+	store_device(a->store, &d, NULL);
+	for (int i = 0; i < 3000; i++) {
+		struct history h = a_history("some text to fill some pages of the file with");
+
+		store_history(a->store, &h);
+	}
+	archive_close(a);
+	assert_string_equal(sql(a->reader, "pragma wal_checkpoint(truncate)"), "0|0|0");
+	sqlite3_close(a->reader);
+	overwrite(a->path, offset, size);
+
+	archive_open(a, NEXT_BOOT);
+	snprintf(aside, sizeof(aside), "%s.damaged", a->path);
+	assert_int_equal(access(aside, F_OK), 0);
+	assert_int_equal(sqlite3_open(a->path, &a->reader), SQLITE_OK);
+	assert_string_equal(sql(a->reader, "select count(*) from assignments"), "0");
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	assert_string_equal(sql(a->reader, "select count(*) from assignments"), "1");
+}
+
+static void test_damaged_header(void **state)
+{
+	damaged(*state, 0, 4096);
+}
+
+static void test_damaged_schema(void **state)
+{
+	/* The header is fine, the root page of the schema behind it is not. */
+	struct archive *a = *state;
+	int fd;
+
+	archive_close(a);
+	assert_string_equal(sql(a->reader, "pragma wal_checkpoint(truncate)"), "0|0|0");
+	sqlite3_close(a->reader);
+	fd = open(a->path, O_RDWR);
+	char bytes[500];
+	memset(bytes, 0xa5, sizeof(bytes));
+	assert_int_equal(pwrite(fd, bytes, sizeof(bytes), 100), sizeof(bytes));
+	close(fd);
+	archive_open(a, BOOT);
+	assert_int_equal(sqlite3_open(a->path, &a->reader), SQLITE_OK);
+	assert_string_equal(sql(a->reader, "select count(*) from assignments"), "0");
+}
+
+static void test_damaged_tables(void **state)
+{
+	damaged(*state, 4096, 40 * 4096);
+}
+
+static void test_not_a_database(void **state)
+{
+	struct archive *a = *state;
+
+	archive_close(a);
+	sqlite3_close(a->reader);
+	FILE *f = fopen(a->path, "w");
+	for (int i = 0; i < 1000; i++)
+		fputs("this is a text file\n", f);
+	fclose(f);
+	archive_open(a, BOOT);
+	assert_int_equal(sqlite3_open(a->path, &a->reader), SQLITE_OK);
+	assert_string_equal(sql(a->reader, "select count(*) from assignments"), "0");
+}
+
+static void test_no_directory(void **state)
+{
+	struct archive *a = *state;
+	struct store *store = NULL;
+
+	assert_true(store_open(a->loop, "/nosuch/dir/db", BOOT, &store) < 0);
+	assert_null(store);
+}
+
+/* The disk is full: a limit on the size of files stands for it, which SQLite hears as a failed
+ * write. Nothing is lost, and it heals. */
+static void test_no_room(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 1);
+	struct rlimit limit, none = {.rlim_cur = 0};
+	bool is_new;
+
+	assert_int_equal(store_one(a->store, 1, &is_new), 0);
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	none.rlim_max = limit.rlim_max;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+	int r = store_one(a->store, 2, &is_new);
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	spin_for(a->loop, 150);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	assert_true(r == -EIO || r == -ENOSPC);
+	assert_string_equal(sql(a->reader, "select count(*) from assignments"), "0");
+	spin_for(a->loop, 150);
+	assert_string_equal(sql(a->reader, "select count(*) from assignments"), "1");
+	assert_int_equal(store_one(a->store, 2, &is_new), 0);
+	assert_true(is_new);
+}
+
+/* Nothing grows without a bound */
+
+static off_t size_of(struct archive *a, const char *suffix)
+{
+	char path[120];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s%s", a->path, suffix);
+	return stat(path, &st) == 0 ? st.st_size : 0;
+}
+
+/* A stick that flaps all night: an event every second and never a silent moment. Here the loop's
+ * clock stands for it: commits come faster than the pause that a checkpoint waits for. */
+static void test_wal_does_not_grow_for_ever(void **state)
+{
+	struct archive *a = *state;
+	bool is_new;
+	off_t largest = 0;
+
+	for (uint64_t i = 1; i <= 6000; i++) {
+		assert_int_equal(store_one(a->store, i, &is_new), 0);
+		if (i % 100 == 0) {
+			spin_for(a->loop, 0);
+			if (size_of(a, "-wal") > largest)
+				largest = size_of(a, "-wal");
+		}
+	}
+	assert_in_range(largest, 1, 24 * 1024 * 1024);
+}
+
+static void test_old_events_are_pruned(void **state)
+{
+	struct archive *a = *state;
+	struct event *events[1000], all[1000];
+
+	for (uint64_t i = 0; i < 21; i++) {
+		for (size_t k = 0; k < 1000; k++) {
+			all[k] = event(i * 1000 + k);
+			events[k] = &all[k];
+		}
+		assert_int_equal(store_events(a->store, events, 1000), 0);
+	}
+	spin_for(a->loop, 2500); /* a silent moment */
+	assert_string_equal(sql(a->reader, "select count(*) <= 10000, max(seqnum) from event"),
+			    "1|20999");
+}
+
+/* Loading */
+
+static struct device *loaded[8];
+static size_t n_loaded;
+
+static int take(void *data, struct device *device)
+{
+	(void) data;
+	assert_true(n_loaded < ARRAY_SIZE(loaded));
+	loaded[n_loaded++] = device;
+	return 0;
+}
+
+static void forget_loaded(void)
+{
+	while (n_loaded > 0)
+		free(loaded[--n_loaded]);
+}
+
+static void test_load(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 0xfedcba9876543210), pci = a_device("0000:01:00.0", 7);
+
+	d.seqnum = 77;
+	pci.kind = DEVICE_PCI;
+	pci.options = DEVICE_FORCE | DEVICE_IOMMU_ADD_ALL;
+	pci.order = 3;
+	store_device(a->store, &d, NULL);
+	store_device(a->store, &pci, NULL);
+	archive_close(a);
+	archive_open(a, BOOT);
+	assert_int_equal(store_load(a->store, take, NULL), 0);
+	assert_int_equal(n_loaded, 2);
+	assert_string_equal(loaded[0]->devpath, d.devpath);
+	assert_true(loaded[0]->inode == d.inode);
+	assert_string_equal(loaded[0]->kernel_name, "1-2");
+	assert_string_equal(loaded[0]->handle, d.handle);
+	assert_string_equal(loaded[0]->node, d.node);
+	assert_string_equal(loaded[0]->vms, "vm1");
+	assert_int_equal(loaded[0]->state, DEVICE_ATTACHED);
+	assert_int_equal(loaded[0]->seqnum, 77);
+	assert_int_equal(loaded[0]->row, d.row);
+	assert_true(loaded[0]->since == d.since);
+	assert_int_equal(loaded[1]->kind, DEVICE_PCI);
+	assert_int_equal(loaded[1]->options, pci.options);
+	assert_int_equal(loaded[1]->order, 3);
+	forget_loaded();
+	/* New rows do not take the place of old ones. */
+	struct device other = a_device("1-3", 9);
+	store_device(a->store, &other, NULL);
+	assert_true(other.row > pci.row);
+}
+
+static void test_reboot_closes_what_was_open(void **state)
+{
+	struct archive *a = *state;
+	struct device open = a_device("1-2", 1), closed = a_device("1-3", 2);
+
+	closed.handle[0] = 0;
+	closed.state = DEVICE_WAITING;
+	store_device(a->store, &open, NULL);
+	store_device(a->store, &closed, NULL);
+	archive_close(a);
+	archive_open(a, NEXT_BOOT);
+	assert_int_equal(store_load(a->store, take, NULL), 0);
+	assert_int_equal(n_loaded, 0);
+	assert_string_equal(sql(a->reader, "select count(*) from assignments"), "0");
+	assert_string_equal(sql(a->reader, "select device, action, cause, vm, result from history"),
+			    "1-2|detach|reboot|vm1|ok");
+}
+
+static void test_load_is_refused_while_locked(void **state)
+{
+	struct archive *a = *state;
+
+	hold(a, "begin immediate");
+	assert_int_equal(store_load(a->store, take, NULL), -EAGAIN);
+	hold(a, "rollback");
+	assert_int_equal(store_load(a->store, take, NULL), 0);
+	assert_int_equal(n_loaded, 0);
+}
+
+int main(void)
+{
+#define STORE_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		STORE_TEST(test_columns_of_the_views),
+		STORE_TEST(test_rows_of_the_views),
+		STORE_TEST(test_hostile_text),
+		STORE_TEST(test_events_once),
+		STORE_TEST(test_large_numbers),
+		STORE_TEST(test_events_are_synced),
+		STORE_TEST(test_events_survive_kill),
+		STORE_TEST(test_locked_events_are_refused),
+		STORE_TEST(test_locked_changes_are_written_later_in_order),
+		STORE_TEST(test_forgotten_while_locked),
+		STORE_TEST(test_closing_writes_what_is_queued),
+		STORE_TEST(test_a_reader_does_not_disturb),
+		STORE_TEST(test_too_much_is_queued),
+		STORE_TEST(test_readable_by_everybody),
+		STORE_TEST(test_newer_schema_is_refused),
+		STORE_TEST(test_damaged_header),
+		STORE_TEST(test_damaged_schema),
+		STORE_TEST(test_damaged_tables),
+		STORE_TEST(test_not_a_database),
+		STORE_TEST(test_no_directory),
+		STORE_TEST(test_no_room),
+		STORE_TEST(test_wal_does_not_grow_for_ever),
+		STORE_TEST(test_old_events_are_pruned),
+		STORE_TEST(test_load),
+		STORE_TEST(test_reboot_closes_what_was_open),
+		STORE_TEST(test_load_is_refused_while_locked),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
