@@ -222,7 +222,8 @@ static int open_group_node(int group, uid_t uid, struct worker_answer *answer)
 	snprintf(node, sizeof(node), "/dev/vfio/%d", group);
 	for (int waited = 0; access(node, F_OK) < 0; waited += 20) {
 		if (waited >= GROUP_NODE_MS)
-			return worker_fail(answer, -ETIMEDOUT, "%s has not appeared", node);
+			return worker_fail(answer, -ETIMEDOUT,
+					   "%s has not appeared; see the kernel's log", node);
 		usleep(20000);
 	}
 	/* udevd may still be setting its own ownership: ours must be the last word. */
