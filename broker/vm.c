@@ -60,7 +60,9 @@ void vm_check(struct vm *vm)
 {
 	loop_timer_stop(&vm->retry);
 	if (vm->user_name[0] && vm->user == (uid_t) -1) {
-		vm_set_reason(vm, "the user \"%s\" of its section does not exist on this host",
+		vm_set_reason(vm,
+			      "the user \"%s\" of its section does not exist on this host; correct "
+			      "\"user =\"",
 			      vm->user_name);
 		return;
 	}
@@ -381,7 +383,8 @@ int vm_new(struct loop *loop, const struct config_vm *config, const struct vm_ha
 	else if (r == 0)
 		r = watch_new(loop, vm->socket, socket_changed, vm, &vm->watch);
 	if (r < 0) {
-		log_error("can't set up the VM %s: %s", vm->name, strerror(-r));
+		log_error("can't set up the VM %s on %s: %s", vm->name,
+			  vm->listen[0] ? vm->listen : vm->socket, strerror(-r));
 		vm_unref(vm);
 		return r;
 	}
