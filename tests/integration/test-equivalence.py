@@ -318,7 +318,8 @@ def random_config(rng):
         lines += rng.choice([[], [], [b"fence = no"], [b"fence = yes"]])
         if rng.random() < 0.05:
             lines.append(b"disable = yes")
-        for rule in range(rng.randrange(1, 6)):
+        # Many rules are written in another way than few.
+        for rule in range(rng.randrange(1, 6) if rng.random() < 0.8 else rng.randrange(9, 80)):
             lines.append(b"[%s R%d]" % (rng.choice([b"allow", b"allow", b"deny"]), rule))
             if rng.random() < 0.04:
                 lines.append(b"matchAll = yes")
