@@ -23,7 +23,7 @@ static void expect(const char *text, const char *what)
 	FILE *out = open_memstream(&said, &size);
 	unsigned n;
 
-	assert_int_equal(config_read(file, "x.conf", 0, stderr, &config), 0);
+	assert_int_equal(config_read(file, "x.conf", stderr, &config), 0);
 	n = config_lint(config, "x.conf", out);
 	fclose(out);
 	fclose(file);
