@@ -1,6 +1,7 @@
 """The broker under test, and the two views of its database."""
 import os
 import pathlib
+import re
 import signal
 import socket
 import sqlite3
@@ -75,6 +76,11 @@ class Broker:
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return "".join(f"process {pid}\n" + pathlib.Path(f"/proc/{pid}/stack").read_text()
                        for pid in (self.process.pid, *children))
+
+    def memory(self):
+        """How many kilobytes of it are in memory."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1])
 
     def log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
