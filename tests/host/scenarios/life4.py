@@ -94,7 +94,7 @@ def vm_that_dials_in(world):
     # The broker starts anew: QEMU calls again.
     world.broker.stop()
     world.broker.start()
-    wait_until(lambda: "dialled" not in world.db.assignment(keyboard)["reason"], 20, "it has called")
+    wait_until(lambda: world.broker.log().count("vm1: up") == 3, 60, "it has called")
     world.wait_attached(keyboard, vm1)
     world.wait_history(keyboard, "attach", "ok", 2)
 
