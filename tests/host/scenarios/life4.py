@@ -133,9 +133,10 @@ def clock_jumps(world):
     """The clock jumps, as it does when the host wakes up: the broker looks at everything, and finds
     what it has missed."""
     keyboard, vm1 = world.keyboard_in_vm1()
+    ident, = vm1.usb_ids(keyboard)
     with vm1.monitor() as monitor:  # behind the broker's back
-        monitor.command("device_del", id=vm1.usb_ids(keyboard)[0])
-        monitor.wait_deleted(vm1.usb_ids(keyboard)[0]) if vm1.usb_ids(keyboard) else None
+        monitor.command("device_del", id=ident)
+        monitor.wait_deleted(ident)
     subprocess.run(["date", "-s", "+1 hour"], check=True, stdout=subprocess.DEVNULL)
     wait_until(lambda: "the clock has jumped" in world.broker.log(), 20, "the broker has noticed")
     wait_until(lambda: vm1.usb_ids(keyboard), 60, "the keyboard is back")
