@@ -135,6 +135,20 @@ static bool has_key(const struct ini_section *section, const char *name)
 	return false;
 }
 
+/* crosvm does not dial in, and chooses its ports itself. */
+static void check_crosvm(const struct loader *loader, const struct ini_section *section)
+{
+	static const char *const for_qemu[] = {"listen", "usbBus", "pciBus", "qemuUseRootBus"};
+
+	for (size_t i = 0; i < section->n_keys; i++)
+		for (size_t j = 0; j < ARRAY_SIZE(for_qemu); j++)
+			if (streq(section->keys[i].name, for_qemu[j]))
+				mistakes_add(loader->mistakes, section->keys[i].line,
+					     "%s with type = crosvm, allowed here: type, socket,"
+					     " user, delay",
+					     for_qemu[j]);
+}
+
 static int read_vm(struct loader *loader, const struct ini_section *section)
 {
 	const struct config_vm *first = config_find_vm(loader->config, section->name);
@@ -159,7 +173,10 @@ static int read_vm(struct loader *loader, const struct ini_section *section)
 	vm->name = strdup(section->name);
 	if (!vm->name)
 		return -ENOMEM;
-	return store_section(loader, section, vm_settings, vm);
+	int r = store_section(loader, section, vm_settings, vm);
+	if (r == 0 && vm->type == VM_CROSVM)
+		check_crosvm(loader, section);
+	return r;
 }
 
 /* Adds what is wrong with the VMs that a group names; they may come later in the file, so this is
