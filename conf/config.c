@@ -135,20 +135,6 @@ static bool has_key(const struct ini_section *section, const char *name)
 	return false;
 }
 
-/* crosvm does not dial in, and chooses its ports itself. */
-static void check_crosvm(const struct loader *loader, const struct ini_section *section)
-{
-	static const char *const for_qemu[] = {"listen", "usbBus", "pciBus", "qemuUseRootBus"};
-
-	for (size_t i = 0; i < section->n_keys; i++)
-		for (size_t j = 0; j < ARRAY_SIZE(for_qemu); j++)
-			if (streq(section->keys[i].name, for_qemu[j]))
-				mistakes_add(loader->mistakes, section->keys[i].line,
-					     "%s with type = crosvm, allowed here: type, socket,"
-					     " user, delay",
-					     for_qemu[j]);
-}
-
 static int read_vm(struct loader *loader, const struct ini_section *section)
 {
 	const struct config_vm *first = config_find_vm(loader->config, section->name);
@@ -163,9 +149,10 @@ static int read_vm(struct loader *loader, const struct ini_section *section)
 			     "[vm %s] again (first in line %u), allowed here: each VM once",
 			     section->name, first->line);
 	if (!has_key(section, "socket") && !has_key(section, "listen"))
-		mistakes_add(loader->mistakes, section->line,
-			     "[vm %s] says no socket, allowed here: socket = /path or listen = /path",
-			     section->name);
+		mistakes_add(
+			loader->mistakes, section->line,
+			"[vm %s] says no socket, allowed here: socket = /path or listen = /path",
+			section->name);
 	vm = ARRAY_APPEND(loader->config->vms, loader->config->n_vms);
 	if (!vm)
 		return -ENOMEM;
@@ -174,8 +161,11 @@ static int read_vm(struct loader *loader, const struct ini_section *section)
 	if (!vm->name)
 		return -ENOMEM;
 	int r = store_section(loader, section, vm_settings, vm);
-	if (r == 0 && vm->type == VM_CROSVM)
-		check_crosvm(loader, section);
+	if (r == 0 && vm->type == VM_CROSVM && vm->listen)
+		mistakes_add(loader->mistakes, section->line,
+			     "[vm %s] is a crosvm, which does not dial, allowed here: socket = "
+			     "/path/of/its/control/socket",
+			     section->name);
 	return r;
 }
 

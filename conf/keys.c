@@ -407,9 +407,10 @@ static int check_regex(const struct key_place *place, char **ret)
 static int check_property(const struct key_place *place, char **ret)
 {
 	const char *value = place->key->value;
-	bool good = strspn(value, ALNUM "_") == strlen(value) && !startswith(value, "VHOTPLUG_");
+	bool good = strspn(value, ALNUM "_") == strlen(value) && strlen(value) <= 60 &&
+		    !startswith(value, "VHOTPLUG_");
 
-	return copy_if(place, good, "the name of a udev property", ret);
+	return copy_if(place, good, "the name of a udev property, at most 60 bytes", ret);
 }
 
 static int check_text(const struct key_place *place, char **ret)

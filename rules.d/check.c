@@ -116,6 +116,16 @@ static const struct use *find_use(const struct expression *e)
 	return NULL;
 }
 
+/* The one substitution there is: a name into a property that udev keeps to itself. */
+static bool is_name(const struct expression *e)
+{
+	if (streq(e->name, VENDOR_NAME))
+		return streq(e->value, "$env{ID_VENDOR_FROM_DATABASE}") ||
+		       streq(e->value, "$env{ID_VENDOR}");
+	return streq(e->name, PRODUCT_NAME) && (streq(e->value, "$env{ID_MODEL_FROM_DATABASE}") ||
+						streq(e->value, "$env{ID_MODEL}"));
+}
+
 /* What a rule may set: our properties, and those that fence a child. */
 static bool may_assign(const struct expression *e)
 {
@@ -134,7 +144,7 @@ static bool may_assign(const struct expression *e)
 		"DM_UDEV_DISABLE_OTHER_RULES_FLAG",
 	};
 
-	if (!streq(e->key, "ENV") || startswith(e->name, "VHOTPLUG_"))
+	if (!streq(e->key, "ENV") || startswith(e->name, "VHOTPLUG_") || is_name(e))
 		return true;
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (streq(e->name, names[i]))
@@ -162,7 +172,7 @@ static void check_value(struct checker *c, const struct expression *e, const str
 			wrong(c, "more alternatives than eudev keeps");
 		break;
 	case ASSIGNED:
-		if (strpbrk(e->value, "$%") || strlen(e->value) >= VALUE_BYTES)
+		if ((strpbrk(e->value, "$%") && !is_name(e)) || strlen(e->value) >= VALUE_BYTES)
 			wrong(c, "a substitution, or too long a value");
 		if (!may_assign(e))
 			wrong(c, "%s is not ours to set", e->name);

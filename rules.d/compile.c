@@ -136,34 +136,11 @@ static int note(struct compiler *c, const struct config_field *field, const char
 	return 0;
 }
 
-/* Where a text field looks: one property or attribute, or, for USB names, a property of the
- * hardware database and the device's own where that one is missing. */
+/* Where a text field looks. */
 struct source {
 	enum token_key key;
 	const char *name;
-	const char *fallback;
 };
-
-static int add_glob_lines(struct stage *stage, const struct source *source, const char *glob)
-{
-	struct conjunction *line;
-	int r;
-
-	/* The database is asked only where it has the name: an empty glob is for the other line. */
-	if (!source->fallback || glob[0]) {
-		line = ARRAY_APPEND(stage->lines, stage->n_lines);
-		if (!line)
-			return -ENOMEM;
-		r = add_token(line, source->key, source->name, false, glob);
-		if (r < 0 || !source->fallback)
-			return r;
-	}
-	line = ARRAY_APPEND(stage->lines, stage->n_lines);
-	if (!line)
-		return -ENOMEM;
-	r = add_token(line, TOKEN_ENV, source->name, false, "");
-	return r < 0 ? r : add_token(line, TOKEN_ENV, source->fallback, false, glob);
-}
 
 /* The arguments of vhotplug-match for FIELD: its key, then the property's name and the pattern, in
  * characters that no reader of a command line can take for anything else. */
@@ -214,13 +191,16 @@ static int add_globs(struct compiler *c, const struct source *source, const stru
 
 	if (globs->always)
 		return 0;
-	if (globs->n == 1 && !source->fallback)
+	if (globs->n == 1)
 		return add_test(c, source->key, source->name, globs->list[0]);
 	stage = add_stage(c);
-	if (!stage)
-		return -ENOMEM;
-	for (size_t i = 0; r == 0 && i < globs->n; i++)
-		r = add_glob_lines(stage, source, globs->list[i]);
+	for (size_t i = 0; r == 0 && i < globs->n; i++) {
+		struct conjunction *line =
+			stage ? ARRAY_APPEND(stage->lines, stage->n_lines) : NULL;
+
+		r = line ? add_token(line, source->key, source->name, false, globs->list[i])
+			 : -ENOMEM;
+	}
 	return r;
 }
 
@@ -250,11 +230,11 @@ static int add_text(struct compiler *c, const struct config_field *field,
 
 static int add_text_field(struct compiler *c, const struct config_field *field, bool programs)
 {
-	const struct source vendor = {TOKEN_ENV, "ID_VENDOR_FROM_DATABASE", "ID_VENDOR"};
-	const struct source product = {TOKEN_ENV, "ID_MODEL_FROM_DATABASE", "ID_MODEL"};
-	const struct source name = {TOKEN_ATTR, "device/name", NULL};
-	const struct source tag = {TOKEN_ENV, "ID_PATH_TAG", NULL};
-	const struct source property = {TOKEN_ENV, field_value(c, MATCH_PROPERTY, "?"), NULL};
+	const struct source vendor = {TOKEN_ENV, VENDOR_NAME};
+	const struct source product = {TOKEN_ENV, PRODUCT_NAME};
+	const struct source name = {TOKEN_ATTR, "device/name"};
+	const struct source tag = {TOKEN_ENV, "ID_PATH_TAG"};
+	const struct source property = {TOKEN_ENV, field_value(c, MATCH_PROPERTY, "?")};
 
 	switch (field->match) {
 	case MATCH_VENDOR_NAME:

@@ -13,6 +13,14 @@ enum token_key {
 	TOKEN_PROGRAM,
 };
 
+/* Properties that the rules set before they test them, and that udev does not store: the name in
+ * the hardware database and, only where it has none, the device's own. */
+#define VENDOR_NAME ".VHOTPLUG_VENDOR"
+#define PRODUCT_NAME ".VHOTPLUG_PRODUCT"
+
+/* udev stops at 72 interfaces (505 bytes): from this length on they are read again. */
+#define MANY_INTERFACES_BYTES 280
+
 /* KEY{NAME}=="PATTERN". PATTERN is udev's glob, alternatives with |, not yet quoted. For
  * TOKEN_PROGRAM it is the arguments of vhotplug-match. */
 struct token {

@@ -31,12 +31,23 @@ static bool pattern_matches(const char *pattern, const char *value)
 	return false;
 }
 
+static const char *name_of(const struct subject *s, const char *database, const char *own)
+{
+	return udev_device_get_property_value(s->device, database)
+		       ?: udev_device_get_property_value(s->device, own)
+		       ?: "";
+}
+
 static const char *property(const struct subject *s, const char *name)
 {
 	const char *value = udev_device_get_property_value(s->device, name) ?: "";
 
 	if (streq(name, "ID_USB_INTERFACES"))
 		return s->interfaces;
+	if (streq(name, VENDOR_NAME))
+		return name_of(s, "ID_VENDOR_FROM_DATABASE", "ID_VENDOR");
+	if (streq(name, PRODUCT_NAME))
+		return name_of(s, "ID_MODEL_FROM_DATABASE", "ID_MODEL");
 	/* The fence changed these after the decision. */
 	if ((streq(name, "ID_INPUT_KEY") || streq(name, "ID_INPUT_SWITCH")) && streq(value, "0") &&
 	    udev_device_get_property_value(s->device, "VHOTPLUG_FENCED"))
@@ -150,7 +161,11 @@ static void print_value(const struct subject *s, const struct token *token)
 		fprintf(s->out, " devpath \"%s\"", udev_device_get_devpath(s->device));
 		break;
 	case TOKEN_ENV:
-		fprintf(s->out, " %s \"%s\"", token->name, property(s, token->name));
+		fprintf(s->out, " %s \"%s\"",
+			streq(token->name, VENDOR_NAME)    ? "vendor"
+			: streq(token->name, PRODUCT_NAME) ? "product"
+							   : token->name,
+			property(s, token->name));
 		break;
 	case TOKEN_ATTR:
 		value = attribute(s, token->name);
@@ -328,7 +343,7 @@ static bool subject_init(struct subject *s, struct udev_device *device, FILE *ou
 
 		s->kind = CONFIG_USB;
 		setenv("DEVPATH", udev_device_get_devpath(device), true);
-		if (known && strlen(known) < 427)
+		if (known && *known && strlen(known) < MANY_INTERFACES_BYTES)
 			strcpy(s->interfaces, known);
 		else if (match_interfaces(&places, s->interfaces) < 0)
 			s->interfaces[0] = '\0';

@@ -64,10 +64,11 @@ static int replace_file(const char *path, const char *text)
 	return sync_directory(directory);
 }
 
-/* A device or a pipe is written to; only a file can be replaced. */
+/* A device, a pipe, or what a symbolic link like /dev/stdout leads to, is written to: only a file
+ * can be replaced. */
 static int write_special(const char *path, const char *text)
 {
-	_cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
 
 	return fd < 0 ? -errno : write_all(fd, text);
 }
@@ -76,7 +77,7 @@ int rules_install(const char *path, const char *text)
 {
 	struct stat st;
 
-	if (stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+	if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
 		return write_special(path, text);
 	return replace_file(path, text);
 }
@@ -147,8 +148,10 @@ static int udevadm(const char *const *argv)
 
 	if (r == 0)
 		return 0;
-	fprintf(stderr, "vhotplug-gen-rules: udevadm %s failed (%s)\n", argv[1],
-		r < 0 ? strerror(-r) : "see above");
+	fprintf(stderr,
+		"vhotplug-gen-rules: the rules are written but not in force: udevadm %s failed "
+		"(%s)\n",
+		argv[1], r < 0 ? strerror(-r) : "see above");
 	return -EIO;
 }
 

@@ -9,11 +9,13 @@
 #include "rules.d/explain.h"
 #include "rules.d/import.h"
 #include "rules.d/install.h"
+#include "rules.d/lint.h"
 #include "rules.d/write.h"
 
 #define CONFIG_PATH VHOTPLUG_CONFDIR "/vhotplug.conf"
 #define RULES_PATH VHOTPLUG_UDEV_RULESDIR "/66-vhotplug.rules"
 #define BROKER_WAIT_MS 5000
+#define EXIT_USAGE 2
 
 struct options {
 	const char *config;
@@ -24,6 +26,7 @@ struct options {
 	const char *explain; /* a device, or NULL */
 	const char *import;  /* another tool's config, or NULL */
 	bool attach_connected;
+	bool lint;
 };
 
 static const char usage[] =
@@ -37,6 +40,7 @@ static const char usage[] =
 	"      --no-apply      write the rules, but don't tell udevd and the broker\n"
 	"      --explain DEVICE    say for each rule whether it matches this device, and why\n"
 	"                      (a devpath, a node, bus:device, vid:pid, a PCI address)\n"
+	"      --lint              say what in the config is hardly meant; exit 1 if anything\n"
 	"      --import FILE       print our config for another tool's: vhotplug's JSON,\n"
 	"                      hotplugger's config.yaml, libvirt-usb-hotplug.conf\n"
 	"  -a, --attach-connected  with --import: vhotplug ran with this option\n"
@@ -44,7 +48,43 @@ static const char usage[] =
 	"  -h, --help\n"
 	"      --version\n";
 
-/* Returns 1 to go on, or the negative of what to exit with, less one. */
+/* Takes one option. Returns false for one that there is not. */
+static bool take_option(struct options *o, int option)
+{
+	switch (option) {
+	case 'c':
+		o->config = optarg;
+		return true;
+	case 'o':
+		o->output = optarg;
+		o->apply = false;
+		return true;
+	case 'k':
+		o->check = true;
+		return true;
+	case 'n':
+		o->apply = false;
+		return true;
+	case 'e':
+		o->explain = optarg;
+		return true;
+	case 'l':
+		o->lint = true;
+		return true;
+	case 'i':
+		o->import = optarg;
+		return true;
+	case 'a':
+		o->attach_connected = true;
+		return true;
+	case 'v':
+		o->verbose = true;
+		return true;
+	}
+	return false;
+}
+
+/* Returns -1 to go on, or what to exit with. */
 static int parse_options(int argc, char **argv, struct options *o)
 {
 	static const struct option names[] = {
@@ -53,6 +93,7 @@ static int parse_options(int argc, char **argv, struct options *o)
 		{"check", no_argument, NULL, 'k'},
 		{"no-apply", no_argument, NULL, 'n'},
 		{"explain", required_argument, NULL, 'e'},
+		{"lint", no_argument, NULL, 'l'},
 		{"import", required_argument, NULL, 'i'},
 		{"attach-connected", no_argument, NULL, 'a'},
 		{"verbose", no_argument, NULL, 'v'},
@@ -64,48 +105,19 @@ static int parse_options(int argc, char **argv, struct options *o)
 
 	*o = (struct options){.config = CONFIG_PATH, .output = RULES_PATH, .apply = true};
 	while ((c = getopt_long(argc, argv, "ac:o:vh", names, NULL)) >= 0) {
-		switch (c) {
-		case 'c':
-			o->config = optarg;
-			break;
-		case 'o':
-			o->output = optarg;
-			o->apply = false;
-			break;
-		case 'k':
-			o->check = true;
-			break;
-		case 'n':
-			o->apply = false;
-			break;
-		case 'e':
-			o->explain = optarg;
-			break;
-		case 'i':
-			o->import = optarg;
-			break;
-		case 'a':
-			o->attach_connected = true;
-			break;
-		case 'v':
-			o->verbose = true;
-			break;
-		case 'h':
-			fputs(usage, stdout);
-			return -1;
-		case 'V':
+		if (take_option(o, c))
+			continue;
+		if (c == 'V')
 			puts("vhotplug-gen-rules " VHOTPLUG_VERSION);
-			return -1;
-		default:
-			fputs(usage, stderr);
-			return -3;
-		}
+		else
+			fputs(usage, c == 'h' ? stdout : stderr);
+		return c == 'h' || c == 'V' ? EXIT_SUCCESS : EXIT_USAGE;
 	}
 	if (optind < argc) {
 		fprintf(stderr, "vhotplug-gen-rules: %s is no option\n%s", argv[optind], usage);
-		return -3;
+		return EXIT_USAGE;
 	}
-	return 1;
+	return -1;
 }
 
 /* The rules for the config in O as a new string in *RET. Returns 0, or -errno with the reason
@@ -188,6 +200,15 @@ static int explain(const struct options *o)
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
+static int lint(const struct options *o)
+{
+	_cleanup_(config_freep) struct config *config = NULL;
+
+	if (config_load(o->config, stderr, &config) < 0)
+		return EXIT_FAILURE;
+	return config_lint(config, o->config, stdout) > 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
 /* What was made must be a config that we take ourselves. */
 static int check_imported(const char *text, size_t size)
 {
@@ -227,10 +248,12 @@ int main(int argc, char **argv)
 	struct options o;
 	int r = parse_options(argc, argv, &o);
 
-	if (r < 0)
-		return -r - 1;
+	if (r >= 0)
+		return r;
 	if (o.import)
 		return import(&o);
+	if (o.lint)
+		return lint(&o);
 	if (o.explain)
 		return explain(&o);
 	if (make_rules(&o, &text) < 0)

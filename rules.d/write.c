@@ -24,6 +24,7 @@ struct writer {
 	const struct config *config;
 	unsigned n_rules; /* written so far, for unique labels */
 	unsigned n_skips;
+	unsigned n_guards;
 	struct target hit; /* where every group's hit ends up */
 };
 
@@ -55,18 +56,16 @@ char *rules_safe_name(const char *name)
 	return safe;
 }
 
-static void write_quoted(FILE *out, const char *value)
+static void write_escaped(FILE *out, const char *value)
 {
-	fputc('"', out);
 	for (; *value; value++) {
 		if (*value == '"')
 			fputc('\\', out);
 		fputc(*value, out);
 	}
-	fputc('"', out);
 }
 
-static void write_token(FILE *out, const struct token *token)
+static void write_key(FILE *out, const struct token *token)
 {
 	static const char *const keys[] = {
 		[TOKEN_KERNEL] = "KERNEL", [TOKEN_DEVPATH] = "DEVPATH", [TOKEN_ENV] = "ENV",
@@ -77,11 +76,14 @@ static void write_token(FILE *out, const struct token *token)
 	if (token->name)
 		fprintf(out, "{%s}", token->name);
 	fputs(token->negate ? "!=" : "==", out);
-	if (token->key == TOKEN_PROGRAM)
-		fprintf(out, "\"" MATCHER " %s\"", token->pattern);
-	else
-		write_quoted(out, token->pattern);
-	fputs(", ", out);
+}
+
+static void write_token(FILE *out, const struct token *token)
+{
+	write_key(out, token);
+	fputs(token->key == TOKEN_PROGRAM ? "\"" MATCHER " " : "\"", out);
+	write_escaped(out, token->pattern);
+	fputs("\", ", out);
 }
 
 static void write_tokens(FILE *out, const struct conjunction *line)
@@ -224,35 +226,165 @@ static void write_notes(struct writer *w, const struct config_rule *rule,
 	}
 }
 
-static int write_rule(struct writer *w, const struct config_group *group,
-		      const struct config_rule *rule, struct target *target)
-{
-	_cleanup_(compiled_finish) struct compiled_rule compiled = {0};
-	int r = rule_compile(rule, group->kind, &compiled);
+/* The rules of a group that have one verb, compiled, in order. */
+struct batch {
+	const struct config_rule **rules;
+	struct compiled_rule *compiled;
+	size_t n;
+};
 
-	if (r < 0)
-		return r;
-	write_notes(w, rule, &compiled);
-	return write_stages(w, group, rule, &compiled, target);
+static void batch_finish(struct batch *batch)
+{
+	for (size_t i = 0; i < batch->n; i++)
+		compiled_finish(&batch->compiled[i]);
+	free(batch->compiled);
+	free(batch->rules);
 }
 
-/* Prints the group's deny rules, or its allow rules. */
-static int write_rules(struct writer *w, const struct config_group *group, bool deny,
-		       struct target *hit, struct target *next)
+static int batch_init(struct writer *w, const struct config_group *group, bool deny,
+		      struct batch *batch)
 {
-	size_t n = 0;
-
+	batch->rules = calloc(group->n_rules + 1, sizeof(*batch->rules));
+	batch->compiled = calloc(group->n_rules + 1, sizeof(*batch->compiled));
+	if (!batch->rules || !batch->compiled)
+		return -ENOMEM;
 	for (size_t i = 0; i < group->n_rules; i++) {
 		const struct config_rule *rule = &group->rules[i];
 
 		if (rule->deny != deny || rule->disable)
 			continue;
-		if (++n % RELAY_RULES == 0)
-			write_relays(w, hit, next);
-		if (write_rule(w, group, rule, deny ? next : hit) < 0)
+		if (rule_compile(rule, group->kind, &batch->compiled[batch->n]) < 0)
 			return -ENOMEM;
+		write_notes(w, rule, &batch->compiled[batch->n]);
+		batch->rules[batch->n++] = rule;
 	}
 	return 0;
+}
+
+/* A token of COMPILED without which the rule can't match, or NULL. */
+static const struct token *needed_token(const struct compiled_rule *compiled)
+{
+	const struct stage *first = compiled->n_stages ? &compiled->stages[0] : NULL;
+
+	for (size_t i = 0; first && first->n_lines == 1 && i < first->lines[0].n_tokens; i++) {
+		const struct token *token = &first->lines[0].tokens[i];
+
+		if (!token->negate && token->key != TOKEN_PROGRAM && token->pattern[0] != '\0')
+			return token;
+	}
+	return NULL;
+}
+
+static bool looks_at_the_same(const struct token *a, const struct token *b)
+{
+	return a->key == b->key &&
+	       (a->name == b->name || (a->name && b->name && streq(a->name, b->name)));
+}
+
+/* A guard stands in front of some rules and asks whether any of them can match, in one line for
+ * each thing that they look at; else they are jumped over. udev spends more on walking lines than
+ * on comparing. */
+#define GUARD_RULES 8 /* from how many rules on it pays */
+#define GUARD_MOST 64
+#define GUARD_KEYS 6
+#define GUARD_BYTES 900 /* of patterns in a line */
+
+struct guard {
+	const struct token *keys[GUARD_KEYS]; /* one token for each thing looked at */
+	size_t bytes[GUARD_KEYS];
+	size_t n_keys;
+	size_t n_rules; /* 0: no guard here */
+};
+
+/* Makes room for TOKEN. False when there is none. */
+static bool guard_add(struct guard *guard, const struct token *token)
+{
+	size_t k = 0, bytes = 1;
+
+	for (const char *c = token->pattern; *c; c++)
+		bytes += *c == '"' ? 2 : 1;
+	while (k < guard->n_keys && !looks_at_the_same(guard->keys[k], token))
+		k++;
+	if (k == GUARD_KEYS || guard->bytes[k] + bytes > GUARD_BYTES)
+		return false;
+	if (k == guard->n_keys)
+		guard->keys[guard->n_keys++] = token;
+	guard->bytes[k] += bytes;
+	return true;
+}
+
+static struct guard guard_for(const struct batch *batch, size_t first)
+{
+	struct guard guard = {0};
+
+	while (first + guard.n_rules < batch->n && guard.n_rules < GUARD_MOST) {
+		const struct token *token = needed_token(&batch->compiled[first + guard.n_rules]);
+
+		if (!token || !guard_add(&guard, token))
+			break;
+		guard.n_rules++;
+	}
+	if (guard.n_rules < GUARD_RULES || guard.n_rules < 3 * guard.n_keys)
+		guard.n_rules = 0;
+	return guard;
+}
+
+/* Prints the guard of the rules from FIRST on. Returns the number of the label behind them. */
+static unsigned write_guard(struct writer *w, const struct batch *batch, size_t first,
+			    const struct guard *guard)
+{
+	unsigned label = w->n_guards++;
+
+	for (size_t k = 0; k < guard->n_keys; k++) {
+		const char *bar = "\"";
+
+		write_key(w->out, guard->keys[k]);
+		for (size_t i = first; i < first + guard->n_rules; i++) {
+			const struct token *token = needed_token(&batch->compiled[i]);
+
+			if (!looks_at_the_same(token, guard->keys[k]))
+				continue;
+			fputs(bar, w->out);
+			write_escaped(w->out, token->pattern);
+			bar = "|";
+		}
+		fprintf(w->out, "\", GOTO=\"vhp_try_%u\"\n", label);
+	}
+	fprintf(w->out, "GOTO=\"vhp_past_%u\"\nLABEL=\"vhp_try_%u\"\n", label, label);
+	return label;
+}
+
+/* Prints the group's deny rules, or its allow rules. */
+static int write_batch(struct writer *w, const struct config_group *group,
+		       const struct batch *batch, struct target *hit, struct target *next)
+{
+	struct guard guard = {0}; /* n_rules: how many are still behind it */
+	unsigned label = 0;
+
+	for (size_t i = 0; i < batch->n; i++) {
+		if (i % RELAY_RULES == RELAY_RULES - 1)
+			write_relays(w, hit, next);
+		if (guard.n_rules == 0) {
+			guard = guard_for(batch, i);
+			if (guard.n_rules > 0)
+				label = write_guard(w, batch, i, &guard);
+		}
+		if (write_stages(w, group, batch->rules[i], &batch->compiled[i],
+				 batch->rules[i]->deny ? next : hit) < 0)
+			return -ENOMEM;
+		if (guard.n_rules > 0 && --guard.n_rules == 0)
+			fprintf(w->out, "LABEL=\"vhp_past_%u\"\n", label);
+	}
+	return 0;
+}
+
+static int write_rules(struct writer *w, const struct config_group *group, bool deny,
+		       struct target *hit, struct target *next)
+{
+	_cleanup_(batch_finish) struct batch batch = {0};
+	int r = batch_init(w, group, deny, &batch);
+
+	return r < 0 ? r : write_batch(w, group, &batch, hit, next);
 }
 
 static bool is_live(const struct config_group *group)
@@ -298,12 +430,18 @@ static size_t count_live(const struct config *config, enum config_kind kind)
 
 /* udev drops what comes after the 72nd interface, and 252 drops all of them when the manufacturer
  * is long and odd: a device must not get past a deny by that. */
+#define NAME_LINES(private, database, own)                                                        \
+	"ENV{" database                                                                           \
+	"}==\"?*\", ENV{" private "}=\"$env{" database "}\"\n"                                    \
+				  "ENV{" database                                                 \
+				  "}==\"\", ENV{" private "}=\"$env{" own "}\"\n"                 \
+							  "ENV{" private "}==\"\", ENV{" database \
+									 "}==\"?*\", "            \
+									 "GOTO=\"vhp_child\"\n"
 #define SEVEN "???????"
-#define MANY_INTERFACES                                                                           \
-	SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN \
-		SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN     \
-			SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN   \
-		"*"
+#define SEVENTY SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN
+#define MANY_INTERFACES SEVENTY SEVENTY SEVENTY SEVENTY "*"
+_Static_assert(sizeof(MANY_INTERFACES) - 2 == MANY_INTERFACES_BYTES, "as --explain has it");
 
 /* What comes before the groups of each kind: what the kind never takes. A device that is gone
  * already has no attributes left to be denied by. */
@@ -315,7 +453,10 @@ static const char *const kind_prologue[CONFIG_KINDS] = {
 		       "ENV{ID_USB_INTERFACES}==\"\", GOTO=\"vhp_child\"\n"
 		       "# hubs stay with the host\n"
 		       "ATTR{bDeviceClass}==\"09\", GOTO=\"vhp_child\"\n"
-		       "ENV{ID_USB_INTERFACES}==\"*:09????:*\", GOTO=\"vhp_child\"\n",
+		       "ENV{ID_USB_INTERFACES}==\"*:09????:*\", GOTO=\"vhp_child\"\n"
+		       "# one name of each kind; udev takes none over 511 bytes\n" NAME_LINES(
+			       VENDOR_NAME, "ID_VENDOR_FROM_DATABASE", "ID_VENDOR")
+			       NAME_LINES(PRODUCT_NAME, "ID_MODEL_FROM_DATABASE", "ID_MODEL"),
 	[CONFIG_PCI] = "TEST!=\"vendor\", GOTO=\"vhp_child\"\n"
 		       "# bridges stay with the host\n"
 		       "ATTR{class}==\"0x06????\", GOTO=\"vhp_child\"\n",

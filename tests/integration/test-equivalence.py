@@ -18,7 +18,7 @@ import reference
 import udevd
 
 GEN_RULES, MATCHER, LIBEXECDIR = sys.argv[1:4]
-ROUNDS = int(sys.argv[4]) if len(sys.argv) > 4 else 150
+ROUNDS = int(sys.argv[4]) if len(sys.argv) > 4 else 100
 FIRST_SEED = int(sys.argv[5]) if len(sys.argv) > 5 else None
 KEPT_SEEDS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "seeds-equivalence")
 DEVICES = 24
@@ -318,7 +318,8 @@ def random_config(rng):
         lines += rng.choice([[], [], [b"fence = no"], [b"fence = yes"]])
         if rng.random() < 0.05:
             lines.append(b"disable = yes")
-        for rule in range(rng.randrange(1, 6)):
+        # Many rules are written in another way than few.
+        for rule in range(rng.randrange(1, 6) if rng.random() < 0.8 else rng.randrange(9, 80)):
             lines.append(b"[%s R%d]" % (rng.choice([b"allow", b"allow", b"deny"]), rule))
             if rng.random() < 0.04:
                 lines.append(b"matchAll = yes")

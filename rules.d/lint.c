@@ -1,0 +1,270 @@
+/* Compares rules with each other by their fields. Called by main.c. */
+#include "rules.d/lint.h"
+
+#include <stdarg.h>
+
+struct lint {
+	const struct config *config;
+	const char *path;
+	FILE *out;
+	unsigned n;
+};
+
+static void warn(struct lint *lint, unsigned line, const char *format, ...) _printf_(3, 4);
+static void warn(struct lint *lint, unsigned line, const char *format, ...)
+{
+	va_list args;
+
+	lint->n++;
+	fprintf(lint->out, "%s:%u: ", lint->path, line);
+	va_start(args, format);
+	vfprintf(lint->out, format, args);
+	va_end(args);
+	fputc('\n', lint->out);
+}
+
+/* Whether every device has one value of this, and a rule names it as it is. */
+static bool is_exact(enum config_match match)
+{
+	switch (match) {
+	case MATCH_VENDOR_ID:
+	case MATCH_PRODUCT_ID:
+	case MATCH_SERIAL:
+	case MATCH_BUS:
+	case MATCH_PORT:
+	case MATCH_PORT_PATH:
+	case MATCH_DEVICE_CLASS:
+	case MATCH_DEVICE_SUBCLASS:
+	case MATCH_DEVICE_PROTOCOL:
+	case MATCH_ADDRESS:
+	case MATCH_DEVICE_ID:
+	case MATCH_SUBSYSTEM_VENDOR_ID:
+	case MATCH_SUBSYSTEM_ID:
+	case MATCH_DEVICE_PROG_IF:
+		return true;
+	case MATCH_VENDOR_NAME:
+	case MATCH_PRODUCT_NAME:
+	case MATCH_DEVPATH:
+	case MATCH_INTERFACE_CLASS:
+	case MATCH_INTERFACE_SUBCLASS:
+	case MATCH_INTERFACE_PROTOCOL:
+	case MATCH_REMOVABLE:
+	case MATCH_DRIVER_PATH:
+	case MATCH_NAME:
+	case MATCH_PATH_TAG:
+	case MATCH_PROPERTY:
+	case MATCH_VALUE:
+	case MATCH_KEYS:
+		break;
+	}
+	return false;
+}
+
+/* The root port in a port path ("1" of "3-1.4"), and whether PORT is it. */
+static bool is_root_port(const char *port_path, const char *port)
+{
+	const char *root = strchr(port_path, '-') + 1;
+
+	return strncmp(root, port, strlen(port)) == 0 && strchr(".", root[strlen(port)]);
+}
+
+/* Whether a device that FIELD of SPECIAL matches is matched by GENERAL too. */
+static bool implies(const struct config_rule *special, const struct config_field *general)
+{
+	const struct config_field *same = config_rule_field(special, general->match);
+	const struct config_field *port_path = config_rule_field(special, MATCH_PORT_PATH);
+	size_t n = strlen(general->value);
+
+	if (same && streq(same->value, general->value))
+		return true;
+	if (streq(general->value, ".*"))
+		return true;
+	if (same && general->match == MATCH_DEVPATH)
+		return startswith(same->value, general->value) && same->value[n] == '/';
+	if (port_path && general->match == MATCH_PORT)
+		return is_root_port(port_path->value, general->value);
+	return false;
+}
+
+/* Whether GENERAL matches every device that SPECIAL matches. */
+static bool covers(const struct config_rule *general, const struct config_rule *special)
+{
+	for (size_t i = 0; i < general->n_fields; i++)
+		if (!implies(special, &general->fields[i]))
+			return false;
+	return true;
+}
+
+/* Whether no device can match both. */
+static bool disjoint(const struct config_rule *a, const struct config_rule *b)
+{
+	for (size_t i = 0; i < a->n_fields; i++) {
+		const struct config_field *field = &a->fields[i];
+		const struct config_field *other = config_rule_field(b, field->match);
+
+		if (other && is_exact(field->match) && !streq(other->value, field->value))
+			return true;
+	}
+	return false;
+}
+
+static void lint_fields(struct lint *lint, const struct config_rule *rule)
+{
+	const struct config_field *path = config_rule_field(rule, MATCH_PORT_PATH);
+	const struct config_field *port = config_rule_field(rule, MATCH_PORT);
+
+	if (path && port && !is_root_port(path->value, port->value))
+		warn(lint, rule->line, "[%s %s] can never match: portPath = %s is not on port = %s",
+		     rule->deny ? "deny" : "allow", rule->name, path->value, port->value);
+}
+
+static bool same_vms(const struct config_group *a, const struct config_group *b)
+{
+	size_t i = 0;
+
+	while (a->vms[i] && b->vms[i] && streq(a->vms[i], b->vms[i]))
+		i++;
+	return !a->vms[i] && !b->vms[i];
+}
+
+/* What takes away from RULE, an allow of GROUP: a deny of its group, or an earlier rule. */
+static void lint_allow(struct lint *lint, const struct config_group *group,
+		       const struct config_rule *rule)
+{
+	for (size_t i = 0; i < group->n_rules; i++) {
+		const struct config_rule *other = &group->rules[i];
+
+		if (other->disable || !covers(other, rule))
+			continue;
+		if (other->deny) {
+			warn(lint, rule->line,
+			     "[allow %s] never wins: [deny %s] in line %u denies all "
+			     "that it matches",
+			     rule->name, other->name, other->line);
+			return;
+		}
+		if (other < rule) {
+			warn(lint, rule->line,
+			     "[allow %s] never decides: [allow %s] in line %u comes first",
+			     rule->name, other->name, other->line);
+			return;
+		}
+	}
+}
+
+static bool has_deny(const struct config_group *group)
+{
+	for (size_t i = 0; i < group->n_rules; i++)
+		if (group->rules[i].deny && !group->rules[i].disable)
+			return true;
+	return false;
+}
+
+/* Whether both rules name the same vendor and product. */
+static bool same_ids(const struct config_rule *a, const struct config_rule *b,
+		     enum config_match product)
+{
+	const struct config_field *fields[] = {
+		config_rule_field(a, MATCH_VENDOR_ID), config_rule_field(b, MATCH_VENDOR_ID),
+		config_rule_field(a, product), config_rule_field(b, product)};
+
+	for (size_t i = 0; i < ARRAY_SIZE(fields); i += 2)
+		if (!fields[i] || !fields[i + 1] || !streq(fields[i]->value, fields[i + 1]->value))
+			return false;
+	return !disjoint(a, b);
+}
+
+/* What an earlier group of the same kind takes away from RULE of GROUP. */
+static void lint_earlier_group(struct lint *lint, const struct config_group *group,
+			       const struct config_rule *rule, const struct config_group *earlier)
+{
+	enum config_match product = group->kind == CONFIG_PCI ? MATCH_DEVICE_ID : MATCH_PRODUCT_ID;
+
+	for (size_t i = 0; i < earlier->n_rules; i++) {
+		const struct config_rule *other = &earlier->rules[i];
+
+		if (other->deny || other->disable)
+			continue;
+		if (!has_deny(earlier) && covers(other, rule)) {
+			warn(lint, rule->line,
+			     "[allow %s] never wins: [allow %s] of the earlier group [%s %s] in "
+			     "line "
+			     "%u takes all that it matches",
+			     rule->name, other->name, config_kind_name(earlier->kind),
+			     earlier->name, other->line);
+			return;
+		}
+		if (same_ids(other, rule, product) && !same_vms(earlier, group)) {
+			warn(lint, rule->line,
+			     "[allow %s] wants for %s what [allow %s] in line %u wants for %s; the "
+			     "first group has it",
+			     rule->name, group->vms[0], other->name, other->line, earlier->vms[0]);
+			return;
+		}
+	}
+}
+
+static void lint_deny(struct lint *lint, const struct config_group *group,
+		      const struct config_rule *rule)
+{
+	for (size_t i = 0; i < group->n_rules; i++) {
+		const struct config_rule *other = &group->rules[i];
+
+		if (!other->deny && !other->disable && !disjoint(rule, other))
+			return;
+	}
+	warn(lint, rule->line,
+	     "[deny %s] denies nothing: no allow of its group matches such a device", rule->name);
+}
+
+static void lint_group(struct lint *lint, size_t index)
+{
+	const struct config_group *group = &lint->config->groups[index];
+	size_t n_allow = 0;
+
+	for (size_t i = 0; i < group->n_rules; i++) {
+		const struct config_rule *rule = &group->rules[i];
+
+		if (rule->disable)
+			continue;
+		lint_fields(lint, rule);
+		if (rule->deny) {
+			lint_deny(lint, group, rule);
+			continue;
+		}
+		n_allow++;
+		lint_allow(lint, group, rule);
+		for (size_t g = 0; g < index; g++) {
+			const struct config_group *earlier = &lint->config->groups[g];
+
+			if (earlier->kind == group->kind && !earlier->disable)
+				lint_earlier_group(lint, group, rule, earlier);
+		}
+	}
+	if (n_allow == 0)
+		warn(lint, group->line, "[%s %s] takes nothing: it has no [allow]",
+		     config_kind_name(group->kind), group->name);
+}
+
+static bool vm_is_used(const struct config *config, const char *name)
+{
+	for (size_t i = 0; i < config->n_groups; i++)
+		for (char **vm = config->groups[i].vms; *vm; vm++)
+			if (streq(*vm, name))
+				return true;
+	return false;
+}
+
+unsigned config_lint(const struct config *config, const char *path, FILE *out)
+{
+	struct lint lint = {.config = config, .path = path, .out = out};
+
+	for (size_t i = 0; i < config->n_vms; i++)
+		if (!vm_is_used(config, config->vms[i].name))
+			warn(&lint, config->vms[i].line, "[vm %s] is in no group: it gets nothing",
+			     config->vms[i].name);
+	for (size_t i = 0; i < config->n_groups; i++)
+		if (!config->groups[i].disable)
+			lint_group(&lint, i);
+	return lint.n;
+}

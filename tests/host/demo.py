@@ -1,0 +1,110 @@
+"""What ./scripts/demo shows: a keyboard and a disk go into a VM, and what vhotplug says about it."""
+import pathlib
+import subprocess
+import threading
+import time
+
+from lib.broker import DATABASE
+from lib.wait import Failed
+from lib.world import CONFIG
+
+RULES = pathlib.Path("/etc/udev/rules.d/66-vhotplug.rules")
+GROUPS = """
+[usb Devices for vm1]
+targetVm = vm1
+
+[allow keyboards]
+interfaceClass    = 3
+interfaceProtocol = 1
+
+[allow disks]
+interfaceClass = 8
+"""
+
+
+def headline(text):
+    print(f"\n== {text}")
+
+
+def command(words, shown=None):
+    """Runs a command as a person would and shows what it prints."""
+    print(f"\n  # {shown or ' '.join(words)}")
+    result = subprocess.run(words, capture_output=True, text=True)
+    for line in (result.stdout + result.stderr).splitlines():
+        print(f"  {line}")
+    if result.returncode != 0:
+        raise Failed(f"{words[0]} ended with {result.returncode}")
+
+
+def query(sql):
+    command(["sqlite3", "-header", "-column", str(DATABASE), sql], f"sqlite3 -header -column {DATABASE} '{sql}'")
+
+
+class Progress:
+    """A line every two seconds for as long as something takes."""
+
+    def __init__(self, what):
+        self.what, self.done = what, threading.Event()
+
+    def __enter__(self):
+        self.began = time.monotonic()
+        self.thread = threading.Thread(target=self.tell, daemon=True)
+        self.thread.start()
+
+    def tell(self):
+        while not self.done.wait(2):
+            print(f"  … {self.what} ({time.monotonic() - self.began:.0f} s; emulation is slow)")
+
+    def __exit__(self, *_):
+        self.done.set()
+        self.thread.join()
+
+
+def follow(world, device, state):
+    """The broker's own lines about DEVICE, until it is in STATE (None: gone)."""
+    seen = len(world.broker.log().splitlines())
+    with Progress(f"waiting for {device.name}"):
+        deadline = time.monotonic() + 60
+        while True:
+            lines = world.broker.log().splitlines()
+            for line in lines[seen:]:
+                print(f"  {line}")
+            seen = len(lines)
+            row = world.db.assignment(device)
+            if (row["state"] if row else None) == state:
+                return
+            if time.monotonic() > deadline:
+                raise Failed(f"{device.name} is not {state or 'gone'}")
+            time.sleep(0.1)
+
+
+def main(world):
+    world.install("release")
+    headline("A virtual machine: QEMU as the user nobody, who may open no device")
+    with Progress("starting QEMU"):
+        vm1 = world.vm("vm1", user="nobody").start()
+    world.write_config(vm1.config(), GROUPS)
+    command(["cat", str(CONFIG)])
+    headline("The config becomes udev rules, and the broker starts")
+    with Progress("applying the rules"):
+        command(["vhotplug-gen-rules"])
+    command(["grep", "-c", "", str(RULES)], f"wc -l < {RULES}")
+    world.broker.start()
+
+    headline("A keyboard is plugged in")
+    keyboard = world.host.plug_keyboard(serial="DEMO-1")
+    follow(world, keyboard, "attached")
+    headline("A disk is plugged in")
+    disk = world.host.plug_disk()
+    follow(world, disk, "attached")
+    query("select seqnum, action, rule, vm, devpath from event")
+    query("select device, name, vid_pid, vm, state, reason, rule from assignments")
+    print(f"\n  QEMU itself says: {', '.join(sorted(vm1.usb_ids()))}")
+
+    headline("The keyboard is pulled out")
+    keyboard.unplug()
+    follow(world, keyboard, None)
+    headline("What is remembered")
+    query("select time, device, name, vm, action, cause, rule, result, milliseconds as ms from history")
+    world.broker.stop()
+    return 0

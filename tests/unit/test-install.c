@@ -1,0 +1,156 @@
+/* Putting a rules file in place, comparing it, and telling a broker: one that takes, refuses, keeps
+ * quiet, hangs up, or is not there. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#include <cmocka.h>
+
+#include "helper/wire.h"
+#include "rules.d/install.h"
+
+static char directory[] = "/tmp/vhp-install-XXXXXX";
+
+static char *in_directory(const char *name)
+{
+	static char path[64];
+
+	snprintf(path, sizeof(path), "%s/%s", directory, name);
+	return path;
+}
+
+static int make_directory(void **state)
+{
+	(void) state;
+	return mkdtemp(directory) ? 0 : -1;
+}
+
+static int remove_directory(void **state)
+{
+	char command[64];
+
+	(void) state;
+	snprintf(command, sizeof(command), "rm -r %s", directory);
+	return system(command);
+}
+
+static void file_is_replaced_whole(void **state)
+{
+	char *path = in_directory("66-vhotplug.rules"), *text;
+	struct stat before, after;
+
+	(void) state;
+	assert_int_equal(rules_installed(path, &text), 0);
+	assert_string_equal(text, "");
+	free(text);
+	assert_int_equal(rules_install(path, "one\n"), 0);
+	assert_int_equal(stat(path, &before), 0);
+	assert_int_equal(before.st_mode & 07777, 0644);
+
+	/* Whoever has it open keeps the old one. */
+	int fd = open(path, O_RDONLY);
+	assert_int_equal(rules_install(path, "two two\n"), 0);
+	char old[16] = "";
+	assert_int_equal(read(fd, old, sizeof(old)), 4);
+	close(fd);
+	assert_string_equal(old, "one\n");
+	assert_int_equal(stat(path, &after), 0);
+	assert_true(before.st_ino != after.st_ino);
+	assert_int_equal(rules_installed(path, &text), 0);
+	assert_string_equal(text, "two two\n");
+	free(text);
+	assert_int_equal(unlink(path), 0);
+	/* Nothing is left behind. */
+	assert_int_equal(rmdir(directory), 0);
+	assert_int_equal(mkdir(directory, 0700), 0);
+}
+
+static void failures_are_told(void **state)
+{
+	char *text = NULL;
+
+	(void) state;
+	assert_int_equal(rules_install("/nowhere/x.rules", "x"), -ENOENT);
+	assert_int_equal(rules_installed(directory, &text), -EISDIR);
+	assert_null(text);
+	/* A directory is in the way of the rename. */
+	char *path = in_directory("way");
+	assert_int_equal(mkdir(path, 0700), 0);
+	assert_int_equal(rules_install(path, "x"), -EISDIR);
+	assert_int_equal(rmdir(path), 0);
+	assert_int_equal(rmdir(directory), 0);
+	assert_int_equal(mkdir(directory, 0700), 0);
+}
+
+/* A broker that looks at one message and answers with ANSWER; 0: hangs up, 1: says nothing. */
+static pid_t start_broker(const char *path, char answer)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+
+	strcpy(address.sun_path, path);
+	assert_int_equal(bind(fd, (struct sockaddr *) &address, sizeof(address)), 0);
+	assert_int_equal(listen(fd, 1), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		struct wire_msg message;
+		int client = accept(fd, NULL, NULL);
+		ssize_t n = recv(client, message.data, sizeof(message.data), 0);
+		const char *action;
+
+		message.len = n > 0 ? (size_t) n : 0;
+		action = wire_check(&message) == 0 ? wire_get(&message, "ACTION") : NULL;
+		if (answer == 1)
+			pause();
+		if (answer > 1 && action && streq(action, "reconcile"))
+			send(client, &answer, 1, 0);
+		_exit(0);
+	}
+	close(fd);
+	return pid;
+}
+
+static void broker_is_told(void **state)
+{
+	static const struct {
+		char answer;
+		int result;
+	} cases[] = {{WIRE_TAKEN, 0}, {WIRE_REFUSED, -EBUSY}, {0, -ECONNRESET}, {1, -ETIMEDOUT}};
+
+	(void) state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		const char *path = in_directory("event.sock");
+		pid_t pid = start_broker(path, cases[i].answer);
+
+		assert_int_equal(rules_tell_broker(path, cases[i].answer == 1 ? 100 : 10000),
+				 cases[i].result);
+		kill(pid, SIGKILL);
+		waitpid(pid, NULL, 0);
+		/* Its socket is still there, but nobody listens. */
+		assert_int_equal(rules_tell_broker(path, 100), -ECONNREFUSED);
+		unlink(path);
+	}
+	assert_int_equal(rules_tell_broker(in_directory("event.sock"), 100), -ENOENT);
+	char longer[200];
+	memset(longer, 'x', sizeof(longer));
+	longer[199] = '\0';
+	assert_int_equal(rules_tell_broker(longer, 100), -ENAMETOOLONG);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(file_is_replaced_whole),
+		cmocka_unit_test(failures_are_told),
+		cmocka_unit_test(broker_is_told),
+	};
+
+	return cmocka_run_group_tests(tests, make_directory, remove_directory);
+}
