@@ -81,12 +81,29 @@ bool claim_group_in_use(struct manager *manager, const struct device *device)
 	return false;
 }
 
+static bool same_group(const struct device *a, const struct device *b)
+{
+	struct pci_group group;
+
+	if (pci_get_group(a->kernel_name, &group) < 0)
+		return false;
+	for (size_t i = 0; i < group.n_members; i++)
+		if (streq(group.members[i], b->kernel_name))
+			return true;
+	return false;
+}
+
 struct device *claim_earlier(struct manager *manager, const struct device *device,
 			     const struct vm *vm)
 {
-	for (struct device *d = manager->devices; d && d->order < device->order; d = d->next)
-		if (d->kind == DEVICE_PCI && d->vm == vm &&
+	for (struct device *d = manager->devices; d; d = d->next) {
+		if (d == device || d->kind != DEVICE_PCI)
+			continue;
+		if (d->vm == vm && d->order < device->order &&
 		    (d->state == DEVICE_OPENING || d->state == DEVICE_ATTACHING))
 			return d;
+		if (d->state == DEVICE_OPENING && same_group(device, d))
+			return d;
+	}
 	return NULL;
 }

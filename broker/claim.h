@@ -14,7 +14,7 @@ int claim_check_group(struct manager *manager, struct device *device, struct vm 
  * back before. */
 bool claim_group_in_use(struct manager *manager, const struct device *device);
 
-/* The device whose rule comes before DEVICE's and which is just being prepared for the same VM, or
- * NULL: PCI devices are attached in the order of the rules. */
+/* The device that is just being prepared and that DEVICE has to wait for, or NULL: PCI devices are
+ * attached to VM in the order of the rules, and one IOMMU group is taken once at a time. */
 struct device *claim_earlier(struct manager *manager, const struct device *device,
 			     const struct vm *vm);

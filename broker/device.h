@@ -79,8 +79,9 @@ struct device {
 	char family_vm[64]; /* the VM it was kept in for its family's sake; "" */
 	char leader[512];   /* devpath of the device whose IOMMU group this one is given with; "" */
 	char former_vm[64]; /* where it was before a move */
-	char unreachable[64]; /* the VM that the move to failed: not tried again for now */
-	uint64_t seqnum;      /* of the newest event that counted */
+	char unreachable[64];  /* the VM that the move to failed: not tried again for now */
+	pid_t unreachable_pid; /* its process: another one may be tried */
+	uint64_t seqnum;       /* of the newest event that counted */
 
 	/* What is. */
 	enum device_state state;
@@ -101,6 +102,7 @@ struct device {
 	uint64_t request;   /* the worker's number; 0: none */
 	int held_fds[16];   /* disks held exclusively until the VMM has answered */
 	size_t n_held_fds;
+	struct loop_timer slow; /* while opening: then a person should know what takes so long */
 	struct loop_timer retry;
 	unsigned n_retries;
 	char failure[256]; /* why the last attempt came to nothing; the history has it once */

@@ -267,8 +267,21 @@ static void join_family(struct manager *manager, struct device *device)
 	}
 }
 
+/* What holds for LEADER holds for those that share its IOMMU group. */
+static void follow(struct device *device, const struct device *leader)
+{
+	snprintf(device->leader, sizeof(device->leader), "%s", leader->devpath);
+	snprintf(device->rule, sizeof(device->rule), "%s", leader->rule);
+	snprintf(device->vms, sizeof(device->vms), "%s", leader->vms);
+	snprintf(device->config, sizeof(device->config), "%s", leader->config);
+	device->options = leader->options;
+	device->order = leader->order;
+}
+
+/* LEADER: the device whose IOMMU group it is given with, or NULL. */
 static struct device *new_device(struct manager *manager, const char *devpath, uint64_t inode,
-				 property_fn property, void *from, enum device_cause cause)
+				 property_fn property, void *from, const struct device *leader,
+				 enum device_cause cause)
 {
 	struct device *d = calloc(1, sizeof(*d));
 
@@ -283,7 +296,10 @@ static struct device *new_device(struct manager *manager, const char *devpath, u
 	d->present = true;
 	d->state = DEVICE_WAITING;
 	d->since = now_realtime_ms();
+	snprintf(d->reason, sizeof(d->reason), "the broker has just seen it");
 	read_properties(d, property, from);
+	if (leader)
+		follow(d, leader);
 	join_family(manager, d);
 	device_set_cause(d, cause);
 	link_device(manager, d);
@@ -300,8 +316,9 @@ static void lead_followers(struct manager *manager, const struct device *leader)
 		next = d->next;
 		if (!streq(d->leader, leader->devpath))
 			continue;
-		snprintf(d->rule, sizeof(d->rule), "%s", wanted ? leader->rule : "");
-		snprintf(d->vms, sizeof(d->vms), "%s", leader->vms);
+		follow(d, leader);
+		if (!wanted)
+			d->rule[0] = 0;
 		device_set_cause(d, leader->cause);
 		reconcile_now(manager, d);
 	}
@@ -309,15 +326,8 @@ static void lead_followers(struct manager *manager, const struct device *leader)
 
 static const char *follower_property(void *from, const char *key)
 {
-	const struct device *leader = from;
-
-	if (streq(key, "SUBSYSTEM"))
-		return "pci";
-	if (streq(key, "VHOTPLUG_RULE"))
-		return leader->rule;
-	if (streq(key, "VHOTPLUG_VM"))
-		return leader->vms;
-	return streq(key, "VHOTPLUG_CONFIG") ? leader->config : NULL;
+	(void) from;
+	return streq(key, "SUBSYSTEM") ? "pci" : NULL;
 }
 
 struct device *manager_find_pci(struct manager *manager, const char *address)
@@ -336,14 +346,12 @@ void manager_add_follower(struct manager *manager, struct device *leader, const 
 	snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s", address);
 	if (!follower && realpath(link, path) && startswith(path, "/sys/devices/"))
 		follower = new_device(manager, path + strlen("/sys"),
-				      sysfs_inode(path + strlen("/sys")), follower_property, leader,
-				      leader->cause);
+				      sysfs_inode(path + strlen("/sys")), follower_property, NULL,
+				      leader, leader->cause);
 	if (!follower)
 		return;
-	strcpy(follower->leader, leader->devpath);
 	log_info("%s (%s): goes with %s, whose IOMMU group it shares", address, follower->name,
 		 leader->kernel_name);
-	reconcile_now(manager, follower);
 }
 
 static void device_has_gone(struct manager *manager, struct device *device)
@@ -404,6 +412,7 @@ static void added(struct manager *manager, const struct event *event, struct wir
 	}
 	if (!device) {
 		device = new_device(manager, event->devpath, event->inode, message_property, msg,
+				    NULL,
 				    !wire_get(msg, "SYNTH_UUID") ? CAUSE_PLUG
 				    : manager->started           ? CAUSE_CONFIG
 								 : CAUSE_COLDPLUG);
@@ -476,7 +485,7 @@ static void listed(void *data, const char *devpath, property_fn property, void *
 	if (inode == 0 || kind_of(property, from) < 0)
 		return;
 	if (!device) {
-		device = new_device(manager, devpath, inode, property, from, listing->cause);
+		device = new_device(manager, devpath, inode, property, from, NULL, listing->cause);
 		if (device && listing->cause == CAUSE_COLDPLUG)
 			hold_if_early(manager, device);
 	} else if (read_properties(device, property, from)) {
@@ -517,6 +526,7 @@ static void resync(struct manager *manager, enum device_cause cause)
 		vm_check(vm);
 	for (struct device *d = manager->devices, *next; d; d = next) {
 		next = d->next;
+		d->unreachable[0] = 0;
 		reconcile_now(manager, d);
 	}
 }
@@ -631,8 +641,8 @@ static void vm_is_up(void *data, struct vm *vm, char *const *handles, size_t n)
 	for (struct device *d = manager->devices; d; d = d->next) {
 		if (d->vm == vm && d->state == DEVICE_ATTACHED)
 			verify_attached(manager, d, handles, n);
-		/* It has started anew, or has been asked about: what failed may work now. */
-		if (streq(d->unreachable, vm->name))
+		/* It has started anew: what failed may work now. */
+		if (streq(d->unreachable, vm->name) && d->unreachable_pid != vm->peer.pid)
 			d->unreachable[0] = 0;
 	}
 	for (size_t i = 0; i < n && !vm->vmm->gives_handles; i++)
@@ -703,8 +713,13 @@ static void room_in(struct manager *manager, struct vm *vm)
 {
 	for (struct device *d = manager->devices, *next; d; d = next) {
 		next = d->next;
-		if (d->state == DEVICE_WAITING && d->retry.loop && device_may_be_in(d, vm->name))
+		if (streq(d->unreachable, vm->name)) {
+			d->unreachable[0] = 0;
 			reconcile_now(manager, d);
+		} else if (d->state == DEVICE_WAITING && d->retry.loop &&
+			   device_may_be_in(d, vm->name)) {
+			reconcile_now(manager, d);
+		}
 	}
 }
 

@@ -66,7 +66,7 @@ void manager_set_config(struct manager *manager, struct config *config);
 struct vm *manager_find_vm(struct manager *manager, const char *name);
 /* The PCI function at ADDRESS, or NULL. */
 struct device *manager_find_pci(struct manager *manager, const char *address);
-/* Gives the function at ADDRESS to whatever VM LEADER goes to. */
+/* Lets the function at ADDRESS go wherever LEADER goes, from the next reconcile on. */
 void manager_add_follower(struct manager *manager, struct device *leader, const char *address);
 /* Removes DEVICE from the list, and from the store, and frees it. */
 void manager_drop_device(struct manager *manager, struct device *device);

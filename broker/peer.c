@@ -121,13 +121,16 @@ int peer_check(const char *path, const struct peer *peer, uid_t user, char *reas
 	if (st.st_uid == 0)
 		return 0;
 	if (user != (uid_t) -1 && peer->uid != user) {
-		snprintf(reason, size, "the VMM at %s runs as uid %u, and the config says %u", path,
-			 (unsigned) peer->uid, (unsigned) user);
+		snprintf(reason, size,
+			 "the VMM at %s runs as uid %u, and the config says %u; correct \"user =\"",
+			 path, (unsigned) peer->uid, (unsigned) user);
 		return -EPERM;
 	}
 	if (user == (uid_t) -1 && peer->uid != st.st_uid && peer->uid != 0) {
-		snprintf(reason, size, "%s belongs to uid %u but uid %u answers there", path,
-			 (unsigned) st.st_uid, (unsigned) peer->uid);
+		snprintf(reason, size,
+			 "%s belongs to uid %u but uid %u answers there; say in \"user =\" who the "
+			 "VMM runs as",
+			 path, (unsigned) st.st_uid, (unsigned) peer->uid);
 		return -EPERM;
 	}
 	return 0;

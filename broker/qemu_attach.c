@@ -100,6 +100,8 @@ static const char *advice(const char *text)
 		return "; give the VM a USB controller: -device qemu-xhci,p2=15,p3=15";
 	if (strstr(text, "does not support hotplugging"))
 		return "; give the VM ports to plug into: -device pcie-root-port,id=rp1";
+	if (startswith(text, "Property '"))
+		return "; this QEMU is too old for it";
 	if (startswith(text, "Bus '"))
 		return "; check usbBus and pciBus in the VM's section";
 	if (strstr(text, "Permission denied") && strstr(text, "/dev/vfio"))

@@ -74,9 +74,10 @@ void qemu_session_busy(void *data)
 	struct qemu *qemu = data;
 
 	qemu->busy_told = true;
-	vm_set_reason(
-		qemu->vm, "the monitor of %s does not answer: %s, or QEMU hangs", qemu->vm->name,
-		qemu->vm->listen[0] ? "it is not in control mode" : "another client holds it");
+	vm_set_reason(qemu->vm, "the monitor of %s does not answer: %s, or QEMU hangs",
+		      qemu->vm->name,
+		      qemu->vm->listen[0] ? "its -mon is not in mode=control"
+					  : "another client holds it");
 }
 
 static void session_event(void *data, const char *name, const json_t *event)

@@ -6,6 +6,7 @@
 
 #include "broker/claim.h"
 #include "broker/log.h"
+#include "broker/pci.h"
 
 #define ACK_LIMIT_MS 300 /* udevd is never kept longer by an attach that is not on its way yet */
 #define FIRST_RETRY_MS 200
@@ -14,6 +15,8 @@
 
 #define RELEASE_MS 30000    /* a guest that has not let go by then is said to refuse */
 #define MAX_RELEASE_MS 5000 /* how often it is asked again, at the least */
+#define SLOW_MS \
+	3000 /* a device that takes longer to be opened, or its driver to let go, is stuck */
 #define TURN_MS 3000 /* how long a PCI device waits for those whose rules come before its own */
 
 static void retry_now(void *data);
@@ -112,6 +115,7 @@ static void close_held(struct device *device)
 
 static void leave_vm(struct device *device)
 {
+	loop_timer_stop(&device->slow);
 	device->vm = vm_unref(device->vm);
 	device->handle[0] = 0;
 	device->unverified = false;
@@ -180,6 +184,7 @@ static void attach_failed_for(struct manager *manager, struct device *device,
 			      enum device_state state, const char *reason, uint64_t delay_ms)
 {
 	struct history history;
+	pid_t pid = device->vm ? device->vm->peer.pid : 0;
 
 	leave_vm(device);
 	set_state(device, state, "%s", reason);
@@ -197,6 +202,7 @@ static void attach_failed_for(struct manager *manager, struct device *device,
 	if (device->former_vm[0] && !streq(device->former_vm, device->vm_name) && device->present &&
 	    device->rule[0]) {
 		strcpy(device->unreachable, device->vm_name);
+		device->unreachable_pid = pid;
 		device->state = DEVICE_WAITING;
 		log_warning("%s: goes back to %s", device->kernel_name, device->former_vm);
 	} else if (state == DEVICE_REFUSED)
@@ -267,6 +273,33 @@ static void give_back(struct manager *manager, struct device *device)
 			    device->kernel_name);
 }
 
+static void opening_is_slow(void *data)
+{
+	struct device *device = data;
+	char driver[64];
+
+	if (device->kind == DEVICE_PCI && pci_driver(device->kernel_name, driver, sizeof(driver)) &&
+	    !streq(driver, "vfio-pci"))
+		set_state(device, DEVICE_OPENING,
+			  "waiting for the host's driver %s to let go of it", driver);
+	else
+		set_state(device, DEVICE_OPENING,
+			  "waiting for the host's kernel: the device does not respond");
+	log_warning("%s (%s): %s", device->kernel_name, device->name, device->reason);
+	store_device(device->manager->store, device, NULL);
+	release_helpers(device);
+}
+
+/* Those that share LEADER's IOMMU group and go with it. */
+static void reconcile_followers(struct manager *manager, const struct device *leader)
+{
+	for (struct device *d = manager->devices, *next; d; d = next) {
+		next = d->next;
+		if (streq(d->leader, leader->devpath))
+			reconcile(manager, d);
+	}
+}
+
 static void start_attach(struct manager *manager, struct device *device, struct vm *vm)
 {
 	char reason[sizeof(device->reason)];
@@ -287,6 +320,10 @@ static void start_attach(struct manager *manager, struct device *device, struct 
 	device->attempted = now_monotonic_ms();
 	if (ask_worker(manager, device, take_job(device->kind)) < 0)
 		attach_failed(manager, device, DEVICE_WAITING, "the worker process is overloaded");
+	else
+		loop_timer_start(manager->loop, &device->slow, SLOW_MS, opening_is_slow, device);
+	if (device->kind == DEVICE_PCI)
+		reconcile_followers(manager, device);
 }
 
 static void start_detach(struct manager *manager, struct device *device)
@@ -305,7 +342,9 @@ static void opened(struct manager *manager, struct device *device,
 
 	if (answer->result < 0) {
 		attach_failed(manager, device,
-			      answer->result == -EBUSY ? DEVICE_REFUSED : DEVICE_WAITING,
+			      answer->result == -EBUSY        ? DEVICE_REFUSED
+			      : answer->result == -EOPNOTSUPP ? DEVICE_FAILED
+							      : DEVICE_WAITING,
 			      answer->detail);
 		return;
 	}
@@ -413,6 +452,7 @@ void reconcile_worker_answer(void *data, const struct worker_answer *answer, int
 		return;
 	}
 	device->request = 0;
+	loop_timer_stop(&device->slow);
 	if (device->state == DEVICE_OPENING)
 		opened(manager, device, answer, fds);
 	else if (device->state == DEVICE_ATTACHING)

@@ -173,7 +173,8 @@ static int set_up_schema(struct store *store, const char *path)
 	if (r < 0)
 		return r;
 	if (version > SCHEMA_VERSION) {
-		log_error("%s was written by a newer vhotplug (schema %lld, this one knows %d)",
+		log_error("%s was written by a newer vhotplug (schema %lld, this one knows %d): "
+			  "install that one again, or move the file away",
 			  path, (long long) version, SCHEMA_VERSION);
 		return -EPROTO;
 	}

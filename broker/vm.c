@@ -60,7 +60,9 @@ void vm_check(struct vm *vm)
 {
 	loop_timer_stop(&vm->retry);
 	if (vm->user_name[0] && vm->user == (uid_t) -1) {
-		vm_set_reason(vm, "the user \"%s\" of its section does not exist on this host",
+		vm_set_reason(vm,
+			      "the user \"%s\" of its section does not exist on this host; correct "
+			      "\"user =\"",
 			      vm->user_name);
 		return;
 	}
@@ -286,9 +288,9 @@ static int make_listener(struct vm *vm)
 	mode_t old_umask = umask(0177);
 	int r = bind(vm->listen_fd, (struct sockaddr *) &address, sizeof(address)) < 0 ? -errno : 0;
 	umask(old_umask);
-	if (r == 0 && stat(vm->listen, &st) == 0)
+	if (r == 0 && lstat(vm->listen, &st) == 0)
 		vm->listen_inode = st.st_ino;
-	if (r == 0 && vm->user != (uid_t) -1 && chown(vm->listen, vm->user, (gid_t) -1) < 0)
+	if (r == 0 && vm->user != (uid_t) -1 && lchown(vm->listen, vm->user, (gid_t) -1) < 0)
 		r = -errno;
 	if (r == 0 && listen(vm->listen_fd, 4) < 0)
 		r = -errno;
@@ -381,7 +383,8 @@ int vm_new(struct loop *loop, const struct config_vm *config, const struct vm_ha
 	else if (r == 0)
 		r = watch_new(loop, vm->socket, socket_changed, vm, &vm->watch);
 	if (r < 0) {
-		log_error("can't set up the VM %s: %s", vm->name, strerror(-r));
+		log_error("can't set up the VM %s on %s: %s", vm->name,
+			  vm->listen[0] ? vm->listen : vm->socket, strerror(-r));
 		vm_unref(vm);
 		return r;
 	}

@@ -161,10 +161,22 @@ static int hold_disk(const char *syspath, struct worker_answer *answer, int *fds
 	return worker_fail(answer, -EBUSY, "%s is in use on the host: %s", node, use);
 }
 
+/* Is the directory PATH of sysfs a whole disk? Most are in a folder "block", NVMe's are not. */
+static bool is_disk(const char *path)
+{
+	char file[1000], target[300];
+
+	snprintf(file, sizeof(file), "%s/subsystem", path);
+	ssize_t n = readlink(file, target, sizeof(target) - 1);
+	if (n < 0)
+		return false;
+	target[n] = 0;
+	snprintf(file, sizeof(file), "%s/partition", path);
+	return n > 6 && streq(target + n - 6, "/block") && access(file, F_OK) < 0;
+}
+
 int hold_disks(const char *path, int depth, struct worker_answer *answer, int *fds)
 {
-	size_t length = strlen(path);
-	bool is_block = length > 6 && streq(path + length - 6, "/block");
 	struct dirent *entry;
 	int r = 0;
 
@@ -175,8 +187,8 @@ int hold_disks(const char *path, int depth, struct worker_answer *answer, int *f
 		if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
 			continue;
 		snprintf(below, sizeof(below), "%s/%s", path, entry->d_name);
-		r = is_block ? hold_disk(below, answer, fds)
-			     : hold_disks(below, depth - 1, answer, fds);
+		r = is_disk(below) ? hold_disk(below, answer, fds)
+				   : hold_disks(below, depth - 1, answer, fds);
 	}
 	if (dir)
 		closedir(dir);

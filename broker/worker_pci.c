@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <libkmod.h>
 #include <limits.h>
+#include <net/route.h>
 #include <sys/stat.h>
 
 #include "broker/device.h"
@@ -15,6 +16,7 @@
 
 #define GROUP_NODE_MS 5000 /* for udevd to make /dev/vfio/GROUP */
 #define MAX_DEPTH 12       /* of a disk below a PCI function */
+#define MAX_LAYERS 4       /* of interfaces made of others */
 
 static int write_file(const char *path, const char *text)
 {
@@ -58,63 +60,88 @@ static void load_module(const char *name)
 
 /* Safety */
 
-/* Does the network interface NAME carry a default route (IPv4)? With NAME NULL: does any other than
- * those below the group? */
-static bool has_default_route(const char *interface)
+/* Is the network interface NAME part of the function whose directory is PATH, or made of one that
+ * is (a bridge, a bond, a VLAN)? */
+static bool interface_is_below(const char *name, const char *path, int depth)
 {
-	char line[512], name[64];
-	unsigned destination, flags, mask;
-	_cleanup_fclose_ FILE *f = fopen("/proc/1/net/route", "re");
+	char link[300], place[PATH_MAX];
+	struct dirent *entry;
+	bool found = false;
 
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "%63s %x %*x %x %*d %*d %*d %x", name, &destination, &flags,
-			   &mask) == 4 &&
-		    destination == 0 && mask == 0 && flags & 1 && streq(name, interface))
+	snprintf(link, sizeof(link), "/sys/class/net/%s", name);
+	if (!realpath(link, place))
+		return false;
+	const char *rest = startswith(place, path);
+	if (rest && *rest == '/')
+		return true;
+	DIR *dir = depth > 0 ? opendir(place) : NULL;
+	while (dir && !found && (entry = readdir(dir))) {
+		const char *lower = startswith(entry->d_name, "lower_");
+
+		found = lower && interface_is_below(lower, path, depth - 1);
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+static bool is_below_group(const char *interface, const struct pci_group *group)
+{
+	for (size_t i = 0; i < group->n_members; i++) {
+		char link[300], path[PATH_MAX];
+
+		snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s", group->members[i]);
+		if (realpath(link, path) && interface_is_below(interface, path, MAX_LAYERS))
 			return true;
+	}
 	return false;
 }
 
-static unsigned count_default_routes(void)
+/* The interface that the default route in LINE of /proc/net/route goes out by; false: it is none.
+ */
+static bool parse_route(const char *line, char ret_interface[64])
 {
-	char line[512];
-	unsigned destination, flags, mask, n = 0;
-	_cleanup_fclose_ FILE *f = fopen("/proc/1/net/route", "re");
+	unsigned target, mask, flags;
 
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "%*s %x %*x %x %*d %*d %*d %x", &destination, &flags, &mask) ==
-			    3 &&
-		    destination == 0 && mask == 0 && flags & 1)
-			n++;
-	return n;
+	return sscanf(line, "%63s %x %*s %x %*d %*d %*d %x", ret_interface, &target, &flags,
+		      &mask) == 4 &&
+	       target == 0 && mask == 0 && flags & RTF_UP && !(flags & RTF_REJECT);
 }
 
-/* The default routes that go with the interfaces below the function at ADDRESS. */
-static unsigned routes_below(const char *address)
+/* The same for /proc/net/ipv6_route. */
+static bool parse_ipv6_route(const char *line, char ret_interface[64])
 {
-	char path[300];
-	struct dirent *entry;
-	unsigned n = 0;
+	char target[33];
+	unsigned length, flags;
 
-	/* virtio puts its own device between the function and the interface. */
-	static const char *const places[] = {"net", "virtio0/net"};
-	for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
-		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", address, places[i]);
-		DIR *dir = opendir(path);
-		while (dir && (entry = readdir(dir)))
-			if (entry->d_name[0] != '.' && has_default_route(entry->d_name))
-				n++;
-		if (dir)
-			closedir(dir);
+	return sscanf(line, "%32s %x %*s %*s %*s %*s %*s %*s %x %63s", target, &length, &flags,
+		      ret_interface) == 4 &&
+	       length == 0 && strspn(target, "0") == 32 && flags & RTF_UP && !(flags & RTF_REJECT);
+}
+
+/* Do all default routes in the table at PATH, and at least one, go through GROUP? */
+static bool needs_group(const char *path, bool (*parse)(const char *, char *),
+			const struct pci_group *group)
+{
+	char line[512], interface[64];
+	unsigned below = 0, other = 0;
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (!parse(line, interface))
+			continue;
+		if (is_below_group(interface, group))
+			below++;
+		else
+			other++;
 	}
-	return n;
+	return below > 0 && other == 0;
 }
 
 /* The group must hold no disk in use, and not the host's last way to the network. */
 static int check_group(const struct worker_request *request, const struct pci_group *group,
 		       struct worker_answer *answer)
 {
-	unsigned routes = 0;
-
 	for (size_t i = 0; i < group->n_members; i++) {
 		char link[300], path[PATH_MAX];
 		int disks[WORKER_MAX_FDS];
@@ -128,9 +155,10 @@ static int check_group(const struct worker_request *request, const struct pci_gr
 			close(disks[--answer->n_fds]);
 		if (r < 0)
 			return r;
-		routes += routes_below(group->members[i]);
 	}
-	if (routes > 0 && routes == count_default_routes() && !(request->options & WORKER_FORCE))
+	if (!(request->options & WORKER_FORCE) &&
+	    (needs_group("/proc/1/net/route", parse_route, group) ||
+	     needs_group("/proc/1/net/ipv6_route", parse_ipv6_route, group)))
 		return worker_fail(
 			answer, -EBUSY,
 			"the host's only default route goes through it; force = yes in its rule"
@@ -138,7 +166,17 @@ static int check_group(const struct worker_request *request, const struct pci_gr
 	return 0;
 }
 
-/* Taking */
+/* Drivers */
+
+/* By the name of DRIVER: "driver" of the function may lead to another one by now. */
+static int unbind(const char *address, const char *driver)
+{
+	char path[300];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/drivers/%s/unbind", driver);
+	int r = write_file(path, address);
+	return r == -ENOENT || r == -ENODEV ? 0 : r;
+}
 
 static int bind_to_vfio(const char *address, struct worker_answer *answer)
 {
@@ -148,17 +186,32 @@ static int bind_to_vfio(const char *address, struct worker_answer *answer)
 	if (r < 0)
 		return worker_fail(answer, r, "can't set driver_override of %s: %s", address,
 				   strerror(-r));
-	if (pci_driver(address, driver, sizeof(driver)) && !streq(driver, "vfio-pci")) {
-		r = write_attribute(address, "driver/unbind", address);
-		if (r < 0 && r != -ENOENT && r != -ENODEV)
-			return worker_fail(answer, r, "%s does not let go of %s: %s", driver,
-					   address, strerror(-r));
-	}
+	if (pci_driver(address, driver, sizeof(driver)) && !streq(driver, "vfio-pci") &&
+	    (r = unbind(address, driver)) < 0)
+		return worker_fail(answer, r, "%s does not let go of %s: %s", driver, address,
+				   strerror(-r));
 	r = write_file("/sys/bus/pci/drivers_probe", address);
 	if (!pci_driver(address, driver, sizeof(driver)) || !streq(driver, "vfio-pci"))
 		return worker_fail(answer, r < 0 ? r : -EIO, "vfio-pci does not take %s: %s",
 				   address, r < 0 ? strerror(-r) : "see the kernel's log");
 	return 0;
+}
+
+static void return_member(const char *address)
+{
+	char driver[64], path[300], alias[256];
+
+	write_attribute(address, "driver_override", "\n");
+	if (pci_driver(address, driver, sizeof(driver)) && streq(driver, "vfio-pci"))
+		unbind(address, driver);
+	/* While the device was claimed, udevd was kept from loading the host's module for it. */
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/modalias", address);
+	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	if (f && fgets(alias, sizeof(alias), f)) {
+		alias[strcspn(alias, "\n")] = 0;
+		load_module(alias);
+	}
+	write_file("/sys/bus/pci/drivers_probe", address);
 }
 
 /* Waits for the node of the group, and makes it accessible to the VMM's user. */
@@ -169,13 +222,40 @@ static int open_group_node(int group, uid_t uid, struct worker_answer *answer)
 	snprintf(node, sizeof(node), "/dev/vfio/%d", group);
 	for (int waited = 0; access(node, F_OK) < 0; waited += 20) {
 		if (waited >= GROUP_NODE_MS)
-			return worker_fail(answer, -ETIMEDOUT, "%s has not appeared", node);
+			return worker_fail(answer, -ETIMEDOUT,
+					   "%s has not appeared; see the kernel's log", node);
 		usleep(20000);
 	}
 	/* udevd may still be setting its own ownership: ours must be the last word. */
 	if (chown(node, uid, (gid_t) -1) < 0)
 		return worker_fail(answer, -errno, "can't give %s to uid %u: %s", node,
 				   (unsigned) uid, strerror(errno));
+	return 0;
+}
+
+/* The jobs */
+
+/* Binds the whole group. When one of its members fails, those that were taken for it are given
+ * back, but not those that a VM may have already. */
+static int take_group(const struct pci_group *group, struct worker_answer *answer)
+{
+	char driver[64];
+	bool taken[PCI_MAX_GROUP];
+	int r;
+
+	for (size_t i = 0; i < group->n_members; i++) {
+		const char *address = group->members[i];
+
+		taken[i] =
+			!pci_driver(address, driver, sizeof(driver)) || !streq(driver, "vfio-pci");
+		r = bind_to_vfio(address, answer);
+		if (r == 0)
+			continue;
+		for (size_t j = 0; j <= i; j++)
+			if (taken[j])
+				return_member(group->members[j]);
+		return r;
+	}
 	return 0;
 }
 
@@ -203,31 +283,8 @@ void worker_pci_take(const struct worker_request *request, struct worker_answer 
 	if (check_group(request, &group, answer) < 0)
 		return;
 	load_module("vfio-pci");
-	for (size_t i = 0; i < group.n_members; i++)
-		if (bind_to_vfio(group.members[i], answer) < 0) {
-			worker_pci_return(request, &(struct worker_answer){0});
-			return;
-		}
-	open_group_node(group.number, request->uid, answer);
-}
-
-/* Giving back */
-
-static void return_member(const char *address)
-{
-	char driver[64], path[300], alias[256];
-
-	write_attribute(address, "driver_override", "\n");
-	if (pci_driver(address, driver, sizeof(driver)) && streq(driver, "vfio-pci"))
-		write_attribute(address, "driver/unbind", address);
-	/* While the device was claimed, udevd was kept from loading the host's module for it. */
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/modalias", address);
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
-	if (f && fgets(alias, sizeof(alias), f)) {
-		alias[strcspn(alias, "\n")] = 0;
-		load_module(alias);
-	}
-	write_file("/sys/bus/pci/drivers_probe", address);
+	if (take_group(&group, answer) == 0)
+		open_group_node(group.number, request->uid, answer);
 }
 
 void worker_pci_return(const struct worker_request *request, struct worker_answer *answer)

@@ -149,9 +149,10 @@ static int read_vm(struct loader *loader, const struct ini_section *section)
 			     "[vm %s] again (first in line %u), allowed here: each VM once",
 			     section->name, first->line);
 	if (!has_key(section, "socket") && !has_key(section, "listen"))
-		mistakes_add(loader->mistakes, section->line,
-			     "[vm %s] says no socket, allowed here: socket = /path or listen = /path",
-			     section->name);
+		mistakes_add(
+			loader->mistakes, section->line,
+			"[vm %s] says no socket, allowed here: socket = /path or listen = /path",
+			section->name);
 	vm = ARRAY_APPEND(loader->config->vms, loader->config->n_vms);
 	if (!vm)
 		return -ENOMEM;
@@ -159,7 +160,13 @@ static int read_vm(struct loader *loader, const struct ini_section *section)
 	vm->name = strdup(section->name);
 	if (!vm->name)
 		return -ENOMEM;
-	return store_section(loader, section, vm_settings, vm);
+	int r = store_section(loader, section, vm_settings, vm);
+	if (r == 0 && vm->type == VM_CROSVM && vm->listen)
+		mistakes_add(loader->mistakes, section->line,
+			     "[vm %s] is a crosvm, which does not dial, allowed here: socket = "
+			     "/path/of/its/control/socket",
+			     section->name);
+	return r;
 }
 
 /* Adds what is wrong with the VMs that a group names; they may come later in the file, so this is

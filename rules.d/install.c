@@ -148,8 +148,10 @@ static int udevadm(const char *const *argv)
 
 	if (r == 0)
 		return 0;
-	fprintf(stderr, "vhotplug-gen-rules: udevadm %s failed (%s)\n", argv[1],
-		r < 0 ? strerror(-r) : "see above");
+	fprintf(stderr,
+		"vhotplug-gen-rules: the rules are written but not in force: udevadm %s failed "
+		"(%s)\n",
+		argv[1], r < 0 ? strerror(-r) : "see above");
 	return -EIO;
 }
 

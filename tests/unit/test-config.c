@@ -212,6 +212,7 @@ static void every_mistake_is_named(void **state)
 		{"[vm a]\nsocket = /s\nusbBus = a b\n", 3, "commas between them"},
 		{"[vm a]\nsocket = /s\nusbBus = a, b, a\n", 3, "each once"},
 		{"[vm a]\nsocket = /s\nlisten = l\n", 3, "listen = l"},
+		{"[vm a]\ntype = crosvm\nlisten = /l\n", 1, "does not dial"},
 		{"[vm a]\nsocket = /s\nvendorId = 046d\n", 3, "no key of [vm]"},
 		{VM "[usb]\ntargetVm = vm1\n", 4, "without a description"},
 		{VM "[usb G]\n", 4, "says no VM"},

@@ -32,8 +32,8 @@ class Broker:
                     pass
             except TimeoutError:
                 code = self.process.poll()
-                raise Failed("the broker did not say that it is ready"
-                             + ("" if code is None else f", it ended with {code}")) from None
+                raise Failed("the broker did not say that it is ready; "
+                             + (self.kernel_stacks() if code is None else f"it ended with {code}")) from None
 
     def is_running(self):
         return self.process is not None and self.process.poll() is None

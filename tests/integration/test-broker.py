@@ -1,0 +1,489 @@
+#!/usr/bin/python3
+"""The broker as a program, with real QEMUs that never run (-S). No USB hardware is needed: in a mount
+namespace of the test's own, /dev/bus/usb/099/099 is the null device, which has a directory in
+sysfs; QEMU takes its descriptor and then says that it is no USB device.
+
+Usage: test-broker.py VHOTPLUG_BROKER   (the built program; run as root)
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+
+QEMU = "qemu-system-x86_64"
+DEVICE = "/devices/virtual/mem/null"
+NODE = "/dev/bus/usb/099/099"
+SKIPPED = 77
+PATIENCE = 20  # seconds; the machine may be busy
+
+failures = []
+
+
+def check(good, what):
+    print("ok    " if good else "FAILED", what, flush=True)
+    if not good:
+        failures.append(what)
+
+
+def wait_for(condition, seconds=PATIENCE):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    return condition()
+
+
+def fake_usb():
+    """A USB device node that only this process and its children see."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    clone_newns, ms_rec, ms_private = 0x20000, 0x4000, 1 << 18
+    if libc.unshare(clone_newns) < 0 or libc.mount(None, b"/", None, ms_rec | ms_private, None) < 0:
+        return False
+    os.makedirs("/dev/bus", exist_ok=True)
+    if libc.mount(b"none", b"/dev/bus", b"tmpfs", 0, None) < 0:
+        return False
+    os.makedirs(os.path.dirname(NODE))
+    os.mknod(NODE, 0o600 | 0o020000, os.makedev(1, 3))
+    return True
+
+
+class Monitor:
+    """One client of a QEMU monitor."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(str(path))
+        self.file = self.socket.makefile("rw")
+        json.loads(self.file.readline())
+        self.ask("qmp_capabilities")
+
+    def ask(self, command, **arguments):
+        self.file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        self.file.flush()
+        while True:
+            reply = json.loads(self.file.readline())
+            if "event" not in reply:
+                return reply
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+
+class Vm:
+    """A QEMU with two monitors: NAME.sock for the broker, NAME.test for the test."""
+
+    def __init__(self, world, name, *arguments):
+        self.socket = world.path / f"{name}.sock"
+        self.test = world.path / f"{name}.test"
+        self.process = subprocess.Popen(
+            [QEMU, "-S", "-machine", "q35", "-accel", "tcg", "-m", "64", "-nodefaults",
+             "-display", "none", "-qmp", f"unix:{self.socket},server=on,wait=off",
+             "-qmp", f"unix:{self.test},server=on,wait=off",
+             "-device", "qemu-xhci,id=xhci,p2=4,p3=4", *arguments], stderr=subprocess.DEVNULL)
+        world.processes.append(self.process)
+
+    def monitor(self):
+        def connect():
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                return Monitor(self.test)
+        return wait_for(connect)
+
+    def end(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        self.process.wait()
+
+
+class Broker:
+    def __init__(self, world, environment=None, pass_fds=(), preexec_fn=None):
+        self.world = world
+        self.log_path = world.path / "log"
+        self.log_file = open(self.log_path, "ab")
+        self.start = self.log_file.tell()
+        self.process = subprocess.Popen(
+            [world.program, "-d"], stderr=self.log_file, stdout=self.log_file,
+            env={**world.environment, **(environment or {})}, pass_fds=pass_fds,
+            preexec_fn=preexec_fn)
+        world.processes.append(self.process)
+
+    def log(self):
+        with open(self.log_path, "rb") as file:
+            file.seek(self.start)
+            return file.read().decode()
+
+    def says(self, pattern, seconds=PATIENCE):
+        return wait_for(lambda: re.search(pattern, self.log()), seconds)
+
+    def forget(self):
+        """What was said before does not count any more."""
+        self.start = self.log_path.stat().st_size
+
+    def ready(self):
+        if not self.says("ready: "):
+            print(self.log())
+            raise RuntimeError("the broker does not become ready")
+        return self
+
+    def end(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        status = self.process.wait(PATIENCE)
+        self.log_file.close()
+        if "Sanitizer" in self.log() or "runtime error" in self.log():
+            print(self.log())
+            check(False, "a sanitizer has something to say")
+        return status
+
+    def worker(self):
+        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return int(children.read_text().split()[0])
+
+
+class World:
+    """A directory for everything, with a config for vm1 and vm2."""
+
+    def __init__(self, program):
+        self.program = program
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix="vhp-"))
+        self.path.chmod(0o755)
+        self.processes = []
+        self.seqnum = 0
+        self.environment = {"PATH": os.environ["PATH"]}
+        for name in ("RUNTIME", "STATE", "CONFIGURATION"):
+            directory = self.path / name.lower()
+            directory.mkdir(mode=0o755)
+            self.environment[f"{name}_DIRECTORY"] = str(directory)
+        self.config = self.path / "configuration" / "vhotplug.conf"
+        self.database = self.path / "state" / "vhotplug.db"
+        self.event_socket = self.path / "runtime" / "event.sock"
+        self.write_config("vm1", "vm2")
+
+    def write_config(self, *vms, extra=""):
+        text = "".join(f"[vm {vm}]\ntype = qemu\nsocket = {self.path}/{vm}.sock\n" for vm in vms)
+        self.config.write_text(
+            f"{extra}{text}[usb g]\ntargetVm = {vms[0]}\n[allow r]\nvendorId = 046d\n")
+
+    def event(self, action="add", vms="vm1"):
+        """What the helper sends; returns the broker's answer."""
+        self.seqnum += 1
+        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        fields = ["VHOTPLUG=1", f"ACTION={action}", f"DEVPATH={DEVICE}", f"SEQNUM={self.seqnum}",
+                  f"BOOT_ID={boot}", f"SYSFS_INODE={os.stat('/sys' + DEVICE).st_ino}",
+                  "SUBSYSTEM=usb", "DEVTYPE=usb_device", f"DEVNAME={NODE}",
+                  "VHOTPLUG_RULE=usb/g/r", f"VHOTPLUG_VM={vms}"]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            client.settimeout(5)
+            client.connect(str(self.event_socket))
+            client.send(b"".join(field.encode() + b"\0" for field in fields))
+            return client.recv(1)
+
+    def query(self, sql):
+        with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as db:
+            return db.execute(sql).fetchall()
+
+    def assignment(self):
+        rows = self.query("select state, vm, reason from assignments")
+        return rows[0] if rows else ("", "", "")
+
+    def reason_is(self, pattern):
+        return bool(wait_for(lambda: re.search(pattern, self.assignment()[2])))
+
+    def close(self):
+        for process in self.processes:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGCONT)
+                process.kill()
+                process.wait()
+        shutil.rmtree(self.path)
+
+
+def as_nobody(world, sql):
+    return subprocess.run(["sqlite3", str(world.database), sql], capture_output=True, text=True,
+                          user="nobody", group="nogroup", extra_groups=[])
+
+
+# Tests
+
+
+def test_config_mistakes(world):
+    world.config.write_text("[vm vm1]\ntype = qemu\nsocket = relative\ncolour = red\n")
+    broker = Broker(world)
+    check(broker.process.wait(PATIENCE) == 1, "a config with mistakes: exit status 1")
+    check(f"{world.config}:3:" in broker.log() and f"{world.config}:4:" in broker.log(),
+          "each mistake is named by file and line")
+    check(not world.event_socket.exists() and not world.database.exists(), "nothing was begun")
+    world.config.unlink()
+    broker = Broker(world)
+    check(broker.process.wait(PATIENCE) == 1 and str(world.config) in broker.log(),
+          "no config at all: exit status 1, and its path")
+    world.write_config("vm1")
+    result = subprocess.run([world.program, "--nonsense"], capture_output=True, check=False)
+    check(result.returncode == 2, "a wrong option: exit status 2")
+
+
+def test_readiness(world):
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    listener.settimeout(PATIENCE)
+    listener.bind(str(world.path / "notify"))
+    broker = Broker(world, {"NOTIFY_SOCKET": str(world.path / "notify")})
+    check(listener.recv(100) == b"READY=1", "readiness is told")
+    check(world.event_socket.stat().st_mode & 0o777 == 0o600, "and by then events are taken")
+    check(world.event("remove") == b"T", "one is")
+    check(broker.end() == 0, "SIGTERM: exit status 0")
+    check(listener.recv(100) == b"STOPPING=1", "the end is told too")
+    check(not world.event_socket.exists(), "the socket is gone")
+
+
+def test_socket_activation(world):
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(str(world.event_socket))
+    listener.listen(10)
+
+    # LISTEN_PID is the broker's own pid: a shell that becomes it knows that.
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0"', world.program],
+        env=world.environment, preexec_fn=lambda: os.dup2(listener.fileno(), 3), pass_fds=(3, listener.fileno()),
+        stderr=subprocess.DEVNULL)
+    world.processes.append(process)
+    check(world.event("remove") == b"T", "an event on a socket that was passed")
+    process.terminate()
+    check(process.wait(PATIENCE) == 0 and world.event_socket.exists(), "the socket stays")
+
+
+def test_two_brokers(world):
+    first = Broker(world).ready()
+    second = Broker(world)
+    check(second.process.wait(PATIENCE) == 1 and second.says("another vhotplug-broker is running"),
+          "a second broker is refused, with the reason")
+    check(world.event("remove") == b"T", "the first one is not disturbed")
+    # A job stuck in the kernel outlives the broker; a worker that is stopped stands for it.
+    worker = first.worker()
+    os.kill(worker, signal.SIGSTOP)
+    first.process.kill()
+    first.process.wait()
+    third = Broker(world)
+    check(third.says("ready: ", 5), "after kill -9 the next one starts, whatever its worker does")
+    os.kill(worker, signal.SIGCONT)
+    third.end()
+
+
+def test_vm_life(world):
+    broker = Broker(world).ready()
+    check(broker.says("vm1 is not running: there is no socket"), "no VM")
+    for how, word in ((signal.SIGTERM, "SIGTERM"), (signal.SIGKILL, "SIGKILL")):
+        broker.forget()
+        vm = Vm(world, "vm1")
+        check(broker.says(f"vm1: up, process {vm.process.pid}"), "its start is seen")
+        check("process" not in "".join(re.findall("vm2.*up.*", broker.log())), "of this one only")
+        broker.forget()
+        vm.end(how)
+        check(broker.says(f"its process {vm.process.pid} has ended"), f"{word} is seen")
+        check(broker.says("vm1 is not running"), "and said")
+    vm = Vm(world, "vm1")
+    check(broker.says(f"up, process {vm.process.pid}"), "a start over a stale socket is seen")
+    broker.end()
+    vm.end()
+    # The VM was there first, its directory comes and goes.
+    shutil.rmtree(world.path / "later", ignore_errors=True)
+    world.config.write_text(world.config.read_text().replace("vm2.sock", "later/run/vm2.sock"))
+    broker = Broker(world).ready()
+    (world.path / "later/run").mkdir(parents=True)
+    vm = Vm(world, "later/run/vm2")
+    check(broker.says("vm2: up"), "a socket in directories that were not there")
+    vm.end()
+    broker.end()
+
+
+def test_attach(world):
+    vm = Vm(world, "vm1")
+    broker = Broker(world).ready()
+    broker.says("vm1: up")
+    check(world.event() == b"T", "the event is taken")
+    check(world.reason_is("QEMU: failed to open host usb device"),
+          "QEMU got the descriptor, and says what it thinks of it")
+    check(world.assignment()[:2] == ("waiting", "vm1"), "the device waits")
+    history = world.query("select action, cause, vm, rule, result from history")
+    check(history == [("attach", "plug", "vm1", "usb/g/r", "failed")], f"history: {history}")
+    monitor = vm.monitor()
+    names = [entry["name"] for entry in monitor.ask("qom-list", path="/machine/peripheral")["return"]]
+    check(not any(name.startswith("vhp-") for name in names), "nothing of it is left in the VM")
+
+    # Ports that somebody else takes behind the broker's back: tried one after the other.
+    for port in range(1, 5):
+        monitor.ask("device_add", driver="usb-kbd", id=f"k{port}", bus="xhci.0", port=str(port))
+    check(world.reason_is(r"not found \(in use\?\)|no free USB port"), "all ports are taken")
+    check(world.reason_is("no free USB port"), "which is said")
+    tries = len(re.findall("not found", broker.log()))
+    time.sleep(1)
+    check(len(re.findall("not found", broker.log())) - tries < 10, "without asking all the time")
+    monitor.ask("device_del", id="k3")
+    check(world.reason_is("QEMU: failed to open host usb device"), "the one that is free is found")
+    monitor.close()
+
+    # What is in the VM under a name of ours and on no record is taken away.
+    broker.end()
+    monitor = vm.monitor()
+    monitor.ask("device_add", driver="usb-mouse", id="vhp-9-9-4711", bus="xhci.0", port="3")
+    broker = Broker(world).ready()
+    check(broker.says("vhp-9-9-4711, which it should not have"), "an orphan is seen")
+    check(wait_for(lambda: "DeviceNotFound" in json.dumps(monitor.ask(
+        "qom-list", path="/machine/peripheral/vhp-9-9-4711"))), "and taken away")
+    monitor.close()
+    check(broker.end() == 0, "the end")
+    vm.end()
+
+
+def test_busy_monitor(world):
+    vm = Vm(world, "vm1")
+    vm.monitor().close()
+    holder = Monitor(vm.socket)
+    broker = Broker(world).ready()
+    check(world.event() == b"T", "the event is taken")
+    check(world.reason_is("another client holds it"), "who is in the way is said")
+    holder.close()
+    check(world.reason_is("QEMU: failed to open"), "and then it goes on")
+    check(broker.end() == 0, "the end")
+    vm.end()
+
+
+def test_untrusted_socket(world):
+    """A socket in a directory where everybody may write, made by somebody else."""
+    directory = world.path / "tmp"
+    directory.mkdir()
+    directory.chmod(0o1777)
+    world.config.write_text(world.config.read_text().replace("vm1.sock", "tmp/vm1.sock"))
+    script = ("import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]);"
+              "s.listen(1); time.sleep(60)")
+    process = subprocess.Popen(["/usr/bin/python3", "-c", script, str(directory / "vm1.sock")],
+                               user="nobody", group="nogroup", extra_groups=[])
+    world.processes.append(process)
+    broker = Broker(world).ready()
+    check(broker.says("vm1: not trusted: .*/tmp/vm1.sock lies where everybody may write"),
+          "it is not trusted")
+    world.event()
+    check(world.reason_is("not trusted"), "and the device says so")
+    broker.end()
+
+
+def test_reload(world):
+    world.write_config("vm1")
+    vm = Vm(world, "vm1")
+    broker = Broker(world).ready()
+    broker.says("vm1: up")
+    world.config.write_text("[vm vm1]\ntype = qemu\n")
+    broker.process.send_signal(signal.SIGHUP)
+    check(broker.says("has mistakes: the config stays as it was"), "a broken config is refused")
+    broker.forget()
+    vm.end()
+    check(broker.says("vm1 is not running"), "the VM of the old one is still watched")
+    vm = Vm(world, "vm2")
+    vm.monitor().close()
+    world.write_config("vm1", "vm2")
+    broker.process.send_signal(signal.SIGHUP)
+    check(broker.says("vm2: up"), "a good one is taken")
+    vm.end()
+    check(broker.end() == 0, "the end")
+
+
+def test_readers(world):
+    vm = Vm(world, "vm1")
+    broker = Broker(world, preexec_fn=lambda: os.umask(0o077)).ready()
+    broker.says("vm1: up")
+    world.event()
+    world.reason_is("QEMU")
+    expected = "select state || '|' || vm from assignments"
+    for when in ("while it runs", "after it has ended"):
+        result = as_nobody(world, f"{expected}; select count(*) > 0 from history;")
+        check(result.stdout == "waiting|vm1\n1\n",
+              f"nobody reads both views {when} ({result.stdout!r} {result.stderr.strip()})")
+        result = as_nobody(world, "delete from device")
+        check(result.returncode != 0, "and can't write")
+        if when == "while it runs":
+            check(broker.end() == 0, "the end")
+    vm.end()
+
+
+def test_locked_database(world):
+    broker = Broker(world).ready()
+    with contextlib.closing(sqlite3.connect(world.database, isolation_level=None)) as db:
+        db.execute("begin immediate")
+        start = time.monotonic()
+        check(world.event() == b"R", "an event is refused while another process holds the lock")
+        check(time.monotonic() - start < 1, "at once")
+        db.execute("rollback")
+    check(world.event() == b"T", "and taken afterwards")
+    check(world.reason_is("vm1 is not running"), "what it waits for is on record")
+    check(broker.end() == 0, "the end")
+
+
+def test_stop_while_a_helper_waits(world):
+    vm = Vm(world, "vm1")
+    broker = Broker(world).ready()
+    broker.says("vm1: up")
+    worker = broker.worker()
+    os.kill(worker, signal.SIGSTOP)  # opening the node takes its time
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(OSError):
+            world.event()
+        os._exit(0)
+    wait_for(lambda: world.query("select 1 from event"))
+    check(broker.end() == 0, "a broker that is stopped while a node is being opened")
+    os.waitpid(pid, 0)
+    os.kill(worker, signal.SIGCONT)
+    vm.end()
+
+
+def test_helper_is_not_kept(world):
+    vm = Vm(world, "vm1")
+    broker = Broker(world).ready()
+    broker.says("vm1: up")
+    worker = broker.worker()
+    os.kill(worker, signal.SIGSTOP)
+    start = time.monotonic()
+    check(world.event() == b"T" and time.monotonic() - start < 0.9,
+          "a node that can't be opened keeps udevd less than a second")
+    os.kill(worker, signal.SIGCONT)
+    check(world.reason_is("QEMU: failed to open"), "and goes on when it can")
+    check(broker.end() == 0, "the end")
+    vm.end()
+
+
+def main():
+    if os.geteuid() != 0 or not shutil.which(QEMU) or not fake_usb():
+        print(f"needs root, {QEMU} and mount namespaces")
+        return SKIPPED
+    wanted = sys.argv[2:]
+    for name, test in list(globals().items()):
+        if not name.startswith("test_") or (wanted and name not in wanted):
+            continue
+        print(f"# {name}", flush=True)
+        world = World(sys.argv[1])
+        try:
+            test(world)
+        except Exception as error:  # the others still run
+            check(False, f"{name}: {error!r}")
+            if (world.path / "log").exists():
+                print((world.path / "log").read_text())
+        finally:
+            world.close()
+    print(f"{len(failures)} failed")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

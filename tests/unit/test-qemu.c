@@ -1,0 +1,764 @@
+/* The QEMU backend against a small QEMU: a monitor that answers as 7.2 does for the few commands
+ * that are sent, and keeps ports, devices and descriptor sets as it does. What real QEMU says of
+ * real devices is in the tests on the emulated host. */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+#include "broker/device.h"
+#include "broker/vm.h"
+#include "tests/unit/spin.h"
+#include "tests/unit/temp.h"
+
+#define PORTS 4
+#define MAX 16
+
+/* The monitor and the machine behind it. */
+static struct machine {
+	struct loop *loop;
+	int listen_fd, fd;
+	struct loop_source *listener, *client;
+	char in[65536];
+	size_t length;
+	int fds[MAX]; /* received, not used yet */
+	size_t n_fds;
+	char devices[PORTS + 1][96]; /* by port */
+	long fdsets[MAX];
+	size_t n_fdsets, n_commands, n_clients, n_adds;
+	bool silent;         /* says nothing */
+	bool leaves;         /* hangs up at the next device_add */
+	bool keeps_devices;  /* no DEVICE_DELETED */
+	bool event_first;    /* DEVICE_DELETED before the answer */
+	bool no_hostdevice;  /* before 5.1 */
+	const char *rejects; /* device_add says so */
+} m;
+
+static void say(json_t *message)
+{
+	char *text = json_dumps(message, JSON_COMPACT);
+
+	json_decref(message);
+	/* A client that has left meanwhile is noticed when he is heard. */
+	if (send(m.fd, text, strlen(text), MSG_NOSIGNAL) > 0)
+		send(m.fd, "\r\n", 2, MSG_NOSIGNAL);
+	free(text);
+}
+
+static void give(const json_t *id, json_t *value)
+{
+	say(json_pack("{s:o, s:O}", "return", value, "id", id));
+}
+
+static void complain(const json_t *id, const char *class, const char *format, ...) _printf_(3, 4);
+static void complain(const json_t *id, const char *class, const char *format, ...)
+{
+	char text[300];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	say(json_pack("{s:{s:s, s:s}, s:O}", "error", "class", class, "desc", text, "id", id));
+}
+
+static unsigned port_of(const char *device)
+{
+	for (unsigned port = 1; port <= PORTS; port++)
+		if (streq(m.devices[port], device))
+			return port;
+	return 0;
+}
+
+static json_t *entry(const char *name, const char *type)
+{
+	return json_pack("{s:s, s:s}", "name", name, "type", type);
+}
+
+static void qom_list(const json_t *id, const char *path)
+{
+	json_t *list = json_array();
+
+	json_array_append_new(list, entry("type", "string"));
+	if (streq(path, "/machine/peripheral")) {
+		json_array_append_new(list, entry("xhci", "child<qemu-xhci>"));
+		for (unsigned port = 1; port <= PORTS; port++)
+			if (m.devices[port][0])
+				json_array_append_new(list,
+						      entry(m.devices[port], "child<usb-host>"));
+	} else if (streq(path, "/machine/peripheral/xhci")) {
+		json_array_append_new(list, entry("xhci.0", "child<usb-bus>"));
+	} else if (streq(path, "/machine/peripheral/xhci/xhci.0")) {
+		for (unsigned port = 1; port <= PORTS; port++) {
+			char name[32];
+
+			snprintf(name, sizeof(name), "child[%u]", port);
+			if (m.devices[port][0])
+				json_array_append_new(list, entry(name, "link<usb-host>"));
+		}
+	}
+	give(id, list);
+}
+
+static void qom_get(const json_t *id, const char *path, const char *property)
+{
+	const char *child = strstr(path, "child[");
+	char port[2] = {child ? child[6] : 0, 0};
+
+	if (streq(property, "p2") || streq(property, "p3"))
+		give(id, json_integer(PORTS));
+	else
+		give(id, json_string(port));
+}
+
+static bool has_fdset(const char *hostdevice)
+{
+	long number = 0;
+
+	if (!hostdevice || sscanf(hostdevice, "/dev/fdset/%ld", &number) != 1)
+		return false;
+	for (size_t i = 0; i < m.n_fdsets; i++)
+		if (m.fdsets[i] == number)
+			return true;
+	return false;
+}
+
+static void device_add(const json_t *id, const json_t *arguments)
+{
+	const char *name = json_string_value(json_object_get(arguments, "id"));
+	const char *hostdevice = json_string_value(json_object_get(arguments, "hostdevice"));
+	const char *text = json_string_value(json_object_get(arguments, "port"));
+	unsigned port = text ? (unsigned) atoi(text) : 1;
+
+	m.n_adds++;
+	assert_string_equal(json_string_value(json_object_get(arguments, "driver")), "usb-host");
+	if (m.rejects)
+		complain(id, "GenericError", "%s", m.rejects);
+	else if (m.no_hostdevice && hostdevice)
+		complain(id, "GenericError", "Property 'usb-host.hostdevice' not found");
+	else if (port_of(name))
+		complain(id, "GenericError", "Duplicate device ID '%s'", name);
+	else if (port < 1 || port > PORTS || m.devices[port][0])
+		complain(id, "GenericError", "usb port %u (bus xhci.0) not found (in use?)", port);
+	else if (!m.no_hostdevice && !has_fdset(hostdevice))
+		complain(id, "GenericError", "failed to open %s: No such file or directory",
+			 hostdevice);
+	else {
+		strcpy(m.devices[port], name);
+		give(id, json_object());
+	}
+}
+
+static void device_del(const json_t *id, const char *name)
+{
+	unsigned port = port_of(name);
+
+	if (!port) {
+		complain(id, "DeviceNotFound", "Device '%s' not found", name);
+		return;
+	}
+	if (!m.event_first)
+		give(id, json_object());
+	if (!m.keeps_devices) {
+		m.devices[port][0] = 0;
+		say(json_pack("{s:s, s:{s:s, s:s}}", "event", "DEVICE_DELETED", "data", "device",
+			      name, "path", "/machine/peripheral/x"));
+	}
+	if (m.event_first)
+		give(id, json_object());
+}
+
+static void hang_up(void)
+{
+	m.client = loop_source_free(m.client);
+	m.fd = close_fd(m.fd);
+	m.length = 0;
+	while (m.n_fds > 0)
+		close(m.fds[--m.n_fds]);
+	m.n_fdsets = 0;
+}
+
+static void add_fd(const json_t *id, long number)
+{
+	if (m.n_fds == 0) {
+		complain(id, "GenericError", "No file descriptor supplied via SCM_RIGHTS");
+		return;
+	}
+	close(m.fds[--m.n_fds]);
+	m.fdsets[m.n_fdsets++] = number;
+	give(id, json_pack("{s:i, s:I}", "fd", 20, "fdset-id", (json_int_t) number));
+}
+
+static void obey(const json_t *message)
+{
+	const char *command = json_string_value(json_object_get(message, "execute"));
+	const json_t *id = json_object_get(message, "id");
+	const json_t *arguments = json_object_get(message, "arguments");
+	const char *path = json_string_value(json_object_get(arguments, "path"));
+
+	m.n_commands++;
+	if (m.silent)
+		return;
+	if (streq(command, "qmp_capabilities"))
+		give(id, json_object());
+	else if (streq(command, "qom-list"))
+		qom_list(id, path);
+	else if (streq(command, "qom-get"))
+		qom_get(id, path, json_string_value(json_object_get(arguments, "property")));
+	else if (streq(command, "add-fd"))
+		add_fd(id, json_integer_value(json_object_get(arguments, "fdset-id")));
+	else if (streq(command, "remove-fd"))
+		give(id, json_object());
+	else if (streq(command, "device_add") && m.leaves)
+		hang_up();
+	else if (streq(command, "device_add"))
+		device_add(id, arguments);
+	else if (streq(command, "device_del"))
+		device_del(id, json_string_value(json_object_get(arguments, "id")));
+	else
+		complain(id, "CommandNotFound", "The command %s has not been found", command);
+}
+
+static void client_readable(void *data, uint32_t events)
+{
+	union {
+		char buffer[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = {.iov_base = m.in + m.length, .iov_len = sizeof(m.in) - m.length};
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = control.buffer,
+			     .msg_controllen = sizeof(control.buffer)};
+	ssize_t n = recvmsg(m.fd, &msg, MSG_DONTWAIT);
+	char *end;
+
+	(void) data, (void) events;
+	if (n <= 0) {
+		hang_up();
+		return;
+	}
+	m.length += (size_t) n;
+	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+	if (cmsg)
+		memcpy(&m.fds[m.n_fds++], CMSG_DATA(cmsg), sizeof(int));
+	while (m.fd >= 0 && (end = memchr(m.in, '\n', m.length))) {
+		json_t *message = json_loadb(m.in, (size_t) (end - m.in), 0, NULL);
+
+		assert_non_null(message);
+		m.length -= (size_t) (end + 1 - m.in);
+		memmove(m.in, end + 1, m.length);
+		obey(message);
+		json_decref(message);
+	}
+}
+
+static void caller(void *data, uint32_t events)
+{
+	(void) data, (void) events;
+	if (m.fd >= 0)
+		return; /* one at a time */
+	m.fd = accept4(m.listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	if (m.fd < 0)
+		return;
+	m.n_clients++;
+	if (!m.silent)
+		say(json_pack("{s:{s:{}, s:[s]}}", "QMP", "version", "capabilities", "oob"));
+	assert_int_equal(loop_add(m.loop, m.fd, EPOLLIN, client_readable, NULL, &m.client), 0);
+}
+
+/* The other side: a VM and what its backend reports. */
+
+static struct side {
+	char *dir;
+	struct vm *vm;
+	int ups, n_handles;
+	char log[4096];
+	int fd; /* "the device's node" */
+} s;
+
+static void note(const char *format, ...) _printf_(1, 2);
+static void note(const char *format, ...)
+{
+	size_t length = strlen(s.log);
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(s.log + length, sizeof(s.log) - length, format, args);
+	va_end(args);
+}
+
+static void on_up(void *data, struct vm *vm, char *const *handles, size_t n)
+{
+	(void) data, (void) vm;
+	s.ups++;
+	s.n_handles = (int) n;
+	for (size_t i = 0; i < n; i++)
+		note("has %s;", handles[i]);
+}
+
+static void on_exited(void *data, struct vm *vm)
+{
+	(void) data, (void) vm;
+	note("exited;");
+}
+
+static void on_reason(void *data, struct vm *vm)
+{
+	(void) data, (void) vm;
+}
+
+static void on_sent(void *data, struct device *device)
+{
+	(void) data;
+	note("sent %s;", device->kernel_name);
+}
+
+static void on_attached(void *data, struct device *device, const struct vmm_result *result)
+{
+	(void) data;
+	note("attached %s %d %u %s;", device->kernel_name, (int) result->outcome,
+	     device->guest_port, result->outcome == VMM_OK ? "" : result->detail);
+}
+
+static void on_detached(void *data, struct vm *vm, struct device *device, const char *handle,
+			const struct vmm_result *result)
+{
+	(void) data, (void) vm, (void) device;
+	note("detached %s %d %s;", handle, (int) result->outcome, result->detail);
+}
+
+static const struct vm_handler vm_handler = {.up = on_up,
+					     .exited = on_exited,
+					     .reason = on_reason,
+					     .attach_sent = on_sent,
+					     .attached = on_attached,
+					     .detached = on_detached};
+
+static bool is_up(void *data)
+{
+	(void) data;
+	return s.ups > 0;
+}
+
+static bool log_has(void *data)
+{
+	return strstr(s.log, data) != NULL;
+}
+
+static void expect(const char *text)
+{
+	if (!spin_try(m.loop, log_has, (void *) text, SPIN_LIMIT_MS))
+		fail_msg("\"%s\" instead of \"%s\"", s.log, text);
+	s.log[0] = 0;
+}
+
+static void start_vm(char **usb_bus)
+{
+	struct config_vm config = {.name = (char *) "vm1", .type = VM_QEMU, .usb_bus = usb_bus};
+	char path[100];
+
+	snprintf(path, sizeof(path), "%s/s", s.dir);
+	config.socket = path;
+	assert_int_equal(vm_new(m.loop, &config, &vm_handler, NULL, &s.vm), 0);
+	vm_check(s.vm);
+	spin_until(m.loop, is_up, NULL);
+	spin_for(m.loop, 5);
+}
+
+static int setup(void **state)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	(void) state;
+	memset(&m, 0, sizeof(m));
+	memset(&s, 0, sizeof(s));
+	m.fd = -1;
+	s.dir = temp_new();
+	s.fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	assert_int_equal(loop_new(&m.loop), 0);
+	m.listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/s", s.dir);
+	assert_int_equal(bind(m.listen_fd, (struct sockaddr *) &address, sizeof(address)), 0);
+	assert_int_equal(listen(m.listen_fd, 1), 0);
+	assert_int_equal(loop_add(m.loop, m.listen_fd, EPOLLIN, caller, NULL, &m.listener), 0);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void) state;
+	vm_unref(s.vm);
+	hang_up();
+	loop_source_free(m.listener);
+	loop_free(m.loop);
+	close(m.listen_fd);
+	close(s.fd);
+	temp_remove(&s.dir);
+	return 0;
+}
+
+static struct device stick(const char *name, uint64_t inode)
+{
+	struct device d = {.kind = DEVICE_USB, .inode = inode, .speed = 480, .present = true};
+
+	snprintf(d.kernel_name, sizeof(d.kernel_name), "%s", name);
+	snprintf(d.handle, sizeof(d.handle), "vhp-%s-%d", name, (int) inode);
+	snprintf(d.node, sizeof(d.node), "/dev/bus/usb/001/003");
+	return d;
+}
+
+static void attach(struct device *device)
+{
+	s.vm->vmm->attach(s.vm, device, s.fd);
+}
+
+static void detach(struct device *device)
+{
+	s.vm->vmm->detach(s.vm, device, device->handle);
+}
+
+/* Tests */
+
+static void test_probe(void **state)
+{
+	(void) state;
+	strcpy(m.devices[2], "vhp-1-2-7");
+	strcpy(m.devices[3], "keyboard");
+	start_vm(NULL);
+	assert_string_equal(s.log, "has vhp-1-2-7;");
+	assert_int_equal(s.vm->state, VM_UP);
+	assert_int_equal(m.n_clients, 1);
+	assert_int_equal(m.fd, -1); /* the monitor is free again */
+}
+
+static void test_attach_and_detach(void **state)
+{
+	struct device d = stick("1-2", 7);
+
+	(void) state;
+	start_vm(NULL);
+	attach(&d);
+	assert_string_equal(s.log, "sent 1-2;"); /* and nobody waits for the answer */
+	expect("attached 1-2 0 4 ;");
+	assert_string_equal(m.devices[4], "vhp-1-2-7");
+	assert_string_equal(d.guest_bus, "xhci.0");
+	spin_for(m.loop, 5);
+	assert_int_equal(m.fd, -1);
+	detach(&d);
+	expect("detached vhp-1-2-7 0 ;");
+	assert_string_equal(m.devices[4], "");
+	spin_for(m.loop, 5);
+	assert_int_equal(m.fd, -1);
+}
+
+/* Ports are given back: twenty sticks, one after the other, on four of them; and no event order
+ * matters. */
+static void test_twenty_replugs(void **state)
+{
+	(void) state;
+	start_vm(NULL);
+	for (int i = 0; i < 20; i++) {
+		struct device d = stick("1-2", (uint64_t) i);
+		char expected[64];
+
+		m.event_first = i % 2;
+		attach(&d);
+		expect("attached 1-2 0 4 ;");
+		detach(&d);
+		snprintf(expected, sizeof(expected), "detached vhp-1-2-%d 0 ;", i);
+		expect(expected);
+	}
+	assert_int_equal(m.n_adds, 20); /* no port was tried in vain */
+}
+
+static void test_several_at_once(void **state)
+{
+	struct device d[PORTS + 1];
+
+	(void) state;
+	start_vm(NULL);
+	for (int i = 0; i <= PORTS; i++) {
+		d[i] = stick("1-2", (uint64_t) i);
+		attach(&d[i]);
+	}
+	spin_for(m.loop, 20);
+	assert_int_equal(m.n_clients, 2); /* the probe's connection, and one for all of them */
+	for (unsigned port = 1; port <= PORTS; port++)
+		assert_true(m.devices[port][0]);
+	assert_non_null(strstr(s.log, "attached 1-2 3 0 the VM has no free USB port"));
+	assert_int_equal(m.n_adds, PORTS);
+	/* Each on a port of its own, and the book is right about it. */
+	for (int i = 0; i < PORTS; i++)
+		assert_string_equal(m.devices[d[i].guest_port], d[i].handle);
+}
+
+static void test_port_taken_behind_our_back(void **state)
+{
+	struct device d = stick("1-2", 7);
+
+	(void) state;
+	start_vm(NULL);
+	strcpy(m.devices[4], "keyboard");
+	strcpy(m.devices[3], "mouse");
+	attach(&d);
+	expect("attached 1-2 0 2 ;");
+	assert_int_equal(m.n_adds, 3);
+	detach(&d);
+	expect("detached vhp-1-2-7 0 ;");
+	/* What was found taken stays known. */
+	d = stick("1-3", 8);
+	attach(&d);
+	expect("attached 1-3 0 2 ;");
+	assert_int_equal(m.n_adds, 4);
+}
+
+static void test_all_ports_taken_behind_our_back(void **state)
+{
+	struct device d = stick("1-2", 7);
+
+	(void) state;
+	start_vm(NULL);
+	for (unsigned port = 1; port <= PORTS; port++)
+		snprintf(m.devices[port], sizeof(m.devices[port]), "keyboard%u", port);
+	attach(&d);
+	expect("not found (in use?)");
+	assert_int_equal(m.n_adds, PORTS);
+	attach(&d);
+	expect("no free USB port");
+	/* That made it look again; a port that is free by then is used the next time. */
+	m.devices[1][0] = 0;
+	spin_for(m.loop, 20);
+	int ups = s.ups;
+	attach(&d);
+	spin_for(m.loop, 20);
+	attach(&d);
+	expect("attached 1-2 0 1 ;");
+	assert_int_equal(s.ups, ups); /* for itself only */
+}
+
+static void test_duplicate_id_counts_as_attached(void **state)
+{
+	struct device d = stick("1-2", 7);
+
+	(void) state;
+	start_vm(NULL);
+	strcpy(m.devices[1], "vhp-1-2-7"); /* an earlier attach whose answer was lost */
+	attach(&d);
+	expect("attached 1-2 0 ");
+}
+
+static void test_detach_of_what_is_not_there(void **state)
+{
+	struct device d = stick("1-2", 7);
+
+	(void) state;
+	start_vm(NULL);
+	detach(&d);
+	expect("detached vhp-1-2-7 1 "); /* VMM_GONE */
+}
+
+static void test_no_confirmation(void **state)
+{
+	struct device d = stick("1-2", 7);
+
+	(void) state;
+	start_vm(NULL);
+	attach(&d);
+	expect("attached 1-2 0 4 ;");
+	m.keeps_devices = true;
+	detach(&d);
+	spin_for(m.loop, 20);
+	assert_string_equal(s.log, ""); /* an answer without the event is none */
+	assert_true(m.fd >= 0);
+	/* Somebody else's event does not count. */
+	say(json_pack("{s:s, s:{s:s}}", "event", "DEVICE_DELETED", "data", "device", "other"));
+	say(json_pack("{s:s, s:{s:s}}", "event", "DEVICE_DELETED", "data", "path", "/x"));
+	spin_for(m.loop, 20);
+	assert_string_equal(s.log, "");
+	say(json_pack("{s:s, s:{s:s}}", "event", "DEVICE_DELETED", "data", "device", "vhp-1-2-7"));
+	expect("detached vhp-1-2-7 0 ;");
+}
+
+static void test_monitor_leaves_in_the_middle(void **state)
+{
+	struct device d = stick("1-2", 7), e = stick("1-3", 8);
+
+	(void) state;
+	start_vm(NULL);
+	m.leaves = true;
+	attach(&d);
+	attach(&e);
+	spin_for(m.loop, 20);
+	assert_non_null(strstr(s.log, "attached 1-2 3 0 it closed the connection;"));
+	assert_non_null(strstr(s.log, "attached 1-3 3 0 it closed the connection;"));
+	m.leaves = false;
+	s.log[0] = 0;
+	attach(&d);
+	expect("attached 1-2 0 4 ;"); /* the port was given back */
+}
+
+static void test_monitor_leaves_while_the_event_is_awaited(void **state)
+{
+	struct device d = stick("1-2", 7);
+
+	(void) state;
+	start_vm(NULL);
+	attach(&d);
+	expect("attached 1-2 0 4 ;");
+	m.keeps_devices = true;
+	detach(&d);
+	spin_for(m.loop, 20);
+	hang_up();
+	expect("detached vhp-1-2-7 3 it closed the connection;");
+}
+
+static void test_reset_answers_what_is_under_way(void **state)
+{
+	struct device d = stick("1-2", 7), e = stick("1-3", 8);
+
+	(void) state;
+	start_vm(NULL);
+	m.silent = true;
+	attach(&d);
+	detach(&e);
+	spin_for(m.loop, 10);
+	s.log[0] = 0;
+	s.vm->vmm->reset(s.vm);
+	assert_string_equal(s.log, "attached 1-2 3 0 the VM has ended;"
+				   "detached vhp-1-3-8 3 the VM has ended;");
+	spin_for(m.loop, 10);
+}
+
+static void test_busy_monitor(void **state)
+{
+	struct device d = stick("1-2", 7);
+
+	(void) state;
+	start_vm(NULL);
+	m.silent = true;
+	attach(&d);
+	spin_for(m.loop, 2200);
+	assert_non_null(strstr(s.vm->reason, "does not answer"));
+	assert_string_equal(s.log, "sent 1-2;"); /* it goes on when it can */
+	hang_up();
+	expect("attached 1-2 3 0 it closed the connection;");
+}
+
+static void test_free_while_under_way(void **state)
+{
+	struct device d = stick("1-2", 7);
+
+	(void) state;
+	start_vm(NULL);
+	attach(&d);
+	vm_check(s.vm);
+	/* teardown: the VM goes before the answers come */
+}
+
+static void test_probe_and_attach_at_once(void **state)
+{
+	struct device d = stick("1-2", 7), e = stick("1-3", 8);
+
+	(void) state;
+	start_vm(NULL);
+	vm_check(s.vm);
+	attach(&d);
+	vm_check(s.vm);
+	vm_check(s.vm);
+	attach(&e);
+	expect("attached 1-3 0 3 ;");
+	spin_for(m.loop, 20);
+	assert_string_equal(m.devices[4], "vhp-1-2-7");
+	assert_int_equal(m.fd, -1);
+	detach(&d);
+	expect("detached vhp-1-2-7 0 ;");
+}
+
+static void test_old_qemu(void **state)
+{
+	struct device d = stick("1-2", 7), e = stick("1-3", 8);
+
+	(void) state;
+	m.no_hostdevice = true;
+	start_vm(NULL);
+	attach(&d);
+	expect("attached 1-2 0 4 ;");
+	attach(&e);
+	expect("attached 1-3 0 3 ;");
+	assert_int_equal(m.n_adds, 3); /* it is known the second time */
+}
+
+static void test_no_usb_in_the_vm(void **state)
+{
+	struct device d = stick("1-2", 7);
+
+	(void) state;
+	start_vm(NULL);
+	m.rejects = "No 'usb-bus' bus found for device 'usb-host'";
+	attach(&d);
+	expect("attached 1-2 4 0 QEMU: No 'usb-bus' bus found for device 'usb-host'; give the VM a"
+	       " USB controller");
+}
+
+static void test_bus_that_is_not_there(void **state)
+{
+	char *buses[] = {(char *) "nosuch.0", NULL};
+	struct device d = stick("1-2", 7);
+
+	(void) state;
+	start_vm(buses);
+	m.rejects = "Bus 'nosuch.0' not found";
+	attach(&d);
+	expect("attached 1-2 4 0 QEMU: Bus 'nosuch.0' not found; check usbBus");
+}
+
+static void test_long_error(void **state)
+{
+	struct device d = stick("1-2", 7);
+	char text[250];
+
+	(void) state;
+	memset(text, 'x', sizeof(text));
+	text[sizeof(text) - 1] = 0;
+	text[3] = '\n';
+	start_vm(NULL);
+	m.rejects = text;
+	attach(&d);
+	expect("attached 1-2 3 0 QEMU: xxx?xxx");
+}
+
+int main(void)
+{
+#define QEMU_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		QEMU_TEST(test_probe),
+		QEMU_TEST(test_attach_and_detach),
+		QEMU_TEST(test_twenty_replugs),
+		QEMU_TEST(test_several_at_once),
+		QEMU_TEST(test_port_taken_behind_our_back),
+		QEMU_TEST(test_all_ports_taken_behind_our_back),
+		QEMU_TEST(test_duplicate_id_counts_as_attached),
+		QEMU_TEST(test_detach_of_what_is_not_there),
+		QEMU_TEST(test_no_confirmation),
+		QEMU_TEST(test_monitor_leaves_in_the_middle),
+		QEMU_TEST(test_monitor_leaves_while_the_event_is_awaited),
+		QEMU_TEST(test_reset_answers_what_is_under_way),
+		QEMU_TEST(test_busy_monitor),
+		QEMU_TEST(test_free_while_under_way),
+		QEMU_TEST(test_probe_and_attach_at_once),
+		QEMU_TEST(test_old_qemu),
+		QEMU_TEST(test_no_usb_in_the_vm),
+		QEMU_TEST(test_bus_that_is_not_there),
+		QEMU_TEST(test_long_error),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
