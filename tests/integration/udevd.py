@@ -125,6 +125,8 @@ class Udevd:
             return file.read().decode("utf-8", "replace")
 
     def reload(self):
+        # A worker that is still busy may keep the old rules for one more event.
+        subprocess.run(["udevadm", "settle"], check=True)
         subprocess.run(["udevadm", "control", "--reload"], check=True)
 
     # ---- devices -----------------------------------------------------------------------------
