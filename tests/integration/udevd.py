@@ -125,9 +125,9 @@ class Udevd:
             return file.read().decode("utf-8", "replace")
 
     def reload(self):
-        # A worker that is still busy may keep the old rules for one more event.
-        subprocess.run(["udevadm", "settle"], check=True)
-        subprocess.run(["udevadm", "control", "--reload"], check=True)
+        # Now and then udevd 252 refuses one, as from an invalid uid: two don't both get lost.
+        for _ in range(2):
+            subprocess.run(["udevadm", "control", "--reload"], check=True)
 
     # ---- devices -----------------------------------------------------------------------------
 
