@@ -203,6 +203,54 @@ class RulesTest(unittest.TestCase):
             self.assertEqual(b"VHOTPLUG_RULE" in device.event("add"), taken, path)
             self.remove(device)
 
+    def explain(self, config, name, status=0):
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+            file.write(config)
+            file.flush()
+            done = subprocess.run([GEN_RULES, "-c", file.name, "--explain", name], text=True,
+                                  env={"SYSTEMD_DEVICE_VERIFY_SYSFS": "0"}, capture_output=True,
+                                  check=False)
+        self.assertEqual(done.returncode, status, done.stderr)
+        return done.stdout
+
+    def test_explain_by_every_name(self):
+        config = KEYBOARDS + "[deny Boot]\ninterfaceProtocol = 2\n"
+        self.use(config)
+        device = Device(self.host, HUB_PORT)
+        device.event("add")
+        by_path = self.explain(config, device.path)
+        self.assertEqual(by_path.splitlines(), [
+            device.path + " (usb)",
+            "  [usb Input] (line 5)",
+            "    [allow Keyboards] (line 7) matches",
+            '      yes interfaceClass = 03; it has: ID_USB_INTERFACES ":030101:"',
+            "    [deny Boot] (line 9) does not match",
+            '      no  interfaceProtocol = 02; it has: ID_USB_INTERFACES ":030101:"',
+            "Decision: [allow Keyboards] of [usb Input] gives it to vm1.",
+            "udev's database has: usb/Input/Keyboards"])
+        for name in ("/sys" + device.path, "1:5", "001:005", "046d:c52b"):
+            self.assertEqual(self.explain(config, name), by_path, name)
+        for name in ("1:6", "046d:c52c", "0000:00:99.0", "/sys/devices/nowhere", "nonsense"):
+            self.assertEqual(self.explain(config, name, status=1), "")
+        self.remove(device)
+
+    def test_explain_what_is_never_taken(self):
+        config = VM + "[usb G]\ntargetVm = vm1\n[allow A]\nmatchAll = yes\n"
+        self.use(config)
+        hub = Device(self.host, HUB_PORT, device_class=(9, 0, 1), interfaces=((9, 0, 0),))
+        hub.event("add")
+        said = self.explain(config, hub.path)
+        self.assertIn("hubs stay with the host", said)
+        self.assertIn("Decision: it stays with the host.", said)
+        self.remove(hub)
+
+    def test_udevadm_verify_where_there_is_one(self):
+        """Debian 12 has none; then only our own checker has looked, and udevd's log in use()."""
+        self.use(KEYBOARDS)
+        known = subprocess.run(["udevadm", "verify", "--help"], capture_output=True, check=False)
+        if known.returncode == 0:
+            subprocess.run(["udevadm", "verify", "/etc/udev/rules.d/66-vhotplug.rules"], check=True)
+
     # ---- changes of the config ---------------------------------------------------------------
 
     def test_withdrawn_rule(self):

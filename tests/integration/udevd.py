@@ -145,6 +145,11 @@ class Udevd:
         os.makedirs("/sys/bus/" + subsystem, exist_ok=True)
         if not os.path.islink(directory + "/subsystem"):
             os.symlink("/sys/bus/" + subsystem, directory + "/subsystem")
+        listed = f"/sys/bus/{subsystem}/devices/{os.path.basename(path)}"
+        os.makedirs(os.path.dirname(listed), exist_ok=True)
+        if os.path.islink(listed):
+            os.unlink(listed)
+        os.symlink(directory, listed)
         for name, value in (attributes or {}).items():
             os.makedirs(os.path.dirname(os.path.join(directory, name)), exist_ok=True)
             with open(os.path.join(directory, name), "wb") as file:
