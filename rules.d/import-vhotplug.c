@@ -354,9 +354,8 @@ static void note_keys(struct importer *i, json_t *object, const char *what, cons
 static void import_group(struct importer *i, json_t *root, json_t *group, const char *kind,
 			 void (*print)(struct rule *))
 {
-	static const char *const left[] = {"skipOnSuspend",        "pciIommuAddAll",
-					   "pciIommuSkipIfShared", "autoOvmf",
-					   "qemuUseRootBus",       NULL};
+	static const char *const left[] = {"skipOnSuspend", "autoOvmf", "qemuUseRootBus", NULL};
+	static const char *const kept[] = {"pciIommuAddAll", "pciIommuSkipIfShared"};
 	const char *name = description_of(group, "group"), *tag = text_of(group, "tag");
 	char target[256];
 	size_t first;
@@ -374,6 +373,9 @@ static void import_group(struct importer *i, json_t *root, json_t *group, const 
 		fprintf(i->out, "tag = %s\n", tag);
 	else if (tag)
 		import_note(i, "tag %s of \"%s\"", tag, name);
+	for (size_t k = 0; k < ARRAY_SIZE(kept); k++)
+		if (is_true(json_object_get(group, kept[k])))
+			fprintf(i->out, "%s = yes\n", kept[k]);
 	note_keys(i, group, name, left);
 	import_rules(i, group, "deny", first, print);
 	import_rules(i, group, "allow", first, print);

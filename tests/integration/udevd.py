@@ -125,7 +125,9 @@ class Udevd:
             return file.read().decode("utf-8", "replace")
 
     def reload(self):
-        subprocess.run(["udevadm", "control", "--reload"], check=True)
+        # Now and then udevd 252 refuses one, as from an invalid uid: two don't both get lost.
+        for _ in range(2):
+            subprocess.run(["udevadm", "control", "--reload"], check=True)
 
     # ---- devices -----------------------------------------------------------------------------
 
@@ -145,6 +147,11 @@ class Udevd:
         os.makedirs("/sys/bus/" + subsystem, exist_ok=True)
         if not os.path.islink(directory + "/subsystem"):
             os.symlink("/sys/bus/" + subsystem, directory + "/subsystem")
+        listed = f"/sys/bus/{subsystem}/devices/{os.path.basename(path)}"
+        os.makedirs(os.path.dirname(listed), exist_ok=True)
+        if os.path.islink(listed):
+            os.unlink(listed)
+        os.symlink(directory, listed)
         for name, value in (attributes or {}).items():
             os.makedirs(os.path.dirname(os.path.join(directory, name)), exist_ok=True)
             with open(os.path.join(directory, name), "wb") as file:

@@ -604,11 +604,14 @@ static void test_plug_and_unplug(void **state)
 static void test_the_same_event_twice(void **state)
 {
 	(void) state;
+	w.seqnum = 1;
 	struct place *stick = plug("1-2", 100, "vm1");
 
 	event("add", stick, ++w.seqnum);    /* udevadm trigger */
 	event("remove", stick, ++w.seqnum); /* udevadm trigger --action=remove: still there */
-	event("add", stick, 1);             /* an old one from the spool */
+	stick->vms = "vm2";
+	event("add", stick, 1); /* an old one from the spool, with an old wish */
+	stick->vms = "vm1";
 	run();
 	expect("1-2", "attached vm1");
 	assert_int_equal(w.n_attaches, 1);

@@ -45,7 +45,8 @@ static void random_subject(const char *pattern, char *ret, size_t size)
 	if (random() % 3 == 0)
 		want = want % 6;
 	while (n < want) {
-		size_t from = (size_t) random() % strlen(pattern);
+		/* Patterns are anchored: many subjects begin as the pattern does. */
+		size_t from = n == 0 && random() % 2 ? 0 : (size_t) random() % strlen(pattern);
 
 		if (random() % 2)
 			for (size_t i = from; pattern[i] && n < want && random() % 12; i++)
@@ -114,6 +115,7 @@ static void globs_agree_with_pcre2(void **state)
 	fclose(file);
 	assert_true(patterns >= 200);
 	/* Otherwise the subjects would say little. */
+	print_message("%u of %u patterns have subjects that match\n", with_matches, exact);
 	assert_true(with_matches * 10 > exact * 8);
 }
 
