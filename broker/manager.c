@@ -761,6 +761,7 @@ static void set_vms(struct manager *manager)
 		if (*old) {
 			vm = *old;
 			*old = vm->next;
+			vm_update(vm, config);
 		} else if (vm_new(manager->loop, config, &vm_handler, manager, &vm) < 0) {
 			continue;
 		}

@@ -104,7 +104,7 @@ static const struct use {
 	{"IMPORT", "db", "=", ASSIGNED}, {"IMPORT", "program", "=", COMMAND},
 	{"PROGRAM", "", "==", COMMAND},  {"PROGRAM", "", "!=", COMMAND},
 	{"RUN", "", "+=", COMMAND},      {"GOTO", "", "=", PLACE},
-	{"LABEL", "", "=", PLACE},
+	{"LABEL", "", "=", PLACE},       {"ATTR", "driver_override", "=", ASSIGNED},
 };
 
 static const struct use *find_use(const struct expression *e)
@@ -126,7 +126,7 @@ static bool is_name(const struct expression *e)
 						streq(e->value, "$env{ID_MODEL}"));
 }
 
-/* What a rule may set: our properties, and those that fence a child. */
+/* What a rule may set: our properties, those that fence a child, and who drives a PCI function. */
 static bool may_assign(const struct expression *e)
 {
 	static const char *const names[] = {
@@ -144,6 +144,8 @@ static bool may_assign(const struct expression *e)
 		"DM_UDEV_DISABLE_OTHER_RULES_FLAG",
 	};
 
+	if (streq(e->key, "ATTR"))
+		return streq(e->value, "vfio-pci");
 	if (!streq(e->key, "ENV") || startswith(e->name, "VHOTPLUG_") || is_name(e))
 		return true;
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)

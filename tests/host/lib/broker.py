@@ -1,6 +1,7 @@
 """The broker under test, and the two views of its database."""
 import os
 import pathlib
+import re
 import signal
 import socket
 import sqlite3
@@ -76,12 +77,28 @@ class Broker:
         return "".join(f"process {pid}\n" + pathlib.Path(f"/proc/{pid}/stack").read_text()
                        for pid in (self.process.pid, *children))
 
+    def memory(self):
+        """How many kilobytes of it are in memory."""
+        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1])
+
     def log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
 
 class Database:
-    """The views, as anybody may read them."""
+    """The views, as anybody may read them. Every row of assignments that a story sees must have a
+    reason, and a failed one must say what to do; `speechless` has those that don't."""
+
+    def __init__(self):
+        self.speechless = set()
+
+    def listen(self, rows):
+        """Looks at rows of assignments. What to do comes behind a semicolon: "no VM …; run …"."""
+        for row in rows:
+            if not row["reason"] or (row["state"] == "failed" and not re.search(r"; \w+", row["reason"])):
+                self.speechless.add(f"{row['device']} is {row['state']}, reason '{row['reason']}'")
+        return rows
 
     @staticmethod
     def rows(query, *values):
@@ -100,13 +117,14 @@ class Database:
 
     def assignment(self, device):
         """The row of one device, or None."""
-        rows = self.rows("select * from assignments where device = ?", device.name)
+        rows = self.listen(self.rows("select * from assignments"))
+        rows = [row for row in rows if row["device"] == device.name]
         if len(rows) > 1:
             raise Failed(f"{device} has {len(rows)} rows in assignments")
         return rows[0] if rows else None
 
     def assignments(self):
-        return self.rows("select * from assignments")
+        return self.listen(self.rows("select * from assignments"))
 
     def history(self, device=None, action=None, result=None):
         """In the order in which it happened."""

@@ -18,7 +18,7 @@ class QemuVm:
     VMs are as far as `qemu -S` goes, which is enough for everything USB."""
 
     def __init__(self, name, user=None, paused=True, usb_ports=8, root_ports=2, arguments=()):
-        self.name, self.user, self.process = name, user, None
+        self.name, self.user, self.process, self.listen = name, user, None, None
         self.dir = RUN / name
         self.socket = self.dir / "qmp.sock"  # the one the broker is told of
         self.own_socket = self.dir / "test.sock"  # the stories' own monitor
@@ -33,10 +33,20 @@ class QemuVm:
             self.command += ["-device", f"pcie-root-port,id=rp{port},chassis={port},slot={port}"]
         self.command += arguments
 
+    def dial(self, path):
+        """Instead of listening, its monitor calls whoever listens at PATH, again and again. Before
+        start()."""
+        at = self.command.index("-qmp")
+        self.command[at:at + 2] = ["-chardev", f"socket,id=broker,path={path},server=off,reconnect=1",
+                                   "-mon", "chardev=broker,mode=control"]
+        self.listen = path
+        return self
+
     def config(self, user=None):
         """Its section in the config."""
         who = user or self.user
-        return f"[vm {self.name}]\ntype = qemu\nsocket = {self.socket}\n" + (f"user = {who}\n" if who else "")
+        where = f"listen = {self.listen}" if self.listen else f"socket = {self.socket}"
+        return f"[vm {self.name}]\ntype = qemu\n{where}\n" + (f"user = {who}\n" if who else "")
 
     def start(self):
         self.dir.mkdir(parents=True, exist_ok=True)

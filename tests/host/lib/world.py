@@ -162,6 +162,9 @@ class World:
         with contextlib.suppress(subprocess.SubprocessError):
             self.udev.reload()
             self.udev.settle()
+        if self.db.speechless:
+            problems.append(f"the view had rows without words: {sorted(self.db.speechless)}")
+        self.db.speechless = set()
         self.vms = {}
         for folder in (STATE, RUNTIME, vms.RUN):
             shutil.rmtree(folder, ignore_errors=True)

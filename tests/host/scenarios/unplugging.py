@@ -1,0 +1,50 @@
+"""PCI unplugging with a guest that runs an operating system."""
+import pathlib
+import subprocess
+import time
+
+from lib import guest
+from lib.parts import InputDevice, functions, wait_driver
+from lib.story import story
+from lib.wait import expect, wait_until
+from scenarios.evdev import KEYBOARD as INPUT
+from scenarios.pci import NIC
+
+
+@story
+def a_guest_that_lets_go(world):
+    """The guest's kernel releases a card and an input device when it is asked to, without a reset, also
+    when it is asked before it runs."""
+    folder = pathlib.Path("/run/test/guest")
+    folder.mkdir(exist_ok=True)
+    nic, keyboard = functions("10ec", "8139")[0], InputDevice("QEMU Virtio Keyboard")
+    vm1 = world.vm("vm1", paused=False, arguments=guest.arguments(world.stage.parent / "kernel/vmlinuz", folder))
+    begin = time.monotonic()
+    vm1.start()
+    world.configure(vm1.config(), NIC, INPUT)
+    world.broker.start()
+    world.wait_in(nic, vm1, "vfio-pci")
+    world.wait_in(keyboard, vm1, "virtio-input-host-pci")
+    # Too early: nobody is there yet who could let go.
+    world.configure(vm1.config(), NIC)
+    world.wait_state(keyboard, "releasing")
+    guest.wait_ready(folder)
+    print(f"  the guest was up after {time.monotonic() - begin:.0f} s")
+    wait_until(lambda: world.db.assignment(keyboard) is None, 120, "the guest has let go of the input device")
+    world.wait_history(keyboard, "detach", "ok")
+    world.configure(vm1.config())
+    wait_driver(nic, "8139cp", 120)
+    detach, = world.wait_history(nic, "detach", "ok")
+    print(f"  the guest let go of the card after {detach['milliseconds']} ms")
+    expect(not vm1.host_ids(), "the VM has nothing left")
+    # And in again, while it runs.
+    world.configure(vm1.config(), NIC)
+    world.wait_in(nic, vm1, "vfio-pci")
+    with vm1.monitor() as monitor:
+        monitor.command("stop")
+    world.configure(vm1.config())
+    world.wait_state(nic, "releasing", "waiting for the guest")
+    world.wait_state(nic, "releasing", "does not let go of it; unload its driver there, or reset or stop the VM")
+    with vm1.monitor() as monitor:
+        monitor.command("cont")
+    wait_driver(nic, "8139cp", 120)
