@@ -90,6 +90,7 @@ struct device {
 	char handle[96];     /* id in the VMM; "" while it has none */
 	char guest_bus[64];  /* QEMU: where it is in the guest, while that is known */
 	unsigned guest_port; /* 0: not known */
+	bool was_arriving;   /* on record it was still on its way there */
 	bool unverified;     /* attached on record; the VMM has not been asked yet */
 	char reason[256];
 	uint64_t since; /* ms, wall clock: when state was entered */

@@ -15,7 +15,8 @@
 #define MAX_CLIENTS 256    /* more stay in the backlog */
 #define CLIENT_MS 2000     /* for its message to arrive; a helper sends at once */
 #define SPOOL_RETRY_MS 200 /* while the database can't be written */
-#define SPOOL_BATCH 128    /* events a transaction */
+#define ACCEPT_RETRY_MS 1000
+#define SPOOL_BATCH 128 /* events a transaction */
 
 /* One connection of a helper. It is in the list from accept to the end. */
 struct intake_client {
@@ -41,7 +42,7 @@ struct intake {
 	char run_directory[256];
 	struct loop_source *source;
 	struct watch *spool_watch;
-	struct loop_timer spool_retry;
+	struct loop_timer spool_retry, accept_retry;
 	struct intake_client *clients;
 	size_t n_clients, n_received;
 };
@@ -241,6 +242,13 @@ static bool may_talk(int fd)
 	return false;
 }
 
+static void accept_again(void *data)
+{
+	struct intake *intake = data;
+
+	loop_source_set_events(intake->source, EPOLLIN);
+}
+
 static void listener_readable(void *data, uint32_t events)
 {
 	struct intake *intake = data;
@@ -249,8 +257,16 @@ static void listener_readable(void *data, uint32_t events)
 	while (intake->n_clients < MAX_CLIENTS) {
 		int fd = accept4(intake->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-		if (fd < 0)
+		if (fd < 0 && errno == EAGAIN)
 			return;
+		if (fd < 0) {
+			/* No descriptors left, say. The helpers spool meanwhile. */
+			log_warning("can't accept a helper: %s", strerror(errno));
+			loop_source_set_events(intake->source, 0);
+			loop_timer_start(intake->loop, &intake->accept_retry, ACCEPT_RETRY_MS,
+					 accept_again, intake);
+			return;
+		}
 		if (may_talk(fd))
 			client_new(intake, fd);
 		else
@@ -467,6 +483,7 @@ void intake_free(struct intake *intake)
 	while (intake->clients)
 		client_close(intake->clients);
 	loop_timer_stop(&intake->spool_retry);
+	loop_timer_stop(&intake->accept_retry);
 	watch_free(intake->spool_watch);
 	close_fd(intake->listen_fd);
 	if (intake->path[0])

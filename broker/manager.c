@@ -71,28 +71,32 @@ static void read_attribute(const char *devpath, const char *attribute, char *ret
 		*ret = 0;
 }
 
-static const char *first_property(property_fn property, void *from, const char *key,
-				  const char *fallback)
+/* The device's own word under KEY, where blanks have become '_'; udev puts the id there when the
+ * device has none, and then the hardware database's word is better. (The device's attributes in
+ * sysfs can't be read here: reading them waits for the device.) */
+static void own_words(property_fn property, void *from, const char *key, const char *id_key,
+		      const char *database_key, char *ret, size_t size)
 {
-	const char *text = property(from, key);
+	const char *own = property(from, key), *id = property(from, id_key);
+	const char *known = property(from, database_key);
 
-	return text ? text : property(from, fallback);
+	if (known && (!own || (id && streq(own, id))))
+		own = known;
+	snprintf(ret, size, "%s", own ? own : "");
+	for (char *c = ret; own != known && *c; c++)
+		if (*c == '_')
+			*c = ' ';
 }
 
 /* What a person would call it: the device's own words, else those of the hardware database. */
 static void read_usb_name(struct device *d, property_fn property, void *from)
 {
 	char vendor[128], model[128], name[300];
-	const char *text;
 
-	read_attribute(d->devpath, "manufacturer", vendor, sizeof(vendor));
-	read_attribute(d->devpath, "product", model, sizeof(model));
-	if (!*model &&
-	    (text = first_property(property, from, "ID_MODEL_FROM_DATABASE", "ID_MODEL")))
-		snprintf(model, sizeof(model), "%s", text);
-	if (!*vendor &&
-	    (text = first_property(property, from, "ID_VENDOR_FROM_DATABASE", "ID_VENDOR")))
-		snprintf(vendor, sizeof(vendor), "%s", text);
+	own_words(property, from, "ID_VENDOR", "ID_VENDOR_ID", "ID_VENDOR_FROM_DATABASE", vendor,
+		  sizeof(vendor));
+	own_words(property, from, "ID_MODEL", "ID_MODEL_ID", "ID_MODEL_FROM_DATABASE", model,
+		  sizeof(model));
 	/* Many products begin with their maker's name. */
 	bool says_vendor = *vendor && strncasecmp(model, vendor, strlen(vendor)) == 0;
 	snprintf(name, sizeof(name), "%s%s%s", says_vendor ? "" : vendor,
@@ -559,6 +563,7 @@ static int loaded(void *data, struct device *device)
 	}
 	/* Under way or done when the former broker ended: its VM will tell. */
 	struct vm *vm = manager_find_vm(manager, device->vm_name);
+	device->was_arriving = device->state == DEVICE_OPENING || device->state == DEVICE_ATTACHING;
 	device->state = DEVICE_ATTACHED;
 	device->unverified = true;
 	if (vm)
@@ -591,12 +596,40 @@ static bool has_handle(char *const *handles, size_t n, const char *handle)
 	return false;
 }
 
+/* The VM has DEVICE. What the former broker did not live to record is recorded now. */
+static void confirm(struct manager *manager, struct device *d)
+{
+	struct vmm_result result = {.outcome = VMM_OK};
+	bool was_arriving = d->was_arriving;
+
+	if (!d->unverified)
+		return;
+	d->unverified = d->was_arriving = false;
+	if (was_arriving) {
+		d->state = DEVICE_ATTACHING;
+		reconcile_attached(manager, d, &result);
+	} else {
+		store_device(manager->store, d, NULL);
+	}
+}
+
+/* DEVICE was on its way to its VM when the former broker ended, and has not arrived. */
+static void never_arrived(struct manager *manager, struct device *d)
+{
+	d->was_arriving = false;
+	device_let_go(d);
+	d->state = DEVICE_WAITING;
+	store_device(manager->store, d, NULL);
+}
+
 /* DEVICE is in VM by our book: is it by the VM's? */
 static void verify_attached(struct manager *manager, struct device *d, char *const *handles,
 			    size_t n)
 {
+	bool was_unverified = d->unverified;
+
 	if (has_handle(handles, n, d->handle)) {
-		d->unverified = false;
+		confirm(manager, d);
 		return;
 	}
 	if (d->unverified && device_is_doubtful(d)) {
@@ -604,9 +637,15 @@ static void verify_attached(struct manager *manager, struct device *d, char *con
 		device_set_cause(d, CAUSE_LOST);
 		return;
 	}
-	device_has_left(manager, d, d->unverified ? CAUSE_VM_EXIT : CAUSE_LOST,
-			d->unverified ? "" : "the VM no longer had it");
-	d->awaits_vm = d->unverified;
+	if (d->was_arriving) {
+		never_arrived(manager, d);
+		return;
+	}
+	enum device_cause cause = !d->present      ? CAUSE_UNPLUG
+				  : was_unverified ? CAUSE_VM_EXIT
+						   : CAUSE_LOST;
+	device_has_left(manager, d, cause, cause == CAUSE_LOST ? "the VM no longer had it" : "");
+	d->awaits_vm = was_unverified;
 	device_set_cause(d, CAUSE_VM_START);
 }
 
@@ -638,7 +677,8 @@ static void vm_is_up(void *data, struct vm *vm, char *const *handles, size_t n)
 {
 	struct manager *manager = data;
 
-	for (struct device *d = manager->devices; d; d = d->next) {
+	for (struct device *d = manager->devices, *next; d; d = next) {
+		next = d->next;
 		if (d->vm == vm && d->state == DEVICE_ATTACHED)
 			verify_attached(manager, d, handles, n);
 		/* It has started anew: what failed may work now. */
@@ -649,7 +689,7 @@ static void vm_is_up(void *data, struct vm *vm, char *const *handles, size_t n)
 		adopt_or_remove(manager, vm, handles[i]);
 	for (struct device *d = manager->devices, *next; d; d = next) {
 		next = d->next;
-		if (d->vm == vm || device_may_be_in(d, vm->name))
+		if (d->vm == vm || !d->present || device_may_be_in(d, vm->name))
 			reconcile_now(manager, d);
 	}
 }
@@ -680,9 +720,13 @@ static void vm_reason_changed(void *data, struct vm *vm)
 	for (struct device *d = manager->devices, *next; d; d = next) {
 		next = d->next;
 		if (d->vm == vm && d->unverified && vm->state == VM_DOWN && vm->is_absent) {
-			device_set_cause(d, CAUSE_VM_EXIT);
-			device_has_left(manager, d, CAUSE_VM_EXIT,
-					"while the broker was not running");
+			if (d->was_arriving) {
+				never_arrived(manager, d);
+			} else {
+				device_set_cause(d, CAUSE_VM_EXIT);
+				device_has_left(manager, d, CAUSE_VM_EXIT,
+						"while the broker was not running");
+			}
 			reconcile(manager, d);
 		} else {
 			reconcile_vm_reason(manager, d, vm);
@@ -761,6 +805,7 @@ static void set_vms(struct manager *manager)
 		if (*old) {
 			vm = *old;
 			*old = vm->next;
+			vm_update(vm, config);
 		} else if (vm_new(manager->loop, config, &vm_handler, manager, &vm) < 0) {
 			continue;
 		}

@@ -51,7 +51,7 @@ int peer_get(int fd, struct peer *ret_peer)
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &size) < 0)
 		return -errno;
 	peer.pid = credentials.pid;
-	peer.uid = credentials.uid;
+	peer.uid = peer.listener_uid = credentials.uid;
 	if (peer.pid != 0) {
 		if ((r = read_start_time(peer.pid, &peer.start_time)) < 0 ||
 		    (r = read_effective_uid(peer.pid, &peer.uid)) < 0)
@@ -118,14 +118,15 @@ int peer_check(const char *path, const struct peer *peer, uid_t user, char *reas
 			strange);
 		return -EPERM;
 	}
-	if (st.st_uid == 0)
-		return 0;
-	if (user != (uid_t) -1 && peer->uid != user) {
+	if (user != (uid_t) -1 && peer->uid != user && peer->uid != 0) {
 		snprintf(reason, size,
 			 "the VMM at %s runs as uid %u, and the config says %u; correct \"user =\"",
 			 path, (unsigned) peer->uid, (unsigned) user);
 		return -EPERM;
 	}
+	/* Not by the file's owner: what lies there now need not be what was connected to. */
+	if (peer->listener_uid == 0)
+		return 0;
 	if (user == (uid_t) -1 && peer->uid != st.st_uid && peer->uid != 0) {
 		snprintf(reason, size,
 			 "%s belongs to uid %u but uid %u answers there; say in \"user =\" who the "

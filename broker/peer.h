@@ -11,6 +11,7 @@ struct peer {
 	pid_t pid; /* 0: in a pid namespace that can't be seen from here */
 	uint64_t
 		start_time; /* of that process, clock ticks since boot; with the pid it is unique */
+	uid_t listener_uid; /* who made the socket listen; nobody can make that up */
 	uid_t uid;          /* effective, now */
 };
 

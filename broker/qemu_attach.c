@@ -161,6 +161,12 @@ void qemu_step_attach(struct qemu_op *op)
 			return;
 		snprintf(detail, sizeof(detail), "%s", op->result.detail);
 		op->result.outcome = qemu_classify(detail);
+		/* There already, but where is not known. */
+		if (op->result.outcome == VMM_OK) {
+			qemu_set_place(op->qemu, op->bus, op->port, false);
+			op->bus[0] = 0;
+			op->port = 0;
+		}
 		snprintf(op->result.detail, sizeof(op->result.detail), "QEMU: %s%s", detail,
 			 advice(detail));
 	}

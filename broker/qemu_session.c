@@ -59,20 +59,29 @@ void qemu_op_unlink(struct qemu_op *op)
 
 /* The connection */
 
+/* It does answer: the patience begins anew, as long as anything is under way. */
+static void it_answers(struct qemu *qemu)
+{
+	loop_timer_start(qemu->vm->loop, &qemu->busy, QEMU_BUSY_MS, qemu_session_busy, qemu);
+	if (qemu->busy_told)
+		vm_set_reason(qemu->vm, "%s", "");
+	qemu->busy_told = false;
+}
+
 static void session_ready(void *data)
 {
 	struct qemu *qemu = data;
 
-	loop_timer_stop(&qemu->busy);
-	if (qemu->busy_told)
-		vm_set_reason(qemu->vm, "%s", "");
-	qemu->busy_told = false;
+	it_answers(qemu);
 }
 
 void qemu_session_busy(void *data)
 {
 	struct qemu *qemu = data;
 
+	/* A guest may take its time to let go of a PCI device; QEMU itself has answered then. */
+	if (!qemu->qmp || qmp_pending(qemu->qmp) == 0)
+		return;
 	qemu->busy_told = true;
 	vm_set_reason(qemu->vm, "the monitor of %s does not answer: %s, or QEMU hangs",
 		      qemu->vm->name,
@@ -178,6 +187,8 @@ bool qemu_op_reply(struct qemu_op *op, const json_t *reply, const char *error_cl
 		   const char *text)
 {
 	op->replies--;
+	if (op->qemu->qmp && !streq(error_class ? error_class : "", "down"))
+		it_answers(op->qemu);
 	if (reply)
 		return true;
 	if (streq(error_class, "down"))
@@ -201,7 +212,12 @@ void qemu_plain_reply(void *data, const json_t *reply, const char *error_class, 
 
 void qemu_op_flush(struct qemu_op *op, int fd)
 {
-	int r = op->qemu->qmp ? qmp_flush(op->qemu->qmp, fd) : 0;
+	struct qemu *qemu = op->qemu;
+	int r = qemu->qmp ? qmp_flush(qemu->qmp, fd) : 0;
+
+	if (qemu->qmp && !qemu->busy.loop && !qemu->busy_told)
+		loop_timer_start(qemu->vm->loop, &qemu->busy, QEMU_BUSY_MS, qemu_session_busy,
+				 qemu);
 
 	/* A broken connection also ends all commands by their replies; this is for the log.
 	 */

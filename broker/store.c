@@ -216,7 +216,7 @@ static int open_database(struct store *store, const char *path)
 		return error_number(r);
 	/* Readers without write permission need the -wal and -shm files while we are stopped. */
 	sqlite3_file_control(store->db, NULL, SQLITE_FCNTL_PERSIST_WAL, &keep_wal);
-	sqlite3_busy_timeout(store->db, 1000); /* only until the loop runs */
+	sqlite3_busy_timeout(store->db, 10000); /* only until the loop runs */
 	sqlite3_extended_result_codes(store->db, 1);
 	r = sqlite3_exec(store->db,
 			 "pragma journal_mode = wal; pragma synchronous = full;"

@@ -17,7 +17,8 @@ typedef void (*udev_device_fn)(void *data, const char *devpath, property_fn prop
 int udev_list_claimed(udev_device_fn fn, void *data) _must_check_;
 
 enum udev_claim {
-	UDEV_UNKNOWN, /* udev's database does not know the device, after a synthetic remove */
+	UDEV_UNKNOWN, /* not in udev's database (after a synthetic remove), or it can't be read now
+		       */
 	UDEV_CLAIMED,
 	UDEV_UNCLAIMED,
 };

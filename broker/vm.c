@@ -209,7 +209,7 @@ static bool must_settle(struct vm *vm)
 	return true;
 }
 
-void vm_probed(struct vm *vm, int r, const char *reason, char *const *handles, size_t n)
+static void note_probe(struct vm *vm, int r, const char *reason, char *const *handles, size_t n)
 {
 	bool quiet = vm->is_quiet && vm->state == VM_UP;
 
@@ -314,6 +314,14 @@ static int make_listener(struct vm *vm)
 	return r;
 }
 
+void vm_probed(struct vm *vm, int r, const char *reason, char *const *handles, size_t n)
+{
+	/* Given up in this very pass: its memory is still there, but nobody may take it up again.
+	 */
+	if (vm->references > 0)
+		note_probe(vm, r, reason, handles, n);
+}
+
 static void socket_changed(void *data)
 {
 	struct vm *vm = data;
@@ -366,6 +374,15 @@ static const struct vmm *vmm_of(enum vm_type type)
 	return NULL;
 }
 
+/* What concerns only devices that are still to come. */
+static void set_ports(struct vm *vm, const struct config_vm *config)
+{
+	vm->usb_bus = config->usb_bus ? copy_list(config->usb_bus) : NULL;
+	vm->pci_bus = config->pci_bus ? copy_list(config->pci_bus) : NULL;
+	vm->use_root_bus = config->qemu_use_root_bus;
+	vm->delay = config->delay;
+}
+
 int vm_new(struct loop *loop, const struct config_vm *config, const struct vm_handler *handler,
 	   void *data, struct vm **ret_vm)
 {
@@ -385,12 +402,9 @@ int vm_new(struct loop *loop, const struct config_vm *config, const struct vm_ha
 	snprintf(vm->name, sizeof(vm->name), "%s", config->name);
 	snprintf(vm->socket, sizeof(vm->socket), "%s", config->socket ? config->socket : "");
 	snprintf(vm->listen, sizeof(vm->listen), "%s", config->listen ? config->listen : "");
-	vm->delay = config->delay;
 	vm->listen_fd = -1;
 	vm->listening_since = now_monotonic_ms();
-	vm->usb_bus = config->usb_bus ? copy_list(config->usb_bus) : NULL;
-	vm->pci_bus = config->pci_bus ? copy_list(config->pci_bus) : NULL;
-	vm->use_root_bus = config->qemu_use_root_bus;
+	set_ports(vm, config);
 	vm->vmm = vmm_of(config->type);
 	r = vm->vmm ? vm->vmm->init(vm) : -EOPNOTSUPP;
 	if (r == 0 && vm->listen[0])
@@ -441,25 +455,19 @@ struct vm *vm_unref(struct vm *vm)
 	return NULL;
 }
 
-static bool same_list(char *const *a, char *const *b)
-{
-	if (!a || !b)
-		return a == b;
-	for (; *a && *b; a++, b++)
-		if (!streq(*a, *b))
-			return false;
-	return *a == *b;
-}
-
 bool vm_matches(const struct vm *vm, const struct config_vm *config)
 {
 	return streq(vm->name, config->name) &&
 	       streq(vm->socket, config->socket ? config->socket : "") &&
 	       streq(vm->listen, config->listen ? config->listen : "") &&
-	       vm->delay == config->delay && vm->type == config->type &&
-	       streq(vm->user_name, config->user ? config->user : "") &&
-	       same_list(vm->usb_bus, config->usb_bus) && same_list(vm->pci_bus, config->pci_bus) &&
-	       vm->use_root_bus == config->qemu_use_root_bus;
+	       vm->type == config->type && streq(vm->user_name, config->user ? config->user : "");
+}
+
+void vm_update(struct vm *vm, const struct config_vm *config)
+{
+	free_list(vm->usb_bus);
+	free_list(vm->pci_bus);
+	set_ports(vm, config);
 }
 
 void vm_handle_changed(struct vm *vm, struct device *device)

@@ -82,8 +82,11 @@ int vm_new(struct loop *loop, const struct config_vm *config, const struct vm_ha
 struct vm *vm_ref(struct vm *vm);
 /* Returns NULL. */
 struct vm *vm_unref(struct vm *vm);
-/* Is it set up as CONFIG says? */
+/* Is it the VM of CONFIG: same name, same way to reach it, same user? */
 bool vm_matches(const struct vm *vm, const struct config_vm *config);
+/* Takes over what else CONFIG says: where devices go in the guest, and the delay. Devices that are
+ * in the VM stay where they are. */
+void vm_update(struct vm *vm, const struct config_vm *config);
 
 /* Looks whether the VM is there and what it has. */
 void vm_check(struct vm *vm);

@@ -4,10 +4,10 @@
 
 #include "broker/log.h"
 
-#define DELETED_MS 10000 /* for DEVICE_DELETED; USB needs no guest for it */
-#define PCI_DELETED_MS                                                             \
-	3000 /* then the connection is given up and the guest is asked again later \
-	      */
+/* How long DEVICE_DELETED is waited for. USB needs no guest for it; for PCI the connection is given
+ * up then, and the guest is asked again later. */
+#define DELETED_MS 10000
+#define PCI_DELETED_MS 3000
 
 /* Ends OP with its result. The answer may start new requests, so the connection is looked
  * at last.

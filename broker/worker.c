@@ -74,7 +74,7 @@ static void do_job(int fd, const struct worker_request *request)
 
 /* A child stuck in the kernel may outlive the broker. Were the broker's lock or sockets open in it,
  * no other broker could start. Source: close_range(2), Linux 5.9. */
-static int keep_only(int fd)
+int worker_keep_only(int fd)
 {
 	int kept = dup2(fd, STDERR_FILENO + 1);
 
@@ -87,7 +87,7 @@ static void serve(int fd)
 {
 	struct worker_request request;
 
-	fd = keep_only(fd);
+	fd = worker_keep_only(fd);
 	/* Children are never waited for: one may be stuck in the kernel for ever. */
 	signal(SIGCHLD, SIG_IGN);
 	signal(SIGINT, SIG_IGN);

@@ -60,6 +60,10 @@ void worker_free(struct worker *worker);
 /* Hands out a job; sets REQUEST->number. Returns 0, or -EAGAIN when too many are under way. */
 int worker_send(struct worker *worker, struct worker_request *request) _must_check_;
 
+/* For a process that was forked off and may get stuck: closes all descriptors but the standard ones
+ * and FD, which gets another number; returns that. */
+int worker_keep_only(int fd);
+
 /* The jobs themselves, run in a child (worker_usb.c, worker_pci.c, worker_evdev.c). They fill
  * ANSWER and FDS. */
 void worker_usb_open(const struct worker_request *request, struct worker_answer *answer, int *fds);

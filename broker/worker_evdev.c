@@ -11,7 +11,8 @@
 #include "broker/worker.h"
 #include "broker/worker_host.h"
 
-/* Does process PID have NODE open? */
+/* Does process PID have NODE open? Seen from another mount namespace the path may begin with more.
+ */
 static bool has_open(const char *pid, const char *node)
 {
 	char path[300], target[300];
@@ -25,7 +26,8 @@ static bool has_open(const char *pid, const char *node)
 
 		if (n > 0) {
 			target[n] = 0;
-			found = streq(target, node);
+			found = (size_t) n >= strlen(node) &&
+				streq(target + n - strlen(node), node);
 		}
 	}
 	if (dir)

@@ -151,12 +151,13 @@ static bool move_negation(struct bracket *bracket)
  * must be at the end. */
 static void sort_last(struct bracket *bracket)
 {
-	char sorted[8] = "";
+	char sorted[sizeof(bracket->last)] = "";
+	size_t n = 0;
 
 	for (const char *c = "!^[-"; *c; c++)
 		if (strchr(bracket->last, *c))
-			strncat(sorted, c, 1);
-	strcpy(bracket->last, sorted);
+			sorted[n++] = *c;
+	memcpy(bracket->last, sorted, sizeof(sorted));
 }
 
 static const char *literal_glob(unsigned c, char *ret_glob)

@@ -33,9 +33,12 @@ static bool pattern_matches(const char *pattern, const char *value)
 
 static const char *name_of(const struct subject *s, const char *database, const char *own)
 {
-	return udev_device_get_property_value(s->device, database)
-		       ?: udev_device_get_property_value(s->device, own)
-		       ?: "";
+	const char *name = udev_device_get_property_value(s->device, database);
+
+	/* For udev an empty property is a missing one. */
+	if (!name || !*name)
+		name = udev_device_get_property_value(s->device, own);
+	return name ?: "";
 }
 
 static const char *property(const struct subject *s, const char *name)

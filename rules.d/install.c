@@ -157,6 +157,8 @@ static int udevadm(const char *const *argv)
 
 int rules_apply(void)
 {
+	/* Now and then udevd 252 loses a request ("Invalid sender uid 65534, ignoring message",
+	 * when udevadm was faster than its accept) and nobody is told: so it is asked twice. */
 	static const char *const reload[] = {"udevadm", "control", "--reload", NULL};
 	/* Parents first: a child is fenced by what its parent's entry says. */
 	static const char *const devices[] = {"udevadm",
@@ -170,7 +172,7 @@ int rules_apply(void)
 	static const char *const fenced[] = {"udevadm", "trigger", "--action=add",
 					     "--property-match=VHOTPLUG_FENCED=1", NULL};
 	static const char *const settle[] = {"udevadm", "settle", NULL};
-	const char *const *const steps[] = {reload, devices, settle, fenced, settle};
+	const char *const *const steps[] = {reload, reload, devices, settle, fenced, settle};
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(steps); i++)

@@ -339,12 +339,14 @@ class Server:
             if events & select.POLLHUP:
                 self.hub.ports.pop(files[fd]).close()
 
-    def run(self):
+    def run(self, wakeup):
         told = b""
         while True:
             sockets = [] if self.hanging else [self.listener, *self.clients]
-            readable, _, _ = select.select([0, *sockets], [], [], 0.1 if self.hub.ports else None)
+            readable, _, _ = select.select([0, wakeup, *sockets], [], [], 0.1 if self.hub.ports else None)
             self.check_unplugged()
+            if wakeup in readable:
+                return
             if 0 in readable:
                 data = os.read(0, 4096)
                 if not data:
@@ -360,16 +362,16 @@ class Server:
                     self.serve(ready)
 
 
-def stop(*_):
-    raise SystemExit(0)
-
-
 def main():
     server = Server(sys.argv[1])
-    signal.signal(signal.SIGTERM, stop)
+    # A signal just before select() would otherwise be seen only after it.
+    wakeup, other = socket.socketpair()
+    other.setblocking(False)
+    signal.set_wakeup_fd(other.fileno())
+    signal.signal(signal.SIGTERM, lambda *_: None)
     print(json.dumps(server.state()), flush=True)
     try:
-        server.run()
+        server.run(wakeup)
     finally:
         os.unlink(server.path)  # an orderly exit removes the socket
 

@@ -6,6 +6,7 @@ sysfs; QEMU takes its descriptor and then says that it is no USB device.
 Usage: test-broker.py VHOTPLUG_BROKER   (the built program; run as root)
 """
 
+import atexit
 import contextlib
 import ctypes
 import json
@@ -49,10 +50,12 @@ def wait_for(condition, seconds=PATIENCE):
 def fake_usb():
     """A USB device node that only this process and its children see."""
     libc = ctypes.CDLL(None, use_errno=True)
-    clone_newns, ms_rec, ms_private = 0x20000, 0x4000, 1 << 18
+    clone_newns, ms_rec, ms_private, mnt_detach = 0x20000, 0x4000, 1 << 18, 2
     if libc.unshare(clone_newns) < 0 or libc.mount(None, b"/", None, ms_rec | ms_private, None) < 0:
         return False
-    os.makedirs("/dev/bus", exist_ok=True)
+    if not os.path.isdir("/dev/bus"):  # the directory itself is everybody's
+        os.mkdir("/dev/bus")
+        atexit.register(lambda: (libc.umount2(b"/dev/bus", mnt_detach), os.rmdir("/dev/bus")))
     if libc.mount(b"none", b"/dev/bus", b"tmpfs", 0, None) < 0:
         return False
     os.makedirs(os.path.dirname(NODE))

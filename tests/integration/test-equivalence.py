@@ -394,18 +394,34 @@ def check_explanation(config, case, expected):
         raise AssertionError(f"--explain {case.path} disagrees, {expected}:\n{done.stdout}")
 
 
+def evaluate(host, cases, seed, count):
+    """What udevd says about each case, by the rules of this round. Now and then udevd 252 loses a
+    request to reload, so a file in front of ours says whose round it was."""
+    results, left = {}, [case.path for case in cases]
+    for _ in range(5):
+        for case in cases:
+            if case.path in left:
+                host.send("add", case.path, case.subsystem, **case.sent)
+        results.update(host.wait_all(left))
+        left = [path for path in left if results[path].get(b"ROUND") != b"%d" % seed]
+        if not left:
+            return results
+        count["late"] += len(left)
+        host.reload()
+    raise AssertionError("udevd does not take the new rules")
+
+
 def run_round(host, seed, modules, count):
     rng = random.Random(seed)
     config = random_config(rng)
     sections = reference.parse(config)
     try:
+        host.write_rules(b'ENV{ROUND}="%d"\n' % seed, "65-round.rules")
         host.write_rules(generate(config))
         host.reload()
         makers = [usb_case, usb_case, usb_case, pci_case, evdev_case]
         cases = [rng.choice(makers)(host, rng, number, modules) for number in range(DEVICES)]
-        for case in cases:
-            host.send("add", case.path, case.subsystem, **case.sent)
-        results = host.wait_all([case.path for case in cases])
+        results = evaluate(host, cases, seed, count)
         names = [os.path.basename(case.path) for case in cases]
         for case in cases:
             properties = results[case.path]
@@ -443,12 +459,13 @@ def main():
     else:
         start = random.SystemRandom().randrange(1 << 32)
         seeds += list(range(start, start + ROUNDS))
-    count = {True: 0, False: 0}
+    count = {True: 0, False: 0, "late": 0}
     for seed in seeds:
         run_round(host, seed, modules, count)
-    print(f"{len(seeds)} configs, {sum(count.values())} decisions, {count[True]} of them to take "
-          f"the device: no difference")
-    if count[True] * 20 < sum(count.values()):
+    decisions = count[True] + count[False]
+    print(f"{len(seeds)} configs, {decisions} decisions, {count[True]} of them to take the device: "
+          f"no difference ({count['late']} events again, since udevd used the old rules)")
+    if count[True] * 20 < decisions:
         sys.exit("too few devices were taken for this to mean much")
 
 

@@ -203,6 +203,51 @@ class RulesTest(unittest.TestCase):
             self.assertEqual(b"VHOTPLUG_RULE" in device.event("add"), taken, path)
             self.remove(device)
 
+    def test_every_rule_of_a_long_list_is_reached(self):
+        """Long lists are guarded by lines that say whether any of the next rules can match."""
+        fields = [lambda n: f"vendorId = {n + 0x100:04x}", lambda n: f"portPath = 1-{n + 1}",
+                  lambda n: f"productName = .*thing {n}$", lambda n: f"serial = S{n}",
+                  lambda n: f"vendorId = aaaa\nproductId = {n:04x}"]
+        for verb in ("allow", "deny"):
+            config = VM + "[usb G]\ntargetVm = vm1\n"
+            config += "".join(f"[{verb} R{n}]\n{fields[n % 5](n)}\n" for n in range(150))
+            config += "[allow Rest]\nmatchAll = yes\n"
+            self.use(config)
+            for n in range(150):
+                facts = {"vendor": f"{n + 0x100:04x}" if n % 5 == 0 else
+                                   "aaaa" if n % 5 == 4 else "bbbb",
+                         "product": f"{n:04x}" if n % 5 == 4 else "ffff",
+                         "manufacturer": "Maker"}
+                device = Device(self.host, f"platform/x/1-{n + 1 if n % 5 == 1 else 999}",
+                                facts["vendor"], facts["product"])
+                with open("/sys" + device.path + "/serial", "w") as file:
+                    file.write(f"S{n if n % 5 == 3 else 999}\n")
+                properties = self.host.event(
+                    "add", device.path, "usb", DEVTYPE="usb_device",
+                    ID_MODEL_FROM_DATABASE=f"Some thing {n if n % 5 == 2 else 999}")
+                if verb == "allow":
+                    self.check_claimed(properties, f"usb/G/R{n}")
+                else:
+                    self.check_free(properties)
+                self.host.remove_device(device.path)
+            other = Device(self.host, "platform/x/1-998", "bbbb", "ffff")
+            self.check_claimed(other.event("add"), "usb/G/Rest")
+            self.host.remove_device(other.path)
+
+    def test_explain_asks_the_program_too(self):
+        config = VM + ("[usb G]\ntargetVm = vm1\n[allow A]\nmatchAll = yes\n"
+                       "[deny D]\nproductName = .*phone\\b\n")
+        self.use(config)
+        for product, denied in (("my phone", True), ("my phones", False)):
+            device = Device(self.host, HUB_PORT, "fff0", "0001")
+            with open("/sys" + device.path + "/product", "w") as file:
+                file.write(product.replace(" ", "-") + "\n")
+            properties = device.event("add")
+            self.assertEqual(b"VHOTPLUG_RULE" in properties, not denied)
+            said = self.explain(config, device.path)
+            self.assertIn("[deny D] (line 9) " + ("matches" if denied else "does not match"), said)
+            self.remove(device)
+
     def explain(self, config, name, status=0):
         with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
             file.write(config)

@@ -125,7 +125,9 @@ class Udevd:
             return file.read().decode("utf-8", "replace")
 
     def reload(self):
-        subprocess.run(["udevadm", "control", "--reload"], check=True)
+        # Now and then udevd 252 refuses one, as from an invalid uid: two don't both get lost.
+        for _ in range(2):
+            subprocess.run(["udevadm", "control", "--reload"], check=True)
 
     # ---- devices -----------------------------------------------------------------------------
 

@@ -389,6 +389,8 @@ static void digest_is_about_the_meaning(void **state)
 	expect_digest(false, RULE "bus = 1\n", GROUP "[deny R]\nbus = 1\n");
 	expect_digest(false, RULE "bus = 1\n", GROUP "fence = no\n[allow R]\nbus = 1\n");
 	expect_digest(false, vms, VM);
+	expect_digest(false, VM "[vm b]\nsocket = /b\n[usb G]\ntargetVm = vm1\n",
+		      VM "[vm b]\nsocket = /b\n[usb G]\ntargetVm = b\n");
 }
 
 static void samples_are_good(void **state)

@@ -371,8 +371,8 @@ static void test_a_restarted_broker_keeps_them(void **state)
 	double_do(&w.crosvm, "foreign 046d c31c 2"); /* on record nowhere: somebody else's */
 	plug_into("1-1", 2);
 	plug_into("1-2", 3);
-	strcpy(left, find_device("1-1")->handle);
-	strcpy(right, find_device("1-2")->handle);
+	snprintf(left, sizeof(left), "%s", find_device("1-1")->handle);
+	snprintf(right, sizeof(right), "%s", find_device("1-2")->handle);
 	end_broker();
 	start_broker();
 	wait_for(is_settled, "1-1");

@@ -54,6 +54,10 @@ class CrosvmVm:
         """What it has: port → path of the device's node, or "foreign"."""
         return {int(port): at["path"] for port, at in self.tell("state")["ports"].items()}
 
+    def holds(self, device):
+        """Whether it has the device, once. (crosvm knows no instances.)"""
+        return len(self.usb_ids(device)) == 1
+
     def usb_ids(self, device=None):
         """The ports of the devices it has; of DEVICE only, if one is given."""
         return [port for port, path in self.ports().items() if device is None or path == device.node]

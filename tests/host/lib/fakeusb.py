@@ -69,6 +69,7 @@ class FakeUsbDevice:
             self.__exit__()
             raise
         self.name = self.sys.name
+        self.inode = self.sys.stat().st_ino
         return self
 
     def __exit__(self, *_):

@@ -19,11 +19,13 @@ def open_port(name):
 
 
 class UsbDevice:
-    """A plugged USB device. `name` is the kernel's, like 1-2 or 1-2.3."""
+    """A plugged USB device. `name` is the kernel's, like 1-2 or 1-2.3; `inode` is that of its
+    directory in /sys, another one after each plug."""
 
     def __init__(self, host, ident, name):
         self.host, self.ident, self.name = host, ident, name
         self.sys = USB / name
+        self.inode = self.sys.stat().st_ino
 
     def __str__(self):
         return f"{self.ident} ({self.name})"

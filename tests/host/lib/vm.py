@@ -129,6 +129,10 @@ class QemuVm:
         return sorted(name for name, driver in self.peripherals().items()
                       if driver == "usb-host" and name.startswith(start))
 
+    def holds(self, device):
+        """Whether of all that was ever plugged into DEVICE's port it has this instance, and no other."""
+        return self.usb_ids(device) == [f"vhp-{device.name}-{device.inode}"]
+
     def fdsets(self):
         with self.monitor() as monitor:
             return monitor.command("query-fdsets")

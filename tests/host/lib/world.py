@@ -99,10 +99,11 @@ class World:
 
     def wait_attached(self, device, vm):
         """The view says attached, QEMU has the device, once, and no host driver holds it."""
+        self.wait_state(device, "attached")
+        wait_until(lambda: vm.holds(device), PATIENCE, lambda: f"{vm.name} has {device} as {vm.usb_ids(device)}")
+        # Again: the first answer may have been about what was in the same port before.
         row = self.wait_state(device, "attached")
         expect(row["vm"] == vm.name, f"{device} is attached to {row['vm']}, not {vm.name}")
-        ids = vm.usb_ids(device)
-        expect(len(ids) == 1, f"{vm.name} has {device} as {ids}")
         expect(not device.drivers(), f"the host holds {device} by {device.drivers()}")
         return row
 

@@ -187,7 +187,7 @@ def reading_while_writing(world):
         reads += 1
     writer.join()
     device = next(iter(world.host.plugged.values()))
-    wait_until(lambda: len(vm1.usb_ids(device)) == 1, 60, "it is attached in the end")
+    wait_until(lambda: vm1.holds(device), 60, "the last one is attached in the end, and no other")
     world.wait_attached(device, vm1)
     world.broker.stop()
     expect("attach" in _sqlite3("select action from history"), "it can be read without the broker too")
