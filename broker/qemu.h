@@ -49,6 +49,8 @@ struct qemu_op {
 	unsigned port;
 	size_t first_bus; /* the candidates before it have no room, or are of the wrong speed */
 	unsigned tries;
+	/* probe */
+	bool stale; /* something was attached or detached meanwhile */
 	/* detach */
 	bool deleted;
 };

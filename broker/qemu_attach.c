@@ -109,6 +109,8 @@ static const char *advice(const char *text)
 	if (strstr(text, "Cannot allocate memory"))
 		return "; raise QEMU's limit of locked memory (RLIMIT_MEMLOCK) above the "
 		       "guest's memory";
+	if (startswith(text, "Property '"))
+		return "; use another version of QEMU: this one lacks what is needed";
 	return "";
 }
 

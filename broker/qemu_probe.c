@@ -266,6 +266,10 @@ void qemu_finish_probe(struct qemu_op *op)
 		vm_probed(qemu->vm, -ECONNRESET, op->result.detail, NULL, 0);
 		return;
 	}
+	if (op->stale) {
+		qemu_probe(qemu->vm);
+		return;
+	}
 	memcpy(qemu->buses, qemu->found, sizeof(qemu->buses));
 	qemu->n_buses = qemu->n_found;
 	memcpy(qemu->ports, qemu->found_ports, sizeof(qemu->ports));

@@ -14,6 +14,7 @@
 
 #define FIRST_RETRY_MS 50
 #define MAX_RETRY_MS 2000
+#define DIAL_MS 5000 /* for a VMM that runs to dial in again after a restart of the broker */
 #define MAX_SILENT_RETRIES 8 /* of a socket on which nobody listens: some 8 s */
 
 void vm_set_reason(struct vm *vm, const char *format, ...)
@@ -144,14 +145,27 @@ int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size)
 	return 0;
 }
 
+/* A VMM that dials may well run, and not have noticed yet that there is a broker again. */
+static void has_not_dialled(struct vm *vm)
+{
+	uint64_t waited = now_monotonic_ms() - vm->listening_since;
+
+	vm->is_absent = waited >= DIAL_MS;
+	if (!vm->is_absent)
+		loop_timer_start(vm->loop, &vm->retry, DIAL_MS - waited, retry_check, vm);
+	vm_set_reason(vm, "%s %s on %s", vm->name,
+		      vm->is_absent ? "is not running: it has not dialled in"
+				    : "has not dialled in yet",
+		      vm->listen);
+}
+
 static void probe_failed(struct vm *vm, int r, const char *reason)
 {
 	vm->state = VM_DOWN;
-	vm->is_absent = r == -ENOTCONN || r == -ENOENT || r == -ENOTDIR || r == -ECONNREFUSED;
+	vm->is_absent = r == -ENOENT || r == -ENOTDIR || r == -ECONNREFUSED;
 	switch (-r) {
 	case ENOTCONN:
-		vm_set_reason(vm, "%s is not running: it has not dialled in on %s", vm->name,
-			      vm->listen);
+		has_not_dialled(vm);
 		return; /* its call tells */
 	case ENOENT:
 	case ENOTDIR:
@@ -389,6 +403,7 @@ int vm_new(struct loop *loop, const struct config_vm *config, const struct vm_ha
 	snprintf(vm->socket, sizeof(vm->socket), "%s", config->socket ? config->socket : "");
 	snprintf(vm->listen, sizeof(vm->listen), "%s", config->listen ? config->listen : "");
 	vm->listen_fd = -1;
+	vm->listening_since = now_monotonic_ms();
 	set_ports(vm, config);
 	vm->vmm = vmm_of(config->type);
 	r = vm->vmm ? vm->vmm->init(vm) : -EOPNOTSUPP;

@@ -48,7 +48,8 @@ struct vm {
 	char socket[108];
 	char listen[108]; /* where the VMM dials in, instead of socket; "" */
 	int listen_fd;
-	ino_t listen_inode; /* of our socket there; 0: none */
+	uint64_t listening_since; /* ms, monotonic */
+	ino_t listen_inode;       /* of our socket there; 0: none */
 	struct loop_source *listen_source;
 	unsigned delay; /* seconds from the start of its process to its first device */
 	enum vm_type type;

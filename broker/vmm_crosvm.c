@@ -829,7 +829,8 @@ static void refuse_kind(struct vm *vm, struct device *device)
 
 	snprintf(result.detail, sizeof(result.detail), "%s",
 		 device->kind == DEVICE_EVDEV
-			 ? "crosvm takes input devices only at its start: --input evdev[path=…]"
+			 ? "crosvm takes no input devices while it runs; start it with --input "
+			   "evdev[path=…]"
 			 : "PCI devices are not given to a running crosvm; start it with --vfio");
 	vm_attached(vm, device, &result);
 }

@@ -9,6 +9,13 @@
 #define DELETED_MS 10000
 #define PCI_DELETED_MS 3000
 
+/* What a probe has heard so far may be from before the change. */
+static void something_changed(struct qemu *qemu)
+{
+	for (struct qemu_op *op = qemu->ops; op; op = op->next)
+		op->stale = true;
+}
+
 /* Ends OP with its result. The answer may start new requests, so the connection is looked
  * at last.
  */
@@ -28,12 +35,14 @@ void qemu_op_finish(struct qemu_op *op)
 			qemu_set_place(qemu, op->bus, op->port, false);
 		if (op->result.outcome == VMM_OK)
 			qemu_note_place(op);
+		something_changed(qemu);
 		vm_attached(qemu->vm, op->device, &op->result);
 		break;
 	case QEMU_DETACH:
 		if (op->device && op->result.outcome != VMM_RETRY &&
 		    op->result.outcome != VMM_PENDING)
 			qemu_forget_place(op);
+		something_changed(qemu);
 		vm_detached(qemu->vm, op->device, op->handle, &op->result);
 		break;
 	}

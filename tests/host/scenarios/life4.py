@@ -94,7 +94,7 @@ def vm_that_dials_in(world):
     # The broker starts anew: QEMU calls again.
     world.broker.stop()
     world.broker.start()
-    wait_until(lambda: "dialled" not in world.db.assignment(keyboard)["reason"], 20, "it has called")
+    wait_until(lambda: world.broker.log().count("vm1: up") == 3, 60, "it has called")
     world.wait_attached(keyboard, vm1)
     world.wait_history(keyboard, "attach", "ok", 2)
 
@@ -133,9 +133,10 @@ def clock_jumps(world):
     """The clock jumps, as it does when the host wakes up: the broker looks at everything, and finds
     what it has missed."""
     keyboard, vm1 = world.keyboard_in_vm1()
+    ident, = vm1.usb_ids(keyboard)
     with vm1.monitor() as monitor:  # behind the broker's back
-        monitor.command("device_del", id=vm1.usb_ids(keyboard)[0])
-        monitor.wait_deleted(vm1.usb_ids(keyboard)[0]) if vm1.usb_ids(keyboard) else None
+        monitor.command("device_del", id=ident)
+        monitor.wait_deleted(ident)
     subprocess.run(["date", "-s", "+1 hour"], check=True, stdout=subprocess.DEVNULL)
     wait_until(lambda: "the clock has jumped" in world.broker.log(), 20, "the broker has noticed")
     wait_until(lambda: vm1.usb_ids(keyboard), 60, "the keyboard is back")

@@ -118,7 +118,7 @@ def bus_that_is_too_slow(world):
     row = world.wait_attached(audio, vm1)
     expect("on slow.0" in row["reason"], f"it is {row['reason']}")
     # Streams exist from USB 3 on only; QEMU says no more than that it can't open the device.
-    disk = world.host.plug("usb-uas", "uas")
+    disk = world.host.plug_uas_disk()
     expect(disk.attribute("speed") == "5000", f"its speed is {disk.attribute('speed')}")
     world.configure(vm1.config() + "usbBus = slow.0, b.0\n", "[usb X]\ntargetVm = vm1\n[allow disks]\ninterfaceClass = 8")
     row = world.wait_attached(disk, vm1)
