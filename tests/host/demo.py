@@ -9,6 +9,7 @@ from lib.wait import Failed
 from lib.world import CONFIG
 
 RULES = pathlib.Path("/etc/udev/rules.d/66-vhotplug.rules")
+seen = 0  # lines of the broker's log
 GROUPS = """
 [usb Devices for vm1]
 targetVm = vm1
@@ -61,8 +62,8 @@ class Progress:
 
 
 def follow(world, device, state):
-    """The broker's own lines about DEVICE, until it is in STATE (None: gone)."""
-    seen = len(world.broker.log().splitlines())
+    """The broker's own lines since the last call, until DEVICE is in STATE (None: gone)."""
+    global seen
     with Progress(f"waiting for {device.name}"):
         deadline = time.monotonic() + 60
         while True:
@@ -71,7 +72,7 @@ def follow(world, device, state):
                 print(f"  {line}")
             seen = len(lines)
             row = world.db.assignment(device)
-            if (row["state"] if row else None) == state:
+            if (row["state"] if row else None) == state and seen == len(world.broker.log().splitlines()):
                 return
             if time.monotonic() > deadline:
                 raise Failed(f"{device.name} is not {state or 'gone'}")

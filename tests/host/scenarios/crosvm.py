@@ -149,16 +149,18 @@ def crosvm_that_hangs_delays_nobody_else(world):
         wait_until(lambda: world.db.assignment(mouse) is None, 60, "it has no row any more")
         return attach["milliseconds"]
 
-    def milliseconds():
-        return min(one_mouse() for _ in range(4))
-
-    without = milliseconds()
+    without = min(one_mouse() for _ in range(3))
     vm1.tell("hang")
     keyboard = world.host.plug_keyboard(port=1)
     world.wait_state(keyboard, "attaching", "does not answer")
-    during = milliseconds()
+    # A broker that waited for crosvm would be late each time; what else is late is the emulation.
+    during = one_mouse()
+    for _ in range(8):
+        if during <= 1.2 * without:
+            break
+        during = min(during, one_mouse())
     print(f"a mouse's attach to QEMU: {without} ms, while crosvm hangs {during} ms")
-    expect(during <= 1.2 * without + 2, f"it took {without} ms before, and takes {during} ms now")
+    expect(during <= 1.2 * without, f"it took {without} ms before, and takes {during} ms now")
     vm1.tell("go")
     world.wait_attached(keyboard, vm1)
     expect(len(vm1.requests("AttachDevice")) == 1, "it was asked once")
