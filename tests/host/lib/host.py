@@ -117,8 +117,8 @@ class Host:
         command("device_add", driver="usb-uas", id=ident, bus="xhci.0", port=str(port))
         command("device_add", driver="scsi-hd", id="uas-disk", bus="uas.0", drive=node)
         command("qom-set", path=f"/machine/peripheral/{ident}", property="attached", value=True)
+        wait_until((USB / f"2-{port}/bDeviceClass").exists, 20, f"the kernel sees {ident}")
         device = UsbDevice(self, ident, f"2-{port}")
-        wait_until((device.sys / "bDeviceClass").exists, 20, f"the kernel sees {ident}")
         self.plugged[ident] = device
         return device
 

@@ -53,25 +53,25 @@ def children_are_fenced(world):
 
 @story
 def pci_module_is_not_let_near(world):
-    """A claimed sound card is plugged in while its VM is down: vfio-pci is set as its driver before the
-    host's module is loaded, which never gets it. When the VM starts, it arrives."""
+    """A claimed USB controller is plugged in while its VM is down: vfio-pci is set as its driver before the
+    host's is asked, which never gets it. When the VM starts, it arrives."""
     vm1 = world.vm("vm1")
-    world.configure(vm1.config(), "[pci Sound]\ntargetVm = vm1\n[allow card]\nvendorId = 8086\ndeviceId = 2668")
+    world.configure(vm1.config(), "[pci USB]\ntargetVm = vm1\n[allow card]\nvendorId = 1033\ndeviceId = 0194")
     world.broker.start()
-    world.host.monitor.command("device_add", driver="intel-hda", id="hda", bus="rp3", addr="0")
+    world.host.monitor.command("device_add", driver="nec-usb-xhci", id="usb2", bus="rp3", addr="0")
     try:
-        card, = wait_until(lambda: functions("8086", "2668"), 30, "the kernel sees it")
+        card, = wait_until(lambda: functions("1033", "0194"), 30, "the kernel sees it")
         world.udev.settle()
         expect(card.override() == "vfio-pci", f"driver_override is {card.override()}")
-        subprocess.run(["modprobe", "snd-hda-intel"], check=True)
+        subprocess.run(["modprobe", "xhci-pci"], check=True)
         stays(lambda: card.driver() in (None, "vfio-pci"), 3, "the host's driver does not have it")
         world.wait_state(card, "waiting", "not running")
         vm1.start()
         world.wait_in(card, vm1, "vfio-pci")
         vm1.kill9()
         world.configure(vm1.config())
-        wait_until(lambda: card.driver() == "snd_hda_intel", 60, "withdrawn, the host's driver has it")
+        wait_until(lambda: card.driver() == "xhci_hcd", 60, "withdrawn, the host's driver has it")
     finally:
         vm1.kill9()
-        world.host.monitor.command("device_del", id="hda")
-        world.host.monitor.wait_deleted("hda", 60)
+        world.host.monitor.command("device_del", id="usb2")
+        world.host.monitor.wait_deleted("usb2", 60)
