@@ -604,7 +604,11 @@ static void verify_attached(struct manager *manager, struct device *d, char *con
 		device_set_cause(d, CAUSE_LOST);
 		return;
 	}
-	device_has_left(manager, d, d->unverified ? CAUSE_VM_EXIT : CAUSE_LOST,
+	/* crosvm lets go of what is pulled out by itself. */
+	device_has_left(manager, d,
+			!d->present     ? CAUSE_UNPLUG
+			: d->unverified ? CAUSE_VM_EXIT
+					: CAUSE_LOST,
 			d->unverified ? "" : "the VM no longer had it");
 	d->awaits_vm = d->unverified;
 	device_set_cause(d, CAUSE_VM_START);
@@ -649,7 +653,9 @@ static void vm_is_up(void *data, struct vm *vm, char *const *handles, size_t n)
 		adopt_or_remove(manager, vm, handles[i]);
 	for (struct device *d = manager->devices, *next; d; d = next) {
 		next = d->next;
-		if (d->vm == vm || device_may_be_in(d, vm->name))
+		/* One that has left just now, and that nobody wants, is dropped. */
+		bool is_over = !d->vm && (!d->present || !d->rule[0]);
+		if (d->vm == vm || device_may_be_in(d, vm->name) || is_over)
 			reconcile_now(manager, d);
 	}
 }
