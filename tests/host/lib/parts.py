@@ -58,6 +58,18 @@ def functions(vendor, device):
     return [PciFunction(path.name) for path in sorted(PCI.iterdir()) if has_ids(path)]
 
 
+def give_back_all():
+    """Every function that a story has left with vfio-pci goes to its host driver; no VM runs."""
+    for path in sorted(PCI.iterdir()):
+        function = PciFunction(path.name)
+        if function.override() != "vfio-pci":
+            continue
+        (path / "driver_override").write_text("\n")
+        if function.driver() == "vfio-pci":
+            (path / "driver/unbind").write_text(path.name)
+        pathlib.Path("/sys/bus/pci/drivers_probe").write_text(path.name)
+
+
 class InputDevice:
     """An event node by the name that its device gives itself."""
 

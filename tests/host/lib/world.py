@@ -11,6 +11,7 @@ import time
 from . import vm as vms
 from .broker import STATE, Broker, Database
 from .host import Host
+from .parts import give_back_all
 from .udev import RULES, Udev
 from .wait import Failed, expect, wait_until
 
@@ -151,7 +152,8 @@ class World:
         in good order is part of every one of them."""
         problems = []
         steps = [self.broker.thaw if self.broker.is_running() else None, self.host.unplug_all,
-                 self.broker.stop, *(vm.kill9 for vm in self.vms.values())]
+                 self.broker.stop, *(vm.kill9 for vm in self.vms.values()),
+                 give_back_all]
         for step in filter(None, steps):
             try:
                 step()

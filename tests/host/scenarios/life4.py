@@ -245,29 +245,30 @@ def what_is_stuck_delays_nobody(world):
     """A QEMU never answers, a crosvm hangs, and a host driver does not let go of its device: a keyboard
     of another VM arrives in the same time as without, at most 1.2 times, median of seven each."""
     nic, = functions("10ec", "8139")
-    vm1, vm2 = world.vm("vm1").start(), world.vm("vm2").start()
-    vm3 = vm1.dir.parent / "vm3/crosvm.sock"
-    with _hanging_crosvm(vm3) as hang, _stuck_driver(world, nic):
-        config = [vm1.config(), vm2.config(), f"[vm vm3]\ntype = crosvm\nsocket = {vm3}\n",
-                  KEYBOARDS.replace("vm1", "vm2"),
-                  "[usb Mice]\ntargetVm = vm1\n[allow mice]\ninterfaceClass = 3\ninterfaceProtocol = 2",
-                  "[usb Sound]\ntargetVm = vm3\n[allow sound]\ninterfaceClass = 1"]
-        world.configure(*config)
+    vm1, vm2 = world.vm("vm1"), world.vm("vm2").start()
+    vm3 = vm2.dir.parent / "vm3/crosvm.sock"
+    with _hanging_crosvm(vm3) as hang:
+        # All rules are there before anything is stuck: udevd itself waits for a device whose driver is.
+        world.configure(vm1.config(), vm2.config(), f"[vm vm3]\ntype = crosvm\nsocket = {vm3}\n",
+                        KEYBOARDS.replace("vm1", "vm2"), NIC,
+                        "[usb Mice]\ntargetVm = vm1\n[allow mice]\ninterfaceClass = 3\ninterfaceProtocol = 2",
+                        "[usb Sound]\ntargetVm = vm3\n[allow sound]\ninterfaceClass = 1")
         world.broker.start()
         _time_of_a_plug(world, vm2)
         before = [_time_of_a_plug(world, vm2) for _ in range(7)]
         wait_until(lambda: "vm3: up" in world.broker.log(), 30, "the broker has seen crosvm")
-        world.configure(*config, NIC)
-        world.wait_state(nic, "opening", "waiting for .*vfio-pci to let go")
-        hang()
-        with vm1.frozen():
-            mouse, sound = world.host.plug_mouse(), world.host.plug("usb-audio", "audio")
-            world.wait_state(mouse, "attaching", "does not answer")
-            during = [_time_of_a_plug(world, vm2) for _ in range(7)]
-            stuck = {str(device): world.db.assignment(device)["state"] for device in (nic, mouse, sound)}
-            expect("attached" not in stuck.values(), f"they are stuck: {stuck}")
+        with _stuck_driver(world, nic):
+            vm1.start()
+            world.wait_state(nic, "opening", "waiting for .*vfio-pci to let go")
+            hang()
+            with vm1.frozen():
+                mouse, sound = world.host.plug_mouse(), world.host.plug("usb-audio", "audio")
+                world.wait_state(mouse, "attaching", "does not answer")
+                during = [_time_of_a_plug(world, vm2) for _ in range(7)]
+                stuck = {str(device): world.db.assignment(device)["state"] for device in (nic, mouse, sound)}
+                expect("attached" not in stuck.values(), f"they are stuck: {stuck}")
         ratio = statistics.median(during) / statistics.median(before)
         print(f"  plug to device_add: {statistics.median(before):.2f} s, beside what is stuck "
               f"{statistics.median(during):.2f} s: ratio {ratio:.2f}")
         expect(ratio <= 1.2, f"the ratio is {ratio:.2f}: {before}, {during}")
-        world.configure(*config)
+        world.wait_in(nic, vm1, "vfio-pci")
