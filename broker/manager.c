@@ -689,7 +689,9 @@ static void vm_is_up(void *data, struct vm *vm, char *const *handles, size_t n)
 		adopt_or_remove(manager, vm, handles[i]);
 	for (struct device *d = manager->devices, *next; d; d = next) {
 		next = d->next;
-		if (d->vm == vm || !d->present || device_may_be_in(d, vm->name))
+		/* One that has left just now, and that nobody wants, is dropped. */
+		bool is_over = !d->vm && (!d->present || !d->rule[0]);
+		if (d->vm == vm || device_may_be_in(d, vm->name) || is_over)
 			reconcile_now(manager, d);
 	}
 }

@@ -392,6 +392,22 @@ static void test_a_restarted_broker_keeps_them(void **state)
 	assert_string_equal(double_port(&w.crosvm, 3), "1-2");
 }
 
+/* As it really happens: crosvm sees the unplug itself, and has let go before the broker is back. */
+static void test_a_device_that_crosvm_let_go_of_meanwhile(void **state)
+{
+	(void) state;
+	plug_into("1-1", 1);
+	plug_into("1-2", 2);
+	end_broker();
+	double_do(&w.crosvm, "unplug 1");
+	unplugged("1-1");
+	start_broker();
+	wait_for(is_forgotten, "1-1");
+	wait_for(is_settled, "1-2");
+	assert_string_equal(double_port(&w.crosvm, 2), "1-2");
+	assert_int_equal(double_requests(&w.crosvm, "DetachDevice"), 0);
+}
+
 /* The broker dies while crosvm carries out the attach. */
 static void test_an_attach_whose_answer_nobody_heard(void **state)
 {
@@ -493,6 +509,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_twins_come_and_go),
 		TEST(test_a_restarted_broker_keeps_them),
+		TEST(test_a_device_that_crosvm_let_go_of_meanwhile),
 		TEST(test_an_attach_whose_answer_nobody_heard),
 		TEST(test_a_port_that_moved_on),
 		TEST(test_a_vm_that_restarted_meanwhile),
