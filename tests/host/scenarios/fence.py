@@ -7,7 +7,7 @@ from lib.story import story
 from lib.uevents import UDEV, Listener
 from lib.wait import expect, stays, wait_until
 
-MODULES = ("hid-generic", "usb-storage", "snd-usb-audio", "ftdi_sio", "cdc_ether", "rndis_host")
+MODULES = ("usbhid", "hid-generic", "usb-storage", "snd-usb-audio", "ftdi_sio", "cdc_ether", "rndis_host")
 # What is plugged in, what becomes of it on the host, and what its services must be told about that.
 CHILDREN = {
     "usb-kbd": ("input", {"LIBINPUT_IGNORE_DEVICE": "1"}),
