@@ -109,19 +109,6 @@ class Host:
         self.disks[device.ident] = node
         return device
 
-    def plug_uas_disk(self, image=2, port=9):
-        """A disk that speaks UAS with streams, which only USB 3 has. It is made in steps."""
-        node, ident, command = f"image{image}", "uas", self.monitor.command
-        command("blockdev-add", driver="file", filename=self.images[image - 1], node_name=node)
-        self.disks[ident] = node
-        command("device_add", driver="usb-uas", id=ident, bus="xhci.0", port=str(port))
-        command("device_add", driver="scsi-hd", id="uas-disk", bus="uas.0", drive=node)
-        command("qom-set", path=f"/machine/peripheral/{ident}", property="attached", value=True)
-        wait_until((USB / f"2-{port}/bDeviceClass").exists, 20, f"the kernel sees {ident}")
-        device = UsbDevice(self, ident, f"2-{port}")
-        self.plugged[ident] = device
-        return device
-
     def unplug(self, device):
         """Pulls it out; returns when the kernel has seen it."""
         del self.plugged[device.ident]

@@ -108,24 +108,6 @@ def buses_in_order(world):
 
 
 @story
-def bus_that_is_too_slow(world):
-    """A bus on which the device can't run is passed over for the next."""
-    vm1 = world.vm("vm1", arguments=("-device", "piix3-usb-uhci,id=slow", "-device", "qemu-xhci,id=b,p2=4,p3=4"))
-    vm1.start()
-    world.configure(vm1.config() + "usbBus = slow.0, b.0\n", "[usb X]\ntargetVm = vm1\n[allow audio]\ninterfaceClass = 1")
-    world.broker.start()
-    audio = world.host.plug("usb-audio", "audio")
-    row = world.wait_attached(audio, vm1)
-    expect("on slow.0" in row["reason"], f"it is {row['reason']}")
-    # Streams exist from USB 3 on only; QEMU says no more than that it can't open the device.
-    disk = world.host.plug_uas_disk()
-    expect(disk.attribute("speed") == "5000", f"its speed is {disk.attribute('speed')}")
-    world.configure(vm1.config() + "usbBus = slow.0, b.0\n", "[usb X]\ntargetVm = vm1\n[allow disks]\ninterfaceClass = 8")
-    row = world.wait_attached(disk, vm1)
-    expect("of b.0" in row["reason"], f"it is {row['reason']}")
-
-
-@story
 def delay(world):
     """A VM that wants to be left alone while it starts gets its devices after that time."""
     vm1 = world.vm("vm1")
