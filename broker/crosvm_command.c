@@ -12,8 +12,7 @@
 
 #include "broker/device.h"
 
-#define INVALID_ARGUMENTS 35 /* crosvm's CommandStatus::InvalidArgs */
-#define KILL_MS 1000         /* for a killed process to end */
+#define KILL_MS 1000 /* for a killed process to end */
 #define CANCEL_MS 50
 
 struct pipe {
@@ -277,7 +276,7 @@ static void describe_failure(const char *program, const struct crosvm_command_re
 	else if (WIFSIGNALED(result->status))
 		snprintf(text, size, "%.60s was ended by signal %d%s%s", program,
 			 WTERMSIG(result->status), *line ? ": " : "", line);
-	else if (WEXITSTATUS(result->status) == INVALID_ARGUMENTS)
+	else if (WEXITSTATUS(result->status) == CROSVM_INVALID_ARGUMENTS)
 		snprintf(text, size,
 			 "%.60s does not know this command (status 35); is it the crosvm that runs"
 			 " the VM?",

@@ -12,7 +12,7 @@
 #include "broker/loop.h"
 #include "helper/macro.h"
 
-#define CROSVM_COMMAND_MS 10000 /* crosvm's own limit is 2 s for a request */
+#define CROSVM_INVALID_ARGUMENTS 35 /* exit status: CommandStatus::InvalidArgs */
 
 struct crosvm_command;
 

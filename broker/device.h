@@ -77,6 +77,7 @@ struct device {
 	unsigned order;     /* of the rule in the config: PCI devices are attached in this order */
 	char family[64];    /* keeps its VM when it comes back as another device; "" */
 	char family_vm[64]; /* the VM it was kept in for its family's sake; "" */
+	char host_driver[64]; /* PCI: what held it when it was taken from the host; "" */
 	char leader[512];   /* devpath of the device whose IOMMU group this one is given with; "" */
 	char former_vm[64]; /* where it was before a move */
 	char unreachable[64];  /* the VM that the move to failed: not tried again for now */

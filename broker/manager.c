@@ -554,11 +554,11 @@ static int loaded(void *data, struct device *device)
 	struct manager *manager = data;
 
 	device->present = true;
+	device_set_cause(device, device->rule[0] ? CAUSE_COLDPLUG : CAUSE_CONFIG);
 	link_device(manager, device);
 	if (!device->handle[0]) {
 		if (device->state != DEVICE_HELD)
 			device->state = DEVICE_WAITING;
-		device_set_cause(device, CAUSE_COLDPLUG);
 		return 0;
 	}
 	/* Under way or done when the former broker ended: its VM will tell. */
@@ -628,8 +628,9 @@ static void verify_attached(struct manager *manager, struct device *d, char *con
 {
 	bool was_unverified = d->unverified;
 
-	if (has_handle(handles, n, d->handle)) {
+	if (has_handle(handles, n, d->handle) || device_is_unlisted(d)) {
 		confirm(manager, d);
+		reconcile_look(manager, d);
 		return;
 	}
 	if (d->unverified && device_is_doubtful(d)) {
@@ -807,8 +808,9 @@ static void set_vms(struct manager *manager)
 		if (*old) {
 			vm = *old;
 			*old = vm->next;
-			vm_update(vm, config);
-		} else if (vm_new(manager->loop, config, &vm_handler, manager, &vm) < 0) {
+			vm_update(vm, &manager->config->general, config);
+		} else if (vm_new(manager->loop, &manager->config->general, config, &vm_handler,
+				  manager, &vm) < 0) {
 			continue;
 		}
 		vm->next = NULL;

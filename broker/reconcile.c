@@ -45,6 +45,12 @@ bool device_is_doubtful(const struct device *device)
 	       device->vm->vmm->is_doubtful(device->handle);
 }
 
+bool device_is_unlisted(const struct device *device)
+{
+	return device->vm && device->vm->vmm->is_unlisted &&
+	       device->vm->vmm->is_unlisted(device->vm, device->handle);
+}
+
 bool device_may_be_in(const struct device *device, const char *name)
 {
 	size_t length = strlen(name);
@@ -276,12 +282,10 @@ static void give_back(struct manager *manager, struct device *device)
 static void opening_is_slow(void *data)
 {
 	struct device *device = data;
-	char driver[64];
 
-	if (device->kind == DEVICE_PCI && pci_driver(device->kernel_name, driver, sizeof(driver)) &&
-	    !streq(driver, "vfio-pci"))
+	if (device->host_driver[0])
 		set_state(device, DEVICE_OPENING,
-			  "waiting for the host's driver %s to let go of it", driver);
+			  "waiting for the host's driver %s to let go of it", device->host_driver);
 	else
 		set_state(device, DEVICE_OPENING,
 			  "waiting for the host's kernel: the device does not respond");
@@ -315,6 +319,11 @@ static void start_attach(struct manager *manager, struct device *device, struct 
 	}
 	device->vm = vm_ref(vm);
 	device_make_handle(device, device->handle, sizeof(device->handle));
+	/* Now: a driver that is slow to let go is not to be seen in sysfs any more. */
+	if (device->kind != DEVICE_PCI ||
+	    !pci_driver(device->kernel_name, device->host_driver, sizeof(device->host_driver)) ||
+	    streq(device->host_driver, "vfio-pci"))
+		device->host_driver[0] = 0;
 	/* What a person saw before (a reason for waiting, say) stays until there is news. */
 	device->state = DEVICE_OPENING;
 	device->attempted = now_monotonic_ms();
@@ -368,6 +377,9 @@ static void verify(struct manager *manager, struct device *device, bool released
 {
 	char driver[200], detail[64] = "";
 
+	if (!released && device_is_unlisted(device) &&
+	    ask_worker(manager, device, WORKER_PCI_LOOK) == 0)
+		return;
 	if (device->kind == DEVICE_USB && device_may_be_in(device, device->vm->name) &&
 	    usb_host_driver(device->devpath, driver, sizeof(driver))) {
 		if (!released && ask_worker(manager, device, WORKER_USB_RELEASE) == 0)
@@ -428,6 +440,65 @@ void reconcile_attached(struct manager *manager, struct device *device,
 	}
 }
 
+/* PCI: unplugging is a request to the guest. It may be lost before an operating system runs, and
+ * there is no event for a refusal, so it is repeated; a reset of the guest completes it as well. */
+static void await_guest(struct manager *manager, struct device *device, const char *detail)
+{
+	uint64_t asked_for = now_monotonic_ms() - device->started;
+	uint64_t delay = FIRST_RETRY_MS << (device->n_retries < 5 ? device->n_retries : 5);
+
+	if (asked_for < RELEASE_MS)
+		set_state(device, DEVICE_RELEASING,
+			  "waiting for the guest of %.60s to let go of it%s%.100s", device->vm_name,
+			  *detail ? ": " : "", detail);
+	else if (set_state(device, DEVICE_RELEASING,
+			   "the guest of %.60s does not let go of it; unload its driver there, or "
+			   "reset"
+			   " or stop the VM",
+			   device->vm_name))
+		log_warning("%s (%s): %s", device->kernel_name, device->name, device->reason);
+	store_device(manager->store, device, NULL);
+	device->n_retries++;
+	loop_timer_start(manager->loop, &device->retry,
+			 delay < MAX_RELEASE_MS ? delay : MAX_RELEASE_MS, retry_now, device);
+}
+
+static void has_let_go(struct manager *manager, struct device *device, const char *detail)
+{
+	device_has_left(manager, device, device->cause, detail);
+	device->n_retries = 0;
+	loop_timer_stop(&device->retry);
+	reconcile(manager, device);
+}
+
+/* The kernel has said whether anybody has the IOMMU group of a device open that its VMM lists
+ * nowhere. */
+static void looked(struct manager *manager, struct device *device, bool is_open)
+{
+	if (device->state == DEVICE_ATTACHING && is_open)
+		verify(manager, device, true);
+	else if (device->state == DEVICE_ATTACHING)
+		attach_failed(manager, device,
+			      device->n_retries == 0 ? DEVICE_WAITING : DEVICE_FAILED,
+			      "crosvm has accepted it and not opened it (it hot-plugs PCI devices"
+			      " on x86-64 only); start the VM with --vfio");
+	else if (device->state == DEVICE_RELEASING && is_open)
+		await_guest(manager, device, "");
+	else if (device->state == DEVICE_RELEASING)
+		has_let_go(manager, device, "");
+	else if (device->state == DEVICE_ATTACHED && !is_open) {
+		device_set_cause(device, CAUSE_LOST);
+		has_let_go(manager, device, "the VM no longer had it");
+	}
+}
+
+void reconcile_look(struct manager *manager, struct device *device)
+{
+	if (device->state == DEVICE_ATTACHED && device->request == 0 &&
+	    device_is_unlisted(device) && ask_worker(manager, device, WORKER_PCI_LOOK) < 0)
+		log_warning("%s: not looked at: the worker is overloaded", device->kernel_name);
+}
+
 static struct device *find_by_request(struct manager *manager, uint64_t number)
 {
 	for (struct device *d = manager->devices; d; d = d->next)
@@ -455,6 +526,8 @@ void reconcile_worker_answer(void *data, const struct worker_answer *answer, int
 	loop_timer_stop(&device->slow);
 	if (device->state == DEVICE_OPENING)
 		opened(manager, device, answer, fds);
+	else if (device_is_unlisted(device))
+		looked(manager, device, answer->result < 0);
 	else if (device->state == DEVICE_ATTACHING)
 		verify(manager, device, true);
 	else
@@ -463,32 +536,14 @@ void reconcile_worker_answer(void *data, const struct worker_answer *answer, int
 
 /* Detach */
 
-/* PCI: unplugging is a request to the guest. It may be lost before an operating system runs, and
- * there is no event for a refusal, so it is repeated; a reset of the guest completes it as well. */
-static void await_guest(struct manager *manager, struct device *device, const char *detail)
-{
-	uint64_t asked_for = now_monotonic_ms() - device->started;
-	uint64_t delay = FIRST_RETRY_MS << (device->n_retries < 5 ? device->n_retries : 5);
-
-	if (asked_for < RELEASE_MS)
-		set_state(device, DEVICE_RELEASING,
-			  "waiting for the guest of %.60s to let go of it%s%.100s", device->vm_name,
-			  *detail ? ": " : "", detail);
-	else if (set_state(device, DEVICE_RELEASING,
-			   "the guest of %.60s does not let go of it; unload its driver there, or "
-			   "reset"
-			   " or stop the VM",
-			   device->vm_name))
-		log_warning("%s (%s): %s", device->kernel_name, device->name, device->reason);
-	store_device(manager->store, device, NULL);
-	device->n_retries++;
-	loop_timer_start(manager->loop, &device->retry,
-			 delay < MAX_RELEASE_MS ? delay : MAX_RELEASE_MS, retry_now, device);
-}
-
 void reconcile_detached(struct manager *manager, struct device *device,
 			const struct vmm_result *result)
 {
+	if (result->outcome == VMM_PENDING && device_is_unlisted(device) &&
+	    ask_worker(manager, device, WORKER_PCI_LOOK) == 0) {
+		device->state = DEVICE_RELEASING;
+		return;
+	}
 	if (result->outcome == VMM_PENDING) {
 		await_guest(manager, device, result->detail);
 		return;
@@ -502,11 +557,7 @@ void reconcile_detached(struct manager *manager, struct device *device,
 		back_off(manager, device, 0);
 		return;
 	}
-	device_has_left(manager, device, device->cause,
-			result->outcome == VMM_GONE ? "the VM no longer had it" : "");
-	device->n_retries = 0;
-	loop_timer_stop(&device->retry);
-	reconcile(manager, device);
+	has_let_go(manager, device, result->outcome == VMM_GONE ? "the VM no longer had it" : "");
 }
 
 /* The decision */

@@ -374,17 +374,20 @@ static const struct vmm *vmm_of(enum vm_type type)
 	return NULL;
 }
 
-/* What concerns only devices that are still to come. */
-static void set_ports(struct vm *vm, const struct config_vm *config)
+void vm_update(struct vm *vm, const struct config_general *general, const struct config_vm *config)
 {
+	free_list(vm->usb_bus);
+	free_list(vm->pci_bus);
+	free(vm->crosvm);
 	vm->usb_bus = config->usb_bus ? copy_list(config->usb_bus) : NULL;
 	vm->pci_bus = config->pci_bus ? copy_list(config->pci_bus) : NULL;
+	vm->crosvm = strdup(general->crosvm);
 	vm->use_root_bus = config->qemu_use_root_bus;
 	vm->delay = config->delay;
 }
 
-int vm_new(struct loop *loop, const struct config_vm *config, const struct vm_handler *handler,
-	   void *data, struct vm **ret_vm)
+int vm_new(struct loop *loop, const struct config_general *general, const struct config_vm *config,
+	   const struct vm_handler *handler, void *data, struct vm **ret_vm)
 {
 	struct vm *vm = calloc(1, sizeof(*vm));
 	int r;
@@ -404,9 +407,9 @@ int vm_new(struct loop *loop, const struct config_vm *config, const struct vm_ha
 	snprintf(vm->listen, sizeof(vm->listen), "%s", config->listen ? config->listen : "");
 	vm->listen_fd = -1;
 	vm->listening_since = now_monotonic_ms();
-	set_ports(vm, config);
+	vm_update(vm, general, config);
 	vm->vmm = vmm_of(config->type);
-	r = vm->vmm ? vm->vmm->init(vm) : -EOPNOTSUPP;
+	r = vm->vmm && vm->crosvm ? vm->vmm->init(vm) : -EOPNOTSUPP;
 	if (r == 0 && vm->listen[0])
 		r = vm->vmm->dialled ? make_listener(vm) : -EOPNOTSUPP;
 	else if (r == 0)
@@ -444,6 +447,7 @@ static void free_vm(void *data)
 	close_fd(vm->listen_fd);
 	free_list(vm->usb_bus);
 	free_list(vm->pci_bus);
+	free(vm->crosvm);
 	free(vm);
 }
 
@@ -461,13 +465,6 @@ bool vm_matches(const struct vm *vm, const struct config_vm *config)
 	       streq(vm->socket, config->socket ? config->socket : "") &&
 	       streq(vm->listen, config->listen ? config->listen : "") &&
 	       vm->type == config->type && streq(vm->user_name, config->user ? config->user : "");
-}
-
-void vm_update(struct vm *vm, const struct config_vm *config)
-{
-	free_list(vm->usb_bus);
-	free_list(vm->pci_bus);
-	set_ports(vm, config);
 }
 
 void vm_handle_changed(struct vm *vm, struct device *device)

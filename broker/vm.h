@@ -58,6 +58,7 @@ struct vm {
 	char **pci_bus;    /* copy of the config's list, or NULL */
 	bool use_root_bus; /* put PCI devices on the machine's root bus */
 	char **usb_bus;    /* copy of the config's list, or NULL */
+	char *crosvm;      /* path of the crosvm program */
 
 	enum vm_state state;
 	char reason[256]; /* why it is not up, or why its monitor does not answer; "" otherwise */
@@ -77,16 +78,16 @@ struct vm {
 };
 
 /* A new VM with one reference, not looked at yet (vm_check). Returns 0 or -errno. */
-int vm_new(struct loop *loop, const struct config_vm *config, const struct vm_handler *handler,
-	   void *data, struct vm **ret_vm) _must_check_;
+int vm_new(struct loop *loop, const struct config_general *general, const struct config_vm *config,
+	   const struct vm_handler *handler, void *data, struct vm **ret_vm) _must_check_;
 struct vm *vm_ref(struct vm *vm);
 /* Returns NULL. */
 struct vm *vm_unref(struct vm *vm);
 /* Is it the VM of CONFIG: same name, same way to reach it, same user? */
 bool vm_matches(const struct vm *vm, const struct config_vm *config);
-/* Takes over what else CONFIG says: where devices go in the guest, and the delay. Devices that are
- * in the VM stay where they are. */
-void vm_update(struct vm *vm, const struct config_vm *config);
+/* Takes over what else GENERAL and CONFIG say: where devices go in the guest, the delay, the crosvm
+ * program. Devices that are in the VM stay where they are. */
+void vm_update(struct vm *vm, const struct config_general *general, const struct config_vm *config);
 
 /* Looks whether the VM is there and what it has. */
 void vm_check(struct vm *vm);

@@ -50,6 +50,10 @@ struct vmm {
 	/* Does HANDLE, which is on record, stand for an attach whose outcome is not known? Then
 	 * detach undoes it, whatever it was. NULL where the VMM's own list tells. */
 	bool (*is_doubtful)(const char *handle);
+	/* Is HANDLE, which is on record, of this very process of VM and missing from its list,
+	 * which knows no devices of this kind? Then the kernel is asked whether VM has it still
+	 * (WORKER_PCI_LOOK). NULL where the list has everything. */
+	bool (*is_unlisted)(const struct vm *vm, const char *handle);
 };
 
 extern const struct vmm vmm_qemu;

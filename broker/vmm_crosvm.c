@@ -1,4 +1,5 @@
-/* crosvm behind vmm.h: USB devices over its control socket (crosvm_socket.h).
+/* crosvm behind vmm.h: USB devices over its control socket (crosvm_socket.h), PCI devices by its
+ * program (crosvm_vfio.h). What follows is about USB.
  *
  * The port that crosvm answers is the only name a device has in it, and it is given to the next
  * device once it is free. So the handle on record is the port with the device's ids and the
@@ -19,6 +20,7 @@
 #include <sys/epoll.h>
 
 #include "broker/crosvm_socket.h"
+#include "broker/crosvm_vfio.h"
 #include "broker/device.h"
 #include "broker/log.h"
 #include "broker/vm.h"
@@ -27,7 +29,7 @@
 #define MAX_PUSHES 64       /* crosvm's time-outs so far; each costs one more list */
 
 struct crosvm_pace crosvm_pace = {
-	.answer = 5000, .first_wait = 1000, .max_wait = 30000, .attempts = 20};
+	.answer = 5000, .command = 10000, .first_wait = 1000, .max_wait = 30000, .attempts = 20};
 
 enum op_kind {
 	OP_PROBE,
@@ -72,6 +74,7 @@ struct doubt {
 
 struct crosvm {
 	struct vm *vm;
+	struct crosvm_vfio *vfio;
 	int fd;
 	struct loop_source *source;
 	struct op *ops; /* the first one is under way */
@@ -366,7 +369,7 @@ static void probe_answered(struct op *op, const struct crosvm_reply *list)
 
 /* Attach */
 
-static unsigned wait_for(unsigned n_before)
+unsigned crosvm_wait_ms(unsigned n_before)
 {
 	unsigned long long wait = (unsigned long long) crosvm_pace.first_wait
 				  << (n_before < 16 ? n_before : 16);
@@ -391,7 +394,7 @@ static void note_not_ready(struct op *op)
 	struct crosvm *crosvm = op->crosvm;
 
 	if (++crosvm->n_not_ready < crosvm_pace.attempts) {
-		unsigned delay = wait_for(crosvm->n_not_ready - 1);
+		unsigned delay = crosvm_wait_ms(crosvm->n_not_ready - 1);
 
 		crosvm->not_before = now_monotonic_ms() + delay;
 		set_not_ready(op, delay);
@@ -414,7 +417,7 @@ static void note_full(struct op *op)
 			   "the USB hub of %s is full: crosvm has 8 ports for USB 2 and 8 for USB 3"
 			   " devices; take a device out of it",
 			   name);
-		op->result.delay_ms = wait_for(op->device->n_retries);
+		op->result.delay_ms = crosvm_wait_ms(op->device->n_retries);
 		return;
 	}
 	set_result(op, VMM_FAILED,
@@ -823,15 +826,14 @@ static void crosvm_probe(struct vm *vm)
 		vm_probed(vm, -ENOMEM, "", NULL, 0);
 }
 
-static void refuse_kind(struct vm *vm, struct device *device)
+static void refuse_input(struct vm *vm, struct device *device)
 {
-	struct vmm_result result = {.outcome = VMM_FAILED};
+	struct vmm_result result = {
+		.outcome = VMM_FAILED,
+		.detail = "crosvm takes no input devices while it runs; start it with --input "
+			  "evdev[path=…]",
+	};
 
-	snprintf(result.detail, sizeof(result.detail), "%s",
-		 device->kind == DEVICE_EVDEV
-			 ? "crosvm takes no input devices while it runs; start it with --input "
-			   "evdev[path=…]"
-			 : "PCI devices are not given to a running crosvm; start it with --vfio");
 	vm_attached(vm, device, &result);
 }
 
@@ -840,7 +842,10 @@ static void crosvm_attach(struct vm *vm, struct device *device, int fd)
 	struct crosvm *crosvm = vm->backend;
 
 	if (device->kind != DEVICE_USB) {
-		refuse_kind(vm, device);
+		if (device->kind == DEVICE_PCI)
+			crosvm_vfio_attach(crosvm->vfio, device);
+		else
+			refuse_input(vm, device);
 		return;
 	}
 	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
@@ -862,8 +867,12 @@ static void crosvm_attach(struct vm *vm, struct device *device, int fd)
 static void crosvm_detach(struct vm *vm, struct device *device, const char *handle)
 {
 	struct crosvm *crosvm = vm->backend;
-	struct op *op = op_new(crosvm, OP_DETACH, device);
 
+	if (crosvm_vfio_is_handle(handle)) {
+		crosvm_vfio_detach(crosvm->vfio, device, handle);
+		return;
+	}
+	struct op *op = op_new(crosvm, OP_DETACH, device);
 	if (!op) {
 		struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
 
@@ -878,6 +887,7 @@ static void crosvm_reset(struct vm *vm)
 {
 	struct crosvm *crosvm = vm->backend;
 
+	crosvm_vfio_reset(crosvm->vfio);
 	close_session(crosvm);
 	crosvm->doubt.set = false;
 	crosvm->is_silent = false;
@@ -896,8 +906,10 @@ static int crosvm_init(struct vm *vm)
 {
 	struct crosvm *crosvm = calloc(1, sizeof(*crosvm));
 
-	if (!crosvm)
+	if (!crosvm || crosvm_vfio_new(vm, &crosvm->vfio) < 0) {
+		free(crosvm);
 		return -ENOMEM;
+	}
 	crosvm->vm = vm;
 	crosvm->fd = -1;
 	vm->backend = crosvm;
@@ -911,6 +923,7 @@ static void crosvm_finish(struct vm *vm)
 	close_session(crosvm);
 	while (crosvm->ops)
 		unlink_op(crosvm->ops);
+	crosvm_vfio_free(crosvm->vfio);
 	free(crosvm);
 	vm->backend = NULL;
 }
@@ -924,4 +937,5 @@ const struct vmm vmm_crosvm = {
 	.reset = crosvm_reset,
 	.gives_handles = true,
 	.is_doubtful = crosvm_is_doubtful,
+	.is_unlisted = crosvm_vfio_is_current,
 };

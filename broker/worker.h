@@ -21,6 +21,7 @@ enum worker_job {
 	WORKER_USB_RETURN,  /* let host drivers have the interfaces that have none */
 	WORKER_PCI_TAKE,    /* bind the IOMMU group to vfio-pci */
 	WORKER_PCI_RETURN,  /* give the IOMMU group back to its host drivers */
+	WORKER_PCI_LOOK,    /* has anybody the IOMMU group open? -EBUSY: yes */
 	WORKER_EVDEV_TAKE,  /* see that nobody has grabbed it, let the VMM open it */
 	WORKER_EVDEV_RETURN,
 };
@@ -71,5 +72,6 @@ void worker_usb_release(const struct worker_request *request, struct worker_answ
 void worker_usb_return(const struct worker_request *request, struct worker_answer *answer);
 void worker_pci_take(const struct worker_request *request, struct worker_answer *answer);
 void worker_pci_return(const struct worker_request *request, struct worker_answer *answer);
+void worker_pci_look(const struct worker_request *request, struct worker_answer *answer);
 void worker_evdev_take(const struct worker_request *request, struct worker_answer *answer);
 void worker_evdev_return(const struct worker_request *request, struct worker_answer *answer);

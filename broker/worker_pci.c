@@ -298,3 +298,18 @@ void worker_pci_return(const struct worker_request *request, struct worker_answe
 	for (size_t i = 0; i < group.n_members; i++)
 		return_member(group.members[i]);
 }
+
+/* A group can be open once at a time: whoever has it is the VMM that it was made ready for. Source:
+ * kernel, Documentation/driver-api/vfio.rst. */
+void worker_pci_look(const struct worker_request *request, struct worker_answer *answer)
+{
+	struct pci_group group;
+	char node[64];
+
+	if (pci_get_group(strrchr(request->devpath, '/') + 1, &group) < 0)
+		return; /* it has gone */
+	snprintf(node, sizeof(node), "/dev/vfio/%d", group.number);
+	_cleanup_close_ int fd = open(node, O_RDWR | O_CLOEXEC);
+	if (fd < 0 && errno != ENOENT)
+		worker_fail(answer, -errno, "%s: %s", node, strerror(errno));
+}

@@ -21,6 +21,13 @@ It is told what happens to it by lines on standard input, and answers each with 
     eof                 the next request is answered by closing its connection
     unplug PORT         the device there has been pulled out
     foreign VID PID N   somebody else has attached a USB N device with these ids (hexadecimal)
+    pci take|refuse|ignore
+                        hot-plugged PCI devices are taken (at the start); refused, as by a slot that
+                        the guest has not enabled; accepted and ignored, as on other processors
+                        than x86-64
+    pci keep|let-go     the guest does not let go of a PCI device when it is asked; or it does (at
+                        the start), also of what it was asked for before
+    pci eject           the guest switches the slot off without being asked
     state               nothing
 """
 import array
@@ -29,6 +36,7 @@ import errno
 import fcntl
 import json
 import os
+import pathlib
 import select
 import signal
 import socket
@@ -41,6 +49,7 @@ USB3_FIRST = 9  # devices/src/usb/xhci/xhci_regs.rs: ports 1 to 8 are USB 2, 9 t
 INNER_LIMIT = 2.0  # devices/src/usb/backend/device_provider.rs: SOCKET_TIMEOUT_MS
 MAX_FDS = 32  # base/src/sys/unix/tube.rs: TUBE_MAX_FDS
 PCI_SLOTS = 1  # src/crosvm/sys/linux.rs: pci_hotplug_slots.unwrap_or(1)
+ROOT = pathlib.Path(os.environ.get("CROSVM_DOUBLE_ROOT", "/"))  # of /sys and /dev/vfio
 USBDEVFS_DISCONNECT_CLAIM = 0x8108551b  # include/uapi/linux/usbdevice_fs.h
 
 
@@ -146,6 +155,52 @@ def is_u8(value):
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
 
 
+class Slot:
+    """Hot-plugged PCI devices: src/crosvm/sys/linux.rs, handle_hotplug_command; every failure is
+    EINVAL. The IOMMU group is really opened, as devices/src/vfio.rs does it (VfioGroup::new)."""
+
+    def __init__(self):
+        self.devices, self.asked = {}, set()  # path → descriptor of its group; to be let go of
+        self.mode, self.keeps = "take", False
+
+    def add(self, path):
+        if self.mode == "ignore":
+            return "Ok"
+        if self.mode == "refuse" or len(self.devices) >= PCI_SLOTS or path in self.devices:
+            return {"Err": errno.EINVAL}
+        try:
+            group = os.path.basename(os.readlink(ROOT / path.lstrip("/") / "iommu_group"))
+            self.devices[path] = os.open(ROOT / "dev/vfio" / group, os.O_RDWR)
+        except OSError as error:
+            print(f"{path}: {error}", file=sys.stderr)
+            return {"Err": errno.EINVAL}
+        return "Ok"
+
+    def remove(self, path):
+        """remove_hotplug_device: the guest is asked; what it makes of it is not waited for."""
+        if self.mode == "ignore":
+            return "Ok"
+        if path not in self.devices:
+            return {"Err": errno.EINVAL}
+        self.asked.add(path)
+        self.settle()
+        return "Ok"
+
+    def settle(self):
+        """devices/src/pci/pcie/pcie_port.rs, write_pcie_cap: the guest switches the slot off."""
+        while self.asked and not self.keeps:
+            os.close(self.devices.pop(self.asked.pop()))
+
+    def told(self, word):
+        if word in ("keep", "let-go"):
+            self.keeps = word == "keep"
+        elif word == "eject":
+            self.asked, self.keeps = set(self.devices), False
+        else:
+            self.mode = word
+        self.settle()
+
+
 class Unknown(Exception):
     """What crosvm can't deserialize."""
 
@@ -158,7 +213,7 @@ class Server:
         self.deaf = self.stall = self.late = None
         self.eof = False
         self.inner_requests, self.inner_answers = [], []
-        self.pci = set()
+        self.slot = Slot()
         self.log = []
         self.clients = []
         # base/src/sys/unix/net.rs: bind fails if the path is there, and so does the start.
@@ -236,15 +291,6 @@ class Server:
         while self.inner_requests:
             self.inner_answers.append(self.hub.execute(*self.inner_requests.pop(0)))
 
-    def hot_plug(self, add, path):
-        """src/crosvm/sys/linux.rs, handle_hotplug_command: every failure is EINVAL."""
-        if add and (len(self.pci) >= PCI_SLOTS or path in self.pci or not os.path.isdir(path)):
-            return {"Err": errno.EINVAL}
-        if not add and path not in self.pci:
-            return {"Err": errno.EINVAL}
-        (self.pci.add if add else self.pci.remove)(path)
-        return "Ok"
-
     def serve(self, client):
         try:
             data, fds = self.take(client)
@@ -277,7 +323,7 @@ class Server:
         elif variant == "UsbCommand":
             answer = self.ask_usb(command, argument)
         else:
-            answer = self.hot_plug(command, argument)
+            answer = self.slot.add(argument) if command else self.slot.remove(argument)
         self.close_fds(fds)
         with contextlib.suppress(OSError):  # the client may have left
             client.send(json.dumps(answer, separators=(",", ":")).encode())
@@ -320,12 +366,14 @@ class Server:
             self.hub.ports.pop(int(rest[0])).close()
         elif word == "foreign":
             self.hub.place(Device(None, int(rest[0], 16), int(rest[1], 16), rest[2] == "3"))
+        elif word == "pci":
+            self.slot.told(rest[0])
         print(json.dumps(self.state()), flush=True)
 
     def state(self):
         return {"ports": {str(port): {"id": f"{d.vendor:04x}:{d.product:04x}", "path": d.path}
                           for port, d in sorted(self.hub.ports.items())},
-                "clients": len(self.clients), "pci": sorted(self.pci), "requests": self.log}
+                "clients": len(self.clients), "pci": sorted(self.slot.devices), "requests": self.log}
 
     def check_unplugged(self):
         """devices/src/usb/backend/utils.rs, on_event: a device that has gone is noticed on its

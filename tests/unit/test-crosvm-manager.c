@@ -21,10 +21,12 @@
 #define BOOT "11111111-2222-3333-4444-555555555555"
 #define PATIENCE_MS 15000
 #define MAX 8
+#define ADDRESS "ffff:ff:1f.7" /* of a PCI function that no machine has */
 
 static struct world {
 	char *dir;
 	char socket[128];
+	const char *program; /* the crosvm of the config */
 	struct crosvm_double crosvm;
 	struct loop *loop;
 	struct store *store;
@@ -32,16 +34,18 @@ static struct world {
 	bool (*until)(const void *data);
 	const void *until_data;
 	bool timed_out;
-	/* What is plugged in: all are keyboards of one kind. */
+	/* What is plugged in: all are keyboards of one kind, but for one PCI function. */
 	struct place {
 		char devpath[64], node[64], file[200];
 		uint64_t inode;
-		bool pulled; /* and the kernel has not told yet */
+		bool is_pci;
+		bool unclaimed; /* no rule wants it any more */
+		bool pulled;    /* and the kernel has not told yet */
 	} places[MAX];
 	uint64_t next_inode, seqnum;
 	char handle_on_disk[96]; /* of 1-2, before the flush at the end of the pass */
 	struct worker_request jobs[MAX];
-	size_t n_jobs;
+	size_t n_jobs, n_returned;
 	uint64_t number;
 } w;
 
@@ -78,7 +82,9 @@ static const char *place_property(void *from, const char *key)
 	};
 
 	if (streq(key, "DEVNAME"))
-		return place->node;
+		return place->is_pci ? NULL : place->node;
+	if (streq(key, "SUBSYSTEM") && place->is_pci)
+		return "pci";
 	for (size_t i = 0; i < ARRAY_SIZE(properties); i++)
 		if (streq(properties[i][0], key))
 			return properties[i][1];
@@ -88,14 +94,16 @@ static const char *place_property(void *from, const char *key)
 int udev_list_claimed(udev_device_fn fn, void *data)
 {
 	for (size_t i = 0; i < MAX; i++)
-		if (w.places[i].inode != 0)
+		if (w.places[i].inode != 0 && !w.places[i].unclaimed)
 			fn(data, w.places[i].devpath, place_property, &w.places[i]);
 	return 0;
 }
 
 enum udev_claim udev_get_claim(const char *devpath)
 {
-	return find_place(devpath) ? UDEV_CLAIMED : UDEV_UNKNOWN;
+	const struct place *place = find_place(devpath);
+
+	return !place ? UDEV_UNKNOWN : place->unclaimed ? UDEV_UNCLAIMED : UDEV_CLAIMED;
 }
 
 int worker_watch(struct worker *worker, struct loop *loop, worker_fn fn, void *data)
@@ -152,7 +160,11 @@ static void do_job(const struct worker_request *job)
 	struct place *place = find_place(job->devpath);
 	int fds[WORKER_MAX_FDS];
 
-	if (!place || place->pulled) {
+	if (job->job == WORKER_PCI_LOOK) {
+		answer.result = double_functions(&w.crosvm) > 0 ? -EBUSY : 0;
+	} else if (job->job == WORKER_PCI_RETURN) {
+		w.n_returned++;
+	} else if (!place || place->pulled) {
 		answer.result = -ENODEV;
 	} else if (job->job == WORKER_USB_OPEN) {
 		fds[answer.n_fds++] = open(place->file, O_RDWR | O_CLOEXEC);
@@ -252,8 +264,12 @@ static void tell(struct place *place, const char *action)
 	snprintf(event.action, sizeof(event.action), "%s", action);
 	snprintf(event.devpath, sizeof(event.devpath), "%s", place->devpath);
 	wire_init(&msg);
-	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
-		assert_int_equal(wire_add(&msg, keys[i], place_property(place, keys[i])), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		const char *value = place_property(place, keys[i]);
+
+		if (value)
+			assert_int_equal(wire_add(&msg, keys[i], value), 0);
+	}
 	manager_intake.event(&w.manager, &event, &msg, NULL);
 }
 
@@ -274,6 +290,15 @@ static void plug(const char *name)
 	assert_non_null(file);
 	fwrite(descriptor, 1, sizeof(descriptor), file);
 	fclose(file);
+	tell(place, "add");
+}
+
+static void plug_function(void)
+{
+	struct place *place = &w.places[0];
+
+	*place = (struct place){.inode = ++w.next_inode, .is_pci = true};
+	snprintf(place->devpath, sizeof(place->devpath), "/devices/pci0/" ADDRESS);
 	tell(place, "add");
 }
 
@@ -298,7 +323,8 @@ static void start_broker(void)
 	snprintf(path, sizeof(path), "%s/vhotplug.conf", w.dir);
 	FILE *file = fopen(path, "we");
 	assert_non_null(file);
-	fprintf(file, "[vm vm1]\ntype = crosvm\nsocket = %s\n", w.socket);
+	fprintf(file, "[general]\ncrosvm = %s\n[vm vm1]\ntype = crosvm\nsocket = %s\n", w.program,
+		w.socket);
 	fclose(file);
 	assert_int_equal(config_load(path, stderr, &config), 0);
 	assert_int_equal(loop_new(&w.loop), 0);
@@ -327,6 +353,8 @@ static int setup(void **state)
 	memset(&w, 0, sizeof(w));
 	w.dir = temp_new();
 	snprintf(w.socket, sizeof(w.socket), "%s/crosvm.sock", w.dir);
+	w.program = DOUBLES "/crosvm";
+	double_pci_function(w.dir, ADDRESS);
 	double_start(&w.crosvm, w.socket);
 	start_broker();
 	return 0;
@@ -338,8 +366,11 @@ static int teardown(void **state)
 	end_broker();
 	double_stop(&w.crosvm, SIGTERM);
 	temp_remove(&w.dir);
-	crosvm_pace = (struct crosvm_pace){
-		.answer = 5000, .first_wait = 1000, .max_wait = 30000, .attempts = 20};
+	crosvm_pace = (struct crosvm_pace){.answer = 5000,
+					   .command = 10000,
+					   .first_wait = 1000,
+					   .max_wait = 30000,
+					   .attempts = 20};
 	return 0;
 }
 
@@ -502,6 +533,180 @@ static void test_all_wait_for_the_guest(void **state)
 	assert_int_equal(double_ports(&w.crosvm), 3);
 }
 
+/* PCI */
+
+static bool is_in_state(const void *data)
+{
+	const struct device *d = find_device(ADDRESS);
+
+	return d && d->state == *(const enum device_state *) data && !d->unverified;
+}
+
+/* The function is in STATE, and the reason has WORDS in it. */
+static void wait_function(enum device_state state, const char *words)
+{
+	bool is_there = run_for(is_in_state, &state, PATIENCE_MS);
+	const struct device *d = find_device(ADDRESS);
+
+	if (!is_there || !d || !strstr(d->reason, words))
+		fail_msg("it is %s (%s), not %s (%s)", d ? device_state_name(d->state) : "unknown",
+			 d ? d->reason : "", device_state_name(state), words);
+}
+
+static void withdraw_rule(void)
+{
+	w.places[0].unclaimed = true;
+	manager_resync(&w.manager);
+}
+
+static void test_function_comes_and_goes(void **state)
+{
+	(void) state;
+	plug_function();
+	wait_function(DEVICE_ATTACHED, "vm1 has it");
+	assert_int_equal(double_functions(&w.crosvm), 1);
+	assert_non_null(startswith(find_device(ADDRESS)->handle, "crosvm-pci-" ADDRESS "@"));
+	withdraw_rule();
+	wait_for(is_forgotten, ADDRESS);
+	assert_int_equal(double_functions(&w.crosvm), 0);
+	assert_int_equal(w.n_returned, 1);
+	assert_int_equal(double_requests(&w.crosvm, "HotPlugVfioCommand"), 2);
+}
+
+static void test_function_that_the_guest_keeps(void **state)
+{
+	(void) state;
+	plug_function();
+	wait_function(DEVICE_ATTACHED, "");
+	double_do(&w.crosvm, "pci keep");
+	withdraw_rule();
+	wait_function(DEVICE_RELEASING, "waiting for the guest of vm1 to let go of it");
+	/* The host does not take it from under the VM, and a restart changes nothing. */
+	run_for(NULL, NULL, 700);
+	end_broker();
+	start_broker();
+	wait_function(DEVICE_RELEASING, "waiting for the guest of vm1 to let go of it");
+	assert_int_equal(w.n_returned, 0);
+	double_do(&w.crosvm, "pci let-go");
+	wait_for(is_forgotten, ADDRESS);
+	assert_int_equal(w.n_returned, 1);
+}
+
+static bool is_added_twice(const void *data)
+{
+	(void) data;
+	return double_requests(&w.crosvm, "HotPlugVfioCommand") == 2;
+}
+
+static void test_function_through_a_restart(void **state)
+{
+	(void) state;
+	plug_function();
+	wait_function(DEVICE_ATTACHED, "");
+	end_broker();
+	start_broker();
+	wait_function(DEVICE_ATTACHED, "");
+	run_for(NULL, NULL, 200);
+	wait_function(DEVICE_ATTACHED, "");
+	assert_int_equal(double_requests(&w.crosvm, "HotPlugVfioCommand"), 1);
+	/* The guest has let go of it while nobody looked. */
+	end_broker();
+	double_do(&w.crosvm, "pci eject");
+	start_broker();
+	assert_true(run_for(is_added_twice, NULL, PATIENCE_MS));
+	wait_function(DEVICE_ATTACHED, "");
+	assert_int_equal(double_functions(&w.crosvm), 1);
+}
+
+static void test_function_and_a_vm_that_is_killed(void **state)
+{
+	(void) state;
+	plug_function();
+	wait_function(DEVICE_ATTACHED, "");
+	double_stop(&w.crosvm, SIGKILL);
+	wait_for(is_nowhere, ADDRESS);
+	assert_int_equal(unlink(w.socket), 0);
+	double_start(&w.crosvm, w.socket);
+	wait_function(DEVICE_ATTACHED, "");
+	assert_int_equal(double_functions(&w.crosvm), 1);
+}
+
+static void test_function_that_is_refused(void **state)
+{
+	(void) state;
+	crosvm_pace.attempts = 3;
+	crosvm_pace.first_wait = 10;
+	double_do(&w.crosvm, "pci refuse");
+	plug_function();
+	wait_for(is_waiting, ADDRESS);
+	assert_non_null(strstr(find_device(ADDRESS)->reason, "Invalid argument (os error 22)"));
+	wait_function(DEVICE_FAILED, "3 times; crosvm has one PCI slot");
+	assert_int_equal(double_requests(&w.crosvm, "HotPlugVfioCommand"), 3);
+	double_do(&w.crosvm, "pci take");
+	manager_resync(&w.manager);
+	wait_function(DEVICE_ATTACHED, "");
+}
+
+/* crosvm says that it has it, and the kernel that it has not. */
+static void test_function_that_is_not_opened(void **state)
+{
+	(void) state;
+	double_do(&w.crosvm, "pci ignore");
+	plug_function();
+	wait_function(DEVICE_FAILED, "on x86-64 only");
+	assert_int_equal(double_requests(&w.crosvm, "HotPlugVfioCommand"), 2);
+}
+
+static void test_function_without_a_program(void **state)
+{
+	(void) state;
+	end_broker();
+	w.program = "/nonexistent/crosvm";
+	start_broker();
+	plug_function();
+	wait_function(DEVICE_FAILED, "can't run /nonexistent/crosvm: No such file or directory; "
+				     "set \"crosvm =\" in [general]");
+	/* The program goes while the device is in. */
+	end_broker();
+	w.program = DOUBLES "/crosvm";
+	start_broker();
+	wait_function(DEVICE_ATTACHED, "");
+	end_broker();
+	w.program = "/nonexistent/crosvm";
+	start_broker();
+	wait_function(DEVICE_ATTACHED, "");
+	withdraw_rule();
+	run_for(NULL, NULL, 300);
+	wait_function(DEVICE_ATTACHED, "still in vm1: can't run /nonexistent/crosvm");
+	assert_int_equal(w.n_returned, 0);
+}
+
+static bool is_silent(const void *data)
+{
+	const struct device *d = find_device(ADDRESS);
+
+	(void) data;
+	return d && d->state == DEVICE_ATTACHING && strstr(d->reason, "does not answer");
+}
+
+/* What it was asked before it hung is done when it is over, once. */
+static void test_function_of_a_vm_that_hangs(void **state)
+{
+	(void) state;
+	crosvm_pace.command = 300;
+	crosvm_pace.first_wait = 100;
+	run_for(NULL, NULL, 100); /* it is up */
+	double_do(&w.crosvm, "hang");
+	plug_function();
+	wait_for(is_silent, ADDRESS);
+	crosvm_pace.command = 10000;
+	double_do(&w.crosvm, "go");
+	wait_function(DEVICE_ATTACHED, "");
+	assert_int_equal(double_functions(&w.crosvm), 1);
+	withdraw_rule();
+	wait_for(is_forgotten, ADDRESS);
+}
+
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -515,6 +720,14 @@ int main(void)
 		TEST(test_a_vm_that_restarted_meanwhile),
 		TEST(test_a_vm_that_is_killed),
 		TEST(test_all_wait_for_the_guest),
+		TEST(test_function_comes_and_goes),
+		TEST(test_function_that_the_guest_keeps),
+		TEST(test_function_through_a_restart),
+		TEST(test_function_and_a_vm_that_is_killed),
+		TEST(test_function_that_is_refused),
+		TEST(test_function_that_is_not_opened),
+		TEST(test_function_without_a_program),
+		TEST(test_function_of_a_vm_that_hangs),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -108,7 +108,8 @@ static void test_other_packets_are_refused(void **state)
 		"{\"UsbResponse\":{\"Devices\":[{\"port\":1}]}}",
 		"{\"UsbResponse\":{\"Devices\":[1]}}",
 		"{\"UsbResponse\":{\"Devices\":[" ENTRY "," ENTRY "]}}",
-		"{\"UsbResponse\":{\"Devices\":[{\"port\":1,\"vendor_id\":65536,\"product_id\":1}]}}",
+		"{\"UsbResponse\":{\"Devices\":[{\"port\":1,\"vendor_id\":65536,\"product_id\":1}]}"
+		"}",
 		"{\"UsbResponse\":{\"Devices\":[{\"port\":17,\"vendor_id\":1,\"product_id\":1}]}}",
 	};
 	struct crosvm_reply reply, before;
@@ -277,10 +278,11 @@ static void wait_up(struct fixture *f)
 
 static void make_vm(struct fixture *f)
 {
+	const struct config_general general = {.crosvm = (char *) DOUBLES "/crosvm"};
 	const struct config_vm config = {
 		.name = (char *) "vm1", .type = VM_CROSVM, .socket = f->socket};
 
-	assert_int_equal(vm_new(f->loop, &config, &handler, f, &f->vm), 0);
+	assert_int_equal(vm_new(f->loop, &general, &config, &handler, f, &f->vm), 0);
 }
 
 static int setup(void **state)

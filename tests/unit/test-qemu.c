@@ -362,12 +362,13 @@ static void expect(const char *text)
 
 static void start_vm(char **usb_bus)
 {
+	const struct config_general general = {.crosvm = (char *) "/nonexistent"};
 	struct config_vm config = {.name = (char *) "vm1", .type = VM_QEMU, .usb_bus = usb_bus};
 	char path[100];
 
 	snprintf(path, sizeof(path), "%s/s", s.dir);
 	config.socket = path;
-	assert_int_equal(vm_new(m.loop, &config, &vm_handler, NULL, &s.vm), 0);
+	assert_int_equal(vm_new(m.loop, &general, &config, &vm_handler, NULL, &s.vm), 0);
 	vm_check(s.vm);
 	spin_until(m.loop, is_up, NULL);
 	spin_for(m.loop, 5);

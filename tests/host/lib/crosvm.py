@@ -9,7 +9,8 @@ import subprocess
 from .vm import RUN
 from .wait import Failed
 
-SERVER = pathlib.Path(__file__).resolve().parents[2] / "doubles/crosvm_server.py"
+DOUBLES = pathlib.Path(__file__).resolve().parents[2] / "doubles"
+SERVER, PROGRAM = DOUBLES / "crosvm_server.py", DOUBLES / "crosvm"
 
 
 class CrosvmVm:
@@ -61,6 +62,10 @@ class CrosvmVm:
     def usb_ids(self, device=None):
         """The ports of the devices it has; of DEVICE only, if one is given."""
         return [port for port, path in self.ports().items() if device is None or path == device.node]
+
+    def functions(self):
+        """The addresses of the PCI functions it has been given."""
+        return [path.split("/")[-1] for path in self.tell("state")["pci"]]
 
     def requests(self, word):
         """What it was asked that contains WORD."""

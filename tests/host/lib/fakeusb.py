@@ -23,7 +23,7 @@ OUT, IN = 0, 1
 GET_DESCRIPTOR, SET_CONFIGURATION = 6, 9
 DEVICE, CONFIGURATION, STRING = 1, 2, 3
 EPIPE, ECONNRESET = -32, -104
-FULL_SPEED = 2
+FULL_SPEED, HIGH_SPEED = 2, 3
 
 
 def device_descriptor(vendor, product, device_class=0):
@@ -32,20 +32,23 @@ def device_descriptor(vendor, product, device_class=0):
                        0x0100, 0, 0, 0, 1)
 
 
-def configuration_descriptor(interface_class=0xff):
-    """One interface with one interrupt endpoint."""
+def configuration_descriptor(interface_class=0xff, isochronous=False):
+    """One interface with one endpoint: for interrupts, or for a stream of packets with 1024 bytes."""
     interface = struct.pack("<BBBBBBBBB", 9, 4, 0, 0, 1, interface_class, 0, 0, 0)
-    endpoint = struct.pack("<BBBBHB", 7, 5, 0x81, 3, 8, 10)
+    endpoint = struct.pack("<BBBBHB", 7, 5, 0x81, 1, 1024, 1) if isochronous else \
+        struct.pack("<BBBBHB", 7, 5, 0x81, 3, 8, 10)
     body = interface + endpoint
     return struct.pack("<BBHBBBBB", 9, CONFIGURATION, 9 + len(body), 1, 1, 0, 0x80, 50) + body
 
 
 class FakeUsbDevice:
     """With-block: plugged in inside it, gone after it. While STUCK, SET_CONFIGURATION is never
-    answered, nor is the kernel's wish to give it up."""
+    answered, nor is the kernel's wish to give it up. A CAMERA is fast and wants a stream."""
 
-    def __init__(self, vendor, product, stuck=False):
-        self.descriptors = {DEVICE: device_descriptor(vendor, product), CONFIGURATION: configuration_descriptor()}
+    def __init__(self, vendor, product, stuck=False, camera=False):
+        self.speed = HIGH_SPEED if camera else FULL_SPEED
+        self.descriptors = {DEVICE: device_descriptor(vendor, product),
+                            CONFIGURATION: configuration_descriptor(isochronous=camera)}
         self.vid_pid = f"{vendor:04x}:{product:04x}"
         self.stuck = stuck
         self.reached = threading.Event()  # SET_CONFIGURATION has come
@@ -56,7 +59,7 @@ class FakeUsbDevice:
         before = set(USB.iterdir())
         kernel_end, self.socket = socket.socketpair()
         with kernel_end:
-            (VHCI / "attach").write_text(f"0 {kernel_end.fileno()} 1 {FULL_SPEED}")
+            (VHCI / "attach").write_text(f"0 {kernel_end.fileno()} 1 {self.speed}")
         self.thread = threading.Thread(target=self._serve)
         self.thread.start()
 

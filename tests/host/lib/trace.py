@@ -11,7 +11,8 @@ LINE = re.compile(r"\s*(?P<who>.+)-\d+\s+\[\d+\] \S+\s+(?P<when>\d+\.\d+): (?P<w
 def recording(**filters):
     """With-block; gives a function that returns the lines so far as (seconds, program, what). The
     keywords are event names (a double underscore for the slash) and the filters on them; the
-    seconds are those of time.monotonic()."""
+    seconds are those of time.monotonic(). Better one for long than many: each time, the kernel
+    rewrites its own code."""
     events = {TRACING / "events" / name.replace("__", "/"): text for name, text in filters.items()}
     (TRACING / "trace_clock").write_text("mono")
     (TRACING / "trace").write_text("")

@@ -1,6 +1,7 @@
 """Devices that change their VM, and VMs with particular wishes about where devices go."""
 import time
 
+from lib.fakeusb import FakeUsbDevice
 from lib.parts import InputDevice
 from lib.story import story
 from lib.wait import expect, stays, wait_until
@@ -105,6 +106,24 @@ def buses_in_order(world):
     second = world.host.plug_keyboard()
     row = world.wait_attached(second, vm1)
     expect("of b.0" in row["reason"], f"the second is {row['reason']}")
+
+
+@story
+def bus_that_is_too_slow(world):
+    """A bus on which the device can't run is passed over for the next one."""
+    vm1 = world.vm("vm1", arguments=("-device", "piix3-usb-uhci,id=slow", "-device", "qemu-xhci,id=b,p2=4,p3=4"))
+    vm1.start()
+    world.configure(vm1.config() + "usbBus = slow.0, b.0\n", KEYBOARDS,
+                    "[usb Cameras]\ntargetVm = vm1\n[allow camera]\nvendorId = 1209\nproductId = cafe")
+    world.broker.start()
+    keyboard = world.host.plug_keyboard()
+    row = world.wait_attached(keyboard, vm1)
+    expect("on slow.0" in row["reason"], f"it is {row['reason']}")
+    with FakeUsbDevice(0x1209, 0xcafe, camera=True) as camera:
+        row = world.wait_state(camera, "attached")
+        expect("of b.0" in row["reason"], f"it is {row['reason']}")
+        expect("speed mismatch" in vm1.log(), "QEMU has tried the slow one first")
+        expect(vm1.holds(camera), f"{vm1.name} has {vm1.usb_ids()}")
 
 
 @story

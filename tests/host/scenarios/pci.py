@@ -1,4 +1,6 @@
 """PCI functions: into the VM by vfio-pci, and back to their host driver."""
+import subprocess
+
 from lib.parts import functions, wait_driver
 from lib.story import story
 from lib.wait import expect, stays, wait_until
@@ -142,3 +144,16 @@ def ports_in_order(world):
     with vm1.monitor() as monitor:
         inside = monitor.command("qom-list", path="/machine/peripheral/rp2/rp2")
     expect(any(entry["name"].startswith("child[") for entry in inside), f"rp2 has {inside}")
+
+
+@story
+def bridge_is_never_given_away(world):
+    """A rule that takes everything by its class takes no bridge: the host's buses stay its own."""
+    ports = functions("1b36", "000c")
+    vm1 = world.vm("vm1").start()
+    world.configure(vm1.config(), f"[pci Bridge]\ntargetVm = vm1\n[allow it]\naddress = {ports[0].name}\nforce = yes")
+    world.broker.start()
+    stays(lambda: ports[0].driver() == "pcieport" and ports[0].override() is None, 3, "its driver keeps it")
+    expect(not world.db.assignments() and not vm1.host_ids(), "nobody wants it")
+    answer = subprocess.run(["vhotplug-gen-rules", "--explain", ports[0].sys], capture_output=True, text=True)
+    expect("bridges stay with the host" in answer.stdout, f"the reason is told: {answer.stdout} {answer.stderr}")

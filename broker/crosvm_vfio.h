@@ -1,0 +1,29 @@
+/* PCI devices of one crosvm VM, through crosvm's own program: "crosvm vfio add" and "vfio remove".
+ *
+ * The program must be the one that runs the VM ("crosvm =" in [general]): the request behind it has
+ * been renamed three times. Neither answer says what the guest makes of it, and there is no list to
+ * ask for; whether crosvm has the device open is the kernel's to say (WORKER_PCI_LOOK). So an
+ * attach ends with what the program has said, and a detach with VMM_PENDING.
+ * Sources: crosvm, src/main.rs (vfio), src/crosvm/sys/linux.rs (handle_hotplug_command),
+ * devices/src/pci/pcie/pcie_rp.rs (hot_plug, hot_unplug).
+ */
+#pragma once
+
+#include "broker/vm.h"
+
+struct crosvm_vfio;
+
+/* Returns 0 or -ENOMEM. VM must outlive it. */
+int crosvm_vfio_new(struct vm *vm, struct crosvm_vfio **ret_vfio) _must_check_;
+/* What is under way is dropped without an answer. NULL is fine. */
+void crosvm_vfio_free(struct crosvm_vfio *vfio);
+
+/* As attach, detach and reset in vmm.h; one request at a time, in the order they come. */
+void crosvm_vfio_attach(struct crosvm_vfio *vfio, struct device *device);
+void crosvm_vfio_detach(struct crosvm_vfio *vfio, struct device *device, const char *handle);
+void crosvm_vfio_reset(struct crosvm_vfio *vfio);
+
+/* Is HANDLE one of a PCI device? */
+bool crosvm_vfio_is_handle(const char *handle);
+/* Was it given by the process that VM is now? */
+bool crosvm_vfio_is_current(const struct vm *vm, const char *handle);

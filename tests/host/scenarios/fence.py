@@ -1,0 +1,104 @@
+"""The fence: the host's services and drivers stay away from what is claimed, before they see it, and
+while its VM is down."""
+import contextlib
+import pathlib
+import subprocess
+
+from lib.parts import functions, wait_driver
+from lib.story import story
+from lib.uevents import UDEV, Listener
+from lib.wait import Failed, expect, stays, wait_until
+
+# The rules keep udevd from loading a module for a claimed device; here all are loaded already.
+MODULES = ("usbhid", "hid-generic", "usb-storage", "sd_mod", "snd-usb-audio", "ftdi_sio", "cdc_ether", "rndis_host")
+# What is plugged in, what becomes of it on the host, and what its services must be told about that.
+CHILDREN = {
+    "usb-kbd": ("input", {"LIBINPUT_IGNORE_DEVICE": "1"}),
+    "usb-storage": ("block", {"UDISKS_IGNORE": "1", "SYSTEMD_READY": "0"}),
+    "usb-audio": ("sound", {"PULSE_IGNORE": "1", "ACP_IGNORE": "1"}),
+    "usb-serial": ("tty", {"ID_MM_PORT_IGNORE": "1", "ID_MM_DEVICE_IGNORE": "1"}),
+    "usb-net": ("net", {"NM_UNMANAGED": "1"}),
+}
+
+
+@contextlib.contextmanager
+def _backends(world):
+    """What the outer machine needs for a serial adapter and a network adapter."""
+    monitor = world.host.monitor
+    monitor.command("chardev-add", id="line", backend={"type": "null", "data": {}})
+    monitor.command("netdev_add", type="user", id="usbnet", restrict=True)
+
+    def removed():
+        with contextlib.suppress(Failed):  # busy, until QEMU has really done away with the device
+            return monitor.command("chardev-remove", id="line") == {}
+    try:
+        yield
+    finally:
+        world.host.unplug_all()
+        monitor.command("netdev_del", id="usbnet")
+        wait_until(removed, 20, "the line is free")
+
+
+def _plug(world, driver):
+    more = {"usb-serial": {"chardev": "line", "always-plugged": True}, "usb-net": {"netdev": "usbnet"}}
+    return world.host.plug_disk() if driver == "usb-storage" else \
+        world.host.plug(driver, driver, **more.get(driver, {}))
+
+
+@story
+def children_are_fenced(world):
+    """Whatever the host makes of a claimed device while its VM is down (its modules are loaded
+    already), the first that anybody hears of it from udevd says: hands off."""
+    subprocess.run(["modprobe", "-a", *MODULES], check=True)
+    world.configure(world.vm("vm1").config(), "[usb Everything]", "targetVm = vm1", "[allow all]", "matchAll = yes")
+    world.broker.start()
+    with _backends(world):
+        for driver, (subsystem, wanted) in CHILDREN.items():
+            with Listener(UDEV) as told:
+                device = _plug(world, driver)
+                path = str(device.sys.resolve())[len("/sys"):] + "/"
+
+                def children():
+                    return [event for _, event in list(told.events) if event["DEVPATH"].startswith(path)]
+
+                def first():
+                    return next((event for event in children() if event.get("SUBSYSTEM") == subsystem
+                                 and event["ACTION"] == "add"), None)
+                event = wait_until(first, 60, lambda: f"the host makes a {subsystem} of {driver}; it makes "
+                                                      f"{[event.get('SUBSYSTEM') for event in children()]}")
+                found = {key: event.get(key) for key in wanted}
+                expect(found == wanted, f"{driver}: udevd told of {event['DEVPATH']} with {found}, not {wanted}")
+                expect(not any("power-switch" in event.get("TAGS", "") for event in children()),
+                       "logind would take its power key")
+            world.wait_state(device, "waiting", "not running")
+            device.unplug()
+
+
+@story
+def module_is_not_let_near(world):
+    """A claimed sound card is plugged in while its VM is down: driver_override says vfio-pci before udevd
+    loads the host's module, which does not get it. Withdrawn, the host has it."""
+    vm1 = world.vm("vm1")
+    world.configure(vm1.config(), "[pci Sound]\ntargetVm = vm1\n[allow card]\nvendorId = 8086\ndeviceId = 2415")
+    world.broker.start()
+    module = pathlib.Path("/sys/module/snd_intel8x0")
+    expect(not module.exists(), "no card of the kind was here before")
+    world.host.monitor.command("device_add", driver="AC97", id="ac97", bus="rp3", addr="0")
+    try:
+        card, = wait_until(lambda: functions("8086", "2415"), 30, "the kernel sees it")
+        world.udev.settle()
+        expect(card.override() == "vfio-pci", f"driver_override is {card.override()}")
+        wait_until(module.exists, 30, "udevd has loaded the host's module")
+        stays(lambda: card.driver() in (None, "vfio-pci"), 3, "the host's driver does not have it")
+        world.wait_state(card, "waiting", "not running")
+        vm1.start()
+        world.wait_in(card, vm1, "vfio-pci")
+        vm1.kill9()
+        world.configure(vm1.config())
+        wait_driver(card, "snd_intel8x0")
+    finally:
+        vm1.kill9()
+        world.broker.stop()
+        world.host.monitor.command("device_del", id="ac97")
+        world.host.monitor.wait_deleted("ac97", 60)
+        subprocess.run(["modprobe", "-r", "snd-intel8x0"], check=True)
