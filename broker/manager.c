@@ -630,7 +630,7 @@ static void verify_attached(struct manager *manager, struct device *d, char *con
 
 	if (has_handle(handles, n, d->handle) || device_is_unlisted(d)) {
 		confirm(manager, d);
-		reconcile_look(manager, d);
+		reconcile_check(manager, d);
 		return;
 	}
 	if (d->unverified && device_is_doubtful(d)) {

@@ -372,6 +372,13 @@ void reconcile_attach_sent(struct manager *manager, struct device *device)
 	release_helpers(device);
 }
 
+/* Does a host driver hold DEVICE, which is to be in its VM? */
+static bool host_has_it(const struct device *device, char *ret_driver, size_t size)
+{
+	return device->kind == DEVICE_USB && device_may_be_in(device, device->vm->name) &&
+	       usb_host_driver(device->devpath, ret_driver, size);
+}
+
 /* The VMM has it; it counts when no host driver does. */
 static void verify(struct manager *manager, struct device *device, bool released)
 {
@@ -380,8 +387,7 @@ static void verify(struct manager *manager, struct device *device, bool released
 	if (!released && device_is_unlisted(device) &&
 	    ask_worker(manager, device, WORKER_PCI_LOOK) == 0)
 		return;
-	if (device->kind == DEVICE_USB && device_may_be_in(device, device->vm->name) &&
-	    usb_host_driver(device->devpath, driver, sizeof(driver))) {
+	if (host_has_it(device, driver, sizeof(driver))) {
 		if (!released && ask_worker(manager, device, WORKER_USB_RELEASE) == 0)
 			return;
 		if (set_state(device, DEVICE_ATTACHING,
@@ -492,11 +498,34 @@ static void looked(struct manager *manager, struct device *device, bool is_open)
 	}
 }
 
-void reconcile_look(struct manager *manager, struct device *device)
+void reconcile_check(struct manager *manager, struct device *device)
 {
-	if (device->state == DEVICE_ATTACHED && device->request == 0 &&
-	    device_is_unlisted(device) && ask_worker(manager, device, WORKER_PCI_LOOK) < 0)
+	char driver[200];
+	int r = 0;
+
+	if (device->state != DEVICE_ATTACHED || device->request != 0)
+		return;
+	if (device_is_unlisted(device)) {
+		r = ask_worker(manager, device, WORKER_PCI_LOOK);
+	} else if (host_has_it(device, driver, sizeof(driver))) {
+		/* As after a suspend in which the device has lost its power. */
+		log_warning("%s (%s): the host driver %s has taken it from %s: it must let go",
+			    device->kernel_name, device->name, driver, device->vm_name);
+		r = ask_worker(manager, device, WORKER_USB_RELEASE);
+	}
+	if (r < 0)
 		log_warning("%s: not looked at: the worker is overloaded", device->kernel_name);
+}
+
+/* The host driver that has taken DEVICE from its VM was told to let go. */
+static void taken_back(struct manager *manager, struct device *device)
+{
+	char driver[200];
+
+	if (host_has_it(device, driver, sizeof(driver))) {
+		device->state = DEVICE_ATTACHING;
+		verify(manager, device, true);
+	}
 }
 
 static struct device *find_by_request(struct manager *manager, uint64_t number)
@@ -530,6 +559,8 @@ void reconcile_worker_answer(void *data, const struct worker_answer *answer, int
 		looked(manager, device, answer->result < 0);
 	else if (device->state == DEVICE_ATTACHING)
 		verify(manager, device, true);
+	else if (device->state == DEVICE_ATTACHED)
+		taken_back(manager, device);
 	else
 		close_fds(fds, answer->n_fds);
 }

@@ -30,8 +30,9 @@ bool device_is_doubtful(const struct device *device);
 
 /* Is DEVICE in its VM by our book, while its VMM keeps no list that could tell? */
 bool device_is_unlisted(const struct device *device);
-/* Asks the kernel whether the VM of such a device, attached, has it still. */
-void reconcile_look(struct manager *manager, struct device *device);
+/* DEVICE is in its VM by what the VMM says: asks the kernel what the VMM can't know. Has the VM
+ * really opened it still, and has no host driver taken it? */
+void reconcile_check(struct manager *manager, struct device *device);
 
 /* May DEVICE be in the VM called NAME, by the wish on record? */
 bool device_may_be_in(const struct device *device, const char *name);

@@ -135,6 +135,20 @@ static bool has_key(const struct ini_section *section, const char *name)
 	return false;
 }
 
+/* What a crosvm has not: its one USB hub, its PCI slots and its end of the socket are its own. */
+static void check_crosvm_keys(const struct loader *loader, const struct ini_section *section)
+{
+	static const char *const others[] = {"listen", "usbBus", "pciBus", "qemuUseRootBus"};
+
+	for (size_t i = 0; i < section->n_keys; i++)
+		for (size_t j = 0; j < ARRAY_SIZE(others); j++)
+			if (streq(section->keys[i].name, others[j]))
+				mistakes_add(loader->mistakes, section->keys[i].line,
+					     "%s in the section of a crosvm, allowed here: type, "
+					     "socket, user, delay",
+					     others[j]);
+}
+
 static int read_vm(struct loader *loader, const struct ini_section *section)
 {
 	const struct config_vm *first = config_find_vm(loader->config, section->name);
@@ -161,11 +175,8 @@ static int read_vm(struct loader *loader, const struct ini_section *section)
 	if (!vm->name)
 		return -ENOMEM;
 	int r = store_section(loader, section, vm_settings, vm);
-	if (r == 0 && vm->type == VM_CROSVM && vm->listen)
-		mistakes_add(loader->mistakes, section->line,
-			     "[vm %s] is a crosvm, which does not dial, allowed here: socket = "
-			     "/path/of/its/control/socket",
-			     section->name);
+	if (r == 0 && vm->type == VM_CROSVM)
+		check_crosvm_keys(loader, section);
 	return r;
 }
 

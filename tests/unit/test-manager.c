@@ -1085,6 +1085,33 @@ static void test_host_driver_does_not_let_go(void **state)
 	expect_history("attach plug vm1 ok");
 }
 
+/* As after a suspend in which the device has lost its power, and the VMM its claim. */
+static void test_host_driver_takes_it_back(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	w.policy.worker_waits = true;
+	strcpy(stick->driver, "usbhid on 1-2:1.0");
+	manager_resync(&w.manager);
+	run();
+	stick->driver[0] = 0;
+	job_answer(0, "");
+	run();
+	expect("1-2", "attached vm1");
+	/* One that does not let go is told of. */
+	strcpy(stick->driver, "usbhid on 1-2:1.0");
+	manager_resync(&w.manager);
+	run();
+	job_answer(-EBUSY, "");
+	run();
+	expect("1-2", "attaching vm1");
+	assert_non_null(strstr(sql("select reason from assignments"), "usbhid"));
+	stick->driver[0] = 0;
+	run_for(300);
+	expect("1-2", "attached vm1");
+}
+
 static void test_detach_that_fails_is_repeated(void **state)
 {
 	(void) state;
@@ -1374,6 +1401,7 @@ int main(void)
 		STARTED(test_disk_in_use),
 		STARTED(test_unplug_of_a_refused_device),
 		STARTED(test_host_driver_does_not_let_go),
+		STARTED(test_host_driver_takes_it_back),
 		STARTED(test_detach_that_fails_is_repeated),
 		STARTED(test_detach_of_what_is_gone),
 		STARTED(test_guest_takes_its_time),

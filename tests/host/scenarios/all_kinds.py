@@ -140,6 +140,21 @@ def clock_jumps(world):
 
 
 @story
+def host_driver_takes_it_back(world):
+    """A host driver has taken the keyboard from its VM, as after a sleep in which it had no power: when
+    the clock has jumped, the broker makes it let go."""
+    keyboard, vm1 = world.keyboard_in_vm1()
+    interface = next(keyboard.sys.glob(f"{keyboard.name}:*")).name
+    subprocess.run(["modprobe", "usbhid"], check=True)
+    pathlib.Path("/sys/bus/usb/drivers/usbhid/bind").write_text(interface)
+    expect(keyboard.drivers() == ["usbhid"], f"it is held by {keyboard.drivers()}")
+    subprocess.run(["date", "-s", "+1 hour"], check=True, stdout=subprocess.DEVNULL)
+    wait_until(lambda: not keyboard.drivers(), 30, "the host has let go")
+    world.wait_attached(keyboard, vm1)
+    world.wait_history(keyboard, "attach", "ok")
+
+
+@story
 def last_way_to_the_network(world):
     """The card with the only default route is refused, unless its rule says force."""
     nic, = functions("10ec", "8139")
