@@ -107,3 +107,12 @@ struct device *claim_earlier(struct manager *manager, const struct device *devic
 	}
 	return NULL;
 }
+
+struct device *claim_leaving(struct manager *manager, const struct vm *vm)
+{
+	for (struct device *d = manager->devices; vm->vmm->is_unlisted && d; d = d->next)
+		if (d->kind == DEVICE_PCI && d->vm == vm &&
+		    (d->state == DEVICE_DETACHING || d->state == DEVICE_RELEASING))
+			return d;
+	return NULL;
+}

@@ -14,6 +14,10 @@ int claim_check_group(struct manager *manager, struct device *device, struct vm 
  * back before. */
 bool claim_group_in_use(struct manager *manager, const struct device *device);
 
+/* The PCI device that VM has been asked to let go of and has not yet, or NULL: crosvm forgets about
+ * it when it gets another one meanwhile. Always NULL for a VMM that keeps a list. */
+struct device *claim_leaving(struct manager *manager, const struct vm *vm);
+
 /* The device that is just being prepared and that DEVICE has to wait for, or NULL: PCI devices are
  * attached to VM in the order of the rules, and one IOMMU group is taken once at a time. */
 struct device *claim_earlier(struct manager *manager, const struct device *device,

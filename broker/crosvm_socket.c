@@ -3,28 +3,10 @@
 
 #include <jansson.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #include "broker/device.h"
 
 #define MAX_PACKET 65536 /* an answer has some 800 bytes */
-
-int crosvm_connect(const char *path, int *ret_fd)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	_cleanup_close_ int fd = -1;
-
-	if (strlen(path) >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(address.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	if (connect(fd, (struct sockaddr *) &address, sizeof(address)) < 0)
-		return -errno;
-	*ret_fd = TAKE_FD(fd);
-	return 0;
-}
 
 /* Requests */
 

@@ -39,11 +39,6 @@ struct crosvm_reply {
 	struct crosvm_port ports[CROSVM_PORTS + 1]; /* CROSVM_DEVICES; by number, 0 is unused */
 };
 
-/* Connects to the control socket PATH without waiting. Returns 0; -ENOENT when nothing is there,
- * -ECONNREFUSED when nobody listens, -EPROTOTYPE when it is a stream socket (QEMU's, say), -EAGAIN
- * when too many clients wait already; another -errno. The socket does not block. */
-int crosvm_connect(const char *path, int *ret_fd) _must_check_;
-
 /* Send one request on FD. DEVICE_FD is an open /dev/bus/usb node and stays the caller's. The
  * request to attach is the one that every crosvm since 2021-01 understands. Return 0 or -errno;
  * -EAGAIN when crosvm reads so slowly that nothing fits any more. */

@@ -1,8 +1,6 @@
 /* PCI devices of one crosvm VM: see crosvm_vfio.h. Called by vmm_crosvm.c. */
 #include "broker/crosvm_vfio.h"
 
-#include <stdarg.h>
-
 #include "broker/crosvm_command.h"
 #include "broker/device.h"
 #include "broker/log.h"
@@ -32,11 +30,13 @@ struct crosvm_vfio {
 
 static void run_queue(struct crosvm_vfio *vfio);
 
-/* Handles: "crosvm-pci-0000:01:00.0@4711.12345", the function and the process. */
+/* Handles: "crosvm-pci-0000:01:00.0-4436@4711.12345", the function, its instance and the process.
+ */
 
 static void make_handle(const struct vm *vm, const struct device *device, char *handle, size_t size)
 {
-	snprintf(handle, size, PREFIX "%.32s@%d.%llu", device->kernel_name, (int) vm->peer.pid,
+	snprintf(handle, size, PREFIX "%.16s-%llu@%d.%llu", device->kernel_name,
+		 (unsigned long long) device->inode, (int) vm->peer.pid,
 		 (unsigned long long) vm->peer.start_time);
 }
 
@@ -50,7 +50,7 @@ bool crosvm_vfio_is_current(const struct vm *vm, const char *handle)
 	int pid;
 	unsigned long long start_time;
 
-	return sscanf(handle, PREFIX "%*32[^@]@%d.%llu", &pid, &start_time) == 2 &&
+	return sscanf(handle, PREFIX "%*48[^@]@%d.%llu", &pid, &start_time) == 2 &&
 	       pid == vm->peer.pid && start_time == vm->peer.start_time;
 }
 
@@ -90,18 +90,6 @@ static void request_unlink(struct request *request)
 	loop_discard(request->vfio->vm->loop, &request->garbage, free_request, request);
 }
 
-static void set_result(struct request *request, enum vmm_outcome outcome, const char *format, ...)
-	_printf_(3, 4);
-static void set_result(struct request *request, enum vmm_outcome outcome, const char *format, ...)
-{
-	va_list args;
-
-	request->result = (struct vmm_result){.outcome = outcome};
-	va_start(args, format);
-	vsnprintf(request->result.detail, sizeof(request->result.detail), format, args);
-	va_end(args);
-}
-
 /* Ends REQUEST with its result and lets the next one begin. */
 static void request_finish(struct request *request)
 {
@@ -124,21 +112,22 @@ static bool is_wrong_program(const struct crosvm_command_result *result)
 				    WEXITSTATUS(result->status) == CROSVM_INVALID_ARGUMENTS);
 }
 
-/* crosvm says no more than EINVAL, for a slot in use, a guest that has not enabled it, and a device
- * it can't open. */
+/* crosvm says no more than EINVAL: for a slot in use, a device it can't open, and also for one that
+ * it has opened already, and has put into a slot that the guest has not enabled yet. */
 static void note_refused(struct request *request, const struct crosvm_reply *reply)
 {
 	const struct device *device = request->device;
 
 	if (device->n_retries + 1 < crosvm_pace.attempts) {
-		set_result(request, VMM_RETRY, "%.150s; it is tried again", reply->text);
+		vmm_set_result(&request->result, VMM_RETRY, "%.150s; it is tried again",
+			       reply->text);
 		request->result.delay_ms = crosvm_wait_ms(device->n_retries);
 		return;
 	}
-	set_result(request, VMM_FAILED,
-		   "%.110s, %u times; crosvm has one PCI slot unless started with"
-		   " --pci-hotplug-slots: free one or restart the VM",
-		   reply->text, device->n_retries + 1);
+	vmm_set_result(&request->result, VMM_FAILED,
+		       "%.110s, %u times; crosvm has one PCI slot unless started with"
+		       " --pci-hotplug-slots: free one or restart the VM",
+		       reply->text, device->n_retries + 1);
 }
 
 static void start(void *data);
@@ -161,12 +150,15 @@ static void added(struct request *request, const struct crosvm_command_result *r
 		ask_again(request);
 		return;
 	}
-	if (reply->answer == CROSVM_OK || request->n_unanswered > 0)
-		set_result(request, VMM_OK, "%s", "");
-	else if (is_wrong_program(result))
-		set_result(request, VMM_FAILED, "%s", reply->text);
-	else
-		note_refused(request, reply);
+	if (is_wrong_program(result)) {
+		vmm_set_result(&request->result, VMM_FAILED, "%s", reply->text);
+	} else {
+		if (reply->answer == CROSVM_OK)
+			vmm_set_result(&request->result, VMM_OK, "%s", "");
+		else
+			note_refused(request, reply);
+		request->result.is_unsure = true;
+	}
 	request_finish(request);
 }
 
@@ -174,9 +166,9 @@ static void removed(struct request *request, const struct crosvm_command_result 
 		    const struct crosvm_reply *reply)
 {
 	if (result->timed_out || is_wrong_program(result))
-		set_result(request, VMM_RETRY, "%s", reply->text);
+		vmm_set_result(&request->result, VMM_RETRY, "%s", reply->text);
 	else
-		set_result(request, VMM_PENDING, "%s", ""); /* or removed before */
+		vmm_set_result(&request->result, VMM_PENDING, "%s", ""); /* or removed before */
 	request_finish(request);
 }
 
@@ -201,16 +193,24 @@ static void ended(void *data, const struct crosvm_command_result *result)
 static void start(void *data)
 {
 	struct request *request = data;
+	const struct device *device = request->device;
 	struct vm *vm = request->vfio->vm;
 	char path[128];
 	const char *const words[] = {vm->crosvm, "vfio",     request->add ? "add" : "remove",
 				     path,       vm->socket, NULL};
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%.64s", request->device->kernel_name);
+	if (sysfs_inode(device->devpath) != device->inode) {
+		/* The kernel takes it away only when nobody has it any more. */
+		vmm_set_result(&request->result, VMM_GONE, "it has been unplugged");
+		request_finish(request);
+		return;
+	}
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%.64s", device->kernel_name);
 	int r = crosvm_command_run(vm->loop, words, crosvm_pace.command, ended, request,
 				   &request->command);
 	if (r < 0) {
-		set_result(request, VMM_RETRY, "can't run %.100s: %s", vm->crosvm, strerror(-r));
+		vmm_set_result(&request->result, VMM_RETRY, "can't run %.100s: %s", vm->crosvm,
+			       strerror(-r));
 		request_finish(request);
 	}
 }
@@ -269,7 +269,7 @@ void crosvm_vfio_reset(struct crosvm_vfio *vfio)
 	while (request) {
 		struct request *next = request->next;
 
-		set_result(request, VMM_RETRY, "the VM has ended");
+		vmm_set_result(&request->result, VMM_RETRY, "the VM has ended");
 		request_finish(request);
 		request = next;
 	}

@@ -11,6 +11,7 @@
 
 #include "broker/intake.h"
 #include "broker/loop.h"
+#include "broker/vmm.h"
 #include "helper/macro.h"
 
 struct manager;
@@ -98,11 +99,12 @@ struct device {
 
 	/* What is under way. */
 	enum device_cause cause;
-	uint64_t started;   /* ms, monotonic: when the cause arrived */
-	bool awaits_vm;     /* its VM was not running: the VM's start will be the cause */
-	uint64_t attempted; /* ms, monotonic: when the present attempt began */
-	uint64_t request;   /* the worker's number; 0: none */
-	int held_fds[16];   /* disks held exclusively until the VMM has answered */
+	uint64_t started;          /* ms, monotonic: when the cause arrived */
+	bool awaits_vm;            /* its VM was not running: the VM's start will be the cause */
+	uint64_t attempted;        /* ms, monotonic: when the present attempt began */
+	uint64_t request;          /* the worker's number; 0: none */
+	struct vmm_result verdict; /* on an attach, while the kernel is asked what came of it */
+	int held_fds[16];          /* disks held exclusively until the VMM has answered */
 	size_t n_held_fds;
 	struct loop_timer slow; /* while opening: then a person should know what takes so long */
 	struct loop_timer retry;

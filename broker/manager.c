@@ -9,6 +9,7 @@
 
 #include <limits.h>
 
+#define UNSURE_MS 2000  /* for a program that the former broker has started to end */
 #define FAMILY_MS 10000 /* a device that comes back so soon under another name is the same one */
 
 /* Devices */
@@ -606,6 +607,12 @@ static void confirm(struct manager *manager, struct device *d)
 		return;
 	d->unverified = d->was_arriving = false;
 	if (was_arriving) {
+		if (device_is_unlisted(d)) {
+			vmm_set_result(&result, VMM_RETRY,
+				       "the former broker has ended before it had attached it");
+			result.is_unsure = true;
+			result.delay_ms = UNSURE_MS;
+		}
 		d->state = DEVICE_ATTACHING;
 		reconcile_attached(manager, d, &result);
 	} else {
@@ -703,6 +710,11 @@ static void vm_has_exited(void *data, struct vm *vm)
 
 	for (struct device *d = manager->devices, *next; d; d = next) {
 		next = d->next;
+		/* Another process: what has failed may work, and there is no way back. */
+		if (device_may_be_in(d, vm->name))
+			d->n_retries = 0;
+		if (streq(d->former_vm, vm->name))
+			d->former_vm[0] = d->unreachable[0] = 0;
 		/* Attaching still: the VM had it, but a host driver had not let go. */
 		if (d->vm != vm || (d->state != DEVICE_ATTACHED && d->state != DEVICE_RELEASING &&
 				    d->state != DEVICE_ATTACHING))
@@ -763,8 +775,10 @@ static void room_in(struct manager *manager, struct vm *vm)
 		if (streq(d->unreachable, vm->name)) {
 			d->unreachable[0] = 0;
 			reconcile_now(manager, d);
-		} else if (d->state == DEVICE_WAITING && d->retry.loop &&
+		} else if (((d->state == DEVICE_WAITING && d->retry.loop) ||
+			    d->state == DEVICE_FAILED) &&
 			   device_may_be_in(d, vm->name)) {
+			d->n_retries = 0;
 			reconcile_now(manager, d);
 		}
 	}

@@ -1,5 +1,5 @@
-/* Who is at the other end of a VM's socket, and whether a descriptor opened by root may go there.
- */
+/* Connecting to a VM's socket: who is at its other end, and whether a descriptor opened by root may
+ * go there. */
 #pragma once
 
 #include <stdint.h>
@@ -14,6 +14,12 @@ struct peer {
 	uid_t listener_uid; /* who made the socket listen; nobody can make that up */
 	uid_t uid;          /* effective, now */
 };
+
+/* Connects to the socket PATH, of TYPE SOCK_STREAM or SOCK_SEQPACKET, without waiting; *RET_FD does
+ * not block. Returns 0; -ENOENT when nothing is there, -ECONNREFUSED when nobody listens,
+ * -EPROTOTYPE when it is of another type, -EAGAIN when too many clients wait already,
+ * -ENAMETOOLONG; another -errno. Source: unix(7). */
+int peer_connect(const char *path, int type, int *ret_fd) _must_check_;
 
 /* Fills *RET_PEER from the connected socket FD. The pid is the listener's (SO_PEERCRED), the uid
  * the one it has now: SO_PEERCRED's is that of listen time, which is 0 for "qemu -runas".

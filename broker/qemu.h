@@ -112,13 +112,17 @@ void qemu_drop_session(struct qemu *qemu, const char *why);
 void qemu_close_when_idle(struct qemu *qemu);
 /* The timer's function: no greeting for QEMU_BUSY_MS. */
 void qemu_session_busy(void *data);
-/* Queues a command of OP's with ARGUMENTS (taken over); FN must call qemu_op_reply first. A command
- * that can't be queued is answered as if the connection were down. */
+/* Queues a command of OP's with ARGUMENTS (taken over); FN must call qemu_op_reply first and
+ * qemu_op_continue last. A command that can't be queued is answered as if the connection were down.
+ */
 void qemu_op_command(struct qemu_op *op, const char *command, json_t *arguments, qmp_reply_fn fn,
 		     void *data);
-/* Books one reply; remembers the first error. Returns false when it was one. */
+/* Books one reply; remembers the first error. Returns false when it was one, or OP is done already:
+ * then there is nothing to be taken from REPLY. */
 bool qemu_op_reply(struct qemu_op *op, const json_t *reply, const char *error_class,
 		   const char *text);
+/* Takes OP's next step if all its replies are in. */
+void qemu_op_continue(struct qemu_op *op);
 /* A reply of which only success or failure counts; DATA is the op. */
 void qemu_plain_reply(void *data, const json_t *reply, const char *error_class, const char *text);
 /* Sends what is queued, with FD (or -1). */

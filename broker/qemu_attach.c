@@ -101,7 +101,7 @@ static const char *advice(const char *text)
 	if (strstr(text, "does not support hotplugging"))
 		return "; give the VM ports to plug into: -device pcie-root-port,id=rp1";
 	if (startswith(text, "Property '"))
-		return "; this QEMU is too old for it";
+		return "; use another version of QEMU: this one lacks what is needed";
 	if (startswith(text, "Bus '"))
 		return "; check usbBus and pciBus in the VM's section";
 	if (strstr(text, "Permission denied") && strstr(text, "/dev/vfio"))
@@ -109,8 +109,6 @@ static const char *advice(const char *text)
 	if (strstr(text, "Cannot allocate memory"))
 		return "; raise QEMU's limit of locked memory (RLIMIT_MEMLOCK) above the "
 		       "guest's memory";
-	if (startswith(text, "Property '"))
-		return "; use another version of QEMU: this one lacks what is needed";
 	return "";
 }
 
@@ -179,7 +177,6 @@ void qemu_attach(struct vm *vm, struct device *device, int fd)
 {
 	struct qemu *qemu = vm->backend;
 	char reason[300];
-	int r = qemu_open_session(qemu, reason, sizeof(reason));
 	struct qemu_op *op = qemu_op_new(qemu, QEMU_ATTACH, device, device->handle);
 
 	if (!op) {
@@ -188,6 +185,9 @@ void qemu_attach(struct vm *vm, struct device *device, int fd)
 		vm_attached(vm, device, &result);
 		return;
 	}
+	int r = qemu_open_session(qemu, reason, sizeof(reason));
+	if (op->done)
+		return; /* another process was found, and everything was answered */
 	if (r < 0) {
 		qemu_op_set_result(op, VMM_RETRY,
 				   *reason ? reason

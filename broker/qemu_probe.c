@@ -15,8 +15,6 @@ static void probe_port_reply(void *data, const json_t *reply, const char *error_
 	struct qemu_usb_bus *bus = data;
 	struct qemu_op *op = bus->op;
 
-	if (op->done)
-		return;
 	if (qemu_op_reply(op, reply, error_class, text)) {
 		/* "" for a device that QEMU put somewhere itself; that port is found by
 		 * trying. */
@@ -26,8 +24,7 @@ static void probe_port_reply(void *data, const json_t *reply, const char *error_
 		if (port > 0 && port < 64)
 			bus->used |= UINT64_C(1) << port;
 	}
-	if (op->replies == 0)
-		qemu_op_step(op);
+	qemu_op_continue(op);
 }
 
 static void probe_children_reply(void *data, const json_t *reply, const char *error_class,
@@ -38,8 +35,6 @@ static void probe_children_reply(void *data, const json_t *reply, const char *er
 	size_t i;
 	json_t *entry;
 
-	if (op->done)
-		return;
 	if (qemu_op_reply(op, reply, error_class, text)) {
 		json_array_foreach((json_t *) reply, i, entry)
 		{
@@ -55,8 +50,7 @@ static void probe_children_reply(void *data, const json_t *reply, const char *er
 		}
 		qemu_op_flush(op, -1);
 	}
-	if (op->replies == 0)
-		qemu_op_step(op);
+	qemu_op_continue(op);
 }
 
 static void probe_ports_2_reply(void *data, const json_t *reply, const char *error_class,
@@ -64,12 +58,9 @@ static void probe_ports_2_reply(void *data, const json_t *reply, const char *err
 {
 	struct qemu_usb_bus *bus = data;
 
-	if (bus->op->done)
-		return;
 	if (qemu_op_reply(bus->op, reply, error_class, text))
 		bus->ports_2 = (unsigned) json_integer_value(reply);
-	if (bus->op->replies == 0)
-		qemu_op_step(bus->op);
+	qemu_op_continue(bus->op);
 }
 
 static void probe_ports_3_reply(void *data, const json_t *reply, const char *error_class,
@@ -77,12 +68,9 @@ static void probe_ports_3_reply(void *data, const json_t *reply, const char *err
 {
 	struct qemu_usb_bus *bus = data;
 
-	if (bus->op->done)
-		return;
 	if (qemu_op_reply(bus->op, reply, error_class, text))
 		bus->ports_3 = (unsigned) json_integer_value(reply);
-	if (bus->op->replies == 0)
-		qemu_op_step(bus->op);
+	qemu_op_continue(bus->op);
 }
 
 static void probe_controller_reply(void *data, const json_t *reply, const char *error_class,
@@ -93,8 +81,6 @@ static void probe_controller_reply(void *data, const json_t *reply, const char *
 	size_t i;
 	json_t *entry;
 
-	if (op->done)
-		return;
 	if (qemu_op_reply(op, reply, error_class, text)) {
 		json_array_foreach((json_t *) reply, i, entry)
 		{
@@ -113,8 +99,7 @@ static void probe_controller_reply(void *data, const json_t *reply, const char *
 			qemu_op_flush(op, -1);
 		}
 	}
-	if (op->replies == 0)
-		qemu_op_step(op);
+	qemu_op_continue(op);
 }
 
 static void probe_controller(struct qemu_op *op, const char *parent, const char *name,
@@ -142,12 +127,9 @@ static void probe_hotplug_reply(void *data, const json_t *reply, const char *err
 {
 	struct qemu_pci_port *port = data;
 
-	if (port->op->done)
-		return;
 	if (qemu_op_reply(port->op, reply, error_class, text) && json_is_false(reply))
 		port->used = true;
-	if (port->op->replies == 0)
-		qemu_op_step(port->op);
+	qemu_op_continue(port->op);
 }
 
 static void probe_port_children_reply(void *data, const json_t *reply, const char *error_class,
@@ -157,8 +139,6 @@ static void probe_port_children_reply(void *data, const json_t *reply, const cha
 	size_t i;
 	json_t *entry;
 
-	if (port->op->done)
-		return;
 	if (qemu_op_reply(port->op, reply, error_class, text))
 		json_array_foreach((json_t *) reply, i, entry)
 		{
@@ -167,8 +147,7 @@ static void probe_port_children_reply(void *data, const json_t *reply, const cha
 			if (name && startswith(name, "child["))
 				port->used = true;
 		}
-	if (port->op->replies == 0)
-		qemu_op_step(port->op);
+	qemu_op_continue(port->op);
 }
 
 /* query-pci does not know what is behind a port before firmware has run; QOM always does.
@@ -235,14 +214,11 @@ static void probe_named_reply(void *data, const json_t *reply, const char *error
 {
 	struct qemu_op *op = data;
 
-	if (op->done)
-		return;
 	if (qemu_op_reply(op, reply, error_class, text))
 		probe_devices(op, "/machine/peripheral", reply);
-	else
+	else if (!op->done)
 		qemu_op_set_result(op, VMM_RETRY, text);
-	if (op->replies == 0)
-		qemu_op_step(op);
+	qemu_op_continue(op);
 }
 
 static void probe_nameless_reply(void *data, const json_t *reply, const char *error_class,
@@ -250,12 +226,9 @@ static void probe_nameless_reply(void *data, const json_t *reply, const char *er
 {
 	struct qemu_op *op = data;
 
-	if (op->done)
-		return;
 	if (qemu_op_reply(op, reply, error_class, text))
 		probe_devices(op, "/machine/peripheral-anon", reply);
-	if (op->replies == 0)
-		qemu_op_step(op);
+	qemu_op_continue(op);
 }
 
 void qemu_finish_probe(struct qemu_op *op)

@@ -1,6 +1,8 @@
 /* The connection to a monitor, shared by the requests that need it: see qemu.h. */
 #include "broker/qemu.h"
 
+#include <sys/socket.h>
+
 #include "broker/log.h"
 
 /* Ops */
@@ -157,7 +159,7 @@ int qemu_open_session(struct qemu *qemu, char *reason, size_t size)
 		return 0;
 	if (qemu->vm->listen[0])
 		return -ENOTCONN;
-	r = qmp_connect(qemu->vm->socket, &fd);
+	r = peer_connect(qemu->vm->socket, SOCK_STREAM, &fd);
 	if (r == 0)
 		r = vm_check_peer(qemu->vm, fd, reason, size);
 	if (r == 0)
@@ -169,8 +171,6 @@ int qemu_open_session(struct qemu *qemu, char *reason, size_t size)
 	return 0;
 }
 
-/* Queues a command of OP's; FN must call qemu_op_reply first. A command that can't be queued is
- * answered as if the connection were down. */
 void qemu_op_command(struct qemu_op *op, const char *command, json_t *arguments, qmp_reply_fn fn,
 		     void *data)
 {
@@ -182,10 +182,11 @@ void qemu_op_command(struct qemu_op *op, const char *command, json_t *arguments,
 		fn(data, NULL, "down", "out of memory");
 }
 
-/* Books one reply; remembers the first error. Returns false when it was one. */
 bool qemu_op_reply(struct qemu_op *op, const json_t *reply, const char *error_class,
 		   const char *text)
 {
+	if (op->done)
+		return false;
 	op->replies--;
 	if (op->qemu->qmp && !streq(error_class ? error_class : "", "down"))
 		it_answers(op->qemu);
@@ -199,15 +200,16 @@ bool qemu_op_reply(struct qemu_op *op, const json_t *reply, const char *error_cl
 	return false;
 }
 
+void qemu_op_continue(struct qemu_op *op)
+{
+	if (!op->done && op->replies == 0)
+		qemu_op_step(op);
+}
+
 void qemu_plain_reply(void *data, const json_t *reply, const char *error_class, const char *text)
 {
-	struct qemu_op *op = data;
-
-	if (op->done)
-		return;
-	qemu_op_reply(op, reply, error_class, text);
-	if (op->replies == 0)
-		qemu_op_step(op);
+	qemu_op_reply(data, reply, error_class, text);
+	qemu_op_continue(data);
 }
 
 void qemu_op_flush(struct qemu_op *op, int fd)

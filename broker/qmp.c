@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 #define MAX_LINE (1024 * 1024) /* a longer message breaks the protocol */
 #define MAX_COMMANDS 1024
@@ -48,23 +47,6 @@ struct qmp {
 	struct loop *loop;
 	struct loop_garbage garbage;
 };
-
-int qmp_connect(const char *path, int *ret_fd)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	_cleanup_close_ int fd = -1;
-
-	if (strlen(path) >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(address.sun_path, path);
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	if (connect(fd, (struct sockaddr *) &address, sizeof(address)) < 0)
-		return -errno;
-	*ret_fd = TAKE_FD(fd);
-	return 0;
-}
 
 static void go_down(struct qmp *qmp, const char *why)
 {

@@ -30,10 +30,6 @@ struct qmp_handler {
 	void (*down)(void *data, const char *why);
 };
 
-/* Connects to the socket PATH without waiting. Returns 0; -ENOENT when nothing is there,
- * -ECONNREFUSED when nobody listens, -EAGAIN when too many clients wait already; another -errno. */
-int qmp_connect(const char *path, int *ret_fd) _must_check_;
-
 /* Takes over FD, a connected stream socket, and queues the capabilities negotiation. FD stays the
  * caller's when this fails. */
 int qmp_new(struct loop *loop, int fd, const struct qmp_handler *handler, void *data,

@@ -146,6 +146,7 @@ void device_has_left(struct manager *manager, struct device *device, enum device
 	log_info("%s (%s): has left %s (%s)", device->kernel_name, device->name, device->vm_name,
 		 device_cause_name(cause));
 	leave_vm(device);
+	device->n_retries = 0;
 	set_state(device, DEVICE_WAITING, "has left %s", device->vm_name);
 	store_device(manager->store, device, &history);
 }
@@ -227,21 +228,26 @@ static void attach_failed(struct manager *manager, struct device *device, enum d
 
 /* Attach: open, hand over, verify */
 
-static int ask_worker(struct manager *manager, struct device *device, enum worker_job job)
+static int ask_worker_for(struct manager *manager, struct device *device, enum worker_job job,
+			  unsigned options)
 {
-	struct worker_request request = {.job = job, .inode = device->inode};
+	struct worker_request request = {.job = job, .inode = device->inode, .options = options};
 
 	snprintf(request.devpath, sizeof(request.devpath), "%s", device->devpath);
 	snprintf(request.node, sizeof(request.node), "%s", device->node);
 	if (device->vm)
 		request.uid =
 			device->vm->user != (uid_t) -1 ? device->vm->user : device->vm->peer.uid;
-	if (device->options & DEVICE_FORCE)
-		request.options |= WORKER_FORCE;
 	int r = worker_send(manager->worker, &request);
 	if (r == 0)
 		device->request = request.number;
 	return r;
+}
+
+static int ask_worker(struct manager *manager, struct device *device, enum worker_job job)
+{
+	return ask_worker_for(manager, device, job,
+			      device->options & DEVICE_FORCE ? WORKER_FORCE : 0);
 }
 
 static enum worker_job take_job(enum device_kind kind)
@@ -314,6 +320,12 @@ static void start_attach(struct manager *manager, struct device *device, struct 
 	snprintf(device->vm_name, sizeof(device->vm_name), "%s", vm->name);
 	if (device->kind == DEVICE_PCI &&
 	    claim_check_group(manager, device, vm, reason, sizeof(reason)) < 0) {
+		/* The rules have set it aside for vfio-pci; the host is better off with it. */
+		if (!streq(device->failure, reason) &&
+		    ask_worker_for(manager, device, WORKER_PCI_RETURN, WORKER_ALONE) < 0)
+			log_warning("%s: not given back to its host driver: the worker is"
+				    " overloaded",
+				    device->kernel_name);
 		attach_failed(manager, device, DEVICE_REFUSED, reason);
 		return;
 	}
@@ -344,6 +356,12 @@ static void start_detach(struct manager *manager, struct device *device)
 	vm->vmm->detach(vm, device, device->handle);
 }
 
+static void close_fds(int *fds, int n)
+{
+	for (int i = 0; i < n; i++)
+		close(fds[i]);
+}
+
 static void opened(struct manager *manager, struct device *device,
 		   const struct worker_answer *answer, int *fds)
 {
@@ -359,6 +377,12 @@ static void opened(struct manager *manager, struct device *device,
 	}
 	for (int i = 1; i < answer->n_fds; i++)
 		device->held_fds[device->n_held_fds++] = fds[i];
+	if (vm->state != VM_UP) {
+		close_fds(fds, answer->n_fds > 0 ? 1 : 0);
+		attach_failed(manager, device, DEVICE_WAITING,
+			      *vm->reason ? vm->reason : "its VM has ended");
+		return;
+	}
 	set_state(device, DEVICE_ATTACHING, "%s", *vm->reason ? vm->reason : "asking its VMM");
 	store_device(manager->store, device, NULL);
 	vm->vmm->attach(vm, device, answer->n_fds > 0 ? fds[0] : -1);
@@ -384,9 +408,11 @@ static void verify(struct manager *manager, struct device *device, bool released
 {
 	char driver[200], detail[64] = "";
 
-	if (!released && device_is_unlisted(device) &&
-	    ask_worker(manager, device, WORKER_PCI_LOOK) == 0)
+	if (!released && device_is_unlisted(device)) {
+		if (ask_worker(manager, device, WORKER_PCI_LOOK) < 0)
+			back_off(manager, device, 0);
 		return;
+	}
 	if (host_has_it(device, driver, sizeof(driver))) {
 		if (!released && ask_worker(manager, device, WORKER_USB_RELEASE) == 0)
 			return;
@@ -429,6 +455,12 @@ void reconcile_attached(struct manager *manager, struct device *device,
 			const struct vmm_result *result)
 {
 	close_held(device);
+	device->verdict = *result;
+	if (result->is_unsure) {
+		handle_has_moved(manager, device);
+		verify(manager, device, false);
+		return;
+	}
 	switch (result->outcome) {
 	case VMM_OK:
 		handle_has_moved(manager, device);
@@ -472,27 +504,45 @@ static void await_guest(struct manager *manager, struct device *device, const ch
 static void has_let_go(struct manager *manager, struct device *device, const char *detail)
 {
 	device_has_left(manager, device, device->cause, detail);
-	device->n_retries = 0;
 	loop_timer_stop(&device->retry);
 	reconcile(manager, device);
 }
 
 /* The kernel has said whether anybody has the IOMMU group of a device open that its VMM lists
- * nowhere. */
-static void looked(struct manager *manager, struct device *device, bool is_open)
+ * nowhere: -EBUSY, yes; 0, no; everything else, that can't be told now. */
+static void looked_at_attaching(struct manager *manager, struct device *device,
+				const struct worker_answer *answer)
 {
-	if (device->state == DEVICE_ATTACHING && is_open)
+	if (answer->result == -EBUSY) {
 		verify(manager, device, true);
-	else if (device->state == DEVICE_ATTACHING)
-		attach_failed(manager, device,
-			      device->n_retries == 0 ? DEVICE_WAITING : DEVICE_FAILED,
-			      "crosvm has accepted it and not opened it (it hot-plugs PCI devices"
-			      " on x86-64 only); start the VM with --vfio");
-	else if (device->state == DEVICE_RELEASING && is_open)
-		await_guest(manager, device, "");
-	else if (device->state == DEVICE_RELEASING)
+	} else if (answer->result == 0 && device->verdict.outcome != VMM_OK) {
+		attach_failed_for(manager, device,
+				  device->verdict.outcome == VMM_FAILED ? DEVICE_FAILED
+									: DEVICE_WAITING,
+				  device->verdict.detail, device->verdict.delay_ms);
+	} else if (answer->result == 0) {
+		attach_failed_for(
+			manager, device, device->n_retries == 0 ? DEVICE_WAITING : DEVICE_FAILED,
+			"crosvm has accepted it and not opened it (it hot-plugs PCI devices on"
+			" x86-64 only); start the VM with --vfio",
+			REFUSED_RETRY_MS);
+	} else {
+		set_state(device, DEVICE_ATTACHING, "%s", answer->detail);
+		store_device(manager->store, device, NULL);
+		back_off(manager, device, 0);
+	}
+}
+
+static void looked(struct manager *manager, struct device *device,
+		   const struct worker_answer *answer)
+{
+	if (device->state == DEVICE_ATTACHING) {
+		looked_at_attaching(manager, device, answer);
+	} else if (device->state == DEVICE_RELEASING && answer->result == 0) {
 		has_let_go(manager, device, "");
-	else if (device->state == DEVICE_ATTACHED && !is_open) {
+	} else if (device->state == DEVICE_RELEASING) {
+		await_guest(manager, device, answer->result == -EBUSY ? "" : answer->detail);
+	} else if (device->state == DEVICE_ATTACHED && answer->result == 0) {
 		device_set_cause(device, CAUSE_LOST);
 		has_let_go(manager, device, "the VM no longer had it");
 	}
@@ -536,12 +586,6 @@ static struct device *find_by_request(struct manager *manager, uint64_t number)
 	return NULL;
 }
 
-static void close_fds(int *fds, int n)
-{
-	for (int i = 0; i < n; i++)
-		close(fds[i]);
-}
-
 void reconcile_worker_answer(void *data, const struct worker_answer *answer, int *fds)
 {
 	struct manager *manager = data;
@@ -556,7 +600,7 @@ void reconcile_worker_answer(void *data, const struct worker_answer *answer, int
 	if (device->state == DEVICE_OPENING)
 		opened(manager, device, answer, fds);
 	else if (device_is_unlisted(device))
-		looked(manager, device, answer->result < 0);
+		looked(manager, device, answer);
 	else if (device->state == DEVICE_ATTACHING)
 		verify(manager, device, true);
 	else if (device->state == DEVICE_ATTACHED)
@@ -632,10 +676,20 @@ static bool is_its_turn(struct manager *manager, struct device *device, const st
 {
 	struct device *earlier =
 		device->kind == DEVICE_PCI ? claim_earlier(manager, device, vm) : NULL;
+	struct device *leaving = device->kind == DEVICE_PCI ? claim_leaving(manager, vm) : NULL;
 
+	if (leaving) {
+		if (set_state(device, DEVICE_WAITING, "%.60s has to let go of %s first", vm->name,
+			      leaving->kernel_name))
+			store_device(manager->store, device, NULL);
+		loop_timer_start(manager->loop, &device->retry, REFUSED_RETRY_MS, retry_now,
+				 device);
+		return false;
+	}
 	if (!earlier || now_monotonic_ms() - earlier->attempted > TURN_MS)
 		return true;
-	set_state(device, DEVICE_WAITING, "its turn comes after %s", earlier->kernel_name);
+	if (set_state(device, DEVICE_WAITING, "its turn comes after %s", earlier->kernel_name))
+		store_device(manager->store, device, NULL);
 	loop_timer_start(manager->loop, &device->retry, FIRST_RETRY_MS, retry_now, device);
 	return false;
 }

@@ -57,9 +57,28 @@ static void start_probe(struct vm *vm, bool quiet)
 	vm->vmm->probe(vm);
 }
 
+/* A user's name or number; (uid_t) -1 when there is no such user. */
+static uid_t find_user(const char *name)
+{
+	char *end;
+	unsigned long uid = strtoul(name, &end, 10);
+	struct passwd *entry;
+
+	if (*name && !*end)
+		return (uid_t) uid;
+	entry = getpwnam(name);
+	return entry ? entry->pw_uid : (uid_t) -1;
+}
+
 void vm_check(struct vm *vm)
 {
 	loop_timer_stop(&vm->retry);
+	/* Perhaps there is such a user by now. */
+	if (vm->user_name[0] && vm->user == (uid_t) -1) {
+		vm->user = find_user(vm->user_name);
+		if (vm->user != (uid_t) -1 && vm->listen[0])
+			(void) !lchown(vm->listen, vm->user, (gid_t) -1);
+	}
 	if (vm->user_name[0] && vm->user == (uid_t) -1) {
 		vm_set_reason(vm,
 			      "the user \"%s\" of its section does not exist on this host; correct "
@@ -350,19 +369,6 @@ static void free_list(char **list)
 	free(list);
 }
 
-/* A user's name or number; (uid_t) -1 when there is no such user. */
-static uid_t find_user(const char *name)
-{
-	char *end;
-	unsigned long uid = strtoul(name, &end, 10);
-	struct passwd *entry;
-
-	if (*name && !*end)
-		return (uid_t) uid;
-	entry = getpwnam(name);
-	return entry ? entry->pw_uid : (uid_t) -1;
-}
-
 static const struct vmm *vmm_of(enum vm_type type)
 {
 	switch (type) {
@@ -475,6 +481,16 @@ void vm_handle_changed(struct vm *vm, struct device *device)
 void vm_attach_sent(struct vm *vm, struct device *device)
 {
 	vm->handler->attach_sent(vm->data, device);
+}
+
+void vmm_set_result(struct vmm_result *result, enum vmm_outcome outcome, const char *format, ...)
+{
+	va_list args;
+
+	*result = (struct vmm_result){.outcome = outcome};
+	va_start(args, format);
+	vsnprintf(result->detail, sizeof(result->detail), format, args);
+	va_end(args);
 }
 
 void vm_attached(struct vm *vm, struct device *device, const struct vmm_result *result)

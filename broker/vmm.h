@@ -7,6 +7,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "helper/macro.h"
+
 struct device;
 struct vm;
 
@@ -21,8 +23,14 @@ enum vmm_outcome {
 struct vmm_result {
 	enum vmm_outcome outcome;
 	unsigned delay_ms; /* VMM_RETRY: not before so many ms have passed; 0: as usual */
+	bool is_unsure; /* attach: the VM may have it all the same; the kernel knows (is_unlisted)
+			 */
 	char detail[256];
 };
+
+/* Fills *RESULT: the detail in words, cut. */
+void vmm_set_result(struct vmm_result *result, enum vmm_outcome outcome, const char *format, ...)
+	_printf_(3, 4);
 
 struct vmm {
 	/* Sets up VM->backend. Returns 0 or -errno. */

@@ -16,8 +16,8 @@
 #include "broker/vmm_crosvm.h"
 
 #include <fcntl.h>
-#include <stdarg.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 
 #include "broker/crosvm_socket.h"
 #include "broker/crosvm_vfio.h"
@@ -220,18 +220,6 @@ static void close_session(struct crosvm *crosvm)
 	crosvm->n_owed = 0;
 }
 
-static void set_result(struct op *op, enum vmm_outcome outcome, const char *format, ...)
-	_printf_(3, 4);
-static void set_result(struct op *op, enum vmm_outcome outcome, const char *format, ...)
-{
-	va_list args;
-
-	op->result = (struct vmm_result){.outcome = outcome};
-	va_start(args, format);
-	vsnprintf(op->result.detail, sizeof(op->result.detail), format, args);
-	va_end(args);
-}
-
 /* Ends OP with its result and lets the next one begin. */
 static void op_finish(struct op *op)
 {
@@ -267,7 +255,7 @@ static void lose_session(struct crosvm *crosvm, const char *why)
 		return;
 	/* An attach that came to nothing keeps its own reason. */
 	if (!op->is_sent || op->result.outcome == VMM_OK)
-		set_result(op, VMM_RETRY, "%s", why);
+		vmm_set_result(&op->result, VMM_RETRY, "%s", why);
 	op_finish(op);
 }
 
@@ -382,10 +370,10 @@ static void set_not_ready(struct op *op, unsigned delay_ms)
 	struct crosvm *crosvm = op->crosvm;
 
 	/* The same words each time: the history has them once. */
-	set_result(op, VMM_RETRY,
-		   "the guest in %s has not started its USB driver yet (NoAvailablePort); it is"
-		   " tried again until it has",
-		   crosvm->vm->name);
+	vmm_set_result(&op->result, VMM_RETRY,
+		       "the guest in %s has not started its USB driver yet (NoAvailablePort); it is"
+		       " tried again until it has",
+		       crosvm->vm->name);
 	op->result.delay_ms = delay_ms;
 }
 
@@ -402,10 +390,11 @@ static void note_not_ready(struct op *op)
 	}
 	/* From here on a device is tried once when it is plugged in. */
 	crosvm->not_before = 0;
-	set_result(op, VMM_FAILED,
-		   "the guest in %s has not started its USB driver in %u attempts"
-		   " (NoAvailablePort); when it has, plug the device in again, or restart the VM",
-		   crosvm->vm->name, crosvm->n_not_ready);
+	vmm_set_result(
+		&op->result, VMM_FAILED,
+		"the guest in %s has not started its USB driver in %u attempts"
+		" (NoAvailablePort); when it has, plug the device in again, or restart the VM",
+		crosvm->vm->name, crosvm->n_not_ready);
 }
 
 static void note_full(struct op *op)
@@ -413,17 +402,18 @@ static void note_full(struct op *op)
 	const char *name = op->crosvm->vm->name;
 
 	if (op->device->n_retries + 1 < crosvm_pace.attempts) {
-		set_result(op, VMM_RETRY,
-			   "the USB hub of %s is full: crosvm has 8 ports for USB 2 and 8 for USB 3"
-			   " devices; take a device out of it",
-			   name);
+		vmm_set_result(
+			&op->result, VMM_RETRY,
+			"the USB hub of %s is full: crosvm has 8 ports for USB 2 and 8 for USB 3"
+			" devices; take a device out of it",
+			name);
 		op->result.delay_ms = crosvm_wait_ms(op->device->n_retries);
 		return;
 	}
-	set_result(op, VMM_FAILED,
-		   "the USB hub of %s stays full: crosvm has 8 ports for USB 2 and 8 for USB 3"
-		   " devices; take a device out of it, then plug this one in again",
-		   name);
+	vmm_set_result(&op->result, VMM_FAILED,
+		       "the USB hub of %s stays full: crosvm has 8 ports for USB 2 and 8 for USB 3"
+		       " devices; take a device out of it, then plug this one in again",
+		       name);
 }
 
 static void send_attach(struct op *op, const struct crosvm_reply *list)
@@ -461,7 +451,7 @@ static void end_detaches(struct crosvm *crosvm, const char *handle)
 		next = op->next;
 		if (op->kind != OP_DETACH || !streq(op->handle, handle))
 			continue;
-		set_result(op, VMM_GONE, "its port has gone to another device");
+		vmm_set_result(&op->result, VMM_GONE, "its port has gone to another device");
 		op_finish(op);
 		next = crosvm->ops;
 	}
@@ -480,7 +470,7 @@ static void attach_done(struct op *op, unsigned port)
 	crosvm->doubt.set = false;
 	crosvm->n_not_ready = 0;
 	crosvm->not_before = 0;
-	set_result(op, VMM_OK, "on port %u", port);
+	vmm_set_result(&op->result, VMM_OK, "on port %u", port);
 	end_detaches(crosvm, device->handle);
 	op_finish(op);
 	/* The others that wait for the guest need not wait for their time. */
@@ -501,9 +491,10 @@ static void attach_answered(struct op *op, const struct crosvm_reply *reply)
 		break;
 	case CROSVM_NO_SUCH_DEVICE:
 		crosvm->doubt.set = false;
-		set_result(op, VMM_GONE,
-			   "crosvm can't read the device (NoSuchDevice): it is being unplugged, or"
-			   " does not answer");
+		vmm_set_result(
+			&op->result, VMM_GONE,
+			"crosvm can't read the device (NoSuchDevice): it is being unplugged, or"
+			" does not answer");
 		op_finish(op);
 		return;
 	case CROSVM_NO_AVAILABLE_PORT:
@@ -516,7 +507,7 @@ static void attach_answered(struct op *op, const struct crosvm_reply *reply)
 	case CROSVM_ERROR:
 		break;
 	}
-	set_result(op, VMM_RETRY, "crosvm could not attach it: %s", reply->text);
+	vmm_set_result(&op->result, VMM_RETRY, "crosvm could not attach it: %s", reply->text);
 	ask_list(op, STEP_LOOK);
 }
 
@@ -554,8 +545,8 @@ static void freed(struct op *op, const struct crosvm_reply *reply)
 		log_warning("%s: port %u could not be freed: %s", crosvm->vm->name, op->freeing,
 			    reply->text);
 		if (!op->is_sent)
-			set_result(op, VMM_RETRY, "crosvm could not free port %u: %s", op->freeing,
-				   reply->text);
+			vmm_set_result(&op->result, VMM_RETRY, "crosvm could not free port %u: %s",
+				       op->freeing, reply->text);
 		op_finish(op); /* still in doubt: the next op tries again */
 		return;
 	}
@@ -575,7 +566,7 @@ static void send_detach(struct op *op, const struct crosvm_reply *list)
 
 	if (port == 0) {
 		/* crosvm frees the port of an unplugged device by itself. */
-		set_result(op, VMM_GONE, "crosvm has let go of it before");
+		vmm_set_result(&op->result, VMM_GONE, "crosvm has let go of it before");
 		op_finish(op);
 		return;
 	}
@@ -586,18 +577,19 @@ static void detach_answered(struct op *op, const struct crosvm_reply *reply)
 {
 	switch (reply->answer) {
 	case CROSVM_OK:
-		set_result(op, VMM_OK, "%s", "");
+		vmm_set_result(&op->result, VMM_OK, "%s", "");
 		break;
 	case CROSVM_NO_SUCH_DEVICE:
 	case CROSVM_NO_SUCH_PORT:
-		set_result(op, VMM_GONE, "crosvm has let go of it before");
+		vmm_set_result(&op->result, VMM_GONE, "crosvm has let go of it before");
 		break;
 	case CROSVM_DEVICES:
 	case CROSVM_NO_AVAILABLE_PORT:
 	case CROSVM_FAILED_TO_OPEN_DEVICE:
 	case CROSVM_FAILED_TO_INIT_HOST_DEVICE:
 	case CROSVM_ERROR:
-		set_result(op, VMM_RETRY, "crosvm could not detach it: %s", reply->text);
+		vmm_set_result(&op->result, VMM_RETRY, "crosvm could not detach it: %s",
+			       reply->text);
 		break;
 	}
 	op_finish(op);
@@ -614,11 +606,11 @@ static void list_refused(struct op *op, const struct crosvm_reply *reply)
 		probe_answered(op, NULL); /* it runs, and has nothing */
 		return;
 	}
-	set_result(op,
-		   !is_off                 ? VMM_RETRY
-		   : op->kind == OP_ATTACH ? VMM_FAILED
-					   : VMM_GONE,
-		   "%s", text);
+	vmm_set_result(&op->result,
+		       !is_off                 ? VMM_RETRY
+		       : op->kind == OP_ATTACH ? VMM_FAILED
+					       : VMM_GONE,
+		       "%s", text);
 	op_finish(op);
 }
 
@@ -660,10 +652,11 @@ static void answered_out_of_turn(struct op *op, const struct crosvm_reply *reply
 	if (reply->answer == CROSVM_DEVICES && crosvm->is_pinged) {
 		/* The list that was asked later is answered: the request never will be. */
 		crosvm->is_pinged = false;
-		set_result(op, op->kind == OP_ATTACH ? VMM_FAILED : VMM_RETRY,
-			   "crosvm has ignored the request, which every crosvm since 2021 knows;"
-			   " run another version in %s",
-			   crosvm->vm->name);
+		vmm_set_result(
+			&op->result, op->kind == OP_ATTACH ? VMM_FAILED : VMM_RETRY,
+			"crosvm has ignored the request, which every crosvm since 2021 knows;"
+			" run another version in %s",
+			crosvm->vm->name);
 		if (op->kind == OP_ATTACH && op->step == STEP_REQUEST)
 			looked(op, reply);
 		else
@@ -753,7 +746,7 @@ static int open_session(struct crosvm *crosvm, char *reason, size_t size)
 	reason[0] = 0;
 	if (crosvm->fd >= 0)
 		return 0;
-	r = crosvm_connect(crosvm->vm->socket, &fd);
+	r = peer_connect(crosvm->vm->socket, SOCK_SEQPACKET, &fd);
 	if (r == -EPROTOTYPE)
 		snprintf(reason, size,
 			 "it is no control socket of crosvm's; check \"type\" and"
@@ -777,7 +770,7 @@ static void start_failed(struct op *op, int r, const char *reason)
 		run_queue(crosvm);
 		return;
 	}
-	set_result(op, VMM_RETRY, "%s", *reason ? reason : strerror(-r));
+	vmm_set_result(&op->result, VMM_RETRY, "%s", *reason ? reason : strerror(-r));
 	op_finish(op);
 }
 
@@ -788,7 +781,7 @@ static void start(struct op *op)
 	char reason[300];
 
 	if (op->kind == OP_ATTACH && !op->device->present) {
-		set_result(op, VMM_GONE, "it has been unplugged");
+		vmm_set_result(&op->result, VMM_GONE, "it has been unplugged");
 		op_finish(op);
 		return;
 	}
@@ -897,7 +890,7 @@ static void crosvm_reset(struct vm *vm)
 	for (struct op *op = crosvm->ops; op; op = op->next)
 		op->step = STEP_LIST;
 	while (crosvm->ops) {
-		set_result(crosvm->ops, VMM_RETRY, "the VM has ended");
+		vmm_set_result(&crosvm->ops->result, VMM_RETRY, "the VM has ended");
 		op_finish(crosvm->ops);
 	}
 }

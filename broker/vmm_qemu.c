@@ -102,7 +102,6 @@ static void qemu_detach(struct vm *vm, struct device *device, const char *handle
 {
 	struct qemu *qemu = vm->backend;
 	char reason[300];
-	int r = qemu_open_session(qemu, reason, sizeof(reason));
 	struct qemu_op *op = qemu_op_new(qemu, QEMU_DETACH, device, handle);
 
 	if (!op) {
@@ -111,6 +110,9 @@ static void qemu_detach(struct vm *vm, struct device *device, const char *handle
 		vm_detached(vm, device, handle, &result);
 		return;
 	}
+	int r = qemu_open_session(qemu, reason, sizeof(reason));
+	if (op->done)
+		return; /* another process was found, and everything was answered */
 	if (r < 0) {
 		qemu_op_set_result(op, VMM_RETRY, *reason ? reason : strerror(-r));
 		qemu_op_finish(op);

@@ -20,13 +20,15 @@ enum worker_job {
 	WORKER_USB_RELEASE, /* take the device's interfaces from their host drivers */
 	WORKER_USB_RETURN,  /* let host drivers have the interfaces that have none */
 	WORKER_PCI_TAKE,    /* bind the IOMMU group to vfio-pci */
-	WORKER_PCI_RETURN,  /* give the IOMMU group back to its host drivers */
+	WORKER_PCI_RETURN,  /* give the function back to its host driver, and those of its IOMMU
+			     * group with it if nobody has the group open */
 	WORKER_PCI_LOOK,    /* has anybody the IOMMU group open? -EBUSY: yes */
 	WORKER_EVDEV_TAKE,  /* see that nobody has grabbed it, let the VMM open it */
 	WORKER_EVDEV_RETURN,
 };
 
-#define WORKER_FORCE (1u << 0) /* give away even the host's last network interface */
+#define WORKER_FORCE (1u << 0) /* PCI_TAKE: even the host's last network interface */
+#define WORKER_ALONE (1u << 1) /* PCI_RETURN: not the group, and only if it has no driver */
 
 struct worker_request {
 	uint64_t number;
@@ -35,7 +37,7 @@ struct worker_request {
 	uint64_t inode;    /* of the instance meant: another one is answered with -ENODEV */
 	char node[64];
 	uid_t uid;        /* TAKE: who the VMM runs as */
-	unsigned options; /* WORKER_FORCE */
+	unsigned options; /* WORKER_FORCE … */
 };
 
 struct worker_answer {

@@ -7,6 +7,7 @@
 #include <libkmod.h>
 #include <limits.h>
 #include <net/route.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "broker/device.h"
@@ -15,8 +16,10 @@
 #include "broker/worker_host.h"
 
 #define GROUP_NODE_MS 5000 /* for udevd to make /dev/vfio/GROUP */
-#define MAX_DEPTH 12       /* of a disk below a PCI function */
-#define MAX_LAYERS 4       /* of interfaces made of others */
+#define CLOSING_TRIES 20   /* for a VMM that has just ended to close a group */
+#define CLOSING_MS 100
+#define MAX_DEPTH 12 /* of a disk below a PCI function */
+#define MAX_LAYERS 4 /* of interfaces made of others */
 
 static int write_file(const char *path, const char *text)
 {
@@ -138,21 +141,18 @@ static bool needs_group(const char *path, bool (*parse)(const char *, char *),
 	return below > 0 && other == 0;
 }
 
-/* The group must hold no disk in use, and not the host's last way to the network. */
+/* The group must hold no disk in use, and not the host's last way to the network. Its disks are
+ * held in DISKS (ANSWER->n_fds of them), so that nobody begins to use one before it has gone. */
 static int check_group(const struct worker_request *request, const struct pci_group *group,
-		       struct worker_answer *answer)
+		       struct worker_answer *answer, int *disks)
 {
 	for (size_t i = 0; i < group->n_members; i++) {
 		char link[300], path[PATH_MAX];
-		int disks[WORKER_MAX_FDS];
 
 		snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s", group->members[i]);
 		if (!realpath(link, path))
 			continue;
-		/* Held only for the test: the disks go with the driver. */
 		int r = hold_disks(path, MAX_DEPTH, answer, disks);
-		while (answer->n_fds > 0)
-			close(disks[--answer->n_fds]);
 		if (r < 0)
 			return r;
 	}
@@ -235,35 +235,49 @@ static int open_group_node(int group, uid_t uid, struct worker_answer *answer)
 
 /* The jobs */
 
-/* Binds the whole group. When one of its members fails, those that were taken for it are given
- * back, but not those that a VM may have already. */
-static int take_group(const struct pci_group *group, struct worker_answer *answer)
+/* One job at a time for each group: a request that was given up may still be at it. Returns a
+ * descriptor whose end is the lock's, or -1. Source: flock(2). */
+static int lock_group(const struct pci_group *group)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d", group->number);
+	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0)
+		flock(fd, LOCK_EX);
+	return fd;
+}
+
+/* Binds the whole group. TAKEN gets those that had to be taken for it, also when that failed: not
+ * those that a VM may have already. */
+static int take_group(const struct pci_group *group, struct pci_group *taken,
+		      struct worker_answer *answer)
 {
 	char driver[64];
-	bool taken[PCI_MAX_GROUP];
-	int r;
+	int r = 0;
 
-	for (size_t i = 0; i < group->n_members; i++) {
+	taken->n_members = 0;
+	for (size_t i = 0; r == 0 && i < group->n_members; i++) {
 		const char *address = group->members[i];
 
-		taken[i] =
-			!pci_driver(address, driver, sizeof(driver)) || !streq(driver, "vfio-pci");
+		if (!pci_driver(address, driver, sizeof(driver)) || !streq(driver, "vfio-pci"))
+			strcpy(taken->members[taken->n_members++], address);
 		r = bind_to_vfio(address, answer);
-		if (r == 0)
-			continue;
-		for (size_t j = 0; j <= i; j++)
-			if (taken[j])
-				return_member(group->members[j]);
-		return r;
 	}
-	return 0;
+	return r;
+}
+
+static void return_members(const struct pci_group *group)
+{
+	for (size_t i = 0; i < group->n_members; i++)
+		return_member(group->members[i]);
 }
 
 void worker_pci_take(const struct worker_request *request, struct worker_answer *answer)
 {
 	const char *address = strrchr(request->devpath, '/') + 1;
-	struct pci_group group;
-	int r;
+	struct pci_group group, taken = {0};
+	int disks[WORKER_MAX_FDS], r;
 
 	if (sysfs_inode(request->devpath) != request->inode) {
 		worker_fail(answer, -ENODEV, "the device has been unplugged");
@@ -274,29 +288,25 @@ void worker_pci_take(const struct worker_request *request, struct worker_answer 
 		return;
 	}
 	if ((r = pci_get_group(address, &group)) < 0) {
-		worker_fail(
-			answer, r == -ENOENT ? -EOPNOTSUPP : r,
-			"it has no IOMMU group; switch the"
-			" IOMMU on (firmware, and intel_iommu=on on the kernel's command line)");
+		if (r == -ENOENT)
+			worker_fail(answer, -EOPNOTSUPP,
+				    "it has no IOMMU group; switch the IOMMU on (firmware, and"
+				    " intel_iommu=on on the kernel's command line)");
+		else
+			worker_fail(answer, r, "can't read its IOMMU group: %s", strerror(-r));
 		return;
 	}
-	if (check_group(request, &group, answer) < 0)
-		return;
-	load_module("vfio-pci");
-	if (take_group(&group, answer) == 0)
+	_cleanup_close_ int lock = lock_group(&group);
+	if (check_group(request, &group, answer, disks) == 0) {
+		load_module("vfio-pci");
+		r = take_group(&group, &taken, answer);
+	}
+	while (answer->n_fds > 0)
+		close(disks[--answer->n_fds]);
+	if (answer->result == 0)
 		open_group_node(group.number, request->uid, answer);
-}
-
-void worker_pci_return(const struct worker_request *request, struct worker_answer *answer)
-{
-	const char *address = strrchr(request->devpath, '/') + 1;
-	struct pci_group group;
-
-	(void) answer;
-	if (pci_get_group(address, &group) < 0)
-		return;
-	for (size_t i = 0; i < group.n_members; i++)
-		return_member(group.members[i]);
+	else if (r < 0)
+		return_members(&taken);
 }
 
 /* A group can be open once at a time: whoever has it is the VMM that it was made ready for. Source:
@@ -306,10 +316,44 @@ void worker_pci_look(const struct worker_request *request, struct worker_answer 
 	struct pci_group group;
 	char node[64];
 
-	if (pci_get_group(strrchr(request->devpath, '/') + 1, &group) < 0)
+	if (sysfs_inode(request->devpath) != request->inode ||
+	    pci_get_group(strrchr(request->devpath, '/') + 1, &group) < 0)
 		return; /* it has gone */
 	snprintf(node, sizeof(node), "/dev/vfio/%d", group.number);
 	_cleanup_close_ int fd = open(node, O_RDWR | O_CLOEXEC);
 	if (fd < 0 && errno != ENOENT)
-		worker_fail(answer, -errno, "%s: %s", node, strerror(errno));
+		worker_fail(answer, -errno, "can't tell whether %s is open: %s", node,
+			    strerror(errno));
+}
+
+/* Waits a little for a VMM that has just ended to close the group. Returns false if it does not. */
+static bool await_closed(const struct worker_request *request, struct worker_answer *answer)
+{
+	for (int tries = 0; tries < CLOSING_TRIES; tries++) {
+		answer->result = 0;
+		worker_pci_look(request, answer);
+		if (answer->result == 0)
+			return true;
+		usleep(CLOSING_MS * 1000);
+	}
+	return false;
+}
+
+void worker_pci_return(const struct worker_request *request, struct worker_answer *answer)
+{
+	const char *address = strrchr(request->devpath, '/') + 1;
+	char driver[64];
+	struct pci_group group;
+
+	if (pci_get_group(address, &group) < 0)
+		return;
+	_cleanup_close_ int lock = lock_group(&group);
+	/* A VM may have another member by its own command line. To take that one from it would
+	 * block, and a host driver beside it is what the kernel does not allow. */
+	if (!await_closed(request, answer))
+		write_attribute(address, "driver_override", "\n");
+	else if (!(request->options & WORKER_ALONE))
+		return_members(&group);
+	else if (!pci_driver(address, driver, sizeof(driver)))
+		return_member(address);
 }

@@ -21,10 +21,10 @@ It is told what happens to it by lines on standard input, and answers each with 
     eof                 the next request is answered by closing its connection
     unplug PORT         the device there has been pulled out
     foreign VID PID N   somebody else has attached a USB N device with these ids (hexadecimal)
-    pci take|refuse|ignore
-                        hot-plugged PCI devices are taken (at the start); refused, as by a slot that
-                        the guest has not enabled; accepted and ignored, as on other processors
-                        than x86-64
+    pci take|refuse|half|ignore
+                        hot-plugged PCI devices are taken (at the start); refused; refused, but open
+                        and in the slot, which the guest has not enabled yet (hot_plug fails last);
+                        accepted and ignored, as on other processors than x86-64
     pci keep|let-go     the guest does not let go of a PCI device when it is asked; or it does (at
                         the start), also of what it was asked for before
     pci eject           the guest switches the slot off without being asked
@@ -174,7 +174,7 @@ class Slot:
         except OSError as error:
             print(f"{path}: {error}", file=sys.stderr)
             return {"Err": errno.EINVAL}
-        return "Ok"
+        return {"Err": errno.EINVAL} if self.mode == "half" else "Ok"
 
     def remove(self, path):
         """remove_hotplug_device: the guest is asked; what it makes of it is not waited for."""

@@ -565,7 +565,7 @@ static void test_function_comes_and_goes(void **state)
 	plug_function();
 	wait_function(DEVICE_ATTACHED, "vm1 has it");
 	assert_int_equal(double_functions(&w.crosvm), 1);
-	assert_non_null(startswith(find_device(ADDRESS)->handle, "crosvm-pci-" ADDRESS "@"));
+	assert_non_null(startswith(find_device(ADDRESS)->handle, "crosvm-pci-" ADDRESS "-1@"));
 	withdraw_rule();
 	wait_for(is_forgotten, ADDRESS);
 	assert_int_equal(double_functions(&w.crosvm), 0);
@@ -647,6 +647,37 @@ static void test_function_that_is_refused(void **state)
 	wait_function(DEVICE_ATTACHED, "");
 }
 
+/* The guest has not enabled the slot: crosvm has opened the function, and says that it failed. */
+static void test_function_that_is_refused_and_in(void **state)
+{
+	(void) state;
+	double_do(&w.crosvm, "pci half");
+	plug_function();
+	wait_function(DEVICE_ATTACHED, "");
+	run_for(NULL, NULL, 300);
+	wait_function(DEVICE_ATTACHED, "vm1 has it");
+	assert_int_equal(double_requests(&w.crosvm, "HotPlugVfioCommand"), 1);
+	assert_int_equal(double_functions(&w.crosvm), 1);
+}
+
+/* A slot that was full, and is free again. */
+static void test_function_that_failed_and_another_vm_process(void **state)
+{
+	(void) state;
+	crosvm_pace.attempts = 2;
+	crosvm_pace.first_wait = 10;
+	double_do(&w.crosvm, "pci refuse");
+	plug_function();
+	wait_function(DEVICE_FAILED, "2 times");
+	double_stop(&w.crosvm, SIGKILL);
+	assert_int_equal(unlink(w.socket), 0);
+	double_start(&w.crosvm, w.socket);
+	double_do(&w.crosvm, "pci refuse");
+	/* All its attempts again, not the last one. */
+	assert_true(run_for(is_added_twice, NULL, PATIENCE_MS));
+	double_do(&w.crosvm, "pci take");
+}
+
 /* crosvm says that it has it, and the kernel that it has not. */
 static void test_function_that_is_not_opened(void **state)
 {
@@ -679,6 +710,24 @@ static void test_function_without_a_program(void **state)
 	run_for(NULL, NULL, 300);
 	wait_function(DEVICE_ATTACHED, "still in vm1: can't run /nonexistent/crosvm");
 	assert_int_equal(w.n_returned, 0);
+}
+
+/* The broker dies while crosvm's program asks; crosvm does it all the same. */
+static void test_function_whose_answer_nobody_heard(void **state)
+{
+	(void) state;
+	run_for(NULL, NULL, 100); /* it is up */
+	double_do(&w.crosvm, "hang");
+	plug_function();
+	wait_function(DEVICE_ATTACHING, "");
+	run_for(NULL, NULL, 500); /* it has asked */
+	end_broker();
+	double_do(&w.crosvm, "go");
+	start_broker();
+	wait_function(DEVICE_ATTACHED, "vm1 has it");
+	run_for(NULL, NULL, 200);
+	assert_int_equal(double_functions(&w.crosvm), 1);
+	assert_int_equal(double_requests(&w.crosvm, "HotPlugVfioCommand"), 1);
 }
 
 static bool is_silent(const void *data)
@@ -725,9 +774,12 @@ int main(void)
 		TEST(test_function_through_a_restart),
 		TEST(test_function_and_a_vm_that_is_killed),
 		TEST(test_function_that_is_refused),
+		TEST(test_function_that_is_refused_and_in),
+		TEST(test_function_that_failed_and_another_vm_process),
 		TEST(test_function_that_is_not_opened),
 		TEST(test_function_without_a_program),
 		TEST(test_function_of_a_vm_that_hangs),
+		TEST(test_function_whose_answer_nobody_heard),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

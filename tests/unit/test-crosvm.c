@@ -77,7 +77,8 @@ static void test_lists_are_understood(void **state)
 	assert_int_equal(reply.ports[16].vendor, 0xffff);
 }
 
-#define ENTRY "{\"port\":1,\"vendor_id\":1,\"product_id\":1}"
+#define ENTRY_OF(port, vendor) "{\"port\":" port ",\"vendor_id\":" vendor ",\"product_id\":1}"
+#define ENTRY ENTRY_OF("1", "1")
 
 static void test_other_packets_are_refused(void **state)
 {
@@ -108,9 +109,8 @@ static void test_other_packets_are_refused(void **state)
 		"{\"UsbResponse\":{\"Devices\":[{\"port\":1}]}}",
 		"{\"UsbResponse\":{\"Devices\":[1]}}",
 		"{\"UsbResponse\":{\"Devices\":[" ENTRY "," ENTRY "]}}",
-		"{\"UsbResponse\":{\"Devices\":[{\"port\":1,\"vendor_id\":65536,\"product_id\":1}]}"
-		"}",
-		"{\"UsbResponse\":{\"Devices\":[{\"port\":17,\"vendor_id\":1,\"product_id\":1}]}}",
+		"{\"UsbResponse\":{\"Devices\":[" ENTRY_OF("1", "65536") "]}}",
+		"{\"UsbResponse\":{\"Devices\":[" ENTRY_OF("17", "1") "]}}",
 	};
 	struct crosvm_reply reply, before;
 

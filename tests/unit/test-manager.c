@@ -54,7 +54,7 @@ static struct world {
 		uint64_t inode;
 		char driver[64];
 		bool claimed;
-		const char *subsystem, *rule, *vms;
+		const char *subsystem, *rule, *vms, *options;
 	} places[MAX];
 	/* the worker */
 	struct worker_request jobs[MAX];
@@ -116,6 +116,8 @@ static const char *place_property(void *from, const char *key)
 		return place->vms;
 	if (streq(key, "PRODUCT"))
 		return "46d/c52b/1211";
+	if (streq(key, "VHOTPLUG_OPTIONS"))
+		return place->options;
 	if (streq(key, "ID_MODEL"))
 		return "Stick";
 	return NULL;
@@ -481,8 +483,9 @@ static void event(const char *action, struct place *place, uint64_t seqnum)
 	snprintf(event.devpath, sizeof(event.devpath), "%s", place->devpath);
 	event.inode = place->inode;
 	wire_init(&msg);
-	static const char *const keys[] = {"SUBSYSTEM", "DEVTYPE",     "DEVNAME", "VHOTPLUG_RULE",
-					   "PRODUCT",   "VHOTPLUG_VM", "ID_MODEL"};
+	static const char *const keys[] = {"SUBSYSTEM",     "DEVTYPE",         "DEVNAME",
+					   "VHOTPLUG_RULE", "PRODUCT",         "VHOTPLUG_VM",
+					   "ID_MODEL",      "VHOTPLUG_OPTIONS"};
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		if (place_property(place, keys[i]))
 			assert_int_equal(wire_add(&msg, keys[i], place_property(place, keys[i])),
@@ -736,6 +739,49 @@ static void test_replug_while_attaching(void **state)
 	assert_int_equal(w.n_handles, 1);
 	assert_string_equal(w.handles[0].handle, "vhp-1-2-101");
 	expect("1-2", "attached vm1");
+}
+
+/* PCI */
+
+static struct place *card(const char *address, const char *options)
+{
+	char devpath[200];
+
+	snprintf(devpath, sizeof(devpath), "/devices/pci0/%s", address);
+	struct place *place = place_new(devpath, 100, "vm1");
+	place->options = options;
+	return place;
+}
+
+/* The guest counts its devices in the order in which it gets them: the rules' order, whatever the
+ * order of the plugs was. One that is stuck does not hold up the next for ever. */
+static void test_cards_in_the_order_of_their_rules(void **state)
+{
+	(void) state;
+	vm_dies("vm1");
+	struct place *last = card("ffff:ff:1f.5", "order=3");
+	struct place *first = card("ffff:ff:1f.6", "order=1");
+	struct place *second = card("ffff:ff:1f.7", "order=2");
+	event("add", last, ++w.seqnum);
+	event("add", second, ++w.seqnum);
+	event("add", first, ++w.seqnum);
+	run();
+	w.policy.worker_waits = true;
+	vm_starts("vm1");
+	assert_int_equal(device("ffff:ff:1f.6")->state, DEVICE_OPENING);
+	expect("ffff:ff:1f.7", "waiting vm1");
+	expect("ffff:ff:1f.5", "waiting vm1");
+	assert_non_null(
+		strstr(device("ffff:ff:1f.7")->reason, "its turn comes after ffff:ff:1f.6"));
+	job_answer(0, "");
+	run_for(300);
+	expect("ffff:ff:1f.6", "attached vm1");
+	assert_int_equal(device("ffff:ff:1f.7")->state, DEVICE_OPENING);
+	expect("ffff:ff:1f.5", "waiting vm1");
+	/* The second is stuck. */
+	run_for(3500);
+	assert_int_equal(device("ffff:ff:1f.7")->state, DEVICE_OPENING);
+	assert_int_equal(device("ffff:ff:1f.5")->state, DEVICE_OPENING);
 }
 
 /* The wish */
@@ -1380,6 +1426,7 @@ int main(void)
 		STARTED(test_replug_while_attaching),
 		STARTED(test_wish_withdrawn),
 		STARTED(test_wish_withdrawn_while_attaching),
+		STARTED(test_cards_in_the_order_of_their_rules),
 		STARTED(test_wish_withdrawn_while_a_host_driver_holds_on),
 		STARTED(test_wish_moves_to_another_vm),
 		STARTED(test_new_wish_is_on_record),

@@ -289,9 +289,51 @@ static void test_odd_process_name(void **state)
 	close(pair[1]);
 }
 
+/* Connecting */
+
+static int listen_at(const char *path, int backlog)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	assert_int_equal(bind(fd, (struct sockaddr *) &address, sizeof(address)), 0);
+	if (backlog >= 0)
+		assert_int_equal(listen(fd, backlog), 0);
+	return fd;
+}
+
+static void test_connect(void **state)
+{
+	TEMP_DIR(dir);
+	char path[100], name[300];
+	int fd = -2, clients[16], n = 0, r;
+
+	(void) state;
+	snprintf(path, sizeof(path), "%s/s", dir);
+	assert_int_equal(peer_connect(path, SOCK_STREAM, &fd), -ENOENT);
+	int listener = listen_at(path, -1);
+	assert_int_equal(peer_connect(path, SOCK_STREAM, &fd), -ECONNREFUSED);
+	assert_int_equal(peer_connect(path, SOCK_SEQPACKET, &fd), -EPROTOTYPE);
+	assert_int_equal(fd, -2);
+	assert_int_equal(listen(listener, 1), 0);
+	/* One more than QEMU's backlog of 1 is taken, then connect would block. */
+	while ((r = peer_connect(path, SOCK_STREAM, &fd)) == 0 && n < 16)
+		clients[n++] = fd;
+	assert_int_equal(r, -EAGAIN);
+	assert_int_equal(n, 2);
+	while (n > 0)
+		close(clients[--n]);
+	close(listener);
+	memset(name, 'x', sizeof(name));
+	name[sizeof(name) - 1] = 0;
+	assert_int_equal(peer_connect(name, SOCK_STREAM, &fd), -ENAMETOOLONG);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_connect),
 		cmocka_unit_test(test_root),
 		cmocka_unit_test(test_runas),
 		cmocka_unit_test(test_directory_of_the_vm_user),

@@ -19,6 +19,7 @@
 #include "tests/unit/temp.h"
 
 #define PORTS 4
+#define SLOTS 3 /* PCIe ports rp1, rp2, …; the last one can't hot-plug */
 #define MAX 16
 
 /* The monitor and the machine behind it. */
@@ -31,11 +32,14 @@ static struct machine {
 	int fds[MAX]; /* received, not used yet */
 	size_t n_fds;
 	char devices[PORTS + 1][96]; /* by port */
+	char slots[SLOTS + 1][96];   /* by port; [0] is the root bus */
+	bool is_unplugging[SLOTS + 1];
 	long fdsets[MAX];
 	size_t n_fdsets, n_commands, n_clients, n_adds;
 	bool silent;         /* says nothing */
 	bool leaves;         /* hangs up at the next device_add */
 	bool keeps_devices;  /* no DEVICE_DELETED */
+	bool root_hot_plugs; /* as on the machine "pc" */
 	bool event_first;    /* DEVICE_DELETED before the answer */
 	bool no_hostdevice;  /* before 5.1 */
 	const char *rejects; /* device_add says so */
@@ -82,6 +86,28 @@ static json_t *entry(const char *name, const char *type)
 	return json_pack("{s:s, s:s}", "name", name, "type", type);
 }
 
+/* The port that PATH, or the name of a bus, is about; 0: none. */
+static unsigned slot_of(const char *path)
+{
+	const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+	unsigned slot = startswith(name, "rp") ? (unsigned) atoi(name + 2) : 0;
+
+	return slot <= SLOTS ? slot : 0;
+}
+
+static void list_slots(json_t *list)
+{
+	char name[16];
+
+	for (unsigned slot = 0; slot <= SLOTS; slot++) {
+		snprintf(name, sizeof(name), "rp%u", slot);
+		if (slot > 0)
+			json_array_append_new(list, entry(name, "child<pcie-root-port>"));
+		if (m.slots[slot][0])
+			json_array_append_new(list, entry(m.slots[slot], "child<vfio-pci>"));
+	}
+}
+
 static void qom_list(const json_t *id, const char *path)
 {
 	json_t *list = json_array();
@@ -89,6 +115,7 @@ static void qom_list(const json_t *id, const char *path)
 	json_array_append_new(list, entry("type", "string"));
 	if (streq(path, "/machine/peripheral")) {
 		json_array_append_new(list, entry("xhci", "child<qemu-xhci>"));
+		list_slots(list);
 		for (unsigned port = 1; port <= PORTS; port++)
 			if (m.devices[port][0])
 				json_array_append_new(list,
@@ -103,7 +130,8 @@ static void qom_list(const json_t *id, const char *path)
 			if (m.devices[port][0])
 				json_array_append_new(list, entry(name, "link<usb-host>"));
 		}
-	}
+	} else if (slot_of(path) > 0 && m.slots[slot_of(path)][0])
+		json_array_append_new(list, entry("child[0]", "link<vfio-pci>"));
 	give(id, list);
 }
 
@@ -112,7 +140,9 @@ static void qom_get(const json_t *id, const char *path, const char *property)
 	const char *child = strstr(path, "child[");
 	char port[2] = {child ? child[6] : 0, 0};
 
-	if (streq(property, "p2") || streq(property, "p3"))
+	if (streq(property, "hotplug"))
+		give(id, json_boolean(slot_of(path) < SLOTS));
+	else if (streq(property, "p2") || streq(property, "p3"))
 		give(id, json_integer(PORTS));
 	else
 		give(id, json_string(port));
@@ -130,17 +160,45 @@ static bool has_fdset(const char *hostdevice)
 	return false;
 }
 
+/* What 7.2 says of a PCI device, and where it puts one. */
+static void pci_add(const json_t *id, const json_t *arguments, const char *driver)
+{
+	const char *name = json_string_value(json_object_get(arguments, "id"));
+	const char *bus = json_string_value(json_object_get(arguments, "bus"));
+	const char *host = json_string_value(json_object_get(arguments, "host"));
+	const char *evdev = json_string_value(json_object_get(arguments, "evdev"));
+	const char *address = json_string_value(json_object_get(arguments, "addr"));
+	unsigned slot = bus ? slot_of(bus) : 0;
+
+	/* Without it a second device lands where the guest never looks. */
+	assert_true(bus ? address && streq(address, "0") : !address);
+	assert_non_null(streq(driver, "vfio-pci") ? host : evdev);
+	if (bus ? slot == SLOTS : !m.root_hot_plugs)
+		complain(id, "GenericError", "Bus '%s' does not support hotplugging",
+			 bus ? bus : "pcie.0");
+	else if (m.slots[slot][0])
+		complain(id, "GenericError",
+			 "PCI: slot 0 function 0 not available for %s, in use by %s,id=%s", driver,
+			 driver, m.slots[slot]);
+	else {
+		strcpy(m.slots[slot], name);
+		give(id, json_object());
+	}
+}
+
 static void device_add(const json_t *id, const json_t *arguments)
 {
+	const char *driver = json_string_value(json_object_get(arguments, "driver"));
 	const char *name = json_string_value(json_object_get(arguments, "id"));
 	const char *hostdevice = json_string_value(json_object_get(arguments, "hostdevice"));
 	const char *text = json_string_value(json_object_get(arguments, "port"));
 	unsigned port = text ? (unsigned) atoi(text) : 1;
 
 	m.n_adds++;
-	assert_string_equal(json_string_value(json_object_get(arguments, "driver")), "usb-host");
 	if (m.rejects)
 		complain(id, "GenericError", "%s", m.rejects);
+	else if (!streq(driver, "usb-host"))
+		pci_add(id, arguments, driver);
 	else if (m.no_hostdevice && hostdevice)
 		complain(id, "GenericError", "Property 'usb-host.hostdevice' not found");
 	else if (port_of(name))
@@ -156,10 +214,37 @@ static void device_add(const json_t *id, const json_t *arguments)
 	}
 }
 
+/* The guest lets go of what is in SLOT, when it runs and likes to. */
+static void slot_empties(unsigned slot)
+{
+	say(json_pack("{s:s, s:{s:s, s:s}}", "event", "DEVICE_DELETED", "data", "device",
+		      m.slots[slot], "path", "/machine/peripheral/x"));
+	m.slots[slot][0] = 0;
+	m.is_unplugging[slot] = false;
+}
+
+static void pci_del(const json_t *id, unsigned slot)
+{
+	if (m.is_unplugging[slot]) {
+		complain(id, "GenericError", "Device %s is already in the process of unplug",
+			 m.slots[slot]);
+		return;
+	}
+	give(id, json_object());
+	m.is_unplugging[slot] = true;
+	if (!m.keeps_devices)
+		slot_empties(slot);
+}
+
 static void device_del(const json_t *id, const char *name)
 {
 	unsigned port = port_of(name);
 
+	for (unsigned slot = 0; slot <= SLOTS; slot++)
+		if (streq(m.slots[slot], name)) {
+			pci_del(id, slot);
+			return;
+		}
 	if (!port) {
 		complain(id, "DeviceNotFound", "Device '%s' not found", name);
 		return;
@@ -360,18 +445,24 @@ static void expect(const char *text)
 	s.log[0] = 0;
 }
 
-static void start_vm(char **usb_bus)
+static void start_vm_of(struct config_vm config)
 {
 	const struct config_general general = {.crosvm = (char *) "/nonexistent"};
-	struct config_vm config = {.name = (char *) "vm1", .type = VM_QEMU, .usb_bus = usb_bus};
 	char path[100];
 
 	snprintf(path, sizeof(path), "%s/s", s.dir);
+	config.name = (char *) "vm1";
+	config.type = VM_QEMU;
 	config.socket = path;
 	assert_int_equal(vm_new(m.loop, &general, &config, &vm_handler, NULL, &s.vm), 0);
 	vm_check(s.vm);
 	spin_until(m.loop, is_up, NULL);
 	spin_for(m.loop, 5);
+}
+
+static void start_vm(char **usb_bus)
+{
+	start_vm_of((struct config_vm){.usb_bus = usb_bus});
 }
 
 static int setup(void **state)
@@ -413,6 +504,15 @@ static struct device stick(const char *name, uint64_t inode)
 	snprintf(d.kernel_name, sizeof(d.kernel_name), "%s", name);
 	snprintf(d.handle, sizeof(d.handle), "vhp-%s-%d", name, (int) inode);
 	snprintf(d.node, sizeof(d.node), "/dev/bus/usb/001/003");
+	return d;
+}
+
+static struct device card(const char *address)
+{
+	struct device d = {.kind = DEVICE_PCI, .inode = 7, .present = true};
+
+	snprintf(d.kernel_name, sizeof(d.kernel_name), "%s", address);
+	snprintf(d.handle, sizeof(d.handle), "vhp-%s-7", address);
 	return d;
 }
 
@@ -736,6 +836,106 @@ static void test_long_error(void **state)
 	expect("attached 1-2 3 0 QEMU: xxx?xxx");
 }
 
+/* PCI */
+
+static void test_card_on_a_free_port(void **state)
+{
+	struct device d = card("0000:03:00.0"), e = card("0000:04:00.0");
+
+	(void) state;
+	strcpy(m.slots[1], "nic");
+	start_vm(NULL);
+	attach(&d);
+	expect("attached 0000:03:00.0 0 0 ;");
+	assert_string_equal(d.guest_bus, "rp2");
+	assert_string_equal(m.slots[2], d.handle);
+	/* The third can't hot-plug. */
+	attach(&e);
+	expect("the VM has no free PCIe port; give it more: -device pcie-root-port");
+	assert_int_equal(m.n_adds, 1);
+	detach(&d);
+	expect("detached vhp-0000:03:00.0-7 0 ;");
+	attach(&e);
+	expect("attached 0000:04:00.0 0 0 ;");
+	assert_string_equal(e.guest_bus, "rp2");
+}
+
+static void test_slot_taken_behind_our_back(void **state)
+{
+	struct device d = card("0000:03:00.0");
+
+	(void) state;
+	start_vm(NULL);
+	strcpy(m.slots[1], "nic");
+	attach(&d);
+	expect("attached 0000:03:00.0 0 0 ;");
+	assert_string_equal(d.guest_bus, "rp2");
+	assert_int_equal(m.n_adds, 2);
+}
+
+static void test_slots_in_the_order_of_the_config(void **state)
+{
+	char *ports[] = {(char *) "rp2", (char *) "rp1", NULL};
+	struct device d = card("0000:03:00.0");
+
+	(void) state;
+	start_vm_of((struct config_vm){.pci_bus = ports});
+	attach(&d);
+	expect("attached 0000:03:00.0 0 0 ;");
+	assert_string_equal(d.guest_bus, "rp2");
+}
+
+static void test_card_on_the_root_bus(void **state)
+{
+	struct device d = card("0000:03:00.0");
+
+	(void) state;
+	start_vm_of((struct config_vm){.qemu_use_root_bus = true});
+	attach(&d);
+	expect("Bus 'pcie.0' does not support hotplugging; give the VM ports to plug into");
+	m.root_hot_plugs = true;
+	attach(&d);
+	expect("attached 0000:03:00.0 0 0 ;");
+	assert_string_equal(m.slots[0], d.handle);
+}
+
+static void test_input_device(void **state)
+{
+	struct device d = card("event3");
+
+	(void) state;
+	d.kind = DEVICE_EVDEV;
+	snprintf(d.node, sizeof(d.node), "/dev/input/event3");
+	start_vm(NULL);
+	attach(&d);
+	expect("attached event3 0 0 ;");
+	assert_string_equal(d.guest_bus, "rp1");
+}
+
+/* Asked, and asked again: only the event counts, or that it has gone. */
+static void test_guest_that_does_not_let_go(void **state)
+{
+	struct device d = card("0000:03:00.0");
+
+	(void) state;
+	start_vm(NULL);
+	attach(&d);
+	expect("attached 0000:03:00.0 0 0 ;");
+	m.keeps_devices = true;
+	detach(&d);
+	spin_for(m.loop, 500);
+	assert_string_equal(s.log, "");
+	spin_for(m.loop, 3000);
+	expect("detached vhp-0000:03:00.0-7 2 ;"); /* VMM_PENDING; the monitor is free meanwhile */
+	spin_for(m.loop, 5);
+	assert_int_equal(m.fd, -1);
+	detach(&d);
+	expect("detached vhp-0000:03:00.0-7 2 ");
+	m.slots[1][0] = 0; /* a reset of the guest, while nobody listened */
+	detach(&d);
+	expect("detached vhp-0000:03:00.0-7 1 ");
+}
+
 int main(void)
 {
 #define QEMU_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -756,6 +956,12 @@ int main(void)
 		QEMU_TEST(test_free_while_under_way),
 		QEMU_TEST(test_probe_and_attach_at_once),
 		QEMU_TEST(test_old_qemu),
+		QEMU_TEST(test_card_on_a_free_port),
+		QEMU_TEST(test_slot_taken_behind_our_back),
+		QEMU_TEST(test_slots_in_the_order_of_the_config),
+		QEMU_TEST(test_card_on_the_root_bus),
+		QEMU_TEST(test_input_device),
+		QEMU_TEST(test_guest_that_does_not_let_go),
 		QEMU_TEST(test_no_usb_in_the_vm),
 		QEMU_TEST(test_bus_that_is_not_there),
 		QEMU_TEST(test_long_error),

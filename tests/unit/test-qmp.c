@@ -7,13 +7,11 @@
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 
 #include <cmocka.h>
 
 #include "broker/qmp.h"
 #include "tests/unit/spin.h"
-#include "tests/unit/temp.h"
 
 #define GREETING                                                                           \
 	"{\"QMP\": {\"version\": {\"qemu\": {\"micro\": 22, \"minor\": 2, \"major\": 7}, " \
@@ -594,46 +592,6 @@ static void test_bad_descriptor(void **state)
 	assert_int_equal(qmp_flush(s->qmp, 9999), -EBADF);
 }
 
-/* Connecting */
-
-static int listen_at(const char *path, int backlog)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-	assert_int_equal(bind(fd, (struct sockaddr *) &address, sizeof(address)), 0);
-	if (backlog >= 0)
-		assert_int_equal(listen(fd, backlog), 0);
-	return fd;
-}
-
-static void test_connect(void **state)
-{
-	TEMP_DIR(dir);
-	char path[100], name[300];
-	int fd = -2, clients[16], n = 0, r;
-
-	(void) state;
-	snprintf(path, sizeof(path), "%s/s", dir);
-	assert_int_equal(qmp_connect(path, &fd), -ENOENT);
-	int listener = listen_at(path, -1);
-	assert_int_equal(qmp_connect(path, &fd), -ECONNREFUSED);
-	assert_int_equal(fd, -2);
-	assert_int_equal(listen(listener, 1), 0);
-	/* One more than QEMU's backlog of 1 is taken, then connect would block. */
-	while ((r = qmp_connect(path, &fd)) == 0 && n < 16)
-		clients[n++] = fd;
-	assert_int_equal(r, -EAGAIN);
-	assert_int_equal(n, 2);
-	while (n > 0)
-		close(clients[--n]);
-	close(listener);
-	memset(name, 'x', sizeof(name));
-	name[sizeof(name) - 1] = 0;
-	assert_int_equal(qmp_connect(name, &fd), -ENAMETOOLONG);
-}
-
 int main(void)
 {
 #define QMP_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -665,7 +623,6 @@ int main(void)
 		QMP_TEST(test_descriptor_after_a_full_buffer),
 		QMP_TEST(test_nothing_to_flush),
 		QMP_TEST(test_bad_descriptor),
-		cmocka_unit_test(test_connect),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,8 +11,16 @@ import tempfile
 from .wait import Failed
 
 PROGRAM = "/usr/sbin/vhotplug-broker"
+UNIT = pathlib.Path("/usr/lib/systemd/system/vhotplug.service")
 STATE = pathlib.Path("/var/lib/vhotplug")
 DATABASE = STATE / "vhotplug.db"
+
+
+def rights():
+    """What makes a program run with the rights that its unit gives it, and no others."""
+    unit = UNIT.read_text()
+    names = re.search(r"^CapabilityBoundingSet=(.*)$", unit, re.M)[1].replace("CAP_", "+").lower().split()
+    return ["setpriv", "--no-new-privs", "--bounding-set=-all," + ",".join(names)]
 
 
 class Broker:
@@ -26,7 +34,7 @@ class Broker:
             ready.bind(f"{folder}/notify")
             ready.settimeout(seconds)
             self.process = subprocess.Popen(
-                [PROGRAM, "-d", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                [*rights(), PROGRAM, "-d", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env={**os.environ, "NOTIFY_SOCKET": f"{folder}/notify"})
             try:
                 while b"READY=1" not in ready.recv(4096):
@@ -65,22 +73,35 @@ class Broker:
     def thaw(self):
         self.process.send_signal(signal.SIGCONT)
 
+    def processes(self):
+        """Its own number and those of its children: the worker, and whatever that has started."""
+        found, new = [], [self.process.pid]
+        while new:
+            found.append(new.pop())
+            children = pathlib.Path(f"/proc/{found[-1]}/task/{found[-1]}/children").read_text()
+            new += [int(pid) for pid in children.split()]
+        return found
+
     def descriptors(self):
-        """How many file descriptors it has open."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        """How many file descriptors it and its worker have open."""
+        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.processes())
+
+    def wakeups(self):
+        """How often it and its worker have gone to sleep so far."""
+        return sum(int(re.search(r"\nvoluntary_ctxt_switches:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1])
+                   for pid in self.processes())
 
     def kernel_stacks(self):
         """Where it and its worker are in the kernel: says what one that hangs waits for."""
         if not self.is_running():
             return "it does not run"
-        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return "".join(f"process {pid}\n" + pathlib.Path(f"/proc/{pid}/stack").read_text()
-                       for pid in (self.process.pid, *children))
+                       for pid in self.processes())
 
     def memory(self):
-        """How many kilobytes of it are in memory."""
-        status = pathlib.Path(f"/proc/{self.process.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1])
+        """How many kilobytes of it and its worker are in memory."""
+        return sum(int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1])
+                   for pid in self.processes())
 
     def log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""

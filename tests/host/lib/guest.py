@@ -1,5 +1,6 @@
 """An operating system for an inner VM: Debian's kernel, the one the emulated host runs, and a root
-of one shell script. ACPI hot-plug is built into it; no module is needed. It boots in minutes."""
+of one shell script. ACPI hot-plug is built into it. It boots in minutes. When it gets a sound card, a
+program there uses it: then its driver can't let go."""
 import pathlib
 import shutil
 import subprocess
@@ -7,19 +8,28 @@ import subprocess
 from .wait import wait_until
 
 INIT = """#!/bin/busybox sh
-/bin/busybox mount -t devtmpfs dev /dev
-/bin/busybox echo guest: ready >/dev/ttyS0
-exec /bin/busybox sleep 1000000
+export PATH=/bin
+mount -t devtmpfs dev /dev
+while read -r module; do insmod "/modules/$module"; done </modules/order
+echo guest: ready >/dev/ttyS0
+while [ ! -e /dev/snd/controlC0 ]; do sleep 1; done
+exec 3</dev/snd/controlC0
+echo guest: uses the sound card >/dev/ttyS0
+exec sleep 1000000
 """
+TOOLS = ("mount", "insmod", "sleep")
 
 
 def arguments(kernel, folder):
     """What a QemuVm needs to boot it; FOLDER is where its files go."""
     root = folder / "root"
     shutil.rmtree(root, ignore_errors=True)
-    for name in ("bin", "dev"):
+    for name in ("bin", "dev", "modules"):
         (root / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", root / "bin/busybox")
+    for tool in TOOLS:
+        (root / "bin" / tool).symlink_to("busybox")
+    _copy_modules("snd-ens1370", root / "modules")
     (root / "init").write_text(INIT)
     (root / "init").chmod(0o755)
     with (folder / "initramfs").open("wb") as file:
@@ -29,7 +39,17 @@ def arguments(kernel, folder):
             "-serial", f"file:{folder / 'serial.log'}")
 
 
-def wait_ready(folder, seconds=900):
+def _copy_modules(name, folder):
+    """The module and all that it needs, with a list in the order in which they must be loaded."""
+    shown = subprocess.run(["modprobe", "--show-depends", name], check=True, capture_output=True, text=True).stdout
+    paths = [pathlib.Path(line.split()[1]) for line in shown.splitlines() if line.startswith("insmod ")]
+    for path in paths:
+        shutil.copy(path, folder)
+    (folder / "order").write_text("".join(f"{path.name}\n" for path in paths))
+
+
+def wait_said(folder, words, seconds=900):
+    """Waits until the guest has said these words: "ready", "uses the sound card"."""
     serial = pathlib.Path(folder) / "serial.log"
-    wait_until(lambda: serial.exists() and "guest: ready" in serial.read_text(errors="replace"), seconds,
-               lambda: "the guest is up; it said: " + serial.read_text(errors="replace")[-2000:])
+    wait_until(lambda: serial.exists() and f"guest: {words}" in serial.read_text(errors="replace"), seconds,
+               lambda: f"the guest says '{words}'; it said: " + serial.read_text(errors="replace")[-2000:])

@@ -1,6 +1,7 @@
 """What is stuck keeps nobody else waiting."""
 import contextlib
 import os
+import statistics
 
 from lib.crosvm import CrosvmVm
 from lib.parts import functions, wait_driver
@@ -11,6 +12,13 @@ from lib.world import KEYBOARDS
 
 ROUNDS = 5
 LIMIT = 1.2
+SOUND = """
+[pci Sound cards]
+targetVm = vm1
+[allow card]
+vendorId = 1274
+deviceId = 5000
+"""
 RULES = """
 [usb Mice]
 targetVm = vm2
@@ -22,12 +30,6 @@ interfaceProtocol = 2
 targetVm = vm3
 [allow headsets]
 interfaceClass = 1
-
-[pci Sound cards]
-targetVm = vm1
-[allow card]
-vendorId = 1274
-deviceId = 5000
 """
 
 
@@ -59,15 +61,14 @@ def _plug_a_mouse(world, vm2):
 @story(build="release")
 def what_is_stuck_delays_nobody(world):
     """A QEMU accepts and never answers, a crosvm hangs, a host driver does not let go of its device, all
-    at once: a mouse gets into another VM in the same time as without. As many mice with as without,
-    half of the latter before and half after; the best of each count, because what is late in between
-    is the emulation."""
+    at once: a mouse gets into another VM in the same time as without, by the median of as many mice
+    with as without (half of the latter before and half after)."""
     card, = functions("1274", "5000")
     wait_driver(card, "snd_ens1370")
     vm1, vm2 = world.vm("vm1"), world.vm("vm2").start()
     vm3 = world.vms["vm3"] = CrosvmVm("vm3").start()
     # All rules are there before anything is stuck: udevd itself waits for a device whose driver is.
-    world.configure(vm1.config(), vm2.config(), vm3.config(), KEYBOARDS, RULES)
+    world.configure(vm1.config(), vm2.config(), vm3.config(), KEYBOARDS, RULES, SOUND)
     world.broker.start()
     _plug_a_mouse(world, vm2)
     without = [_plug_a_mouse(world, vm2) for _ in range(ROUNDS)]
@@ -88,7 +89,9 @@ def what_is_stuck_delays_nobody(world):
     world.wait_attached(keyboard, vm1)
     world.wait_attached(headset, vm3)
     without += [_plug_a_mouse(world, vm2) for _ in range(ROUNDS)]
-    ratio = min(during) / min(without)
-    print(f"  from plug to attached: {min(without):.2f} s, beside all that is stuck {min(during):.2f} s: "
-          f"ratio {ratio:.2f} (best of {len(during)} each)")
+    usual, beside = statistics.median(without), statistics.median(during)
+    ratio = beside / usual
+    print(f"  from plug to attached: {usual:.2f} s, beside all that is stuck {beside:.2f} s: ratio {ratio:.2f} "
+          f"(median of {len(during)} each; {min(without):.2f} to {max(without):.2f} and {min(during):.2f} to "
+          f"{max(during):.2f} s)")
     expect(ratio <= LIMIT, f"the ratio is {ratio:.2f}: {without}, {during}")

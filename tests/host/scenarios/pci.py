@@ -1,4 +1,5 @@
 """PCI functions: into the VM by vfio-pci, and back to their host driver."""
+import contextlib
 import subprocess
 
 from lib.parts import functions, wait_driver
@@ -13,6 +14,34 @@ targetVm = vm1
 vendorId = 10ec
 deviceId = 8139
 """
+
+
+CARD = """
+[pci Sound for vm1]
+targetVm = vm1
+
+[allow card]
+vendorId = 8086
+deviceId = 2415
+"""
+
+
+@contextlib.contextmanager
+def sound_card(world, bus, addr="0"):
+    """With-block: a sound card, of a kind that the host does not have otherwise, is plugged in."""
+    monitor = world.host.monitor
+    monitor.command("device_add", driver="AC97", id="ac97", bus=bus, addr=addr)
+    try:
+        card, = wait_until(lambda: functions("8086", "2415"), 30, "the kernel sees it")
+        yield card
+    finally:
+        for vm in world.vms.values():
+            vm.kill9()
+        world.broker.stop()
+        if functions("8086", "2415"):
+            monitor.command("device_del", id="ac97")
+            monitor.wait_deleted("ac97", 60)
+        subprocess.run(["modprobe", "-r", "snd-intel8x0"], check=True)
 
 
 def _group(rule="", group=""):
@@ -157,3 +186,38 @@ def bridge_is_never_given_away(world):
     expect(not world.db.assignments() and not vm1.host_ids(), "nobody wants it")
     answer = subprocess.run(["vhotplug-gen-rules", "--explain", ports[0].sys], capture_output=True, text=True)
     expect("bridges stay with the host" in answer.stdout, f"the reason is told: {answer.stdout} {answer.stderr}")
+
+
+@story
+def card_comes_and_goes(world):
+    """A card that is plugged in while its VM runs is in it; pulled out, it leaves the VM when the guest
+    lets go, and nothing is left of it."""
+    vm1 = world.vm("vm1").start()
+    world.configure(vm1.config(), CARD)
+    world.broker.start()
+    with sound_card(world, "rp3") as card:
+        world.wait_in(card, vm1, "vfio-pci")
+        attach, = world.wait_history(card, "attach", "ok")
+        expect(attach["cause"] == "plug", f"the cause is {attach['cause']}")
+        world.host.monitor.command("device_del", id="ac97")
+        # The kernel asks QEMU for it, and QEMU its guest; nobody runs there, until a reset.
+        vm1.reset()
+        world.host.monitor.wait_deleted("ac97", 60)
+        wait_until(lambda: world.db.assignment(card) is None, 60, "it has no row any more")
+        detach, = world.wait_history(card, "detach", "ok")
+        expect(detach["cause"] in ("unplug", "lost"), f"the cause is {detach['cause']}")
+        expect(not vm1.host_ids(), "the VM has nothing left")
+
+
+@story
+def refused_card_is_the_hosts(world):
+    """A card that the rules have set aside for vfio-pci, and that is refused for its IOMMU group, is given
+    back to the host's driver."""
+    vm1 = world.vm("vm1").start()
+    world.configure(vm1.config(), CARD)
+    world.broker.start()
+    with sound_card(world, "bridge", "3") as card:
+        world.wait_state(card, "refused", f"group {card.group} also holds")
+        wait_driver(card, "snd_intel8x0")
+        expect(card.override() is None, f"driver_override is {card.override()}")
+        stays(lambda: card.driver() == "snd_intel8x0", 3, "the host keeps it")
