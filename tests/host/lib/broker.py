@@ -99,8 +99,8 @@ class Broker:
                        for pid in self.processes())
 
     def memory(self):
-        """How many kilobytes of it and its worker are in memory."""
-        return sum(int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1])
+        """How many kilobytes it and its worker have of their own in memory, not of files."""
+        return sum(int(re.search(r"RssAnon:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1])
                    for pid in self.processes())
 
     def log(self):

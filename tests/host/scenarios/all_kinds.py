@@ -51,7 +51,7 @@ def twenty_crashes(world):
     grown = world.broker.memory() - memory
     print(f"  after {ROUNDS} crashes: {world.broker.descriptors()} descriptors ({descriptors} after {ROUNDS // 2}), "
           f"{grown} kB more memory than after {ROUNDS // 2}")
-    expect(grown <= 128, f"the broker has grown by {grown} kB")
+    expect(grown <= 64, f"the broker has grown by {grown} kB")
 
 
 @story

@@ -211,13 +211,15 @@ def card_comes_and_goes(world):
 
 @story
 def refused_card_is_the_hosts(world):
-    """A card that the rules have set aside for vfio-pci, and that is refused for its IOMMU group, is given
-    back to the host's driver."""
+    """A card that the rules have set aside for vfio-pci before its driver came, and that is refused for its
+    IOMMU group, is given back to the host's driver."""
+    first, _ = functions("8086", "100e")
     vm1 = world.vm("vm1").start()
-    world.configure(vm1.config(), CARD)
+    world.configure(vm1.config())
     world.broker.start()
-    with sound_card(world, "bridge", "3") as card:
-        world.wait_state(card, "refused", f"group {card.group} also holds")
-        wait_driver(card, "snd_intel8x0")
-        expect(card.override() is None, f"driver_override is {card.override()}")
-        stays(lambda: card.driver() == "snd_intel8x0", 3, "the host keeps it")
+    wait_driver(first, "e1000")
+    (first.sys / "driver/unbind").write_text(first.name)
+    world.configure(vm1.config(), _group("force = yes"))
+    world.wait_state(first, "refused", f"group {first.group} also holds")
+    wait_driver(first, "e1000")
+    stays(lambda: first.driver() == "e1000", 3, "the host keeps it")
