@@ -490,9 +490,8 @@ static void await_guest(struct manager *manager, struct device *device, const ch
 			  "waiting for the guest of %.60s to let go of it%s%.100s", device->vm_name,
 			  *detail ? ": " : "", detail);
 	else if (set_state(device, DEVICE_RELEASING,
-			   "the guest of %.60s does not let go of it; unload its driver there, or "
-			   "reset"
-			   " or stop the VM",
+			   "the guest of %.60s does not let go of it; unload its driver there, or"
+			   " reset or stop the VM",
 			   device->vm_name))
 		log_warning("%s (%s): %s", device->kernel_name, device->name, device->reason);
 	store_device(manager->store, device, NULL);
@@ -572,10 +571,8 @@ static void taken_back(struct manager *manager, struct device *device)
 {
 	char driver[200];
 
-	if (host_has_it(device, driver, sizeof(driver))) {
-		device->state = DEVICE_ATTACHING;
+	if (host_has_it(device, driver, sizeof(driver)))
 		verify(manager, device, true);
-	}
 }
 
 static struct device *find_by_request(struct manager *manager, uint64_t number)
@@ -616,7 +613,8 @@ void reconcile_detached(struct manager *manager, struct device *device,
 {
 	if (result->outcome == VMM_PENDING && device_is_unlisted(device) &&
 	    ask_worker(manager, device, WORKER_PCI_LOOK) == 0) {
-		device->state = DEVICE_RELEASING;
+		set_state(device, DEVICE_RELEASING,
+			  "waiting for the guest of %.60s to let go of it", device->vm_name);
 		return;
 	}
 	if (result->outcome == VMM_PENDING) {

@@ -172,6 +172,9 @@ static void has_not_dialled(struct vm *vm)
 	vm->is_absent = waited >= DIAL_MS;
 	if (!vm->is_absent)
 		loop_timer_start(vm->loop, &vm->retry, DIAL_MS - waited, retry_check, vm);
+	/* That one may be the VMM after all, under another name than the config says. */
+	if (vm->has_refused)
+		return;
 	vm_set_reason(vm, "%s %s on %s", vm->name,
 		      vm->is_absent ? "is not running: it has not dialled in"
 				    : "has not dialled in yet",
@@ -272,7 +275,8 @@ static int check_caller(struct vm *vm, int fd)
 
 	if (r < 0)
 		return r;
-	if (peer.uid != 0 && peer.uid != vm->user) {
+	vm->has_refused = peer.uid != 0 && peer.uid != vm->user;
+	if (vm->has_refused) {
 		vm_set_reason(
 			vm, "refused a call of uid %u on %s; say in \"user =\" who the VMM runs as",
 			(unsigned) peer.uid, vm->listen);

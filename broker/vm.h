@@ -49,6 +49,7 @@ struct vm {
 	char listen[108]; /* where the VMM dials in, instead of socket; "" */
 	int listen_fd;
 	uint64_t listening_since; /* ms, monotonic */
+	bool has_refused;         /* somebody who called last; the reason says so */
 	ino_t listen_inode;       /* of our socket there; 0: none */
 	struct loop_source *listen_source;
 	unsigned delay; /* seconds from the start of its process to its first device */

@@ -17,9 +17,9 @@
 
 #define GROUP_NODE_MS 5000 /* for udevd to make /dev/vfio/GROUP */
 #define CLOSING_TRIES 20   /* for a VMM that has just ended to close a group */
-#define CLOSING_MS 100
-#define MAX_DEPTH 12 /* of a disk below a PCI function */
-#define MAX_LAYERS 4 /* of interfaces made of others */
+#define CLOSING_MS 100     /* between two looks */
+#define MAX_DEPTH 12       /* of a disk below a PCI function */
+#define MAX_LAYERS 4       /* of interfaces made of others */
 
 static int write_file(const char *path, const char *text)
 {

@@ -17,7 +17,8 @@ import udevd
 from rules_configs import config
 
 GEN_RULES, LIBEXECDIR = sys.argv[1:3]
-ROUNDS, EVENTS = 8, 120
+ATTEMPTS, ROUNDS, EVENTS = 4, 8, 120
+LIMITS = (("mixed", "USB device", 1.5), ("names", "USB device", None), ("mixed", "other device", 1.1))
 
 
 def rules(*arguments):
@@ -26,6 +27,28 @@ def rules(*arguments):
         file.flush()
         return subprocess.run([GEN_RULES, "-c", file.name, "-o", "-"], stdout=subprocess.PIPE,
                               check=True).stdout
+
+
+def measure(host, files, events, best):
+    """Adds ROUNDS times to each list in BEST: the best of EVENTS, without those that warm up."""
+    for _ in range(ROUNDS):
+        for name, text in files.items():
+            host.write_rules(text)
+            host.reload()
+            for event, (path, subsystem, properties) in events.items():
+                times = []
+                for _ in range(EVENTS):
+                    start = time.monotonic()
+                    found = host.event("add", path, subsystem, **properties)
+                    times.append(time.monotonic() - start)
+                    if b"VHOTPLUG_RULE" in found:
+                        sys.exit("a rule took the device")
+                best[name, event].append(min(times[20:]))
+
+
+def ratios(best):
+    for name, event, limit in LIMITS:
+        yield name, event, limit, min(best[name, event]) / min(best["without", event])
 
 
 def main():
@@ -43,24 +66,14 @@ def main():
     events = {"USB device": (usb, "usb", {"DEVTYPE": "usb_device", "PRODUCT": "fffe/1/100"}),
               "other device": (other, "thermal", {})}
     best = {(name, event): [] for name in files for event in events}
-    for _ in range(ROUNDS):
-        for name, text in files.items():
-            host.write_rules(text)
-            host.reload()
-            for event, (path, subsystem, properties) in events.items():
-                times = []
-                for _ in range(EVENTS):
-                    start = time.monotonic()
-                    found = host.event("add", path, subsystem, **properties)
-                    times.append(time.monotonic() - start)
-                    if b"VHOTPLUG_RULE" in found:
-                        sys.exit("a rule took the device")
-                best[name, event].append(min(times[20:]))
+    # The best of all, as many of each: where it is over the limit, both sides get more.
+    for _ in range(ATTEMPTS):
+        measure(host, files, events, best)
+        if all(ratio <= limit for *_, limit, ratio in ratios(best) if limit):
+            break
     failed = False
-    for name, event, limit in (("mixed", "USB device", 1.5), ("names", "USB device", None),
-                               ("mixed", "other device", 1.1)):
+    for name, event, limit, ratio in ratios(best):
         without, with_rules = min(best["without", event]), min(best[name, event])
-        ratio = with_rules / without
         print(f"{event}: {without * 1e6:.0f} us without, {with_rules * 1e6:.0f} us with 1000 rules"
               f" ({name}): {ratio:.2f} times" + (f", at most {limit}" if limit else ""))
         failed = failed or (limit is not None and ratio > limit)
