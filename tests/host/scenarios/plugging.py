@@ -1,6 +1,6 @@
 """The main job: what is plugged in arrives in its VM, what is pulled out is gone."""
+import concurrent.futures
 import subprocess
-import threading
 
 from lib.broker import DATABASE
 from lib.story import story
@@ -179,14 +179,15 @@ def reading_while_writing(world):
         for _ in range(4):
             device.unplug()
             device = world.host.plug_keyboard(port=port)
-    writer = threading.Thread(target=replug)
-    writer.start()
-    reads = 0
-    while writer.is_alive() or reads < 5:
-        _sqlite3("select * from assignments; select * from history")
-        reads += 1
-    writer.join()
-    device = next(iter(world.host.plugged.values()))
+        return device
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        writer = pool.submit(replug)
+        reads = 0
+        while not writer.done() or reads < 5:
+            _sqlite3("select * from assignments; select * from history")
+            reads += 1
+        device = writer.result()
     wait_until(lambda: vm1.holds(device), 60, "the last one is attached in the end, and no other")
     world.wait_attached(device, vm1)
     world.broker.stop()
