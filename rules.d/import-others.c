@@ -201,10 +201,11 @@ static int print_settings(struct importer *i, const struct settings *s)
 		return -EINVAL;
 	}
 	fprintf(i->out, "[general]\nattachConnected = yes\n\n[vm %s]\ntype = qemu\n", s->domain);
-	fputs("; libvirt's own monitor is libvirt's: give the domain a second one for us\n",
-	      i->out);
-	fprintf(i->out, "socket = /run/vhotplug/%s.sock\n", s->domain);
-	import_note(i, "attaching by libvirt: the domain needs a monitor for us at this socket");
+	fprintf(i->out, "listen = /run/vhotplug/%s.sock\nuser = libvirt-qemu\n", s->domain);
+	import_note(i,
+		    "attaching by libvirt: its monitor is its own, so the domain needs another one"
+		    " that dials this socket (\"listen\" in vhotplug.conf(5), <qemu:commandline>"
+		    " in the domain)");
 	fprintf(i->out, "\n[usb Devices for %.30s]\ntargetVm = %s\n", s->domain, s->domain);
 	if (streq(s->mode, "whitelist")) {
 		print_ids(i, s, "allow");

@@ -16,6 +16,7 @@ from .udev import RULES, Udev
 from .wait import Failed, expect, wait_until
 
 CONFIG = pathlib.Path("/etc/vhotplug/vhotplug.conf")
+TOP = pathlib.Path(__file__).resolve().parents[3]
 HELPER = "/usr/libexec/vhotplug/vhotplug-helper"
 RUNTIME = pathlib.Path("/run/vhotplug")
 LOGS = pathlib.Path("/run/test")
@@ -52,6 +53,16 @@ class World:
             shutil.rmtree("/etc/vhotplug", ignore_errors=True)
             (RULES / "66-vhotplug.rules").unlink(missing_ok=True)
         self.installed = build
+
+    def uninstall(self):
+        """As a user does it; the next story installs again. The manifest is what scripts/install writes."""
+        staged = self.stage / self.installed
+        manifest = pathlib.Path("/usr/share/vhotplug/manifest")
+        manifest.parent.mkdir(exist_ok=True)
+        manifest.write_text("".join(f"/{path.relative_to(staged)}\n" for path in staged.rglob("*") if path.is_file()))
+        self.installed = None
+        result = subprocess.run([TOP / "scripts/uninstall"], capture_output=True, text=True)
+        expect(result.returncode == 0 and not result.stderr, f"scripts/uninstall: {result.stderr}")
 
     def take_sanitizer_reports(self):
         """What the sanitizers in any of our programs had to say, once."""

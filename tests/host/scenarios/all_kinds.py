@@ -6,8 +6,9 @@ import time
 from lib.parts import InputDevice, functions, wait_driver
 from lib.story import story
 from lib.wait import expect, stays, wait_until
-from lib.world import KEYBOARDS, RUNTIME
+from lib.world import HELPER, KEYBOARDS, RUNTIME
 from scenarios.evdev import KEYBOARD as INPUT
+from scenarios.isolation import SOUND
 from scenarios.pci import NIC
 
 ROUNDS = 20
@@ -225,3 +226,27 @@ def disk_below_a_controller(world):
         world.host.monitor.command("device_del", id="nvme1")
         world.host.monitor.wait_deleted("nvme1", 60)
         world.host.monitor.command("blockdev-del", node_name="nvme")
+
+
+@story
+def uninstall(world):
+    """scripts/uninstall gives the host back what the rules kept from it. What a VM has stays there."""
+    nic, = functions("10ec", "8139")
+    sound, = functions("1274", "5000")
+    vm1, vm2 = world.vm("vm1").start(), world.vm("vm2").start()
+    world.configure(vm1.config(), NIC, vm2.config(), SOUND.replace("vm1", "vm2"), KEYBOARDS)
+    world.broker.start()
+    keyboard = world.host.plug_keyboard()
+    for device, driver, vm in ((nic, "vfio-pci", vm1), (sound, "vfio-pci", vm2), (keyboard, "usb-host", vm1)):
+        world.wait_in(device, vm, driver)
+    vm1.kill9()
+    world.wait_state(nic, "waiting", "not running")
+    world.wait_state(keyboard, "waiting", "not running")
+    expect(nic.driver() == "vfio-pci" and not keyboard.drivers(), "the host keeps away from both")
+    world.broker.stop()
+    world.uninstall()
+    wait_driver(nic, "8139cp")
+    wait_until(lambda: keyboard.drivers() == ["usbhid"], 30, "the host has the keyboard")
+    expect(sound.driver() == "vfio-pci" and vm2.host_ids(sound), "vm2 keeps its card")
+    expect(not pathlib.Path(HELPER).exists(), "the programs are gone")
+    vm2.kill9()
