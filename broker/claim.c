@@ -66,18 +66,81 @@ int claim_check_group(struct manager *manager, struct device *device, struct vm 
 	return -EBUSY;
 }
 
+/* The other devices of a device's IOMMU group that are on our list, one by one. */
+struct others {
+	struct manager *manager;
+	const struct device *device;
+	struct pci_group group;
+	size_t next;
+};
+
+static void others_of(struct manager *manager, const struct device *device, struct others *others)
+{
+	*others = (struct others){.manager = manager, .device = device};
+	if (pci_get_group(device->kernel_name, &others->group) < 0)
+		others->group.n_members = 0;
+}
+
+/* NULL: no more. */
+static struct device *others_next(struct others *others)
+{
+	while (others->next < others->group.n_members) {
+		struct device *other =
+			manager_find_pci(others->manager, others->group.members[others->next++]);
+
+		if (other && other != others->device)
+			return other;
+	}
+	return NULL;
+}
+
 bool claim_group_in_use(struct manager *manager, const struct device *device)
 {
-	struct pci_group group;
+	struct others others;
+	struct device *other;
 
-	if (pci_get_group(device->kernel_name, &group) < 0)
-		return false;
-	for (size_t i = 0; i < group.n_members; i++) {
-		struct device *other = manager_find_pci(manager, group.members[i]);
-
-		if (other && other != device && other->vm)
+	others_of(manager, device, &others);
+	while ((other = others_next(&others)))
+		if (other->vm)
 			return true;
-	}
+	return false;
+}
+
+struct device *claim_elsewhere(struct manager *manager, const struct device *device,
+			       const struct vm *vm)
+{
+	struct others others;
+	struct device *other;
+
+	others_of(manager, device, &others);
+	while ((other = others_next(&others)))
+		if (other->vm && other->vm != vm && device_may_be_in(other, vm->name))
+			return other;
+	return NULL;
+}
+
+struct vm *claim_group_vm(struct manager *manager, const struct device *device)
+{
+	struct others others;
+	struct device *other;
+
+	others_of(manager, device, &others);
+	while ((other = others_next(&others)))
+		if (other->state == DEVICE_OPENING || other->state == DEVICE_ATTACHING ||
+		    other->state == DEVICE_ATTACHED)
+			return other->vm;
+	return NULL;
+}
+
+bool claim_group_stays(struct manager *manager, const struct device *device)
+{
+	struct others others;
+	struct device *other;
+
+	others_of(manager, device, &others);
+	while ((other = others_next(&others)))
+		if (other->vm == device->vm && other->state == DEVICE_ATTACHED)
+			return true;
 	return false;
 }
 

@@ -14,6 +14,18 @@ int claim_check_group(struct manager *manager, struct device *device, struct vm 
  * back before. */
 bool claim_group_in_use(struct manager *manager, const struct device *device);
 
+/* Another device of DEVICE's IOMMU group that is in another VM than VM and is to go to VM too, or
+ * NULL: a group can be in one VM at a time. */
+struct device *claim_elsewhere(struct manager *manager, const struct device *device,
+			       const struct vm *vm);
+
+/* The VM that another device of DEVICE's IOMMU group is in, or on its way to, or NULL. */
+struct vm *claim_group_vm(struct manager *manager, const struct device *device);
+
+/* Is another device of DEVICE's IOMMU group attached to DEVICE's VM, and stays there? Then that the
+ * group is open says nothing about DEVICE. */
+bool claim_group_stays(struct manager *manager, const struct device *device);
+
 /* The PCI device that VM has been asked to let go of and has not yet, or NULL: crosvm forgets about
  * it when it gets another one meanwhile. Always NULL for a VMM that keeps a list. */
 struct device *claim_leaving(struct manager *manager, const struct vm *vm);

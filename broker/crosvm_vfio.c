@@ -128,6 +128,7 @@ static void note_refused(struct request *request, const struct crosvm_reply *rep
 		       "%.110s, %u times; crosvm has one PCI slot unless started with"
 		       " --pci-hotplug-slots: free one or restart the VM",
 		       reply->text, device->n_retries + 1);
+	request->result.is_full = true;
 }
 
 static void start(void *data);

@@ -32,7 +32,7 @@ enum device_option {
 
 enum device_state {
 	DEVICE_WAITING,   /* wanted by a VM that can't take it now */
-	DEVICE_HELD,      /* was there before the broker and attachConnected = no */
+	DEVICE_HELD,      /* was plugged in already and attachConnected = no */
 	DEVICE_OPENING,   /* the worker opens its node */
 	DEVICE_ATTACHING, /* the VMM has been asked */
 	DEVICE_ATTACHED,  /* the VMM has it and no host driver holds it */
@@ -81,9 +81,10 @@ struct device {
 	char host_driver[64]; /* PCI: what held it when it was taken from the host; "" */
 	char leader[512];   /* devpath of the device whose IOMMU group this one is given with; "" */
 	char former_vm[64]; /* where it was before a move */
-	char unreachable[64];  /* the VM that the move to failed: not tried again for now */
-	pid_t unreachable_pid; /* its process: another one may be tried */
-	uint64_t seqnum;       /* of the newest event that counted */
+	char unreachable[64];     /* the VM that the move to failed: not tried again for now */
+	pid_t unreachable_pid;    /* its process: another one may be tried */
+	bool unreachable_is_full; /* it may be tried when another device has left it */
+	uint64_t seqnum;          /* of the newest event that counted */
 
 	/* What is. */
 	enum device_state state;
@@ -113,6 +114,7 @@ struct device {
 	struct intake_client *waiting; /* helpers to acknowledge once the attach is on its way */
 	struct loop_timer waiting_limit;
 	struct manager *manager; /* for the timers */
+	bool dropped; /* not in the list any more; the memory stays to the end of the pass */
 	struct loop_garbage garbage;
 };
 

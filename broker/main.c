@@ -297,6 +297,8 @@ int main(int argc, char **argv)
 		config_free(config);
 	if (r == 0)
 		r = loop_run(broker.loop);
+	if (r == 0 && worker_has_ended(broker.worker))
+		r = -EPIPE;
 	if (r < 0)
 		log_error("can't go on: %s", strerror(-r));
 	stop(&broker);

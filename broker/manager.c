@@ -48,6 +48,7 @@ static void unlink_device(struct manager *manager, struct device *device)
 		at = &(*at)->next;
 	if (*at)
 		*at = device->next;
+	device->dropped = true;
 	device_let_go(device);
 	loop_discard(manager->loop, &device->garbage, free_device, device);
 }
@@ -361,7 +362,7 @@ void manager_add_follower(struct manager *manager, struct device *leader, const 
 
 static void device_has_gone(struct manager *manager, struct device *device)
 {
-	if (!device->present)
+	if (!device->present || device->dropped)
 		return;
 	log_info("%s (%s): unplugged", device->kernel_name, device->name);
 	device->present = false;
@@ -383,15 +384,15 @@ static void former_instances_have_gone(struct manager *manager, const char *devp
 	}
 }
 
-/* attachConnected = no: what was there before the broker stays with the host. */
-static void hold_if_early(struct manager *manager, struct device *device)
+/* attachConnected = no: only what is plugged in from now on leaves the host. */
+static void hold_if_connected(struct manager *manager, struct device *device)
 {
 	if (manager->config->general.attach_connected ||
-	    (manager->started && device->cause != CAUSE_COLDPLUG))
+	    (manager->started && device->cause == CAUSE_PLUG))
 		return;
 	device->state = DEVICE_HELD;
 	snprintf(device->reason, sizeof(device->reason),
-		 "was there before the broker (attachConnected = no); plug it in again");
+		 "was plugged in already (attachConnected = no); plug it in again");
 	store_device(manager->store, device, NULL);
 }
 
@@ -406,6 +407,7 @@ static void added(struct manager *manager, const struct event *event, struct wir
 		  struct intake_client *client)
 {
 	struct device *device = find_device(manager, event->devpath, event->inode);
+	bool is_plug = !wire_get(msg, "SYNTH_UUID");
 
 	former_instances_have_gone(manager, event->devpath);
 	if (event->inode == 0 || event->inode != sysfs_inode(event->devpath) ||
@@ -418,11 +420,11 @@ static void added(struct manager *manager, const struct event *event, struct wir
 	if (!device) {
 		device = new_device(manager, event->devpath, event->inode, message_property, msg,
 				    NULL,
-				    !wire_get(msg, "SYNTH_UUID") ? CAUSE_PLUG
-				    : manager->started           ? CAUSE_CONFIG
-								 : CAUSE_COLDPLUG);
+				    is_plug            ? CAUSE_PLUG
+				    : manager->started ? CAUSE_CONFIG
+						       : CAUSE_COLDPLUG);
 		if (device)
-			hold_if_early(manager, device);
+			hold_if_connected(manager, device);
 		if (device)
 			log_info("%s (%s): plugged in, rule %s wants it in %s", device->kernel_name,
 				 device->name, device->rule, device->vms);
@@ -430,6 +432,11 @@ static void added(struct manager *manager, const struct event *event, struct wir
 		device_set_cause(device, CAUSE_CONFIG);
 		lead_followers(manager, device);
 		store_device(manager->store, device, NULL);
+	}
+	/* udev's database was read before its helper could tell. */
+	if (device && device->state == DEVICE_HELD && is_plug && manager->started) {
+		device_set_cause(device, CAUSE_PLUG);
+		device->state = DEVICE_WAITING;
 	}
 	if (!device) {
 		intake_acknowledge(client);
@@ -491,8 +498,8 @@ static void listed(void *data, const char *devpath, property_fn property, void *
 		return;
 	if (!device) {
 		device = new_device(manager, devpath, inode, property, from, NULL, listing->cause);
-		if (device && listing->cause == CAUSE_COLDPLUG)
-			hold_if_early(manager, device);
+		if (device)
+			hold_if_connected(manager, device);
 	} else if (read_properties(device, property, from)) {
 		device_set_cause(device, CAUSE_CONFIG);
 		device->leader[0] = 0;
@@ -508,7 +515,7 @@ static void compare_known(struct manager *manager)
 		next = d->next;
 		if (d->inode != sysfs_inode(d->devpath)) {
 			device_has_gone(manager, d);
-		} else if (d->rule[0] && !d->leader[0] &&
+		} else if (d->rule[0] && !d->leader[0] && !d->dropped &&
 			   udev_get_claim(d->devpath) == UDEV_UNCLAIMED) {
 			log_info("%s (%s): no rule wants it any more", d->kernel_name, d->name);
 			d->rule[0] = 0;
@@ -623,7 +630,6 @@ static void confirm(struct manager *manager, struct device *d)
 /* DEVICE was on its way to its VM when the former broker ended, and has not arrived. */
 static void never_arrived(struct manager *manager, struct device *d)
 {
-	d->was_arriving = false;
 	device_let_go(d);
 	d->state = DEVICE_WAITING;
 	store_device(manager->store, d, NULL);
@@ -772,7 +778,7 @@ static void room_in(struct manager *manager, struct vm *vm)
 {
 	for (struct device *d = manager->devices, *next; d; d = next) {
 		next = d->next;
-		if (streq(d->unreachable, vm->name)) {
+		if (streq(d->unreachable, vm->name) && d->unreachable_is_full) {
 			d->unreachable[0] = 0;
 			reconcile_now(manager, d);
 		} else if (((d->state == DEVICE_WAITING && d->retry.loop) ||

@@ -205,6 +205,7 @@ void qemu_attach(struct vm *vm, struct device *device, int fd)
 				  " -device qemu-xhci,p2=15,p3=15"
 				: "the VM has no free PCIe port; give it more: -device "
 				  "pcie-root-port");
+		op->result.is_full = true;
 		qemu_op_finish(op);
 		/* Perhaps a port has become free behind our back: the next try will know. */
 		vm_refresh(vm);

@@ -124,7 +124,7 @@ static void leave_vm(struct device *device)
 	loop_timer_stop(&device->slow);
 	device->vm = vm_unref(device->vm);
 	device->handle[0] = 0;
-	device->unverified = false;
+	device->unverified = device->was_arriving = false;
 	device->guest_port = 0;
 	device->guest_bus[0] = 0;
 	close_held(device);
@@ -191,7 +191,7 @@ static void attach_failed_for(struct manager *manager, struct device *device,
 			      enum device_state state, const char *reason, uint64_t delay_ms)
 {
 	struct history history;
-	pid_t pid = device->vm ? device->vm->peer.pid : 0;
+	const struct vm *vm = manager_find_vm(manager, device->vm_name);
 
 	leave_vm(device);
 	set_state(device, state, "%s", reason);
@@ -205,11 +205,13 @@ static void attach_failed_for(struct manager *manager, struct device *device,
 	} else {
 		store_device(manager->store, device, NULL);
 	}
-	/* A move that ends nowhere goes back where it came from. */
+	/* A move that ends nowhere goes back where it came from; not one that takes its time. */
+	bool is_later = state == DEVICE_WAITING && delay_ms > 0;
 	if (device->former_vm[0] && !streq(device->former_vm, device->vm_name) && device->present &&
-	    device->rule[0]) {
+	    device->rule[0] && !is_later) {
 		strcpy(device->unreachable, device->vm_name);
-		device->unreachable_pid = pid;
+		device->unreachable_pid = vm ? vm->peer.pid : 0;
+		device->unreachable_is_full = device->verdict.is_full;
 		device->state = DEVICE_WAITING;
 		log_warning("%s: goes back to %s", device->kernel_name, device->former_vm);
 	} else if (state == DEVICE_REFUSED)
@@ -317,6 +319,7 @@ static void start_attach(struct manager *manager, struct device *device, struct 
 	if (device->awaits_vm)
 		device_set_cause(device, CAUSE_VM_START);
 	device->awaits_vm = false;
+	device->verdict = (struct vmm_result){0};
 	snprintf(device->vm_name, sizeof(device->vm_name), "%s", vm->name);
 	if (device->kind == DEVICE_PCI &&
 	    claim_check_group(manager, device, vm, reason, sizeof(reason)) < 0) {
@@ -327,6 +330,7 @@ static void start_attach(struct manager *manager, struct device *device, struct 
 				    " overloaded",
 				    device->kernel_name);
 		attach_failed(manager, device, DEVICE_REFUSED, reason);
+		reconcile_followers(manager, device);
 		return;
 	}
 	device->vm = vm_ref(vm);
@@ -512,9 +516,13 @@ static void has_let_go(struct manager *manager, struct device *device, const cha
 static void looked_at_attaching(struct manager *manager, struct device *device,
 				const struct worker_answer *answer)
 {
-	if (answer->result == -EBUSY) {
+	/* Open for another one of the group, perhaps: then crosvm's word is all there is. */
+	bool is_open = answer->result == -EBUSY;
+	bool is_for_other = is_open && claim_group_stays(manager, device);
+
+	if (is_open && (!is_for_other || device->verdict.outcome == VMM_OK)) {
 		verify(manager, device, true);
-	} else if (answer->result == 0 && device->verdict.outcome != VMM_OK) {
+	} else if ((answer->result == 0 || is_for_other) && device->verdict.outcome != VMM_OK) {
 		attach_failed_for(manager, device,
 				  device->verdict.outcome == VMM_FAILED ? DEVICE_FAILED
 									: DEVICE_WAITING,
@@ -537,7 +545,8 @@ static void looked(struct manager *manager, struct device *device,
 {
 	if (device->state == DEVICE_ATTACHING) {
 		looked_at_attaching(manager, device, answer);
-	} else if (device->state == DEVICE_RELEASING && answer->result == 0) {
+	} else if (device->state == DEVICE_RELEASING &&
+		   (answer->result == 0 || claim_group_stays(manager, device))) {
 		has_let_go(manager, device, "");
 	} else if (device->state == DEVICE_RELEASING) {
 		await_guest(manager, device, answer->result == -EBUSY ? "" : answer->detail);
@@ -635,16 +644,25 @@ void reconcile_detached(struct manager *manager, struct device *device,
 
 /* The decision */
 
-/* The VM that DEVICE should be in: where it is, if it may be there; else the first candidate that
- * is up or about to be; else the first candidate. NULL: none of them is in the config. */
+static bool is_candidate(struct manager *manager, const struct device *device, struct vm *vm)
+{
+	return vm && device_may_be_in(device, vm->name) && manager_find_vm(manager, vm->name) == vm;
+}
+
+/* The VM that DEVICE should be in: where it is, or where its IOMMU group is, if it may be there;
+ * else the first candidate that is up or about to be; else the first candidate. NULL: none of them
+ * is in the config. */
 static struct vm *choose_vm(struct manager *manager, const struct device *device)
 {
 	char names[sizeof(device->vms)], *save = NULL;
-	struct vm *first = NULL;
+	struct vm *first = NULL, *of_group = NULL;
 
-	if (device->vm && device_may_be_in(device, device->vm->name) &&
-	    manager_find_vm(manager, device->vm->name) == device->vm)
+	if (is_candidate(manager, device, device->vm))
 		return device->vm;
+	if (device->kind == DEVICE_PCI)
+		of_group = claim_group_vm(manager, device);
+	if (is_candidate(manager, device, of_group))
+		return of_group;
 	strcpy(names, device->unreachable[0] ? device->former_vm : device->vms);
 	for (char *name = strtok_r(names, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
 		struct vm *vm = manager_find_vm(manager, name);
@@ -672,23 +690,28 @@ static void wait_for_vm(struct manager *manager, struct device *device, struct v
 /* PCI devices go in the order of their rules, but one that is stuck does not hold up the others. */
 static bool is_its_turn(struct manager *manager, struct device *device, const struct vm *vm)
 {
-	struct device *earlier =
-		device->kind == DEVICE_PCI ? claim_earlier(manager, device, vm) : NULL;
-	struct device *leaving = device->kind == DEVICE_PCI ? claim_leaving(manager, vm) : NULL;
+	char reason[sizeof(device->reason)];
+	uint64_t delay = REFUSED_RETRY_MS;
+	struct device *other;
 
-	if (leaving) {
-		if (set_state(device, DEVICE_WAITING, "%.60s has to let go of %s first", vm->name,
-			      leaving->kernel_name))
-			store_device(manager->store, device, NULL);
-		loop_timer_start(manager->loop, &device->retry, REFUSED_RETRY_MS, retry_now,
-				 device);
-		return false;
-	}
-	if (!earlier || now_monotonic_ms() - earlier->attempted > TURN_MS)
+	if (device->kind != DEVICE_PCI)
 		return true;
-	if (set_state(device, DEVICE_WAITING, "its turn comes after %s", earlier->kernel_name))
+	if ((other = claim_elsewhere(manager, device, vm))) {
+		snprintf(reason, sizeof(reason), "%s of its IOMMU group is still in %.60s",
+			 other->kernel_name, other->vm_name);
+	} else if ((other = claim_leaving(manager, vm))) {
+		snprintf(reason, sizeof(reason), "%.60s has to let go of %s first", vm->name,
+			 other->kernel_name);
+	} else if ((other = claim_earlier(manager, device, vm)) &&
+		   now_monotonic_ms() - other->attempted <= TURN_MS) {
+		snprintf(reason, sizeof(reason), "its turn comes after %s", other->kernel_name);
+		delay = FIRST_RETRY_MS;
+	} else {
+		return true;
+	}
+	if (set_state(device, DEVICE_WAITING, "%s", reason))
 		store_device(manager->store, device, NULL);
-	loop_timer_start(manager->loop, &device->retry, FIRST_RETRY_MS, retry_now, device);
+	loop_timer_start(manager->loop, &device->retry, delay, retry_now, device);
 	return false;
 }
 
@@ -739,7 +762,7 @@ static void reconcile_attached_device(struct manager *manager, struct device *de
 
 void reconcile(struct manager *manager, struct device *device)
 {
-	if (!manager->started)
+	if (!manager->started || device->dropped)
 		return;
 	switch (device->state) {
 	case DEVICE_OPENING:
@@ -772,6 +795,8 @@ void reconcile_now(struct manager *manager, struct device *device)
 {
 	bool was_waiting = device->retry.loop != NULL;
 
+	if (device->dropped)
+		return;
 	loop_timer_stop(&device->retry);
 	if (device->state == DEVICE_ATTACHING && was_waiting) {
 		verify(manager, device, false);
@@ -782,6 +807,10 @@ void reconcile_now(struct manager *manager, struct device *device)
 		if (was_waiting)
 			device->vm->vmm->detach(device->vm, device, device->handle);
 		return;
+	}
+	if (device->state == DEVICE_HELD && manager->config->general.attach_connected) {
+		device_set_cause(device, CAUSE_CONFIG);
+		device->state = DEVICE_WAITING;
 	}
 	if (device->state == DEVICE_FAILED || device->state == DEVICE_REFUSED)
 		device->state = DEVICE_WAITING;

@@ -14,6 +14,8 @@
 
 #define FIRST_RETRY_MS 50
 #define MAX_RETRY_MS 2000
+#define LISTEN_RETRY_MS 10000 /* for somebody to make the directory of a socket, say */
+#define ACCEPT_RETRY_MS 1000  /* while there are no descriptors left */
 #define DIAL_MS 5000 /* for a VMM that runs to dial in again after a restart of the broker */
 #define MAX_SILENT_RETRIES 8 /* of a socket on which nobody listens: some 8 s */
 
@@ -68,28 +70,6 @@ static uid_t find_user(const char *name)
 		return (uid_t) uid;
 	entry = getpwnam(name);
 	return entry ? entry->pw_uid : (uid_t) -1;
-}
-
-void vm_check(struct vm *vm)
-{
-	loop_timer_stop(&vm->retry);
-	/* Perhaps there is such a user by now. */
-	if (vm->user_name[0] && vm->user == (uid_t) -1) {
-		vm->user = find_user(vm->user_name);
-		if (vm->user != (uid_t) -1 && vm->listen[0])
-			(void) !lchown(vm->listen, vm->user, (gid_t) -1);
-	}
-	if (vm->user_name[0] && vm->user == (uid_t) -1) {
-		vm_set_reason(vm,
-			      "the user \"%s\" of its section does not exist on this host; correct "
-			      "\"user =\"",
-			      vm->user_name);
-		return;
-	}
-	if (vm->is_probing)
-		vm->probe_again = true;
-	else
-		start_probe(vm, false);
 }
 
 void vm_refresh(struct vm *vm)
@@ -295,12 +275,23 @@ static int check_caller(struct vm *vm, int fd)
 	return -EBUSY;
 }
 
+static void listen_again(void *data)
+{
+	struct vm *vm = data;
+
+	loop_source_set_events(vm->listen_source, EPOLLIN);
+}
+
 static void caller_waits(void *data, uint32_t events)
 {
 	struct vm *vm = data;
 	int fd = accept4(vm->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
 	(void) events;
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
+		loop_source_set_events(vm->listen_source, 0);
+		loop_timer_start(vm->loop, &vm->listen_pause, ACCEPT_RETRY_MS, listen_again, vm);
+	}
 	if (fd < 0)
 		return;
 	if (check_caller(vm, fd) < 0 || vm->vmm->dialled(vm, fd) < 0) {
@@ -312,7 +303,7 @@ static void caller_waits(void *data, uint32_t events)
 }
 
 /* The socket that the VMM dials, open to its user alone. */
-static int make_listener(struct vm *vm)
+static int open_listener(struct vm *vm)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	struct stat st;
@@ -335,6 +326,43 @@ static int make_listener(struct vm *vm)
 		r = loop_add(vm->loop, vm->listen_fd, EPOLLIN, caller_waits, vm,
 			     &vm->listen_source);
 	return r;
+}
+
+static int make_listener(struct vm *vm)
+{
+	int r = open_listener(vm);
+
+	if (r == 0) {
+		vm->listening_since = now_monotonic_ms();
+		return 0;
+	}
+	vm->listen_fd = close_fd(vm->listen_fd);
+	vm->is_absent = true;
+	vm_set_reason(vm, "can't make the socket %s: %s; correct \"listen =\"", vm->listen,
+		      strerror(-r));
+	loop_timer_start(vm->loop, &vm->retry, LISTEN_RETRY_MS, retry_check, vm);
+	return r;
+}
+
+void vm_check(struct vm *vm)
+{
+	loop_timer_stop(&vm->retry);
+	/* Perhaps there is such a user by now. */
+	if (vm->user_name[0] && vm->user == (uid_t) -1)
+		vm->user = find_user(vm->user_name);
+	if (vm->user_name[0] && vm->user == (uid_t) -1) {
+		vm_set_reason(vm,
+			      "the user \"%s\" of its section does not exist on this host; correct "
+			      "\"user =\"",
+			      vm->user_name);
+		return;
+	}
+	if (vm->listen[0] && vm->listen_fd < 0 && make_listener(vm) < 0)
+		return;
+	if (vm->is_probing)
+		vm->probe_again = true;
+	else
+		start_probe(vm, false);
 }
 
 void vm_probed(struct vm *vm, int r, const char *reason, char *const *handles, size_t n)
@@ -416,17 +444,15 @@ int vm_new(struct loop *loop, const struct config_general *general, const struct
 	snprintf(vm->socket, sizeof(vm->socket), "%s", config->socket ? config->socket : "");
 	snprintf(vm->listen, sizeof(vm->listen), "%s", config->listen ? config->listen : "");
 	vm->listen_fd = -1;
-	vm->listening_since = now_monotonic_ms();
 	vm_update(vm, general, config);
 	vm->vmm = vmm_of(config->type);
 	r = vm->vmm && vm->crosvm ? vm->vmm->init(vm) : -EOPNOTSUPP;
 	if (r == 0 && vm->listen[0])
-		r = vm->vmm->dialled ? make_listener(vm) : -EOPNOTSUPP;
+		r = vm->vmm->dialled ? 0 : -EOPNOTSUPP;
 	else if (r == 0)
 		r = watch_new(loop, vm->socket, socket_changed, vm, &vm->watch);
 	if (r < 0) {
-		log_error("can't set up the VM %s on %s: %s", vm->name,
-			  vm->listen[0] ? vm->listen : vm->socket, strerror(-r));
+		log_error("can't set up the VM %s: %s", vm->name, strerror(-r));
 		vm_unref(vm);
 		return r;
 	}
@@ -449,6 +475,7 @@ static void free_vm(void *data)
 		vm->vmm->finish(vm);
 	forget_process(vm);
 	loop_timer_stop(&vm->retry);
+	loop_timer_stop(&vm->listen_pause);
 	watch_free(vm->watch);
 	loop_source_free(vm->listen_source);
 	/* By now it may be the socket of the VM that has taken this one's place in the config. */

@@ -52,6 +52,7 @@ struct vm {
 	bool has_refused;         /* somebody who called last; the reason says so */
 	ino_t listen_inode;       /* of our socket there; 0: none */
 	struct loop_source *listen_source;
+	struct loop_timer listen_pause;
 	unsigned delay; /* seconds from the start of its process to its first device */
 	enum vm_type type;
 	char user_name[64];

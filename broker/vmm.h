@@ -25,6 +25,7 @@ struct vmm_result {
 	unsigned delay_ms; /* VMM_RETRY: not before so many ms have passed; 0: as usual */
 	bool is_unsure; /* attach: the VM may have it all the same; the kernel knows (is_unlisted)
 			 */
+	bool is_full;   /* attach: it may work when another device has left the VM */
 	char detail[256];
 };
 

@@ -414,6 +414,7 @@ static void note_full(struct op *op)
 		       "the USB hub of %s stays full: crosvm has 8 ports for USB 2 and 8 for USB 3"
 		       " devices; take a device out of it, then plug this one in again",
 		       name);
+	op->result.is_full = true;
 }
 
 static void send_attach(struct op *op, const struct crosvm_reply *list)

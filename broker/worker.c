@@ -11,7 +11,8 @@
 #include "broker/log.h"
 
 struct worker {
-	int fd;
+	int fd; /* -1: it has ended */
+	struct loop *loop;
 	struct loop_source *source;
 	worker_fn fn;
 	void *data;
@@ -192,16 +193,23 @@ static void readable(void *data, uint32_t events)
 		worker->fn(worker->data, &reply, fds);
 	if (r == -EAGAIN || r == -EINTR)
 		return;
-	log_error("the worker process is gone; restart vhotplug-broker");
+	log_error("the worker process has ended");
 	worker->source = loop_source_free(worker->source);
 	worker->fd = close_fd(worker->fd);
+	loop_quit(worker->loop);
 }
 
 int worker_watch(struct worker *worker, struct loop *loop, worker_fn fn, void *data)
 {
 	worker->fn = fn;
 	worker->data = data;
+	worker->loop = loop;
 	return loop_add(loop, worker->fd, EPOLLIN, readable, worker, &worker->source);
+}
+
+bool worker_has_ended(const struct worker *worker)
+{
+	return worker->fd < 0;
 }
 
 void worker_free(struct worker *worker)

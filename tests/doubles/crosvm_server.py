@@ -27,6 +27,7 @@ It is told what happens to it by lines on standard input, and answers each with 
                         accepted and ignored, as on other processors than x86-64
     pci keep|let-go     the guest does not let go of a PCI device when it is asked; or it does (at
                         the start), also of what it was asked for before
+    pci two-slots       crosvm was started with --pci-hotplug-slots 2
     pci eject           the guest switches the slot off without being asked
     state               nothing
 """
@@ -161,12 +162,12 @@ class Slot:
 
     def __init__(self):
         self.devices, self.asked = {}, set()  # path → descriptor of its group; to be let go of
-        self.mode, self.keeps = "take", False
+        self.mode, self.keeps, self.slots = "take", False, PCI_SLOTS
 
     def add(self, path):
         if self.mode == "ignore":
             return "Ok"
-        if self.mode == "refuse" or len(self.devices) >= PCI_SLOTS or path in self.devices:
+        if self.mode == "refuse" or len(self.devices) >= self.slots or path in self.devices:
             return {"Err": errno.EINVAL}
         try:
             group = os.path.basename(os.readlink(ROOT / path.lstrip("/") / "iommu_group"))
@@ -196,6 +197,8 @@ class Slot:
             self.keeps = word == "keep"
         elif word == "eject":
             self.asked, self.keeps = set(self.devices), False
+        elif word == "two-slots":
+            self.slots = 2
         else:
             self.mode = word
         self.settle()

@@ -284,6 +284,27 @@ def test_two_brokers(world):
     third.end()
 
 
+def test_worker_that_dies(world):
+    broker = Broker(world).ready()
+    os.kill(broker.worker(), signal.SIGKILL)
+    check(broker.process.wait(PATIENCE) == 1 and broker.says("worker process has ended"),
+          "a broker whose worker dies ends too, for its supervisor to begin anew")
+    check(not world.event_socket.exists(), "and takes its socket away: helpers use the spool")
+
+
+def test_socket_that_cannot_be_made(world):
+    place = world.path / "missing"
+    world.write_config("vm1", extra=f"[vm vm3]\nlisten = {place}/qmp.sock\n")
+    broker = Broker(world).ready()
+    check(broker.says("vm3: can't make the socket .*/missing/qmp.sock: No such file"), "it is said")
+    world.event(vms="vm3")
+    check(world.reason_is("can't make the socket .*correct \"listen =\""), "and in the view")
+    place.mkdir()
+    broker.process.send_signal(signal.SIGHUP)
+    check(wait_for((place / "qmp.sock").exists), "when it can be made it is")
+    check(broker.end() == 0 and not (place / "qmp.sock").exists(), "the end")
+
+
 def test_vm_life(world):
     broker = Broker(world).ready()
     check(broker.says("vm1 is not running: there is no socket"), "no VM")

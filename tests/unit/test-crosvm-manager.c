@@ -12,6 +12,7 @@
 
 #include "broker/log.h"
 #include "broker/manager.h"
+#include "broker/pci.h"
 #include "broker/reconcile.h"
 #include "broker/udev.h"
 #include "broker/vmm_crosvm.h"
@@ -22,6 +23,7 @@
 #define PATIENCE_MS 15000
 #define MAX 8
 #define ADDRESS "ffff:ff:1f.7" /* of a PCI function that no machine has */
+#define SECOND "ffff:ff:1f.6"  /* the other one of its IOMMU group */
 
 static struct world {
 	char *dir;
@@ -70,6 +72,14 @@ bool __wrap_usb_host_driver(const char *devpath, char *ret, size_t size)
 {
 	(void) devpath, (void) ret, (void) size;
 	return false;
+}
+
+int __wrap_pci_get_group(const char *address, struct pci_group *ret);
+int __wrap_pci_get_group(const char *address, struct pci_group *ret)
+{
+	(void) address;
+	*ret = (struct pci_group){.number = 8, .n_members = 2, .members = {ADDRESS, SECOND}};
+	return 0;
 }
 
 static const char *place_property(void *from, const char *key)
@@ -293,13 +303,18 @@ static void plug(const char *name)
 	tell(place, "add");
 }
 
-static void plug_function(void)
+static void plug_function_at(const char *address, size_t i)
 {
-	struct place *place = &w.places[0];
+	struct place *place = &w.places[i];
 
 	*place = (struct place){.inode = ++w.next_inode, .is_pci = true};
-	snprintf(place->devpath, sizeof(place->devpath), "/devices/pci0/" ADDRESS);
+	snprintf(place->devpath, sizeof(place->devpath), "/devices/pci0/%s", address);
 	tell(place, "add");
+}
+
+static void plug_function(void)
+{
+	plug_function_at(ADDRESS, 0);
 }
 
 /* The kernel and udev have told of it, if a broker was there to hear. */
@@ -355,6 +370,7 @@ static int setup(void **state)
 	snprintf(w.socket, sizeof(w.socket), "%s/crosvm.sock", w.dir);
 	w.program = DOUBLES "/crosvm";
 	double_pci_function(w.dir, ADDRESS);
+	double_pci_function(w.dir, SECOND);
 	double_start(&w.crosvm, w.socket);
 	start_broker();
 	return 0;
@@ -618,6 +634,49 @@ static void test_function_through_a_restart(void **state)
 	assert_int_equal(double_functions(&w.crosvm), 1);
 }
 
+static bool has_failed(const void *data)
+{
+	const struct device *d = find_device(data);
+
+	return d && d->state == DEVICE_FAILED;
+}
+
+/* That the group is open says nothing about the second one, for which crosvm has no slot. */
+static void test_second_function_of_a_group(void **state)
+{
+	(void) state;
+	crosvm_pace.attempts = 2;
+	crosvm_pace.first_wait = 10;
+	plug_function();
+	wait_function(DEVICE_ATTACHED, "");
+	plug_function_at(SECOND, 1);
+	wait_for(has_failed, SECOND);
+	assert_non_null(strstr(find_device(SECOND)->reason, "crosvm has one PCI slot"));
+	wait_function(DEVICE_ATTACHED, "");
+	assert_int_equal(double_functions(&w.crosvm), 1);
+	/* The first one's slot is free again. */
+	withdraw_rule();
+	wait_for(is_settled, SECOND);
+	wait_for(is_forgotten, ADDRESS);
+}
+
+/* It is out when crosvm says so: the group stays open for the other one, which stays. */
+static void test_one_of_a_group_leaves(void **state)
+{
+	(void) state;
+	double_do(&w.crosvm, "pci two-slots");
+	plug_function();
+	plug_function_at(SECOND, 1);
+	wait_for(is_settled, SECOND);
+	wait_function(DEVICE_ATTACHED, "");
+	assert_int_equal(double_functions(&w.crosvm), 2);
+	withdraw_rule();
+	wait_for(is_forgotten, ADDRESS);
+	wait_for(is_settled, SECOND);
+	assert_int_equal(double_functions(&w.crosvm), 1);
+	assert_int_equal(w.n_returned, 0); /* nor is it the host's before the whole group is */
+}
+
 static void test_function_and_a_vm_that_is_killed(void **state)
 {
 	(void) state;
@@ -772,6 +831,8 @@ int main(void)
 		TEST(test_function_comes_and_goes),
 		TEST(test_function_that_the_guest_keeps),
 		TEST(test_function_through_a_restart),
+		TEST(test_second_function_of_a_group),
+		TEST(test_one_of_a_group_leaves),
 		TEST(test_function_and_a_vm_that_is_killed),
 		TEST(test_function_that_is_refused),
 		TEST(test_function_that_is_refused_and_in),

@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "broker/manager.h"
+#include "broker/pci.h"
 #include "broker/reconcile.h"
 #include "broker/udev.h"
 #include "tests/unit/spin.h"
@@ -67,6 +68,7 @@ static struct world {
 		char vm[64], handle[96];
 	} handles[MAX];
 	size_t n_handles;
+	bool grouped; /* the functions below share an IOMMU group */
 } w;
 
 /* sysfs */
@@ -96,6 +98,18 @@ bool __wrap_usb_host_driver(const char *devpath, char *ret, size_t size)
 		return false;
 	snprintf(ret, size, "%s", place->driver);
 	return true;
+}
+
+#define FIRST "ffff:ff:1f.6"
+#define SECOND "ffff:ff:1f.7"
+
+int __wrap_pci_get_group(const char *address, struct pci_group *ret);
+int __wrap_pci_get_group(const char *address, struct pci_group *ret)
+{
+	if (!w.grouped || (!streq(address, FIRST) && !streq(address, SECOND)))
+		return -ENOENT;
+	*ret = (struct pci_group){.number = 8, .n_members = 2, .members = {FIRST, SECOND}};
+	return 0;
 }
 
 /* udev */
@@ -230,10 +244,10 @@ static void forget_handles(const char *vm)
 			i++;
 }
 
-/* Answers the oldest call of kind WHAT. */
-static void answer(char what, enum vmm_outcome outcome, const char *detail)
+/* Answers the oldest call of kind WHAT; DELAY_MS is what the VMM asks for. */
+static void answer_later(char what, enum vmm_outcome outcome, const char *detail, unsigned delay_ms)
 {
-	struct vmm_result result = {.outcome = outcome};
+	struct vmm_result result = {.outcome = outcome, .delay_ms = delay_ms};
 	size_t i = 0;
 
 	while (i < w.n_calls && w.calls[i].what != what)
@@ -251,6 +265,11 @@ static void answer(char what, enum vmm_outcome outcome, const char *detail)
 			handle_remove(call.vm->name, call.handle);
 		vm_detached(call.vm, call.device, call.handle, &result);
 	}
+}
+
+static void answer(char what, enum vmm_outcome outcome, const char *detail)
+{
+	answer_later(what, outcome, detail, 0);
 }
 
 static int fake_init(struct vm *vm)
@@ -474,7 +493,8 @@ static struct place *place_new(const char *devpath, uint64_t inode, const char *
 	return place;
 }
 
-static void event(const char *action, struct place *place, uint64_t seqnum)
+/* UUID: of the request, for an event that somebody has triggered; NULL for the kernel's own. */
+static void event_of(const char *action, struct place *place, uint64_t seqnum, const char *uuid)
 {
 	struct event event = {.seqnum = seqnum, .boot_id = BOOT};
 	struct wire_msg msg;
@@ -490,7 +510,20 @@ static void event(const char *action, struct place *place, uint64_t seqnum)
 		if (place_property(place, keys[i]))
 			assert_int_equal(wire_add(&msg, keys[i], place_property(place, keys[i])),
 					 0);
+	if (uuid)
+		assert_int_equal(wire_add(&msg, "SYNTH_UUID", uuid), 0);
 	manager_intake.event(&w.manager, &event, &msg, NULL);
+}
+
+static void event(const char *action, struct place *place, uint64_t seqnum)
+{
+	event_of(action, place, seqnum, NULL);
+}
+
+static void trigger(struct place *place)
+{
+	event_of("add", place, ++w.seqnum, "0");
+	run();
 }
 
 static struct place *plug(const char *name, uint64_t inode, const char *vms)
@@ -1032,9 +1065,9 @@ static void test_retry_with_backoff(void **state)
 				    "failed to open host usb device");
 		assert_int_equal(w.n_calls, 0);
 		size_t attaches = w.n_attaches;
-		run_for((200u << i) - 50);
+		run_for(100u << i);
 		assert_int_equal(w.n_attaches, attaches); /* not before its time */
-		run_for(100);
+		run_for((100u << i) + 50);
 		assert_int_equal(w.n_attaches, attaches + 1);
 	}
 	answer('a', VMM_OK, "");
@@ -1258,6 +1291,125 @@ static void test_move_that_fails_goes_back(void **state)
 	assert_non_null(strstr(sql("select reason from assignments"), "the move to vm2 failed"));
 }
 
+/* A VMM that asks for time (the guest's USB driver is not up yet) gets it: no way back for that. */
+static void test_move_to_a_vm_that_asks_for_time(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	w.policy.vmm_waits = true;
+	stick->vms = "vm2";
+	manager_resync(&w.manager);
+	run();
+	answer('d', VMM_OK, "");
+	run();
+	answer_later('a', VMM_RETRY, "the guest has not started its USB driver yet", 100);
+	run();
+	expect("1-2", "waiting vm2");
+	run_for(300);
+	answer('a', VMM_OK, "");
+	run();
+	expect("1-2", "attached vm2");
+	assert_string_equal(device("1-2")->former_vm, "");
+}
+
+/* One that came back is not pulled from its VM again for every question that VM is asked, nor when
+ * another device leaves the one that refused it for a reason of its own. */
+static void test_what_came_back_is_left_alone(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+	struct place *other = plug("1-3", 101, "vm2");
+
+	w.policy.vmm_waits = true;
+	stick->vms = "vm2";
+	manager_resync(&w.manager);
+	run();
+	answer('d', VMM_OK, "");
+	run();
+	answer('a', VMM_FAILED, "QEMU: it does not like it");
+	run();
+	answer('a', VMM_OK, "");
+	run();
+	expect("1-2", "attached vm1");
+	w.policy.vmm_waits = false;
+	size_t n_detaches = w.n_detaches;
+	vm_check(manager_find_vm(&w.manager, "vm2"));
+	run();
+	unplug(other);
+	run_for(300);
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_detaches, n_detaches + 1); /* the other one */
+}
+
+/* IOMMU groups */
+
+static struct place *grouped_card(const char *address, const char *vms)
+{
+	struct place *place = card(address, "");
+
+	w.grouped = true;
+	place->vms = vms;
+	event("add", place, ++w.seqnum);
+	run();
+	return place;
+}
+
+/* The kernel lets one VM have a group: its new VM waits for the last member to leave the old one.
+ */
+static void test_group_moves_as_a_whole(void **state)
+{
+	(void) state;
+	struct place *first = grouped_card(FIRST, "vm1"), *second = grouped_card(SECOND, "vm1");
+
+	expect(FIRST, "attached vm1");
+	expect(SECOND, "attached vm1");
+	w.policy.vmm_waits = true;
+	first->vms = second->vms = "vm2";
+	manager_resync(&w.manager);
+	run();
+	answer('d', VMM_OK, "");
+	run_for(500);
+	expect(FIRST, "waiting vm1");
+	assert_non_null(
+		strstr(device(FIRST)->reason, SECOND " of its IOMMU group is still in vm1"));
+	w.policy.vmm_waits = false;
+	answer('d', VMM_OK, "");
+	run_for(2500);
+	expect(FIRST, "attached vm2");
+	expect(SECOND, "attached vm2");
+}
+
+/* Of two candidates, the one that has the rest of the group. */
+static void test_group_stays_together(void **state)
+{
+	(void) state;
+	grouped_card(FIRST, "vm2");
+	expect(FIRST, "attached vm2");
+	find_place("/devices/pci0/" FIRST)->vms = "vm1,vm2";
+	manager_resync(&w.manager);
+	run();
+	grouped_card(SECOND, "vm1,vm2");
+	expect(FIRST, "attached vm2");
+	expect(SECOND, "attached vm2");
+}
+
+/* Both have gone while nobody looked: the one that leads takes the other along. */
+static void test_leader_and_follower_vanish(void **state)
+{
+	(void) state;
+	vm_dies("vm1");
+	struct place *first = grouped_card(FIRST, "vm1"), *second = grouped_card(SECOND, "vm1");
+
+	device(FIRST)->options |= DEVICE_IOMMU_ADD_ALL;
+	strcpy(device(SECOND)->leader, device(FIRST)->devpath);
+	*first = *second = (struct place){0};
+	manager_resync(&w.manager);
+	run();
+	assert_null(device(FIRST));
+	assert_null(device(SECOND));
+}
+
 /* A restart of the broker */
 
 static void restart(void)
@@ -1362,13 +1514,45 @@ static void test_attach_connected_no(void **state)
 	manager_start(&w.manager);
 	run();
 	assert_string_equal(sql("select state from assignments"), "held");
-	event("add", stick, ++w.seqnum); /* a trigger is no plug */
+	trigger(stick); /* is no plug */
 	vm_check(manager_find_vm(&w.manager, "vm1"));
 	run();
 	assert_string_equal(sql("select state from assignments"), "held");
 	unplug(stick);
 	plug("1-2", 101, "vm1");
 	expect("1-2", "attached vm1");
+}
+
+/* A rule that is new says nothing about when a device was plugged in. */
+static void test_attach_connected_no_and_a_new_rule(void **state)
+{
+	(void) state;
+	manager_set_config(&w.manager, read_config("[general]\nattachConnected = no\n"));
+	struct place *by_helper = place_new(USB "1-2", 100, "vm1");
+	trigger(by_helper);
+	place_new(USB "1-3", 101, "vm1"); /* in udev's database only */
+	manager_resync(&w.manager);
+	run();
+	assert_string_equal(sql("select group_concat(state) from assignments"), "held,held");
+	manager_set_config(&w.manager, read_config("[general]\nattachConnected = yes\n"));
+	run();
+	expect("1-2", "attached vm1");
+	expect("1-3", "attached vm1");
+}
+
+/* Plugged in just now, and found in udev's database before the helper has told. */
+static void test_attach_connected_no_and_a_late_helper(void **state)
+{
+	(void) state;
+	manager_set_config(&w.manager, read_config("[general]\nattachConnected = no\n"));
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+	manager_resync(&w.manager);
+	run();
+	assert_string_equal(sql("select state from assignments"), "held");
+	event("add", stick, ++w.seqnum);
+	run();
+	expect("1-2", "attached vm1");
+	expect_history("attach plug vm1 ok");
 }
 
 static void test_events_before_the_start_move_nothing(void **state)
@@ -1454,6 +1638,11 @@ int main(void)
 		STARTED(test_guest_takes_its_time),
 		STARTED(test_vm_exits_while_releasing),
 		STARTED(test_move_that_fails_goes_back),
+		STARTED(test_move_to_a_vm_that_asks_for_time),
+		STARTED(test_what_came_back_is_left_alone),
+		STARTED(test_group_moves_as_a_whole),
+		STARTED(test_group_stays_together),
+		STARTED(test_leader_and_follower_vanish),
 		STARTED(test_restart_while_attached),
 		STARTED(test_restart_after_the_vm_exited),
 		STARTED(test_restart_after_the_vm_restarted),
@@ -1462,6 +1651,8 @@ int main(void)
 		FRESH(test_orphan_is_removed),
 		FRESH(test_coldplug),
 		FRESH(test_attach_connected_no),
+		STARTED(test_attach_connected_no_and_a_new_rule),
+		STARTED(test_attach_connected_no_and_a_late_helper),
 		FRESH(test_events_before_the_start_move_nothing),
 		FRESH(test_candidates_in_order_at_start),
 		STARTED(test_stop_in_the_middle),
