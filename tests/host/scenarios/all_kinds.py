@@ -236,6 +236,8 @@ def uninstall(world):
     vm1, vm2 = world.vm("vm1").start(), world.vm("vm2").start()
     world.configure(vm1.config(), NIC, vm2.config(), SOUND.replace("vm1", "vm2"), KEYBOARDS)
     world.broker.start()
+    # As on most hosts; a module that comes now would look for devices by itself.
+    subprocess.run(["modprobe", "usbhid"], check=True)
     keyboard = world.host.plug_keyboard()
     for device, driver, vm in ((nic, "vfio-pci", vm1), (sound, "vfio-pci", vm2), (keyboard, "usb-host", vm1)):
         world.wait_in(device, vm, driver)
