@@ -10,7 +10,7 @@ from lib.uevents import KERNEL, Listener
 from lib.wait import expect, wait_until
 from lib.world import KEYBOARDS
 
-ROUNDS = 5
+ROUNDS = 8
 LIMIT = 1.2
 SOUND = """
 [pci Sound cards]
