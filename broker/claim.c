@@ -74,11 +74,13 @@ struct others {
 	size_t next;
 };
 
-static void others_of(struct manager *manager, const struct device *device, struct others *others)
+static struct others others_of(struct manager *manager, const struct device *device)
 {
-	*others = (struct others){.manager = manager, .device = device};
-	if (pci_get_group(device->kernel_name, &others->group) < 0)
-		others->group.n_members = 0;
+	struct others others = {.manager = manager, .device = device};
+
+	if (pci_get_group(device->kernel_name, &others.group) < 0)
+		others.group.n_members = 0;
+	return others;
 }
 
 /* NULL: no more. */
@@ -96,11 +98,9 @@ static struct device *others_next(struct others *others)
 
 bool claim_group_in_use(struct manager *manager, const struct device *device)
 {
-	struct others others;
-	struct device *other;
+	struct others others = others_of(manager, device);
 
-	others_of(manager, device, &others);
-	while ((other = others_next(&others)))
+	for (struct device *other; (other = others_next(&others));)
 		if (other->vm)
 			return true;
 	return false;
@@ -109,11 +109,9 @@ bool claim_group_in_use(struct manager *manager, const struct device *device)
 struct device *claim_elsewhere(struct manager *manager, const struct device *device,
 			       const struct vm *vm)
 {
-	struct others others;
-	struct device *other;
+	struct others others = others_of(manager, device);
 
-	others_of(manager, device, &others);
-	while ((other = others_next(&others)))
+	for (struct device *other; (other = others_next(&others));)
 		if (other->vm && other->vm != vm && device_may_be_in(other, vm->name))
 			return other;
 	return NULL;
@@ -121,11 +119,9 @@ struct device *claim_elsewhere(struct manager *manager, const struct device *dev
 
 struct vm *claim_group_vm(struct manager *manager, const struct device *device)
 {
-	struct others others;
-	struct device *other;
+	struct others others = others_of(manager, device);
 
-	others_of(manager, device, &others);
-	while ((other = others_next(&others)))
+	for (struct device *other; (other = others_next(&others));)
 		if (other->state == DEVICE_OPENING || other->state == DEVICE_ATTACHING ||
 		    other->state == DEVICE_ATTACHED)
 			return other->vm;
@@ -134,11 +130,9 @@ struct vm *claim_group_vm(struct manager *manager, const struct device *device)
 
 bool claim_group_stays(struct manager *manager, const struct device *device)
 {
-	struct others others;
-	struct device *other;
+	struct others others = others_of(manager, device);
 
-	others_of(manager, device, &others);
-	while ((other = others_next(&others)))
+	for (struct device *other; (other = others_next(&others));)
 		if (other->vm == device->vm && other->state == DEVICE_ATTACHED)
 			return true;
 	return false;

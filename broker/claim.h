@@ -15,11 +15,11 @@ int claim_check_group(struct manager *manager, struct device *device, struct vm 
 bool claim_group_in_use(struct manager *manager, const struct device *device);
 
 /* Another device of DEVICE's IOMMU group that is in another VM than VM and is to go to VM too, or
- * NULL: a group can be in one VM at a time. */
+ * NULL: a group can be in one VM at a time (kernel, Documentation/driver-api/vfio.rst). */
 struct device *claim_elsewhere(struct manager *manager, const struct device *device,
 			       const struct vm *vm);
 
-/* The VM that another device of DEVICE's IOMMU group is in, or on its way to, or NULL. */
+/* The VM that another device of DEVICE's IOMMU group is in, or on its way to, or NULL. Borrowed. */
 struct vm *claim_group_vm(struct manager *manager, const struct device *device);
 
 /* Is another device of DEVICE's IOMMU group attached to DEVICE's VM, and stays there? Then that the

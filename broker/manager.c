@@ -49,12 +49,16 @@ static void unlink_device(struct manager *manager, struct device *device)
 	if (*at)
 		*at = device->next;
 	device->dropped = true;
+	device->present = false;
+	device->rule[0] = 0;
 	device_let_go(device);
 	loop_discard(manager->loop, &device->garbage, free_device, device);
 }
 
 void manager_drop_device(struct manager *manager, struct device *device)
 {
+	if (device->dropped)
+		return;
 	store_forget(manager->store, device, NULL);
 	unlink_device(manager, device);
 }
@@ -362,7 +366,7 @@ void manager_add_follower(struct manager *manager, struct device *leader, const 
 
 static void device_has_gone(struct manager *manager, struct device *device)
 {
-	if (!device->present || device->dropped)
+	if (!device->present)
 		return;
 	log_info("%s (%s): unplugged", device->kernel_name, device->name);
 	device->present = false;
@@ -515,7 +519,7 @@ static void compare_known(struct manager *manager)
 		next = d->next;
 		if (d->inode != sysfs_inode(d->devpath)) {
 			device_has_gone(manager, d);
-		} else if (d->rule[0] && !d->leader[0] && !d->dropped &&
+		} else if (d->rule[0] && !d->leader[0] &&
 			   udev_get_claim(d->devpath) == UDEV_UNCLAIMED) {
 			log_info("%s (%s): no rule wants it any more", d->kernel_name, d->name);
 			d->rule[0] = 0;

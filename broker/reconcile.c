@@ -517,26 +517,25 @@ static void looked_at_attaching(struct manager *manager, struct device *device,
 				const struct worker_answer *answer)
 {
 	/* Open for another one of the group, perhaps: then crosvm's word is all there is. */
-	bool is_open = answer->result == -EBUSY;
-	bool is_for_other = is_open && claim_group_stays(manager, device);
+	bool is_open = answer->result == -EBUSY, is_ok = device->verdict.outcome == VMM_OK;
 
-	if (is_open && (!is_for_other || device->verdict.outcome == VMM_OK)) {
+	if (is_open && (is_ok || !claim_group_stays(manager, device))) {
 		verify(manager, device, true);
-	} else if ((answer->result == 0 || is_for_other) && device->verdict.outcome != VMM_OK) {
+	} else if (!is_open && answer->result < 0) {
+		set_state(device, DEVICE_ATTACHING, "%s", answer->detail);
+		store_device(manager->store, device, NULL);
+		back_off(manager, device, 0);
+	} else if (!is_ok) {
 		attach_failed_for(manager, device,
 				  device->verdict.outcome == VMM_FAILED ? DEVICE_FAILED
 									: DEVICE_WAITING,
 				  device->verdict.detail, device->verdict.delay_ms);
-	} else if (answer->result == 0) {
+	} else {
 		attach_failed_for(
 			manager, device, device->n_retries == 0 ? DEVICE_WAITING : DEVICE_FAILED,
 			"crosvm has accepted it and not opened it (it hot-plugs PCI devices on"
 			" x86-64 only); start the VM with --vfio",
 			REFUSED_RETRY_MS);
-	} else {
-		set_state(device, DEVICE_ATTACHING, "%s", answer->detail);
-		store_device(manager->store, device, NULL);
-		back_off(manager, device, 0);
 	}
 }
 
@@ -655,12 +654,11 @@ static bool is_candidate(struct manager *manager, const struct device *device, s
 static struct vm *choose_vm(struct manager *manager, const struct device *device)
 {
 	char names[sizeof(device->vms)], *save = NULL;
-	struct vm *first = NULL, *of_group = NULL;
+	struct vm *first = NULL, *of_group;
 
 	if (is_candidate(manager, device, device->vm))
 		return device->vm;
-	if (device->kind == DEVICE_PCI)
-		of_group = claim_group_vm(manager, device);
+	of_group = device->kind == DEVICE_PCI ? claim_group_vm(manager, device) : NULL;
 	if (is_candidate(manager, device, of_group))
 		return of_group;
 	strcpy(names, device->unreachable[0] ? device->former_vm : device->vms);
@@ -762,7 +760,7 @@ static void reconcile_attached_device(struct manager *manager, struct device *de
 
 void reconcile(struct manager *manager, struct device *device)
 {
-	if (!manager->started || device->dropped)
+	if (!manager->started)
 		return;
 	switch (device->state) {
 	case DEVICE_OPENING:
@@ -795,8 +793,6 @@ void reconcile_now(struct manager *manager, struct device *device)
 {
 	bool was_waiting = device->retry.loop != NULL;
 
-	if (device->dropped)
-		return;
 	loop_timer_stop(&device->retry);
 	if (device->state == DEVICE_ATTACHING && was_waiting) {
 		verify(manager, device, false);

@@ -46,13 +46,13 @@ struct vm {
 
 	char name[64];
 	char socket[108];
-	char listen[108]; /* where the VMM dials in, instead of socket; "" */
-	int listen_fd;
+	char listen[108];         /* where the VMM dials in, instead of socket; "" */
+	int listen_fd;            /* -1: not made yet, or it can't be made */
 	uint64_t listening_since; /* ms, monotonic */
 	bool has_refused;         /* somebody who called last; the reason says so */
 	ino_t listen_inode;       /* of our socket there; 0: none */
 	struct loop_source *listen_source;
-	struct loop_timer listen_pause;
+	struct loop_timer listen_pause; /* while there are no descriptors for a caller */
 	unsigned delay; /* seconds from the start of its process to its first device */
 	enum vm_type type;
 	char user_name[64];
@@ -91,7 +91,8 @@ bool vm_matches(const struct vm *vm, const struct config_vm *config);
  * program. Devices that are in the VM stay where they are. */
 void vm_update(struct vm *vm, const struct config_general *general, const struct config_vm *config);
 
-/* Looks whether the VM is there and what it has. */
+/* Looks whether the VM is there and what it has; makes the socket that it dials, if there is none.
+ */
 void vm_check(struct vm *vm);
 
 /* For the backends. */

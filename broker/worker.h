@@ -57,8 +57,8 @@ typedef void (*worker_fn)(void *data, const struct worker_answer *answer, int *f
  * every answer, in the loop. Returns 0 or -errno. */
 int worker_start(struct worker **ret_worker) _must_check_;
 int worker_watch(struct worker *worker, struct loop *loop, worker_fn fn, void *data) _must_check_;
-/* It was killed, say. That ends the loop too: who starts the broker again starts a worker with it.
- */
+/* Has the worker process ended (killed, say)? That quits the loop of worker_watch: there is no
+ * other way to a new one than a new broker. */
 bool worker_has_ended(const struct worker *worker);
 /* NULL is fine. The worker ends with its socket; a child stuck in the kernel ends when it can. */
 void worker_free(struct worker *worker);

@@ -11,6 +11,9 @@
 #include "broker/worker.h"
 #include "broker/worker_host.h"
 
+#define ENDING_TRIES 10 /* for a process that ends to close its descriptors */
+#define ENDING_MS 50    /* between two tries */
+
 /* Does process PID have NODE open? Seen from another mount namespace the path may begin with more.
  */
 static bool has_open(const char *pid, const char *node)
@@ -35,14 +38,16 @@ static bool has_open(const char *pid, const char *node)
 	return found;
 }
 
-/* "Xorg (process 123)", of the first process other than ourselves that has NODE open. */
-static void describe_holder(const char *node, char *ret_text, size_t size)
+/* "Xorg (process 123)", of the first process other than ourselves that has NODE open; false when
+ * none can be seen. */
+static bool describe_holder(const char *node, char *ret_text, size_t size)
 {
 	DIR *proc = opendir("/proc");
 	struct dirent *entry;
+	bool found = false;
 
 	snprintf(ret_text, size, "another process");
-	while (proc && (entry = readdir(proc))) {
+	while (proc && !found && (entry = readdir(proc))) {
 		char path[300], name[64] = "?";
 
 		if (entry->d_name[0] < '1' || entry->d_name[0] > '9' ||
@@ -53,10 +58,24 @@ static void describe_holder(const char *node, char *ret_text, size_t size)
 		if (f && fgets(name, sizeof(name), f))
 			name[strcspn(name, "\n")] = 0;
 		snprintf(ret_text, size, "%s (process %s)", name, entry->d_name);
-		break;
+		found = true;
 	}
 	if (proc)
 		closedir(proc);
+	return found;
+}
+
+/* Can it be grabbed? A process that is just ending has a grab for a moment longer than a name:
+ * that is waited for. Returns 0 or -EBUSY, with the HOLDER in words. */
+static int try_grab(int fd, const char *node, char *holder, size_t size)
+{
+	for (int tries = 0; ioctl(fd, EVIOCGRAB, 1) < 0; tries++) {
+		if (describe_holder(node, holder, size) || tries == ENDING_TRIES)
+			return -EBUSY;
+		usleep(ENDING_MS * 1000);
+	}
+	ioctl(fd, EVIOCGRAB, 0);
+	return 0;
 }
 
 void worker_evdev_take(const struct worker_request *request, struct worker_answer *answer)
@@ -66,12 +85,10 @@ void worker_evdev_take(const struct worker_request *request, struct worker_answe
 
 	if (fd < 0)
 		return;
-	if (ioctl(fd, EVIOCGRAB, 1) < 0) {
-		describe_holder(request->node, holder, sizeof(holder));
+	if (try_grab(fd, request->node, holder, sizeof(holder)) < 0) {
 		worker_fail(answer, -EBUSY, "%s is held by %s", request->node, holder);
 		return;
 	}
-	ioctl(fd, EVIOCGRAB, 0);
 	/* QEMU opens the node itself. */
 	if (fchown(fd, request->uid, (gid_t) -1) < 0)
 		worker_fail(answer, -errno, "can't give %s to uid %u: %s", request->node,

@@ -62,7 +62,4 @@ def grabbed_node_waits(world):
         world.wait_history(keyboard, "attach", "refused")
         stays(lambda: not vm1.host_ids(), 2, "the VM has nothing")
     world.wait_in(keyboard, vm1, "virtio-input-host-pci")
-    # Between the end of the process and that of its descriptors nobody can say who it was.
-    refused = [row["detail"] for row in world.db.history(keyboard, "attach", "refused")]
-    expect(len(set(refused)) == len(refused), f"each reason once: {refused}")
-    world.wait_history(keyboard, "attach", "ok")
+    expect(len(world.db.history(keyboard)) == 2, "refused once, attached once")
