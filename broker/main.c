@@ -11,6 +11,7 @@
 #include "broker/log.h"
 #include "broker/manager.h"
 #include "broker/service.h"
+#include "conf/load.h"
 
 struct broker {
 	char run_directory[256];

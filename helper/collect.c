@@ -1,5 +1,5 @@
-/* Picks the fixed list of properties that the broker wants out of the environment. Used by the
- * helper alone. Nothing here trusts a value: the kernel and the device choose them. */
+/* Picks the properties that the broker wants (helper/property.h) out of the environment. Used by
+ * the helper alone. Nothing here trusts a value: the kernel and the device choose them. */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
@@ -7,37 +7,7 @@
 #include <sys/stat.h>
 
 #include "helper/collect.h"
-
-/* The most important first: what comes last is left out when the message is full. */
-static const char *const properties[] = {
-	"SUBSYSTEM",
-	"DEVTYPE",
-	"DEVNAME",
-	"MAJOR",
-	"MINOR",
-	"BUSNUM",
-	"DEVNUM",
-	"VHOTPLUG_RULE",
-	"VHOTPLUG_VM",
-	"VHOTPLUG_CONFIG",
-	"VHOTPLUG_FAMILY",
-	"VHOTPLUG_OPTIONS",
-	"PRODUCT",
-	"PCI_ID",
-	"PCI_CLASS",
-	"PCI_SLOT_NAME",
-	"SYNTH_UUID",
-	"ID_VENDOR_ID",
-	"ID_MODEL_ID",
-	"ID_SERIAL_SHORT",
-	"ID_PATH",
-	"ID_USB_INTERFACES",
-	"ID_VENDOR_FROM_DATABASE",
-	"ID_MODEL_FROM_DATABASE",
-	"ID_VENDOR",
-	"ID_MODEL",
-	"NAME",
-};
+#include "helper/property.h"
 
 /* A path below /devices that can be appended to the sysfs mount as it is. */
 static bool devpath_valid(const char *s)
@@ -119,12 +89,12 @@ int collect_event(const struct collect_paths *paths, struct wire_msg *ret_msg)
 	if (r < 0)
 		return r;
 
-	for (size_t i = 0; i < ARRAY_SIZE(properties); i++) {
-		const char *value = getenv(properties[i]);
+	for (size_t i = 0; i < PROPERTIES; i++) {
+		const char *value = getenv(property_table[i].name);
 
 		if (!value || !*value || strlen(value) > COLLECT_VALUE_MAX)
 			continue;
-		r = wire_add(&msg, properties[i], value);
+		r = wire_add(&msg, property_table[i].name, value);
 		if (r < 0 && r != -EMSGSIZE)
 			return r;
 	}
