@@ -1657,5 +1657,6 @@ int main(void)
 		STARTED(test_stop_in_the_middle),
 	};
 
+	loop_skip_waiting(true);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
