@@ -102,7 +102,7 @@ int rules_installed(const char *path, char **ret)
 
 /* Runs ARGV, found in PATH, with INPUT (-1: ours) as standard input. Returns its exit status or
  * -errno. */
-static int run(const char *const *argv, int input)
+static int run_program(const char *const *argv, int input)
 {
 	posix_spawn_file_actions_t actions;
 	int status, r;
@@ -137,14 +137,14 @@ int rules_print_diff(const char *path, const char *text)
 		return -errno;
 	if (fputs(text, input) < 0 || fflush(input) != 0 || lseek(fileno(input), 0, SEEK_SET) < 0)
 		return -errno;
-	r = run(argv, fileno(input));
+	r = run_program(argv, fileno(input));
 	return r < 0 ? r : r > 1 ? -EIO : 0;
 }
 
 /* Runs one udevadm command. */
-static int udevadm(const char *const *argv)
+static int run_udevadm(const char *const *argv)
 {
-	int r = run(argv, -1);
+	int r = run_program(argv, -1);
 
 	if (r == 0)
 		return 0;
@@ -158,11 +158,11 @@ static int udevadm(const char *const *argv)
 int rules_reload(void)
 {
 	static const char *const reload[] = {"udevadm", "control", "--reload", NULL};
-	int r = udevadm(reload);
+	int r = run_udevadm(reload);
 
 	/* Now and then udevd 252 loses a request ("Invalid sender uid 65534, ignoring message",
 	 * when udevadm was faster than its accept) and nobody is told: so it is asked twice. */
-	return r < 0 ? r : udevadm(reload);
+	return r < 0 ? r : run_udevadm(reload);
 }
 
 static int wait_for_answer(int fd, int timeout_ms)
