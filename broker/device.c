@@ -1,8 +1,7 @@
 /* Names of states and causes, clean text, and the few sysfs facts about one device instance. */
 #include "broker/device.h"
 
-#include <dirent.h>
-#include <sys/stat.h>
+#include "helper/root.h"
 
 static const char *const kind_names[] = {
 	[DEVICE_USB] = "usb",
@@ -102,11 +101,7 @@ void text_copy(char *to, size_t size, const char *from)
 
 uint64_t sysfs_inode(const char *devpath)
 {
-	char path[600];
-	struct stat st;
-
-	snprintf(path, sizeof(path), "/sys%s", devpath);
-	return stat(path, &st) == 0 ? st.st_ino : 0;
+	return root_inode("/sys%s", devpath);
 }
 
 void usb_each_interface(const char *devpath, void (*fn)(void *data, const char *interface),
@@ -114,11 +109,9 @@ void usb_each_interface(const char *devpath, void (*fn)(void *data, const char *
 {
 	const char *kernel_name = strrchr(devpath, '/') + 1;
 	size_t length = strlen(kernel_name);
-	char path[600];
 	struct dirent *entry;
 
-	snprintf(path, sizeof(path), "/sys%s", devpath);
-	DIR *dir = opendir(path);
+	DIR *dir = root_opendir("/sys%s", devpath);
 	while (dir && (entry = readdir(dir)))
 		if (strncmp(entry->d_name, kernel_name, length) == 0 &&
 		    entry->d_name[length] == ':')
@@ -129,15 +122,10 @@ void usb_each_interface(const char *devpath, void (*fn)(void *data, const char *
 
 bool usb_interface_driver(const char *devpath, const char *interface, char *ret_driver, size_t size)
 {
-	char link[900], target[256];
+	char driver[256];
 
-	snprintf(link, sizeof(link), "/sys%s/%s/driver", devpath, interface);
-	ssize_t n = readlink(link, target, sizeof(target) - 1);
-	if (n < 0)
-		return false;
-	target[n] = 0;
-	const char *driver = strrchr(target, '/') ? strrchr(target, '/') + 1 : target;
-	if (streq(driver, "usbfs"))
+	if (root_link_name(driver, sizeof(driver), "/sys%s/%s/driver", devpath, interface) < 0 ||
+	    streq(driver, "usbfs"))
 		return false;
 	snprintf(ret_driver, size, "%s", driver);
 	return true;

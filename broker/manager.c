@@ -6,8 +6,8 @@
 #include "broker/pci.h"
 #include "broker/reconcile.h"
 #include "broker/udev.h"
+#include "helper/root.h"
 
-#include <limits.h>
 
 #define UNSURE_MS 2000  /* for a program that the former broker has started to end */
 #define FAMILY_MS 10000 /* a device that comes back so soon under another name is the same one */
@@ -66,14 +66,7 @@ void manager_drop_device(struct manager *manager, struct device *device)
 /* A text attribute of the device; "" when it has none. */
 static void read_attribute(const char *devpath, const char *attribute, char *ret, size_t size)
 {
-	char path[600];
-
-	*ret = 0;
-	snprintf(path, sizeof(path), "/sys%s/%s", devpath, attribute);
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
-	if (f && fgets(ret, (int) size, f))
-		ret[strcspn(ret, "\n")] = 0;
-	else
+	if (root_read(ret, size, "/sys%s/%s", devpath, attribute) < 0)
 		*ret = 0;
 }
 
@@ -350,11 +343,11 @@ struct device *manager_find_pci(struct manager *manager, const char *address)
 
 void manager_add_follower(struct manager *manager, struct device *leader, const char *address)
 {
-	char link[300], path[PATH_MAX];
+	char path[PATH_MAX];
 	struct device *follower = manager_find_pci(manager, address);
 
-	snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s", address);
-	if (!follower && realpath(link, path) && startswith(path, "/sys/devices/"))
+	if (!follower && root_resolve(path, "/sys/bus/pci/devices/%s", address) == 0 &&
+	    startswith(path, "/sys/devices/"))
 		follower = new_device(manager, path + strlen("/sys"),
 				      sysfs_inode(path + strlen("/sys")), follower_property, NULL,
 				      leader, leader->cause);

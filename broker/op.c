@@ -51,12 +51,17 @@ void op_drop(struct op *op)
 
 void op_queue_run(struct op_queue *queue)
 {
+	/* An op that ends at once is followed by the next one here, not further down. */
+	if (queue->is_running)
+		return;
+	queue->is_running = true;
 	while (queue->is_serial && queue->first && !queue->first->has_begun) {
 		struct op *op = queue->first;
 
 		op->has_begun = true;
 		op->step(op);
 	}
+	queue->is_running = false;
 	if (!queue->first && queue->idle)
 		queue->idle(queue);
 }

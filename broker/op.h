@@ -21,6 +21,7 @@ struct op_queue {
 	/* The last op has ended; may be NULL. */
 	void (*idle)(struct op_queue *queue);
 	struct op *first;
+	bool is_running; /* op_queue_run is at work */
 };
 
 /* The beginning of a backend's own struct. */

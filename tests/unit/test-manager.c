@@ -16,6 +16,7 @@
 #include "broker/pci.h"
 #include "broker/reconcile.h"
 #include "broker/udev.h"
+#include "conf/load.h"
 #include "tests/unit/spin.h"
 #include "tests/unit/temp.h"
 
@@ -1656,5 +1657,6 @@ int main(void)
 		STARTED(test_stop_in_the_middle),
 	};
 
+	loop_skip_waiting(true);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -729,5 +729,6 @@ int main(void)
 		STORE_TEST(test_load_is_refused_while_locked),
 	};
 
+	loop_skip_waiting(true);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
