@@ -6,16 +6,15 @@
 #include <sys/ioctl.h>
 
 #include "broker/device.h"
+#include "broker/inuse.h"
 #include "broker/worker.h"
 #include "broker/worker_host.h"
 #include "helper/root.h"
 
 #define CONFIGURATION_MS 500
-#define MAX_DEPTH 12 /* of a disk below a USB device; usb-storage needs 5 */
 
 /* The kernel announces a device before it configures it. Opened in between, its interfaces would go
- * to host drivers after the VMM has looked. One that stays without configuration (not authorized,
- * not enough power) is the VM's business. Reading the attribute waits for the device's lock.
+ * to host drivers after the VMM has looked. Reading the attribute waits for the device's lock.
  * Source: kernel, Documentation/ABI/stable/sysfs-bus-usb, bConfigurationValue. */
 static void await_configuration(const char *devpath)
 {
@@ -29,20 +28,51 @@ static void await_configuration(const char *devpath)
 	}
 }
 
+/* The kernel gives such a device no configuration. One that has none for another reason (not enough
+ * power) is the VM's business. Source: kernel, Documentation/usb/authorization.rst. */
+static bool is_unauthorized(const char *devpath)
+{
+	char value[8];
+
+	return root_read(value, sizeof(value), "/sys%s/authorized", devpath) == 0 &&
+	       streq(value, "0");
+}
+
+static int check_use(const struct worker_request *request, struct inuse *inuse)
+{
+	char path[PATH_MAX];
+	int r;
+
+	snprintf(path, sizeof(path), "/sys%s", request->devpath);
+	r = inuse_below(inuse, path);
+	if (r == 0)
+		r = inuse_by_processes(inuse);
+	if (r == 0 && !(request->options & WORKER_FORCE))
+		r = inuse_by_routes(inuse);
+	if (r == 0 && inuse->n_disks > WORKER_MAX_FDS - 1)
+		r = inuse_say(inuse, "it has more than %d disks", WORKER_MAX_FDS - 1);
+	return r;
+}
+
 void worker_usb_open(const struct worker_request *request, struct worker_answer *answer, int *fds)
 {
-	char path[600];
-	int fd = worker_open_node(request, answer);
+	_cleanup_(inuse_finish) struct inuse inuse = {0};
+	_cleanup_close_ int fd = worker_open_node(request, answer);
 
 	if (fd < 0)
 		return;
-	fds[answer->n_fds++] = fd;
-	await_configuration(request->devpath);
-	snprintf(path, sizeof(path), "/sys%s", request->devpath);
-	if (hold_disks(path, MAX_DEPTH, answer, fds) < 0) {
-		while (answer->n_fds > 0)
-			close(fds[--answer->n_fds]);
+	if (is_unauthorized(request->devpath)) {
+		worker_fail(answer, -EACCES, "the host has not authorized it (authorized is 0)");
+		return;
 	}
+	await_configuration(request->devpath);
+	if (check_use(request, &inuse) < 0) {
+		worker_fail(answer, -EBUSY, "%s", inuse.words);
+		return;
+	}
+	fds[answer->n_fds++] = TAKE_FD(fd);
+	while (inuse.n_disks > 0)
+		fds[answer->n_fds++] = inuse.disks[--inuse.n_disks];
 }
 
 struct release {
