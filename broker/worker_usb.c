@@ -1,11 +1,12 @@
-/* The worker's jobs on USB devices: opening the node, looking whether the host uses a disk below
- * it, taking interfaces from host drivers and giving them back. Runs in a child of the worker:
- * may block. */
+/* The worker's jobs on USB devices: opening the node after a look whether the host uses what is
+ * below it, taking interfaces from host drivers, shutting them for everybody, and giving them back.
+ * Runs in a child of the worker: may block. */
 #include <fcntl.h>
 #include <linux/usbdevice_fs.h>
 #include <sys/ioctl.h>
 
 #include "broker/device.h"
+#include "broker/grant.h"
 #include "broker/inuse.h"
 #include "broker/worker.h"
 #include "broker/worker_host.h"
@@ -54,6 +55,53 @@ static int check_use(const struct worker_request *request, struct inuse *inuse)
 	return r;
 }
 
+struct shutter {
+	const char *devpath, *value;
+	int error; /* of the first interface that could not be shut or opened */
+};
+
+static void move_shutter(void *data, const char *interface)
+{
+	struct shutter *shutter = data;
+	char class[8] = "";
+	int r = root_read(class, sizeof(class), "/sys%s/%s/bInterfaceClass", shutter->devpath,
+			  interface);
+
+	/* What hangs on a hub is not its VM's. */
+	if (streq(class, "09"))
+		return;
+	if (r >= 0)
+		r = root_write(shutter->value, "/sys%s/%s/authorized", shutter->devpath, interface);
+	if (r < 0 && r != -ENOENT && shutter->error == 0)
+		shutter->error = r;
+}
+
+/* No driver, and no program, gets an interface that is shut; the one that had it has lost it.
+ * Opened, it stays without one until somebody asks for it. Source: kernel,
+ * Documentation/usb/authorization.rst. Returns 0 or -errno. */
+static int shut(const char *devpath, bool is_shut)
+{
+	struct shutter shutter = {.devpath = devpath, .value = is_shut ? "0" : "1"};
+
+	usb_each_interface(devpath, move_shutter, &shutter);
+	return shutter.error;
+}
+
+/* Takes it from host drivers and opens it for the VM, in a way that the rules can see. */
+static int prepare(const struct worker_request *request, struct worker_answer *answer)
+{
+	char driver[256];
+	int r = grant_note(strrchr(request->devpath, '/') + 1, request->node);
+
+	if (r < 0)
+		return worker_fail(answer, r, "can't note that a VM has it: %s", strerror(-r));
+	if (usb_host_driver(request->devpath, driver, sizeof(driver)))
+		r = shut(request->devpath, true);
+	if (r == 0)
+		r = shut(request->devpath, false);
+	return r < 0 ? worker_fail(answer, r, "can't take it from the host: %s", strerror(-r)) : 0;
+}
+
 void worker_usb_open(const struct worker_request *request, struct worker_answer *answer, int *fds)
 {
 	_cleanup_(inuse_finish) struct inuse inuse = {0};
@@ -70,9 +118,30 @@ void worker_usb_open(const struct worker_request *request, struct worker_answer 
 		worker_fail(answer, -EBUSY, "%s", inuse.words);
 		return;
 	}
+	if (prepare(request, answer) < 0)
+		return;
 	fds[answer->n_fds++] = TAKE_FD(fd);
 	while (inuse.n_disks > 0)
 		fds[answer->n_fds++] = inuse.disks[--inuse.n_disks];
+}
+
+void worker_usb_fence(const struct worker_request *request, struct worker_answer *answer)
+{
+	_cleanup_(inuse_finish) struct inuse inuse = {0};
+
+	if (sysfs_inode(request->devpath) != request->inode) {
+		worker_fail(answer, -ENODEV, "the device has been unplugged");
+		return;
+	}
+	if (check_use(request, &inuse) < 0) {
+		worker_fail(answer, -EBUSY, "%s", inuse.words);
+		return;
+	}
+	int r = grant_forget(strrchr(request->devpath, '/') + 1, request->node);
+	if (r == 0)
+		r = shut(request->devpath, true);
+	if (r < 0)
+		worker_fail(answer, r, "can't keep the host from it: %s", strerror(-r));
 }
 
 struct release {
@@ -118,8 +187,13 @@ static void probe_interface(void *data, const char *interface)
 
 void worker_usb_return(const struct worker_request *request, struct worker_answer *answer)
 {
-	if (sysfs_inode(request->devpath) != request->inode)
+	if (sysfs_inode(request->devpath) != request->inode) {
 		worker_fail(answer, -ENODEV, "the device has been unplugged");
-	else
-		usb_each_interface(request->devpath, probe_interface, NULL);
+		return;
+	}
+	grant_forget(strrchr(request->devpath, '/') + 1, request->node);
+	int r = shut(request->devpath, false);
+	if (r < 0)
+		worker_fail(answer, r, "can't give it back to the host: %s", strerror(-r));
+	usb_each_interface(request->devpath, probe_interface, NULL);
 }

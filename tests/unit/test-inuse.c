@@ -26,6 +26,7 @@ static int setup(void **state)
 {
 	struct host *h = calloc(1, sizeof(*h));
 
+	unsetenv("RUNTIME_DIRECTORY");
 	h->root = temp_new();
 	root_set(h->root);
 	tree_mkdir(h->root, DEVICE);
@@ -397,6 +398,61 @@ static void test_large_group(void **state)
 	assert_int_equal(group.n_members, 41);
 }
 
+/* The fence */
+
+#define STICK DEVICE "/usb1/1-2"
+
+static void add_stick(struct host *h)
+{
+	add_device(h, STICK, "usb", NULL_NUMBERS);
+	add_device(h, STICK "/1-2:1.0", "usb", NULL);
+	add_device(h, STICK "/1-2:1.1", "usb", NULL);
+	tree_write(h->root, STICK "/1-2:1.0/bInterfaceClass", "03\n");
+	tree_write(h->root, STICK "/1-2:1.1/bInterfaceClass", "09\n");
+	tree_write(h->root, STICK "/1-2:1.0/authorized", "1");
+	tree_write(h->root, STICK "/1-2:1.1/authorized", "1");
+	tree_write(h->root, "/sys/bus/usb/drivers_probe", "");
+	tree_write(h->root, VHOTPLUG_RUNDIR "/given/1-2-4", "");
+}
+
+static int do_usb(void (*job)(const struct worker_request *, struct worker_answer *))
+{
+	struct worker_request request = {.job = WORKER_USB_FENCE};
+	struct worker_answer answer = {0};
+
+	strcpy(request.devpath, STICK + strlen("/sys"));
+	strcpy(request.node, "/dev/bus/usb/001/004");
+	request.inode = root_inode("/sys%s", request.devpath);
+	job(&request, &answer);
+	return answer.result;
+}
+
+static void test_fence(void **state)
+{
+	struct host *h = *state;
+
+	add_stick(h);
+	assert_int_equal(do_usb(worker_usb_fence), 0);
+	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "0");
+	assert_int_equal(root_exists(VHOTPLUG_RUNDIR "/given/1-2-4"), -ENOENT);
+	/* A hub is never shut. */
+	assert_string_equal(tree_read(h->root, STICK "/1-2:1.1/authorized"), "1");
+	assert_int_equal(do_usb(worker_usb_return), 0);
+	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "1");
+	assert_non_null(strstr(tree_read(h->root, "/sys/bus/usb/drivers_probe"), "1-2:1."));
+}
+
+static void test_fence_leaves_what_is_in_use(void **state)
+{
+	struct host *h = *state;
+
+	add_stick(h);
+	tree_link(h->root, STICK "/1-2:1.0/driver", "/sys/bus/usb/drivers/usbfs");
+	assert_int_equal(do_usb(worker_usb_fence), -EBUSY);
+	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "1");
+	assert_int_equal(root_exists(VHOTPLUG_RUNDIR "/given/1-2-4"), 0);
+}
+
 int main(void)
 {
 #define INUSE_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -416,6 +472,8 @@ int main(void)
 		INUSE_TEST(test_routes_unreadable),
 		INUSE_TEST(test_virtual_functions),
 		INUSE_TEST(test_large_group),
+		INUSE_TEST(test_fence),
+		INUSE_TEST(test_fence_leaves_what_is_in_use),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
