@@ -70,17 +70,15 @@ class Host:
         self.disks = {}
         self.serial = 0
 
-    def plug(self, driver, name, port=None, bus="xhci.0", **properties):
+    def plug(self, driver, name, port=None, **properties):
         """Plugs any USB device QEMU has. PORT is like 3 or 3.1 (port 1 of the hub in port 3); the
-        first free one if not said. Returns when the kernel knows the device. BUS is
-        that of another controller."""
+        first free one if not said. Returns when the kernel knows the device."""
         port = str(port or self.free_port())
         self.serial += 1
         ident = f"{name}{self.serial}"
-        self.monitor.command("device_add", driver=driver, id=ident, bus=bus, port=port, **properties)
-        found = "[12]" if bus == "xhci.0" else "[3-9]"
-        path = wait_until(lambda: next((path for path in USB.glob(f"{found}-{port}")
-                                        if (path / "bDeviceClass").exists()), None),
+        self.monitor.command("device_add", driver=driver, id=ident, bus="xhci.0", port=port, **properties)
+        paths = [USB / f"{bus}-{port}" for bus in (1, 2)]
+        path = wait_until(lambda: next((path for path in paths if (path / "bDeviceClass").exists()), None),
                           60, f"the kernel sees {ident} in port {port}")
         device = UsbDevice(self, ident, path.name)
         self.plugged[ident] = device

@@ -3,6 +3,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import re
 import struct
 import subprocess
 
@@ -183,76 +184,59 @@ def raw_disk_of_another_vm(world):
     world.wait_attached(disk, vm1)
 
 
-@story
-def disk_behind_five_hubs(world):
-    """A USB controller is not given away while a disk behind five hubs on it is mounted."""
-    monitor, before = world.host.monitor, functions("1b36", "000d")
-    monitor.command("device_add", driver="qemu-xhci", id="deep", bus="rp4", p2=4, p3=4)
-    try:
-        controller, = wait_until(lambda: [function for function in functions("1b36", "000d")
-                                          if function.name not in [old.name for old in before]], 60,
-                                 "the kernel sees the controller")
-        wait_driver(controller, "xhci_hcd")
-        port = "1"
-        for _ in range(5):
-            world.host.plug_hub(port=port, bus="deep.0")
-            port += ".1"
-        disk, node = _disk_of_the_host(world, port=port, bus="deep.0")
-        folder = LOGS / "deep"
-        folder.mkdir(exist_ok=True)
-        vm1 = world.vm("vm1").start()
-        config = f"[pci Controller]\ntargetVm = vm1\n[allow it]\naddress = {controller.name}"
-        _run(f"mount {node} {folder}")
-        _refused(world, controller, vm1, f"{node} is in use on the host: mounted on {folder}", config)
-        expect(controller.driver() == "xhci_hcd" and disk.is_there(), "the host keeps it")
-        _run(f"umount {folder}")
-    finally:
-        world.host.unplug_all()
-        monitor.command("device_del", id="deep")
-        monitor.wait_deleted("deep", 60)
+def _function(vendor, device):
+    """Of those, the one that the machine has from the start."""
+    return functions(vendor, device)[0]
+
+
+def _rule(function):
+    return f"[pci A function]\ntargetVm = vm1\n[allow it]\naddress = {function.name}"
 
 
 @contextlib.contextmanager
-def _nvme(world, **properties):
-    """An NVMe controller of a subsystem that may have several."""
-    monitor = world.host.monitor
-    _run("modprobe nvme")
-    monitor.command("device_add", driver="nvme", id="pair1", serial="P1", subsys="subsys0", bus="rp4", **properties)
+def _mounted(node):
+    folder = LOGS / "mounted"
+    folder.mkdir(exist_ok=True)
+    _run(f"mount {node} {folder}")
     try:
-        yield wait_until(lambda: functions("1b36", "0010"), 60, "the kernel sees it")[0]
+        yield folder
     finally:
-        for vm in world.vms.values():
-            vm.kill9()
-        world.broker.stop()
-        monitor.command("device_del", id="pair1")
-        monitor.wait_deleted("pair1", 60)
+        _run(f"umount {folder}")
+
+
+@story
+def disk_behind_five_hubs(world):
+    """A USB controller is not given away while a disk behind five hubs on it is mounted."""
+    controller, port = _function("1b36", "000d"), "1"
+    for _ in range(5):
+        world.host.plug_hub(port=port)
+        port += ".1"
+    disk, node = _disk_of_the_host(world, port=port)
+    vm1 = world.vm("vm1").start()
+    with _mounted(node) as folder:
+        _refused(world, controller, vm1, f"{node} is in use on the host: mounted on {folder}", _rule(controller))
+        expect(controller.driver() == "xhci_hcd" and disk.is_there(), "the host keeps it")
 
 
 @story
 def nvme_of_several_paths(world):
     """An NVMe controller that is one way of several to its disk: mounted it stays, idle it goes."""
-    monitor = world.host.monitor
-    monitor.command("blockdev-add", driver="file", filename=world.host.images[2], node_name="nvme")
-    try:
-        with _nvme(world, drive="nvme") as controller:
-            path = wait_until(lambda: next(controller.sys.glob("nvme/nvme*/nvme*c*n*"), None), 60,
-                              "its disk is one of several paths")
-            head = wait_until(lambda: next(pathlib.Path("/dev").glob("nvme*n1"), None), 60, "the disk has a node")
-            world.udev.settle()
-            expect(not (path / "dev").exists(), "the path itself has none")
-            folder = LOGS / "nvme"
-            folder.mkdir(exist_ok=True)
-            vm1 = world.vm("vm1").start()
-            config = f"[pci Disk]\ntargetVm = vm1\n[allow it]\naddress = {controller.name}"
-            _run(f"mount {head} {folder}")
-            _refused(world, controller, vm1, f"{head} is in use on the host: mounted on {folder}", config)
-            expect(controller.driver() == "nvme", "the host keeps it")
-            _run(f"umount {folder}")
-            world.configure(vm1.config(), config)
-            world.broker.start()
-            world.wait_in(controller, vm1, "vfio-pci")
-    finally:
-        monitor.command("blockdev-del", node_name="nvme")
+    controller = _function("1b36", "0010")
+    wait_driver(controller, "nvme")
+    path = wait_until(lambda: next(controller.sys.glob("nvme/nvme*/nvme*c*n*"), None), 60,
+                      "its disk is one of several paths")
+    expect(not (path / "dev").exists(), "the path has no node")
+    head = pathlib.Path("/dev") / re.sub(r"c\d+", "", path.name)
+    vm1 = world.vm("vm1").start()
+    with _mounted(head) as folder:
+        _refused(world, controller, vm1, f"{head} is in use on the host: mounted on {folder}", _rule(controller))
+        expect(controller.driver() == "nvme", "the host keeps it")
+    world.configure(vm1.config(), _rule(controller))
+    world.broker.start()
+    world.wait_in(controller, vm1, "vfio-pci")
+    vm1.kill9()
+    world.configure(vm1.config())
+    wait_driver(controller, "nvme")
 
 
 # ---- PCI
@@ -261,12 +245,12 @@ def nvme_of_several_paths(world):
 def physical_function_with_virtual_ones(world):
     """A function whose virtual functions exist is refused before anything is unbound; the reason names
     them and who has them."""
-    with _nvme(world, sriov_max_vfs=2, sriov_vq_flexible=4, sriov_vi_flexible=2, max_ioqpairs=6,
-               msix_qsize=7) as controller:
-        wait_driver(controller, "nvme")
-        vm1 = world.vm("vm1").start()
-        (controller.sys / "sriov_drivers_autoprobe").write_text("0")
-        (controller.sys / "sriov_numvfs").write_text("2")
+    controller = _function("1b36", "0010")
+    wait_driver(controller, "nvme")
+    vm1 = world.vm("vm1").start()
+    (controller.sys / "sriov_drivers_autoprobe").write_text("0")
+    (controller.sys / "sriov_numvfs").write_text("2")
+    try:
         first, second = (os.path.basename(os.readlink(controller.sys / f"virtfn{i}")) for i in (0, 1))
         vf = pathlib.Path("/sys/bus/pci/devices") / first
         _run("modprobe vfio-pci")
@@ -277,10 +261,9 @@ def physical_function_with_virtual_ones(world):
         with _held(group, os.O_RDWR) as process:
             _refused(world, controller, vm1,
                      rf"{controller.name} has 2 virtual function\(s\): {first} \(sleep \(process {process.pid}\)\),"
-                     rf" {second} \(no driver\)",
-                     f"[pci Disk]\ntargetVm = vm1\n[allow it]\naddress = {controller.name}")
+                     rf" {second} \(no driver\)", _rule(controller))
         expect(controller.driver() == "nvme", "its driver was never let go of")
-        (vf / "driver_override").write_text("\n")
+    finally:
         (controller.sys / "sriov_numvfs").write_text("0")
 
 
@@ -305,7 +288,7 @@ def usb_adapter_with_the_only_default_route(world):
         _refused(world, adapter, vm1, words.format(name), NETWORK)
         _run("ip route del default")
         _run(f"ip -6 addr add fd00:9::2/64 dev {name} nodad")
-        _run(f"ip -6 route add default via fd00:9::1 dev {name}")
+        _run(f"ip -6 route add default dev {name}")
         _refused(world, adapter, vm1, words.format(name), NETWORK)
         _run(f"ip addr flush dev {name}")
         _run(f"ip link add link {name} name vhpvlan type vlan id 5")
