@@ -551,8 +551,7 @@ static void write_tail(struct writer *w)
 	      "GOTO=\"vhp_end\"\n"
 	      "\n# below a claimed device: the host keeps its hands off\n"
 	      "LABEL=\"vhp_child\"\n"
-	      "SUBSYSTEM!=\"usb|hid|hidraw|input|scsi|block|tty|net|sound|usbmisc|wwan|bluetooth"
-	      "|video4linux|media|mmc\", GOTO=\"vhp_end\"\n"
+	      "SUBSYSTEM!=\"" FENCED_SUBSYSTEMS "\", GOTO=\"vhp_end\"\n"
 	      "DEVPATH==\"/devices/virtual/*\", GOTO=\"vhp_end\"\n" SHUT_INTERFACE
 	      "TAGS==\"vhotplug-fence\", GOTO=\"vhp_fence\"\n"
 	      "GOTO=\"vhp_end\"\n"
