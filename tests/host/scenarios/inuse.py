@@ -15,9 +15,10 @@ from lib.world import DISKS, KEYBOARDS, LOGS
 NETWORK = "[usb Network]\ntargetVm = vm1\n[allow adapters]\nvendorId = 0525\n"
 
 
-def _run(command, **how):
-    return subprocess.run(command.split() if isinstance(command, str) else command, check=True,
-                          capture_output=True, text=True, **how).stdout
+def _run(command):
+    result = subprocess.run(command.split(), capture_output=True, text=True)
+    expect(result.returncode == 0, f"{command}: {result.stderr}")
+    return result.stdout
 
 
 def _disk_of_the_host(world, **where):
@@ -109,6 +110,7 @@ def _md(node):
 @contextlib.contextmanager
 def _bcache(node):
     _run("modprobe bcache")
+    _run(f"wipefs -a {node}")
     _run(f"make-bcache --wipe-bcache -B {node}")
     with contextlib.suppress(OSError):  # udevd may have been first
         pathlib.Path("/sys/fs/bcache/register").write_text(node)
@@ -164,6 +166,8 @@ def every_use_of_a_disk(world):
             _refused(world, disk, vm1, words, DISKS)
         world.udev.settle()
         expect(disk.drivers() == ["usb-storage"], f"{use.__name__}: the host keeps it")
+    _run(f"wipefs -a {node}")
+    _run(f"mkfs.ext4 -q {node}")  # as other stories expect it
     world.configure(vm1.config(), DISKS)
     world.broker.start()
     world.wait_attached(disk, vm1)
@@ -288,7 +292,7 @@ def usb_adapter_with_the_only_default_route(world):
         _refused(world, adapter, vm1, words.format(name), NETWORK)
         _run("ip route del default")
         _run(f"ip -6 addr add fd00:9::2/64 dev {name} nodad")
-        _run(f"ip -6 route add default dev {name}")
+        _run(f"ip -6 route replace default dev {name}")
         _refused(world, adapter, vm1, words.format(name), NETWORK)
         _run(f"ip addr flush dev {name}")
         _run(f"ip link add link {name} name vhpvlan type vlan id 5")
