@@ -8,10 +8,11 @@
 static json_t *pci_arguments(const struct qemu_op *op)
 {
 	const struct device *device = op->device;
-	bool vfio = device->kind == DEVICE_PCI;
-	json_t *arguments = json_pack(
-		"{s:s, s:s, s:s}", "driver", vfio ? "vfio-pci" : "virtio-input-host-pci", "id",
-		op->handle, vfio ? "host" : "evdev", vfio ? device->kernel_name : device->node);
+	bool vfio = device->id.kind == DEVICE_PCI;
+	json_t *arguments =
+		json_pack("{s:s, s:s, s:s}", "driver", vfio ? "vfio-pci" : "virtio-input-host-pci",
+			  "id", op->handle, vfio ? "host" : "evdev",
+			  vfio ? device->id.kernel_name : device->id.node);
 
 	if (arguments && op->bus[0]) {
 		json_object_set_new(arguments, "bus", json_string(op->bus));
@@ -30,7 +31,7 @@ static json_t *device_arguments(struct qemu_op *op, uint32_t fdset)
 	if (!arguments)
 		return NULL;
 	if (op->qemu->no_hostdevice) {
-		sscanf(op->device->node, "/dev/bus/usb/%u/%u", &bus, &address);
+		sscanf(op->device->id.node, "/dev/bus/usb/%u/%u", &bus, &address);
 		json_object_set_new(arguments, "hostbus", json_integer(bus));
 		json_object_set_new(arguments, "hostaddr", json_integer(address));
 	} else {
@@ -52,7 +53,7 @@ static void send_attach(struct qemu_op *op)
 	struct qemu *qemu = op->qemu;
 	uint32_t fdset = qemu->next_fdset;
 
-	if (op->device->kind != DEVICE_USB) {
+	if (op->device->id.kind != DEVICE_USB) {
 		qemu_op_command(op, "device_add", pci_arguments(op), qemu_plain_reply, op);
 		qemu_op_flush(op, -1);
 		return;
@@ -62,7 +63,7 @@ static void send_attach(struct qemu_op *op)
 	qemu->next_fdset = fdset < INT32_MAX ? fdset + 1 : 1;
 	qemu_op_command(
 		op, "add-fd",
-		json_pack("{s:i, s:s}", "fdset-id", (int) fdset, "opaque", op->device->node),
+		json_pack("{s:i, s:s}", "fdset-id", (int) fdset, "opaque", op->device->id.node),
 		qemu_plain_reply, op);
 	qemu_op_command(op, "device_add", device_arguments(op, fdset), qemu_plain_reply, op);
 	qemu_op_command(op, "remove-fd", json_pack("{s:i}", "fdset-id", (int) fdset),
@@ -114,7 +115,7 @@ static const char *advice(const char *text)
 
 static bool place_is_taken(const struct qemu_op *op, const char *text)
 {
-	if (op->device->kind == DEVICE_USB)
+	if (op->device->id.kind == DEVICE_USB)
 		return op->port > 0 && strstr(text, "not found (in use?)");
 	return op->bus[0] &&
 	       (strstr(text, "not available for") || strstr(text, "already occupied by"));
@@ -122,7 +123,7 @@ static bool place_is_taken(const struct qemu_op *op, const char *text)
 
 static bool is_wrong_speed(const struct qemu_op *op, const char *text)
 {
-	return op->device->kind == DEVICE_USB &&
+	return op->device->id.kind == DEVICE_USB &&
 	       startswith(text, "failed to open host usb device") &&
 	       qemu_candidate_bus(op->qemu, op->first_bus + 1);
 }
@@ -177,7 +178,7 @@ void qemu_attach(struct vm *vm, struct device *device, int fd)
 {
 	struct qemu *qemu = vm->backend;
 	char reason[300];
-	struct qemu_op *op = qemu_op_new(qemu, QEMU_ATTACH, device, device->handle);
+	struct qemu_op *op = qemu_op_new(qemu, QEMU_ATTACH, device, device->place.handle);
 
 	if (!op) {
 		struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
@@ -200,7 +201,7 @@ void qemu_attach(struct vm *vm, struct device *device, int fd)
 	if (!qemu_choose_place(op)) {
 		qemu_op_set_result(
 			op, VMM_RETRY,
-			device->kind == DEVICE_USB
+			device->id.kind == DEVICE_USB
 				? "the VM has no free USB port; give its controller more:"
 				  " -device qemu-xhci,p2=15,p3=15"
 				: "the VM has no free PCIe port; give it more: -device "

@@ -35,8 +35,8 @@ void qemu_note_place(struct qemu_op *op)
 {
 	struct device *device = op->device;
 
-	snprintf(device->guest_bus, sizeof(device->guest_bus), "%s", op->bus);
-	device->guest_port = op->port;
+	snprintf(device->place.bus, sizeof(device->place.bus), "%s", op->bus);
+	device->place.port = op->port;
 	if (op->port > 0)
 		snprintf(op->result.detail, sizeof(op->result.detail), "on port %u of %s", op->port,
 			 op->bus);
@@ -46,8 +46,8 @@ void qemu_forget_place(struct qemu_op *op)
 {
 	struct device *device = op->device;
 
-	qemu_set_place(op->qemu, device->guest_bus, device->guest_port, false);
-	device->guest_port = 0;
+	qemu_set_place(op->qemu, device->place.bus, device->place.port, false);
+	device->place.port = 0;
 }
 
 /* The highest free port of BUS that is fast enough; QEMU itself starts from the lowest. 0:
@@ -73,7 +73,7 @@ static struct qemu_usb_bus *find_bus(struct qemu *qemu, const char *name)
 static bool try_bus(struct qemu_op *op, struct qemu_usb_bus *bus)
 {
 	bool counted = bus->ports_2 > 0 || bus->ports_3 > 0;
-	unsigned port = counted ? free_port(bus, op->device->speed) : 0;
+	unsigned port = counted ? free_port(bus, op->device->id.speed) : 0;
 
 	if (!bus->name[0] || (counted && port == 0))
 		return false;
@@ -150,5 +150,5 @@ static bool choose_pci_port(struct qemu_op *op)
 
 bool qemu_choose_place(struct qemu_op *op)
 {
-	return op->device->kind == DEVICE_USB ? choose_port(op) : choose_pci_port(op);
+	return op->device->id.kind == DEVICE_USB ? choose_port(op) : choose_pci_port(op);
 }

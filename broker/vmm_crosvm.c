@@ -401,13 +401,13 @@ static void note_full(struct op *op)
 {
 	const char *name = op->crosvm->vm->name;
 
-	if (op->device->n_retries + 1 < crosvm_pace.attempts) {
+	if (op->device->attempt.n_retries + 1 < crosvm_pace.attempts) {
 		vmm_set_result(
 			&op->result, VMM_RETRY,
 			"the USB hub of %s is full: crosvm has 8 ports for USB 2 and 8 for USB 3"
 			" devices; take a device out of it",
 			name);
-		op->result.delay_ms = crosvm_wait_ms(op->device->n_retries);
+		op->result.delay_ms = crosvm_wait_ms(op->device->attempt.n_retries);
 		return;
 	}
 	vmm_set_result(&op->result, VMM_FAILED,
@@ -423,12 +423,12 @@ static void send_attach(struct op *op, const struct crosvm_reply *list)
 	struct device *device = op->device;
 	struct doubt doubt = {.set = true};
 
-	sscanf(device->vid_pid, "%4x:%4x", &doubt.vendor, &doubt.product);
+	sscanf(device->id.vid_pid, "%4x:%4x", &doubt.vendor, &doubt.product);
 	for (unsigned port = 1; port <= CROSVM_PORTS; port++)
 		if (list->ports[port].used)
 			doubt.before |= 1U << port;
 	crosvm->doubt = doubt;
-	make_doubtful_handle(crosvm, device->handle, sizeof(device->handle));
+	make_doubtful_handle(crosvm, device->place.handle, sizeof(device->place.handle));
 	vm_handle_changed(crosvm->vm, device);
 
 	int r = crosvm_send_attach(crosvm->fd, op->fd);
@@ -464,15 +464,15 @@ static void attach_done(struct op *op, unsigned port)
 	struct device *device = op->device;
 	bool was_waiting = crosvm->n_not_ready > 0;
 
-	make_handle(crosvm, device->handle, sizeof(device->handle), port, crosvm->doubt.vendor,
-		    crosvm->doubt.product);
-	snprintf(device->guest_bus, sizeof(device->guest_bus), "crosvm's hub");
-	device->guest_port = port;
+	make_handle(crosvm, device->place.handle, sizeof(device->place.handle), port,
+		    crosvm->doubt.vendor, crosvm->doubt.product);
+	snprintf(device->place.bus, sizeof(device->place.bus), "crosvm's hub");
+	device->place.port = port;
 	crosvm->doubt.set = false;
 	crosvm->n_not_ready = 0;
 	crosvm->not_before = 0;
 	vmm_set_result(&op->result, VMM_OK, "on port %u", port);
-	end_detaches(crosvm, device->handle);
+	end_detaches(crosvm, device->place.handle);
 	op_finish(op);
 	/* The others that wait for the guest need not wait for their time. */
 	if (was_waiting)
@@ -533,7 +533,7 @@ static void looked(struct op *op, const struct crosvm_reply *list)
 	}
 	if (n > 1)
 		log_warning("%s: %u ports have been taken by devices like %s meanwhile: left alone",
-			    crosvm->vm->name, n, op->device->kernel_name);
+			    crosvm->vm->name, n, op->device->id.kernel_name);
 	crosvm->doubt.set = false;
 	op_finish(op);
 }
@@ -781,7 +781,7 @@ static void start(struct op *op)
 	uint64_t now = now_monotonic_ms();
 	char reason[300];
 
-	if (op->kind == OP_ATTACH && !op->device->present) {
+	if (op->kind == OP_ATTACH && !op->device->wish.present) {
 		vmm_set_result(&op->result, VMM_GONE, "it has been unplugged");
 		op_finish(op);
 		return;
@@ -835,8 +835,8 @@ static void crosvm_attach(struct vm *vm, struct device *device, int fd)
 {
 	struct crosvm *crosvm = vm->backend;
 
-	if (device->kind != DEVICE_USB) {
-		if (device->kind == DEVICE_PCI)
+	if (device->id.kind != DEVICE_USB) {
+		if (device->id.kind == DEVICE_PCI)
 			crosvm_vfio_attach(crosvm->vfio, device);
 		else
 			refuse_input(vm, device);

@@ -70,7 +70,7 @@ static void deleted_too_late(void *data)
 {
 	struct qemu_op *op = data;
 
-	if (op->device && op->device->kind != DEVICE_USB)
+	if (op->device && op->device->id.kind != DEVICE_USB)
 		qemu_op_set_result(op, VMM_PENDING, "");
 	else
 		qemu_op_set_result(op, VMM_RETRY,
@@ -86,7 +86,7 @@ static bool is_unplugging(const char *text)
 
 static void step_detach(struct qemu_op *op)
 {
-	bool pci = op->device && op->device->kind != DEVICE_USB;
+	bool pci = op->device && op->device->id.kind != DEVICE_USB;
 
 	if (op->result.outcome == VMM_FAILED)
 		op->result.outcome =
