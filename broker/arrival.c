@@ -1,10 +1,9 @@
 /* New devices: see arrival.h. Called by the manager's edges, and by the look at an IOMMU group. */
 #include "broker/arrival.h"
 
-#include <limits.h>
-
 #include "broker/log.h"
 #include "broker/record.h"
+#include "helper/root.h"
 
 struct device *arrival_new(struct registry *registry, const char *devpath, uint64_t inode,
 			   property_fn property, void *from, const struct device *leader,
@@ -44,11 +43,11 @@ static const char *follower_property(void *from, const char *key)
 
 bool arrival_lead(struct registry *registry, const struct device *leader, const char *address)
 {
-	char link[300], path[PATH_MAX];
+	char path[PATH_MAX];
 	struct device *follower = NULL;
 
-	snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s", address);
-	if (realpath(link, path) && startswith(path, "/sys/devices/"))
+	if (root_resolve(path, "/sys/bus/pci/devices/%s", address) == 0 &&
+	    startswith(path, "/sys/devices/"))
 		follower = arrival_new(registry, path + strlen("/sys"),
 				       sysfs_inode(path + strlen("/sys")), follower_property, NULL,
 				       leader, leader->attempt.cause);

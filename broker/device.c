@@ -1,8 +1,8 @@
 /* Names of states and causes, clean text, and the few sysfs facts about one device instance. */
 #include "broker/device.h"
 
-#include <dirent.h>
-#include <sys/stat.h>
+#include "helper/root.h"
+#include "helper/text.h"
 
 static const char *const kind_names[] = {
 	[DEVICE_USB] = "usb",
@@ -163,24 +163,6 @@ const char *device_check(const struct device *device)
 	return wrong;
 }
 
-/* The length of the UTF-8 character at S (RFC 3629), or 0 when there is none. */
-static size_t utf8_length(const unsigned char *s)
-{
-	size_t n = s[0] < 0x80                   ? 1
-		   : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
-		   : s[0] >= 0xe0 && s[0] < 0xf0 ? 3
-		   : s[0] >= 0xf0 && s[0] < 0xf5 ? 4
-						 : 0;
-
-	for (size_t i = 1; i < n; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-	    (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
-		return 0;
-	return n;
-}
-
 /* C0, DEL and C1 control characters: they could steer the reader's terminal. */
 static bool is_control(const unsigned char *s)
 {
@@ -193,7 +175,7 @@ void text_copy(char *to, size_t size, const char *from)
 	size_t at = 0;
 
 	while (*s) {
-		size_t n = utf8_length(s);
+		size_t n = utf8_length((const char *) s);
 		bool good = n > 0 && !is_control(s);
 
 		if (at + (good ? n : 1) >= size)
@@ -210,11 +192,7 @@ void text_copy(char *to, size_t size, const char *from)
 
 uint64_t sysfs_inode(const char *devpath)
 {
-	char path[600];
-	struct stat st;
-
-	snprintf(path, sizeof(path), "/sys%s", devpath);
-	return stat(path, &st) == 0 ? st.st_ino : 0;
+	return root_inode("/sys%s", devpath);
 }
 
 void usb_each_interface(const char *devpath, void (*fn)(void *data, const char *interface),
@@ -222,11 +200,9 @@ void usb_each_interface(const char *devpath, void (*fn)(void *data, const char *
 {
 	const char *kernel_name = strrchr(devpath, '/') + 1;
 	size_t length = strlen(kernel_name);
-	char path[600];
 	struct dirent *entry;
 
-	snprintf(path, sizeof(path), "/sys%s", devpath);
-	DIR *dir = opendir(path);
+	DIR *dir = root_opendir("/sys%s", devpath);
 	while (dir && (entry = readdir(dir)))
 		if (strncmp(entry->d_name, kernel_name, length) == 0 &&
 		    entry->d_name[length] == ':')
@@ -237,15 +213,10 @@ void usb_each_interface(const char *devpath, void (*fn)(void *data, const char *
 
 bool usb_interface_driver(const char *devpath, const char *interface, char *ret_driver, size_t size)
 {
-	char link[900], target[256];
+	char driver[256];
 
-	snprintf(link, sizeof(link), "/sys%s/%s/driver", devpath, interface);
-	ssize_t n = readlink(link, target, sizeof(target) - 1);
-	if (n < 0)
-		return false;
-	target[n] = 0;
-	const char *driver = strrchr(target, '/') ? strrchr(target, '/') + 1 : target;
-	if (streq(driver, "usbfs"))
+	if (root_link_name(driver, sizeof(driver), "/sys%s/%s/driver", devpath, interface) < 0 ||
+	    streq(driver, "usbfs"))
 		return false;
 	snprintf(ret_driver, size, "%s", driver);
 	return true;

@@ -11,6 +11,7 @@
 
 #include "broker/loop.h"
 #include "broker/vmm.h"
+#include "conf/options.h"
 #include "helper/macro.h"
 
 struct intake_client;
@@ -20,13 +21,6 @@ enum device_kind {
 	DEVICE_USB,
 	DEVICE_PCI,
 	DEVICE_EVDEV,
-};
-
-/* What the rule says beyond the VM; VHOTPLUG_OPTIONS. */
-enum device_option {
-	DEVICE_FORCE = 1 << 0,
-	DEVICE_IOMMU_ADD_ALL = 1 << 1,
-	DEVICE_IOMMU_SKIP_IF_SHARED = 1 << 2,
 };
 
 enum device_state {
@@ -72,7 +66,7 @@ struct device_wish {
 	char rule[256]; /* "" when no rule claims it */
 	char vms[256];  /* candidates, comma-separated, in order */
 	char config[32];
-	unsigned options;   /* enum device_option */
+	unsigned options;   /* enum config_option */
 	unsigned order;     /* of the rule in the config */
 	char family[64];    /* keeps its VM when it comes back as another device; "" */
 	char family_vm[64]; /* the VM it was kept in for its family's sake; "" */

@@ -91,7 +91,7 @@ static void add_member(const struct device *member, char *names, size_t size)
 bool group_may_go(const struct registry *registry, const struct device *device, const struct vm *vm,
 		  char *reason, size_t size)
 {
-	bool goes_alone = device->wish.options & DEVICE_IOMMU_SKIP_IF_SHARED;
+	bool goes_alone = device->wish.options & OPTION_IOMMU_SKIP_IF_SHARED;
 	char others[sizeof(device->attempt.group.strangers)];
 
 	snprintf(others, sizeof(others), "%s", device->attempt.group.strangers);

@@ -159,7 +159,7 @@ static int send_job(struct registry *registry, const struct device *device, enum
 /* Its answer is waited for. */
 static int ask_worker(struct registry *registry, struct device *device, enum worker_job job)
 {
-	unsigned options = device->wish.options & DEVICE_FORCE ? WORKER_FORCE : 0;
+	unsigned options = device->wish.options & OPTION_FORCE ? WORKER_FORCE : 0;
 
 	return send_job(registry, device, job, options, &device->attempt.request);
 }
@@ -217,9 +217,9 @@ static void look_at_member(void *data, const char *address)
 
 	if (registry_find_pci(search->registry, address))
 		return;
-	if (options & DEVICE_IOMMU_ADD_ALL && arrival_lead(search->registry, device, address))
+	if (options & OPTION_IOMMU_ADD_ALL && arrival_lead(search->registry, device, address))
 		return;
-	if (options & DEVICE_IOMMU_SKIP_IF_SHARED || look_host_uses(address))
+	if (options & OPTION_IOMMU_SKIP_IF_SHARED || look_host_uses(address))
 		look_describe(address, strangers, sizeof(device->attempt.group.strangers));
 }
 

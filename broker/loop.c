@@ -25,12 +25,15 @@ struct loop {
 	void *pass_end_data;
 };
 
+static bool skips_waiting; /* loop_skip_waiting */
+static uint64_t skipped_ms;
+
 static uint64_t clock_ms(clockid_t clock)
 {
 	struct timespec ts;
 
 	clock_gettime(clock, &ts);
-	return (uint64_t) ts.tv_sec * 1000 + (uint64_t) ts.tv_nsec / 1000000;
+	return skipped_ms + (uint64_t) ts.tv_sec * 1000 + (uint64_t) ts.tv_nsec / 1000000;
 }
 
 uint64_t now_monotonic_ms(void)
@@ -181,43 +184,67 @@ static void fire_timers(struct loop *loop)
 	}
 }
 
-/* How long epoll may sleep: for ever when no timer is pending. */
-static int sleep_ms(const struct loop *loop)
+/* How long epoll may sleep: till the first timer or UNTIL, for ever when there is neither. */
+static int sleep_ms(const struct loop *loop, uint64_t until)
 {
-	if (!loop->timers)
-		return -1;
-
 	uint64_t now = now_monotonic_ms();
-	if (loop->timers->deadline <= now)
+
+	if (loop->timers && loop->timers->deadline < until)
+		until = loop->timers->deadline;
+	if (until == UINT64_MAX)
+		return -1;
+	if (until <= now)
 		return 0;
-	return loop->timers->deadline - now > INT32_MAX ? INT32_MAX
-							: (int) (loop->timers->deadline - now);
+	return until - now > INT32_MAX ? INT32_MAX : (int) (until - now);
 }
 
-int loop_run(struct loop *loop)
+static int wait_for_events(struct loop *loop, struct epoll_event *events, uint64_t until)
+{
+	int sleep = sleep_ms(loop, until);
+	int n = epoll_wait(loop->epoll_fd, events, EVENTS_PER_PASS,
+			   skips_waiting && sleep > 0 ? 0 : sleep);
+
+	if (n == 0 && skips_waiting && sleep > 0)
+		skipped_ms += (uint64_t) sleep;
+	if (n < 0)
+		return errno == EINTR ? 0 : -errno;
+	return n;
+}
+
+int loop_pass(struct loop *loop, uint64_t until)
 {
 	struct epoll_event events[EVENTS_PER_PASS];
 
 	loop->quit = false;
-	while (!loop->quit) {
-		if (loop->pass_end)
-			loop->pass_end(loop->pass_end_data);
-		if (loop->quit)
-			break;
+	if (loop->pass_end)
+		loop->pass_end(loop->pass_end_data);
+	if (loop->quit)
+		return 0;
+	int n = wait_for_events(loop, events, until);
+	for (int i = 0; i < n; i++) {
+		struct loop_source *source = events[i].data.ptr;
 
-		int n = epoll_wait(loop->epoll_fd, events, EVENTS_PER_PASS, sleep_ms(loop));
-		if (n < 0 && errno != EINTR)
-			return -errno;
-		for (int i = 0; i < n; i++) {
-			struct loop_source *source = events[i].data.ptr;
-
-			if (!source->dead)
-				source->fn(source->data, events[i].events);
-		}
-		fire_timers(loop);
-		bury_dead(loop);
+		if (!source->dead)
+			source->fn(source->data, events[i].events);
 	}
-	return 0;
+	fire_timers(loop);
+	bury_dead(loop);
+	return n < 0 ? n : 0;
+}
+
+int loop_run(struct loop *loop)
+{
+	int r;
+
+	do
+		r = loop_pass(loop, UINT64_MAX);
+	while (r == 0 && !loop->quit);
+	return r;
+}
+
+void loop_skip_waiting(bool skip)
+{
+	skips_waiting = skip;
 }
 
 void loop_quit(struct loop *loop)

@@ -57,6 +57,13 @@ void loop_set_pass_end(struct loop *loop, loop_fn fn, void *data);
 int loop_run(struct loop *loop) _must_check_;
 void loop_quit(struct loop *loop);
 
-/* Milliseconds of CLOCK_MONOTONIC; of the wall clock since 1970. */
+/* Milliseconds of CLOCK_MONOTONIC; of the wall clock since 1970. Nobody else reads a clock. */
 uint64_t now_monotonic_ms(void);
 uint64_t now_realtime_ms(void);
+
+/* For tests. One pass, which waits for something to happen until the clock says UNTIL (UINT64_MAX:
+ * for ever). Returns 0 or -errno. */
+int loop_pass(struct loop *loop, uint64_t until) _must_check_;
+/* From now on no loop of this process sleeps until a timer is due: where nothing is to be done it
+ * puts both clocks forward. Only where nothing comes from another process or thread. */
+void loop_skip_waiting(bool skip);

@@ -12,6 +12,8 @@
 #include "broker/manager.h"
 #include "broker/reconcile.h"
 #include "broker/service.h"
+#include "conf/load.h"
+#include "helper/root.h"
 
 struct broker {
 	char run_directory[256];
@@ -123,12 +125,7 @@ static int lock(struct broker *broker)
 
 static int read_boot_id(char *ret, size_t size)
 {
-	_cleanup_fclose_ FILE *f = fopen("/proc/sys/kernel/random/boot_id", "re");
-
-	if (!f || !fgets(ret, (int) size, f))
-		return -EIO;
-	ret[strcspn(ret, "\n")] = 0;
-	return 0;
+	return root_read(ret, size, "/proc/sys/kernel/random/boot_id");
 }
 
 static void reload(void *data)

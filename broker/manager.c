@@ -15,7 +15,7 @@
 /* What LEADER is to do, those that share its IOMMU group and go with it are to do, too. */
 static void lead_followers(struct registry *registry, const struct device *leader)
 {
-	bool wanted = leader->wish.present && leader->wish.options & DEVICE_IOMMU_ADD_ALL;
+	bool wanted = leader->wish.present && leader->wish.options & OPTION_IOMMU_ADD_ALL;
 
 	for (struct device *d = registry->devices; d; d = d->next) {
 		if (!streq(d->wish.leader, leader->id.devpath))

@@ -2,8 +2,9 @@
  */
 #include "broker/pci.h"
 
-#include <dirent.h>
 #include <pci/pci.h>
+
+#include "helper/root.h"
 
 void pci_name(unsigned vendor, unsigned device, char *ret_name, size_t size)
 {
@@ -23,14 +24,13 @@ void pci_name(unsigned vendor, unsigned device, char *ret_name, size_t size)
 
 int pci_attribute(const char *address, const char *attribute, unsigned *ret_value)
 {
-	char path[300];
+	char line[64];
 	unsigned value;
+	int r = root_read(line, sizeof(line), "/sys/bus/pci/devices/%s/%s", address, attribute);
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", address, attribute);
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
-	if (!f)
-		return -errno;
-	if (fscanf(f, "%x", &value) != 1)
+	if (r < 0)
+		return r;
+	if (sscanf(line, "%x", &value) != 1)
 		return -EIO;
 	*ret_value = value;
 	return 0;
@@ -45,32 +45,21 @@ bool pci_is_bridge(const char *address)
 
 bool pci_driver(const char *address, char *ret_driver, size_t size)
 {
-	char path[300], target[300];
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver", address);
-	ssize_t n = readlink(path, target, sizeof(target) - 1);
-	if (n < 0)
-		return false;
-	target[n] = 0;
-	snprintf(ret_driver, size, "%s", strrchr(target, '/') ? strrchr(target, '/') + 1 : target);
-	return true;
+	return root_link_name(ret_driver, size, "/sys/bus/pci/devices/%s/driver", address) == 0;
 }
 
 int pci_get_group(const char *address, struct pci_group *ret_group)
 {
-	char path[300], target[300];
+	char number[16];
 	struct pci_group group = {0};
 	struct dirent *entry;
 	int r = 0;
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group", address);
-	ssize_t n = readlink(path, target, sizeof(target) - 1);
-	if (n < 0)
+	if (root_link_name(number, sizeof(number), "/sys/bus/pci/devices/%s/iommu_group", address) <
+	    0)
 		return -ENOENT;
-	target[n] = 0;
-	group.number = strrchr(target, '/') ? atoi(strrchr(target, '/') + 1) : -1;
-	snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d/devices", group.number);
-	DIR *dir = opendir(path);
+	group.number = atoi(number);
+	DIR *dir = root_opendir("/sys/kernel/iommu_groups/%d/devices", group.number);
 	if (!dir)
 		return -ENOENT;
 	while (r == 0 && (entry = readdir(dir))) {

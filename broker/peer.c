@@ -7,6 +7,8 @@
 #include <sys/un.h>
 #include <time.h>
 
+#include "helper/root.h"
+
 int peer_connect(const char *path, int type, int *ret_fd)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -26,12 +28,10 @@ int peer_connect(const char *path, int type, int *ret_fd)
 
 static int read_start_time(pid_t pid, uint64_t *ret_time)
 {
-	char path[64], line[1024];
+	char line[1024];
 	unsigned long long time;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int) pid);
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
-	if (!f || !fgets(line, sizeof(line), f))
+	if (root_read(line, sizeof(line), "/proc/%d/stat", (int) pid) < 0)
 		return -ESRCH;
 	/* The command's name, in parentheses, may hold blanks and parentheses. */
 	char *after = strrchr(line, ')');
@@ -46,11 +46,10 @@ static int read_start_time(pid_t pid, uint64_t *ret_time)
 
 static int read_effective_uid(pid_t pid, uid_t *ret_uid)
 {
-	char path[64], line[256];
+	char line[256];
 	unsigned uid;
 
-	snprintf(path, sizeof(path), "/proc/%d/status", (int) pid);
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	_cleanup_fclose_ FILE *f = root_fopen("/proc/%d/status", (int) pid);
 	while (f && fgets(line, sizeof(line), f))
 		if (sscanf(line, "Uid: %*u %u", &uid) == 1) {
 			*ret_uid = uid;

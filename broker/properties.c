@@ -3,18 +3,13 @@
 
 #include "broker/look.h"
 #include "broker/pci.h"
+#include "conf/options.h"
+#include "helper/root.h"
 
 /* A text attribute of the device; "" when it has none. */
 static void read_attribute(const char *devpath, const char *attribute, char *ret, size_t size)
 {
-	char path[600];
-
-	*ret = 0;
-	snprintf(path, sizeof(path), "/sys%s/%s", devpath, attribute);
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
-	if (f && fgets(ret, (int) size, f))
-		ret[strcspn(ret, "\n")] = 0;
-	else
+	if (root_read(ret, size, "/sys%s/%s", devpath, attribute) < 0)
 		*ret = 0;
 }
 
@@ -132,14 +127,10 @@ static void read_options(struct device *d, const char *text)
 	for (char *word = strtok_r(copy, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
 		const char *order = startswith(word, "order=");
 
-		if (streq(word, "force"))
-			d->wish.options |= DEVICE_FORCE;
-		else if (streq(word, "iommu-add-all"))
-			d->wish.options |= DEVICE_IOMMU_ADD_ALL;
-		else if (streq(word, "iommu-skip-if-shared"))
-			d->wish.options |= DEVICE_IOMMU_SKIP_IF_SHARED;
-		else if (order)
+		if (order)
 			d->wish.order = (unsigned) strtoul(order, NULL, 10);
+		else
+			d->wish.options |= option_from_word(word);
 	}
 }
 

@@ -1,7 +1,6 @@
 /* The worker's jobs on input devices: seeing that nobody else has grabbed the event node, letting
  * the VMM's user open it, and taking that back. Runs in a child of the worker.
  * Source: kernel, include/uapi/linux/input.h (EVIOCGRAB). */
-#include <dirent.h>
 #include <fcntl.h>
 #include <linux/input.h>
 #include <sys/ioctl.h>
@@ -10,6 +9,7 @@
 #include "broker/device.h"
 #include "broker/worker.h"
 #include "broker/worker_host.h"
+#include "helper/root.h"
 
 #define ENDING_TRIES 10 /* for a process that ends to close its descriptors */
 #define ENDING_MS 50    /* between two tries */
@@ -18,12 +18,11 @@
  */
 static bool has_open(const char *pid, const char *node)
 {
-	char path[300], target[300];
+	char target[300];
 	struct dirent *entry;
 	bool found = false;
 
-	snprintf(path, sizeof(path), "/proc/%s/fd", pid);
-	DIR *dir = opendir(path);
+	DIR *dir = root_opendir("/proc/%s/fd", pid);
 	while (dir && !found && (entry = readdir(dir))) {
 		ssize_t n = readlinkat(dirfd(dir), entry->d_name, target, sizeof(target) - 1);
 
@@ -42,21 +41,19 @@ static bool has_open(const char *pid, const char *node)
  * none can be seen. */
 static bool describe_holder(const char *node, char *ret_text, size_t size)
 {
-	DIR *proc = opendir("/proc");
+	DIR *proc = root_opendir("/proc");
 	struct dirent *entry;
 	bool found = false;
 
 	snprintf(ret_text, size, "another process");
 	while (proc && !found && (entry = readdir(proc))) {
-		char path[300], name[64] = "?";
+		char name[64];
 
 		if (entry->d_name[0] < '1' || entry->d_name[0] > '9' ||
 		    atoi(entry->d_name) == (int) getpid() || !has_open(entry->d_name, node))
 			continue;
-		snprintf(path, sizeof(path), "/proc/%s/comm", entry->d_name);
-		_cleanup_fclose_ FILE *f = fopen(path, "re");
-		if (f && fgets(name, sizeof(name), f))
-			name[strcspn(name, "\n")] = 0;
+		if (root_read(name, sizeof(name), "/proc/%s/comm", entry->d_name) < 0)
+			strcpy(name, "?");
 		snprintf(ret_text, size, "%s (process %s)", name, entry->d_name);
 		found = true;
 	}

@@ -1,13 +1,13 @@
 /* What the worker's jobs share: see worker_host.h. Runs in a child of the worker: may block. */
 #include "broker/worker_host.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include "broker/device.h"
+#include "helper/root.h"
 
 int worker_fail(struct worker_answer *answer, int result, const char *format, ...)
 {
@@ -34,10 +34,9 @@ static bool is_part_of(const char *node, const char *disk)
  * Source: proc(5), /proc/PID/mountinfo. */
 static bool find_mount(const char *pid, const char *disk, char *ret_where, size_t size)
 {
-	char path[300], line[1024];
+	char line[1024];
+	_cleanup_fclose_ FILE *f = root_fopen("/proc/%s/mountinfo", pid);
 
-	snprintf(path, sizeof(path), "/proc/%s/mountinfo", pid);
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
 	if (!f)
 		return false;
 	while (fgets(line, sizeof(line), f)) {
@@ -66,7 +65,7 @@ static bool describe_mount(const char *disk, char *ret_text, size_t size)
 		snprintf(ret_text, size, "mounted on %s", where);
 		return true;
 	}
-	DIR *proc = opendir("/proc");
+	DIR *proc = root_opendir("/proc");
 	while (proc && !found && (entry = readdir(proc)))
 		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' &&
 		    find_mount(entry->d_name, disk, where, sizeof(where))) {
@@ -83,7 +82,7 @@ static bool describe_mount(const char *disk, char *ret_text, size_t size)
 static bool is_swap(const char *disk)
 {
 	char line[512];
-	_cleanup_fclose_ FILE *f = fopen("/proc/swaps", "re");
+	_cleanup_fclose_ FILE *f = root_fopen("/proc/swaps");
 
 	while (f && fgets(line, sizeof(line), f))
 		if (is_part_of(line, disk))
@@ -94,12 +93,10 @@ static bool is_swap(const char *disk)
 /* The first device-mapper or md device on top of the disk at SYSPATH or one of its partitions. */
 static bool find_holder(const char *syspath, int depth, char *ret_name, size_t size)
 {
-	char path[700];
 	struct dirent *entry;
 	bool found = false;
 
-	snprintf(path, sizeof(path), "%s/holders", syspath);
-	DIR *dir = opendir(path);
+	DIR *dir = root_opendir("%s/holders", syspath);
 	while (dir && !found && (entry = readdir(dir)))
 		if (entry->d_name[0] != '.') {
 			snprintf(ret_name, size, "%s", entry->d_name);
@@ -107,7 +104,7 @@ static bool find_holder(const char *syspath, int depth, char *ret_name, size_t s
 		}
 	if (dir)
 		closedir(dir);
-	if (found || depth == 0 || !(dir = opendir(syspath)))
+	if (found || depth == 0 || !(dir = root_opendir("%s", syspath)))
 		return found;
 	while (!found && (entry = readdir(dir)))
 		if (entry->d_type == DT_DIR && entry->d_name[0] != '.') {
@@ -146,17 +143,17 @@ static int hold_disk(const char *syspath, struct worker_answer *answer, int *fds
 	for (char *c = node; *c; c++)
 		if (*c == '!')
 			*c = '/';
-	int fd = open(node, O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+	int fd = root_open(O_RDONLY | O_EXCL | O_NONBLOCK | O_NOFOLLOW, "%s", node);
 	if (fd >= 0) {
 		fds[answer->n_fds++] = fd;
 		return 0;
 	}
 	/* No medium, or just pulled out: nobody can use it. */
-	if (errno == ENOMEDIUM || errno == ENXIO || errno == ENODEV)
+	if (fd == -ENOMEDIUM || fd == -ENXIO || fd == -ENODEV)
 		return 0;
-	if (errno != EBUSY)
+	if (fd != -EBUSY)
 		return worker_fail(answer, -EBUSY, "can't tell whether %s is in use: %s", node,
-				   strerror(errno));
+				   strerror(-fd));
 	describe_use(syspath, disk, use, sizeof(use));
 	return worker_fail(answer, -EBUSY, "%s is in use on the host: %s", node, use);
 }
@@ -164,15 +161,10 @@ static int hold_disk(const char *syspath, struct worker_answer *answer, int *fds
 /* Is the directory PATH of sysfs a whole disk? Most are in a folder "block", NVMe's are not. */
 static bool is_disk(const char *path)
 {
-	char file[1000], target[300];
+	char subsystem[64];
 
-	snprintf(file, sizeof(file), "%s/subsystem", path);
-	ssize_t n = readlink(file, target, sizeof(target) - 1);
-	if (n < 0)
-		return false;
-	target[n] = 0;
-	snprintf(file, sizeof(file), "%s/partition", path);
-	return n > 6 && streq(target + n - 6, "/block") && access(file, F_OK) < 0;
+	return root_link_name(subsystem, sizeof(subsystem), "%s/subsystem", path) == 0 &&
+	       streq(subsystem, "block") && root_exists("%s/partition", path) < 0;
 }
 
 int hold_disks(const char *path, int depth, struct worker_answer *answer, int *fds)
@@ -180,7 +172,7 @@ int hold_disks(const char *path, int depth, struct worker_answer *answer, int *f
 	struct dirent *entry;
 	int r = 0;
 
-	DIR *dir = depth > 0 ? opendir(path) : NULL;
+	DIR *dir = depth > 0 ? root_opendir("%s", path) : NULL;
 	while (dir && r == 0 && (entry = readdir(dir))) {
 		char below[900];
 
@@ -198,14 +190,12 @@ int hold_disks(const char *path, int depth, struct worker_answer *answer, int *f
 /* Is NODE still the node of the instance that was meant? Buses reuse device numbers. */
 static int check_instance(const struct worker_request *request, int fd)
 {
-	char path[600], expected[32], found[32] = "";
+	char expected[32], found[32];
 	struct stat st;
 
 	if (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode))
 		return -ENODEV;
-	snprintf(path, sizeof(path), "/sys%s/dev", request->devpath);
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
-	if (!f || fscanf(f, "%31s", found) != 1)
+	if (root_read(found, sizeof(found), "/sys%s/dev", request->devpath) < 0)
 		return -ENODEV;
 	snprintf(expected, sizeof(expected), "%u:%u", major(st.st_rdev), minor(st.st_rdev));
 	if (!streq(found, expected) || sysfs_inode(request->devpath) != request->inode)
@@ -215,12 +205,12 @@ static int check_instance(const struct worker_request *request, int fd)
 
 int worker_open_node(const struct worker_request *request, struct worker_answer *answer)
 {
-	int fd = open(request->node, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+	int fd = root_open(O_RDWR | O_NOFOLLOW, "%s", request->node);
 
 	if (fd < 0) {
-		int r = errno == ENOENT || errno == ENXIO ? -ENODEV : -errno;
+		int r = fd == -ENOENT || fd == -ENXIO ? -ENODEV : fd;
 
-		return worker_fail(answer, r, "can't open %s: %s", request->node, strerror(errno));
+		return worker_fail(answer, r, "can't open %s: %s", request->node, strerror(-fd));
 	}
 	if (check_instance(request, fd) < 0) {
 		close(fd);

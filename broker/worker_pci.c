@@ -2,10 +2,8 @@
  * giving it back. Runs in a child of the worker: a driver may take for ever to let go.
  * Sources: kernel, Documentation/driver-api/vfio.rst; Documentation/ABI/testing/sysfs-bus-pci
  * (driver_override); Documentation/networking (proc/net/route). */
-#include <dirent.h>
 #include <fcntl.h>
 #include <libkmod.h>
-#include <limits.h>
 #include <net/route.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -14,6 +12,7 @@
 #include "broker/pci.h"
 #include "broker/worker.h"
 #include "broker/worker_host.h"
+#include "helper/root.h"
 
 #define GROUP_NODE_MS 5000 /* for udevd to make /dev/vfio/GROUP */
 #define CLOSING_TRIES 20   /* for a VMM that has just ended to close a group */
@@ -21,21 +20,9 @@
 #define MAX_DEPTH 12       /* of a disk below a PCI function */
 #define MAX_LAYERS 4       /* of interfaces made of others */
 
-static int write_file(const char *path, const char *text)
-{
-	_cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return -errno;
-	return write(fd, text, strlen(text)) < 0 ? -errno : 0;
-}
-
 static int write_attribute(const char *address, const char *attribute, const char *text)
 {
-	char path[300];
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", address, attribute);
-	return write_file(path, text);
+	return root_write(text, "/sys/bus/pci/devices/%s/%s", address, attribute);
 }
 
 /* Loads the modules that NAME (a module or an alias) stands for. Nothing to load is fine: the
@@ -67,17 +54,16 @@ static void load_module(const char *name)
  * is (a bridge, a bond, a VLAN)? */
 static bool interface_is_below(const char *name, const char *path, int depth)
 {
-	char link[300], place[PATH_MAX];
+	char place[PATH_MAX];
 	struct dirent *entry;
 	bool found = false;
 
-	snprintf(link, sizeof(link), "/sys/class/net/%s", name);
-	if (!realpath(link, place))
+	if (root_resolve(place, "/sys/class/net/%s", name) < 0)
 		return false;
 	const char *rest = startswith(place, path);
 	if (rest && *rest == '/')
 		return true;
-	DIR *dir = depth > 0 ? opendir(place) : NULL;
+	DIR *dir = depth > 0 ? root_opendir("%s", place) : NULL;
 	while (dir && !found && (entry = readdir(dir))) {
 		const char *lower = startswith(entry->d_name, "lower_");
 
@@ -91,10 +77,10 @@ static bool interface_is_below(const char *name, const char *path, int depth)
 static bool is_below_group(const char *interface, const struct pci_group *group)
 {
 	for (size_t i = 0; i < group->n_members; i++) {
-		char link[300], path[PATH_MAX];
+		char path[PATH_MAX];
 
-		snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s", group->members[i]);
-		if (realpath(link, path) && interface_is_below(interface, path, MAX_LAYERS))
+		if (root_resolve(path, "/sys/bus/pci/devices/%s", group->members[i]) == 0 &&
+		    interface_is_below(interface, path, MAX_LAYERS))
 			return true;
 	}
 	return false;
@@ -128,7 +114,7 @@ static bool needs_group(const char *path, bool (*parse)(const char *, char *),
 {
 	char line[512], interface[64];
 	unsigned below = 0, other = 0;
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	_cleanup_fclose_ FILE *f = root_fopen("%s", path);
 
 	while (f && fgets(line, sizeof(line), f)) {
 		if (!parse(line, interface))
@@ -147,10 +133,9 @@ static int check_group(const struct worker_request *request, const struct pci_gr
 		       struct worker_answer *answer, int *disks)
 {
 	for (size_t i = 0; i < group->n_members; i++) {
-		char link[300], path[PATH_MAX];
+		char path[PATH_MAX];
 
-		snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s", group->members[i]);
-		if (!realpath(link, path))
+		if (root_resolve(path, "/sys/bus/pci/devices/%s", group->members[i]) < 0)
 			continue;
 		int r = hold_disks(path, MAX_DEPTH, answer, disks);
 		if (r < 0)
@@ -171,10 +156,8 @@ static int check_group(const struct worker_request *request, const struct pci_gr
 /* By the name of DRIVER: "driver" of the function may lead to another one by now. */
 static int unbind(const char *address, const char *driver)
 {
-	char path[300];
+	int r = root_write(address, "/sys/bus/pci/drivers/%s/unbind", driver);
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/drivers/%s/unbind", driver);
-	int r = write_file(path, address);
 	return r == -ENOENT || r == -ENODEV ? 0 : r;
 }
 
@@ -190,7 +173,7 @@ static int bind_to_vfio(const char *address, struct worker_answer *answer)
 	    (r = unbind(address, driver)) < 0)
 		return worker_fail(answer, r, "%s does not let go of %s: %s", driver, address,
 				   strerror(-r));
-	r = write_file("/sys/bus/pci/drivers_probe", address);
+	r = root_write(address, "/sys/bus/pci/drivers_probe");
 	if (!pci_driver(address, driver, sizeof(driver)) || !streq(driver, "vfio-pci"))
 		return worker_fail(answer, r < 0 ? r : -EIO, "vfio-pci does not take %s: %s",
 				   address, r < 0 ? strerror(-r) : "see the kernel's log");
@@ -199,27 +182,25 @@ static int bind_to_vfio(const char *address, struct worker_answer *answer)
 
 static void return_member(const char *address)
 {
-	char driver[64], path[300], alias[256];
+	char driver[64], alias[256];
 
 	write_attribute(address, "driver_override", "\n");
 	if (pci_driver(address, driver, sizeof(driver)) && streq(driver, "vfio-pci"))
 		unbind(address, driver);
 	/* While the device was claimed, udevd was kept from loading the host's module for it. */
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/modalias", address);
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
-	if (f && fgets(alias, sizeof(alias), f)) {
-		alias[strcspn(alias, "\n")] = 0;
+	if (root_read(alias, sizeof(alias), "/sys/bus/pci/devices/%s/modalias", address) == 0)
 		load_module(alias);
-	}
-	write_file("/sys/bus/pci/drivers_probe", address);
+	root_write(address, "/sys/bus/pci/drivers_probe");
 }
 
 /* Waits for the node of the group, and makes it accessible to the VMM's user. */
 static int open_group_node(int group, uid_t uid, struct worker_answer *answer)
 {
-	char node[64];
+	char node[PATH_MAX];
+	int r = root_path(node, sizeof(node), "/dev/vfio/%d", group);
 
-	snprintf(node, sizeof(node), "/dev/vfio/%d", group);
+	if (r < 0)
+		return worker_fail(answer, r, "/dev/vfio/%d: %s", group, strerror(-r));
 	for (int waited = 0; access(node, F_OK) < 0; waited += 20) {
 		if (waited >= GROUP_NODE_MS)
 			return worker_fail(answer, -ETIMEDOUT,
@@ -239,10 +220,8 @@ static int open_group_node(int group, uid_t uid, struct worker_answer *answer)
  * descriptor whose end is the lock's, or -1. Source: flock(2). */
 static int lock_group(const struct pci_group *group)
 {
-	char path[64];
+	int fd = root_open(O_RDONLY | O_DIRECTORY, "/sys/kernel/iommu_groups/%d", group->number);
 
-	snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%d", group->number);
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd >= 0)
 		flock(fd, LOCK_EX);
 	return fd;
@@ -314,16 +293,14 @@ void worker_pci_take(const struct worker_request *request, struct worker_answer 
 void worker_pci_look(const struct worker_request *request, struct worker_answer *answer)
 {
 	struct pci_group group;
-	char node[64];
 
 	if (sysfs_inode(request->devpath) != request->inode ||
 	    pci_get_group(strrchr(request->devpath, '/') + 1, &group) < 0)
 		return; /* it has gone */
-	snprintf(node, sizeof(node), "/dev/vfio/%d", group.number);
-	_cleanup_close_ int fd = open(node, O_RDWR | O_CLOEXEC);
-	if (fd < 0 && errno != ENOENT)
-		worker_fail(answer, -errno, "can't tell whether %s is open: %s", node,
-			    strerror(errno));
+	_cleanup_close_ int fd = root_open(O_RDWR, "/dev/vfio/%d", group.number);
+	if (fd < 0 && fd != -ENOENT)
+		worker_fail(answer, fd, "can't tell whether /dev/vfio/%d is open: %s", group.number,
+			    strerror(-fd));
 }
 
 /* Waits a little for a VMM that has just ended to close the group. Returns false if it does not. */

@@ -8,6 +8,7 @@
 #include "broker/device.h"
 #include "broker/worker.h"
 #include "broker/worker_host.h"
+#include "helper/root.h"
 
 #define CONFIGURATION_MS 500
 #define MAX_DEPTH 12 /* of a disk below a USB device; usb-storage needs 5 */
@@ -18,13 +19,11 @@
  * Source: kernel, Documentation/ABI/stable/sysfs-bus-usb, bConfigurationValue. */
 static void await_configuration(const char *devpath)
 {
-	char path[600], value[8];
+	char value[8];
 
-	snprintf(path, sizeof(path), "/sys%s/bConfigurationValue", devpath);
 	for (int waited = 0; waited < CONFIGURATION_MS; waited += 5) {
-		_cleanup_fclose_ FILE *f = fopen(path, "re");
-
-		if (!f || (fgets(value, sizeof(value), f) && value[0] > ' '))
+		if (root_read(value, sizeof(value), "/sys%s/bConfigurationValue", devpath) < 0 ||
+		    value[0] > ' ')
 			return;
 		usleep(5000);
 	}
@@ -83,13 +82,8 @@ void worker_usb_release(const struct worker_request *request, struct worker_answ
 /* Source: kernel, Documentation/ABI/testing/sysfs-bus, drivers_probe. */
 static void probe_interface(void *data, const char *interface)
 {
-	FILE *f = fopen("/sys/bus/usb/drivers_probe", "we");
-
 	(void) data;
-	if (f) {
-		fputs(interface, f);
-		fclose(f);
-	}
+	root_write(interface, "/sys/bus/usb/drivers_probe");
 }
 
 void worker_usb_return(const struct worker_request *request, struct worker_answer *answer)

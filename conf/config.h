@@ -1,8 +1,8 @@
 /* The configuration as typed data: read once, checked completely, then never changed.
  *
  * vhotplug-gen-rules compiles the groups into udev rules; the broker needs [general] and the
- * VMs, and the digest to say "decided by an older config". conf/config.c fills it from the INI
- * text that conf/ini.c cuts into lines.
+ * VMs, and the digest to say "decided by an older config". conf/load.c fills it from the INI text
+ * that conf/ini.c cuts into lines.
  */
 #pragma once
 
@@ -10,16 +10,44 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "conf/options.h"
+#include "conf/vmms.h"
 #include "helper/macro.h"
 
 /* 16 hex digits and NUL: a digest of what the config means, not of its bytes. Comments, blank
  * lines and the order of VMs do not change it. */
 #define CONFIG_DIGEST_SIZE 17
 
-enum vm_type {
-	VM_QEMU,
-	VM_CROSVM,
+/* Buffers that hold any such text of a config, with its NUL. What would not fit is a mistake, by
+ * line; conf/load.c ties them to the length of a line. */
+#define CONFIG_NAME_SIZE 50   /* of a VM, a group, a rule */
+#define CONFIG_VALUE_SIZE 200 /* any value: a path, a list of VMs */
+#define CONFIG_SOCKET_SIZE 108
+#define CONFIG_USER_SIZE 64
+#define CONFIG_TAG_SIZE 41                                                /* a tag, a family */
+#define CONFIG_RULE_SIZE (sizeof("evdev//") + 2 * (CONFIG_NAME_SIZE - 1)) /* VHOTPLUG_RULE */
+
+/* What kind of device a group takes. */
+enum config_kind {
+	CONFIG_USB,
+	CONFIG_PCI,
+	CONFIG_EVDEV,
+	CONFIG_KINDS,
 };
+
+#define VM_TYPE_ID(id, name, word, kinds, ...) VM_##id,
+enum vm_type {
+	VMM_TABLE(VM_TYPE_ID) /* VM_QEMU, … */
+	VM_TYPES,
+};
+#undef VM_TYPE_ID
+
+struct config_vm_type {
+	const char *word;    /* "type =" */
+	unsigned kinds;      /* bit n: rules may give it devices of config_kind n */
+	const char *keys[5]; /* of [vm] that mean nothing to others; NULL at the end */
+};
+extern const struct config_vm_type config_vm_types[VM_TYPES];
 
 /* One [vm NAME] section. Strings are owned by the config; absent ones are NULL. */
 struct config_vm {
@@ -41,14 +69,6 @@ struct config_vm {
 struct config_general {
 	bool attach_connected; /* devices already plugged in when the broker starts; default yes */
 	char *crosvm;          /* path of the crosvm binary; default /usr/bin/crosvm */
-};
-
-/* What kind of device a group takes. */
-enum config_kind {
-	CONFIG_USB,
-	CONFIG_PCI,
-	CONFIG_EVDEV,
-	CONFIG_KINDS,
 };
 
 /* What a rule may look at. Some names mean the same for USB and PCI. */
@@ -87,13 +107,6 @@ struct config_field {
 	enum config_match match;
 	char *value;
 	unsigned line;
-};
-
-/* What a group or a rule asks of the broker beyond the VM. */
-enum config_option {
-	OPTION_FORCE = 1 << 0,
-	OPTION_IOMMU_ADD_ALL = 1 << 1,
-	OPTION_IOMMU_SKIP_IF_SHARED = 1 << 2,
 };
 
 /* One [allow NAME] or [deny NAME]. All fields must match; none only with match_all. */
@@ -136,15 +149,6 @@ struct config {
 	size_t n_groups;
 	char digest[CONFIG_DIGEST_SIZE];
 };
-
-/* Reads and checks the config at PATH. Every mistake is one line "PATH:LINE: …" on ERRORS, all of
- * them in one run. Returns 0 and a new config in *RET_CONFIG (free it with config_free); -EINVAL
- * when there were mistakes; another -errno, said on ERRORS too, when the file can't be read. */
-int config_load(const char *path, FILE *errors, struct config **ret_config) _must_check_;
-
-/* The same for an open FILE, which PATH names in the messages. */
-int config_read(FILE *file, const char *path, FILE *errors,
-		struct config **ret_config) _must_check_;
 
 /* NULL is fine. */
 void config_free(struct config *config);

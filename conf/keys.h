@@ -1,5 +1,5 @@
 /* What may stand in each kind of section, and how each value is checked and stored: the tables
- * that conf/config.c walks. */
+ * that conf/load.c walks. */
 #pragma once
 
 #include "conf/config.h"
@@ -28,14 +28,17 @@ extern const struct key_setting general_settings[], vm_settings[], group_setting
  * mistake, or -ENOMEM. */
 typedef int (*key_check_fn)(const struct key_place *place, char **ret);
 
-/* A key that a rule matches by, indexed by enum config_match. */
+/* A key that a rule matches by, indexed by enum config_match; config_match_name has its name. */
 struct key_match {
-	const char *name;
 	key_check_fn check;
 	unsigned kinds; /* bit 1 << enum config_kind: where it is allowed */
 };
 
 extern const struct key_match match_keys[MATCH_KEYS];
+
+/* Fills RET_LIST with the types of VM that take devices of KINDS (bits 1 << enum config_kind),
+ * "qemu or crosvm". */
+void key_list_vm_types(unsigned kinds, char *ret_list, size_t size);
 
 /* Whether NAME may name a VM, a guest bus, …: letters, digits, . _ - */
 bool key_is_name(const char *name);

@@ -1,43 +1,11 @@
-/* Picks the fixed list of properties that the broker wants out of the environment. Used by the
- * helper alone. Nothing here trusts a value: the kernel and the device choose them. */
-#include <fcntl.h>
+/* Picks the properties that the broker wants (helper/property.h) out of the environment. Used by
+ * the helper alone. Nothing here trusts a value: the kernel and the device choose them. */
 #include <inttypes.h>
-#include <limits.h>
 #include <stdint.h>
-#include <sys/stat.h>
 
 #include "helper/collect.h"
-
-/* The most important first: what comes last is left out when the message is full. */
-static const char *const properties[] = {
-	"SUBSYSTEM",
-	"DEVTYPE",
-	"DEVNAME",
-	"MAJOR",
-	"MINOR",
-	"BUSNUM",
-	"DEVNUM",
-	"VHOTPLUG_RULE",
-	"VHOTPLUG_VM",
-	"VHOTPLUG_CONFIG",
-	"VHOTPLUG_FAMILY",
-	"VHOTPLUG_OPTIONS",
-	"PRODUCT",
-	"PCI_ID",
-	"PCI_CLASS",
-	"PCI_SLOT_NAME",
-	"SYNTH_UUID",
-	"ID_VENDOR_ID",
-	"ID_MODEL_ID",
-	"ID_SERIAL_SHORT",
-	"ID_PATH",
-	"ID_USB_INTERFACES",
-	"ID_VENDOR_FROM_DATABASE",
-	"ID_MODEL_FROM_DATABASE",
-	"ID_VENDOR",
-	"ID_MODEL",
-	"NAME",
-};
+#include "helper/property.h"
+#include "helper/root.h"
 
 /* A path below /devices that can be appended to the sysfs mount as it is. */
 static bool devpath_valid(const char *s)
@@ -57,37 +25,26 @@ static int add_mandatory(struct wire_msg *msg, const char *key)
 	return wire_add(msg, key, value);
 }
 
-static int add_boot_id(struct wire_msg *msg, const char *path)
+static int add_boot_id(struct wire_msg *msg)
 {
 	char id[64];
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+	int r = root_read(id, sizeof(id), "/proc/sys/kernel/random/boot_id");
 
-	if (fd < 0)
-		return -errno;
-	ssize_t n = read(fd, id, sizeof(id) - 1);
-	if (n < 0)
-		return -errno;
-	id[n] = 0;
-	id[strcspn(id, "\n")] = 0;
+	if (r < 0)
+		return r;
 	return *id ? wire_add(msg, "BOOT_ID", id) : -ENODATA;
 }
 
 /* The inode tells this device from the next one at the same path; 0: it is gone already. */
-static int add_inode(struct wire_msg *msg, const char *sys, const char *devpath)
+static int add_inode(struct wire_msg *msg, const char *devpath)
 {
-	char path[PATH_MAX], number[24];
-	struct stat st;
-	uintmax_t inode = 0;
+	char number[24];
 
-	if ((size_t) snprintf(path, sizeof(path), "%s%s", sys, devpath) >= sizeof(path))
-		return -EMSGSIZE;
-	if (lstat(path, &st) == 0)
-		inode = st.st_ino;
-	snprintf(number, sizeof(number), "%" PRIuMAX, inode);
+	snprintf(number, sizeof(number), "%" PRIu64, root_inode("/sys%s", devpath));
 	return wire_add(msg, "SYSFS_INODE", number);
 }
 
-static int add_identity(struct wire_msg *msg, const struct collect_paths *paths)
+static int add_identity(struct wire_msg *msg)
 {
 	static const char *const mandatory[] = {"ACTION", "DEVPATH", "SEQNUM"};
 	uint64_t seqnum;
@@ -100,13 +57,13 @@ static int add_identity(struct wire_msg *msg, const struct collect_paths *paths)
 	}
 	if (!devpath_valid(wire_get(msg, "DEVPATH")) || wire_get_number(msg, "SEQNUM", &seqnum) < 0)
 		return -EINVAL;
-	r = add_boot_id(msg, paths->boot_id);
+	r = add_boot_id(msg);
 	if (r < 0)
 		return r;
-	return add_inode(msg, paths->sys, wire_get(msg, "DEVPATH"));
+	return add_inode(msg, wire_get(msg, "DEVPATH"));
 }
 
-int collect_event(const struct collect_paths *paths, struct wire_msg *ret_msg)
+int collect_event(struct wire_msg *ret_msg)
 {
 	const char *action = getenv("ACTION");
 	struct wire_msg msg;
@@ -115,16 +72,16 @@ int collect_event(const struct collect_paths *paths, struct wire_msg *ret_msg)
 	if (action && !streq(action, "add") && !streq(action, "remove"))
 		return 0;
 	wire_init(&msg);
-	r = add_identity(&msg, paths);
+	r = add_identity(&msg);
 	if (r < 0)
 		return r;
 
-	for (size_t i = 0; i < ARRAY_SIZE(properties); i++) {
-		const char *value = getenv(properties[i]);
+	for (size_t i = 0; i < PROPERTIES; i++) {
+		const char *value = getenv(property_table[i].name);
 
 		if (!value || !*value || strlen(value) > COLLECT_VALUE_MAX)
 			continue;
-		r = wire_add(&msg, properties[i], value);
+		r = wire_add(&msg, property_table[i].name, value);
 		if (r < 0 && r != -EMSGSIZE)
 			return r;
 	}

@@ -3,12 +3,6 @@
 
 #include "helper/wire.h"
 
-/* Where the two parts of an event are read that udev does not give. */
-struct collect_paths {
-	const char *sys;     /* the sysfs mount, "/sys" */
-	const char *boot_id; /* "/proc/sys/kernel/random/boot_id" */
-};
-
 /* Longest value that is taken, in bytes. udev itself stores no more than 512. */
 #define COLLECT_VALUE_MAX 1024
 
@@ -21,4 +15,4 @@ struct collect_paths {
  * wants to hear of; -EINVAL when one of the three is missing or makes no sense; -EMSGSIZE when
  * one is over-long; another -errno when the boot id can't be read. *RET_MSG is written only with
  * 1. */
-int collect_event(const struct collect_paths *paths, struct wire_msg *ret_msg) _must_check_;
+int collect_event(struct wire_msg *ret_msg) _must_check_;

@@ -101,15 +101,11 @@ static int spool_event(const char *run_dir, const struct wire_msg *msg)
 
 int helper_run(const char *run_dir)
 {
-	static const struct collect_paths paths = {
-		.sys = "/sys",
-		.boot_id = "/proc/sys/kernel/random/boot_id",
-	};
 	struct wire_msg msg;
 	char answer;
 	int r;
 
-	r = collect_event(&paths, &msg);
+	r = collect_event(&msg);
 	if (r < 0)
 		report(LOG_ERR, "event not understood: %s", strerror(-r));
 	if (r <= 0)

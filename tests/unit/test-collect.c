@@ -8,24 +8,22 @@
 #include <cmocka.h>
 
 #include "helper/collect.h"
-#include "tests/unit/temp.h"
+#include "helper/property.h"
+#include "helper/root.h"
+#include "tests/unit/tree.h"
 
 #define USB "/devices/pci0000:00/0000:00:04.0/usb1/1-1"
 
-static char sys_dir[64], boot_id[64];
-static struct collect_paths paths = {.sys = sys_dir, .boot_id = boot_id};
+static char boot_id[64];
 static struct wire_msg msg;
 
 static int setup_event(void **state)
 {
 	char *dir = temp_new();
-	FILE *f;
 
-	snprintf(sys_dir, sizeof(sys_dir), "%s/sys", dir);
-	snprintf(boot_id, sizeof(boot_id), "%s/boot_id", dir);
-	f = fopen(boot_id, "w");
-	fputs("c7da04fa-5af7-4f41-9163-abca2eb83d55\n", f);
-	fclose(f);
+	root_set(dir);
+	tree_write(dir, "/proc/sys/kernel/random/boot_id", "c7da04fa-5af7-4f41-9163-abca2eb83d55\n");
+	assert_int_equal(root_path(boot_id, sizeof(boot_id), "/proc/sys/kernel/random/boot_id"), 0);
 	clearenv();
 	setenv("ACTION", "add", 1);
 	setenv("DEVPATH", USB, 1);
@@ -37,6 +35,7 @@ static int setup_event(void **state)
 
 static int teardown_event(void **state)
 {
+	root_set("");
 	temp_remove((char **) state);
 	return 0;
 }
@@ -51,7 +50,7 @@ static void set_long(const char *key, size_t len)
 
 static void assert_untouched(int expected)
 {
-	assert_int_equal(collect_event(&paths, &msg), expected);
+	assert_int_equal(collect_event(&msg), expected);
 	assert_int_equal(msg.data[0], 'x');
 	assert_int_equal(msg.data[WIRE_MAX - 1], 'x');
 }
@@ -59,7 +58,7 @@ static void assert_untouched(int expected)
 static void test_identity(void **state)
 {
 	(void) state;
-	assert_int_equal(collect_event(&paths, &msg), 1);
+	assert_int_equal(collect_event(&msg), 1);
 	assert_int_equal(wire_check(&msg), 0);
 	assert_string_equal(wire_get(&msg, "ACTION"), "add");
 	assert_string_equal(wire_get(&msg, "DEVPATH"), USB);
@@ -71,20 +70,16 @@ static void test_identity(void **state)
 
 static void test_inode_of_a_present_device(void **state)
 {
-	char path[256], number[32];
+	char device[128], number[32];
 	struct stat st;
 
-	(void) state;
 	setenv("DEVPATH", "/devices/d", 1);
-	assert_int_equal(mkdir(sys_dir, 0755), 0);
-	snprintf(path, sizeof(path), "%s/devices", sys_dir);
-	assert_int_equal(mkdir(path, 0755), 0);
-	snprintf(path, sizeof(path), "%s/devices/d", sys_dir);
-	assert_int_equal(mkdir(path, 0755), 0);
-	assert_int_equal(stat(path, &st), 0);
+	tree_mkdir(*state, "/sys/devices/d");
+	assert_int_equal(root_path(device, sizeof(device), "/sys/devices/d"), 0);
+	assert_int_equal(stat(device, &st), 0);
 	snprintf(number, sizeof(number), "%ju", (uintmax_t) st.st_ino);
 
-	assert_int_equal(collect_event(&paths, &msg), 1);
+	assert_int_equal(collect_event(&msg), 1);
 	assert_string_equal(wire_get(&msg, "SYSFS_INODE"), number);
 }
 
@@ -97,7 +92,7 @@ static void test_properties(void **state)
 	setenv("HOME", "/root", 1);
 	setenv("VHOTPLUG_OTHER", "1", 1);
 	setenv("NAME", "\"quoted\" \xff\x01 = \n$(id)", 1);
-	assert_int_equal(collect_event(&paths, &msg), 1);
+	assert_int_equal(collect_event(&msg), 1);
 	assert_string_equal(wire_get(&msg, "VHOTPLUG_RULE"), "usb/Devices for VM1/HID mouse");
 	assert_string_equal(wire_get(&msg, "VHOTPLUG_VM"), "vm1");
 	assert_string_equal(wire_get(&msg, "NAME"), "\"quoted\" \xff\x01 = \n$(id)");
@@ -116,7 +111,7 @@ static void test_other_actions(void **state)
 		assert_untouched(0);
 	}
 	setenv("ACTION", "remove", 1);
-	assert_int_equal(collect_event(&paths, &msg), 1);
+	assert_int_equal(collect_event(&msg), 1);
 }
 
 static void test_mandatory(void **state)
@@ -154,7 +149,7 @@ static void test_mandatory(void **state)
 		assert_untouched(bad[i].value && streq(bad[i].key, "ACTION") ? 0 : -EINVAL);
 	}
 	setenv("SEQNUM", "18446744073709551615", 1);
-	assert_int_equal(collect_event(&paths, &msg), 1);
+	assert_int_equal(collect_event(&msg), 1);
 }
 
 static void test_no_boot_id(void **state)
@@ -173,7 +168,7 @@ static void test_long_values(void **state)
 	set_long("ID_VENDOR", COLLECT_VALUE_MAX + 1);
 	set_long("ID_PATH", COLLECT_VALUE_MAX);
 	setenv("NAME", "after", 1);
-	assert_int_equal(collect_event(&paths, &msg), 1);
+	assert_int_equal(collect_event(&msg), 1);
 	assert_int_equal(wire_check(&msg), 0);
 	assert_null(wire_get(&msg, "ID_MODEL"));
 	assert_null(wire_get(&msg, "ID_VENDOR"));
@@ -192,7 +187,7 @@ static void test_full_message(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		set_long(keys[i], COLLECT_VALUE_MAX);
 	setenv("NAME", "small", 1);
-	assert_int_equal(collect_event(&paths, &msg), 1);
+	assert_int_equal(collect_event(&msg), 1);
 	assert_int_equal(wire_check(&msg), 0);
 	assert_int_equal(strlen(wire_get(&msg, "VHOTPLUG_RULE")), COLLECT_VALUE_MAX);
 	assert_null(wire_get(&msg, "ID_MODEL"));
@@ -210,11 +205,21 @@ static void test_long_devpath(void **state)
 	assert_untouched(-EMSGSIZE);
 	path[2000] = 0;
 	setenv("DEVPATH", path, 1);
-	assert_int_equal(collect_event(&paths, &msg), 1);
+	assert_int_equal(collect_event(&msg), 1);
 	assert_string_equal(wire_get(&msg, "DEVPATH"), path);
 }
 
 #define EVENT_TEST(f) cmocka_unit_test_setup_teardown(f, setup_event, teardown_event)
+
+static void test_every_property_of_the_table(void **state)
+{
+	(void) state;
+	for (size_t i = 0; i < PROPERTIES; i++)
+		setenv(property_table[i].name, property_table[i].name, 1);
+	assert_int_equal(collect_event(&msg), 1);
+	for (size_t i = 0; i < PROPERTIES; i++)
+		assert_string_equal(wire_get(&msg, property_table[i].name), property_table[i].name);
+}
 
 int main(void)
 {
@@ -223,7 +228,7 @@ int main(void)
 		EVENT_TEST(test_properties),   EVENT_TEST(test_other_actions),
 		EVENT_TEST(test_mandatory),    EVENT_TEST(test_no_boot_id),
 		EVENT_TEST(test_long_values),  EVENT_TEST(test_full_message),
-		EVENT_TEST(test_long_devpath),
+		EVENT_TEST(test_long_devpath), EVENT_TEST(test_every_property_of_the_table),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -707,5 +707,6 @@ int main(void)
 		INTAKE_TEST(test_bad_directories),
 	};
 
+	loop_skip_waiting(true);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

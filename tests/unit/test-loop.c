@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 #include <sys/epoll.h>
 #include <sys/time.h>
 
@@ -307,6 +308,32 @@ static void test_interrupted_sleep(void **state)
 	spin_for(*state, 20);
 }
 
+/* An hour of the loop's clock takes no hour: what is due comes in order, the wall clock goes along,
+ * and what can be done at once is done before any of it. */
+static void test_waiting_is_skipped(void **state)
+{
+	struct alarm late = {0}, early = {0};
+	struct timespec start, end;
+	uint64_t wall = now_realtime_ms();
+
+	rank = 0;
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	loop_skip_waiting(true);
+	alarm_start(*state, &late, 3600000);
+	alarm_start(*state, &early, 1800000);
+	assert_int_equal(loop_pass(*state, UINT64_MAX), 0);
+	assert_int_equal(early.rank, 1);
+	assert_int_equal(late.calls, 0);
+	assert_int_equal(loop_pass(*state, now_monotonic_ms() + 60000), 0);
+	assert_int_equal(late.calls, 0);
+	assert_int_equal(loop_pass(*state, UINT64_MAX), 0);
+	assert_int_equal(late.rank, 2);
+	loop_skip_waiting(false);
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	assert_true(end.tv_sec - start.tv_sec < 600);
+	assert_true(now_realtime_ms() - wall >= 3600000);
+}
+
 int main(void)
 {
 #define LOOP_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -325,6 +352,7 @@ int main(void)
 		LOOP_TEST(test_pass_end_before_sleep),
 		LOOP_TEST(test_quit_at_the_end_of_a_pass),
 		LOOP_TEST(test_interrupted_sleep),
+		LOOP_TEST(test_waiting_is_skipped),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,6 +17,7 @@
 #include "broker/pci.h"
 #include "broker/reconcile.h"
 #include "broker/udev.h"
+#include "conf/load.h"
 #include "tests/unit/spin.h"
 #include "tests/unit/temp.h"
 
@@ -1404,7 +1405,7 @@ static void test_leader_and_follower_vanish(void **state)
 	vm_dies("vm1");
 	struct place *first = grouped_card(FIRST, "vm1"), *second = grouped_card(SECOND, "vm1");
 
-	device(FIRST)->wish.options |= DEVICE_IOMMU_ADD_ALL;
+	device(FIRST)->wish.options |= OPTION_IOMMU_ADD_ALL;
 	strcpy(device(SECOND)->wish.leader, device(FIRST)->id.devpath);
 	*first = *second = (struct place){0};
 	manager_resync(&w.manager);
@@ -1661,5 +1662,6 @@ int main(void)
 		STARTED(test_stop_in_the_middle),
 	};
 
+	loop_skip_waiting(true);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -968,5 +968,6 @@ int main(void)
 		QEMU_TEST(test_long_error),
 	};
 
+	loop_skip_waiting(true);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -625,5 +625,6 @@ int main(void)
 		QMP_TEST(test_bad_descriptor),
 	};
 
+	loop_skip_waiting(true);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

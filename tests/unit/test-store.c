@@ -639,7 +639,7 @@ static void test_load(void **state)
 
 	d.wish.seqnum = 77;
 	pci.id.kind = DEVICE_PCI;
-	pci.wish.options = DEVICE_FORCE | DEVICE_IOMMU_ADD_ALL;
+	pci.wish.options = OPTION_FORCE | OPTION_IOMMU_ADD_ALL;
 	pci.wish.order = 3;
 	store_device(a->store, &d, NULL);
 	store_device(a->store, &pci, NULL);
@@ -728,5 +728,6 @@ int main(void)
 		STORE_TEST(test_load_is_refused_while_locked),
 	};
 
+	loop_skip_waiting(true);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -285,5 +285,6 @@ int main(void)
 		WATCH_TEST(test_root),
 	};
 
+	loop_skip_waiting(true);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
