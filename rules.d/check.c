@@ -93,19 +93,31 @@ static bool take_expression(const char **p, struct expression *e)
 /* Every way in which write.c uses a key. NAME: * is any, nothing is none. */
 static const struct use {
 	const char *key, *name, *op;
-	enum { TEXT, PATTERN, ASSIGNED, COMMAND, PLACE, SUBJECT } kind;
+	enum { TEXT, PATTERN, ASSIGNED, BUILTIN, COMMAND, PLACE, SUBJECT } kind;
 } uses[] = {
-	{"ACTION", "", "==", TEXT},      {"ACTION", "", "!=", TEXT},
-	{"SUBSYSTEM", "", "==", TEXT},   {"SUBSYSTEM", "", "!=", TEXT},
-	{"SUBSYSTEMS", "", "==", TEXT},  {"TAGS", "", "==", TEXT},
-	{"KERNEL", "", "==", PATTERN},   {"DEVPATH", "", "==", PATTERN},
-	{"ATTR", "*", "==", PATTERN},    {"ENV", "*", "==", PATTERN},
-	{"ENV", "*", "!=", PATTERN},     {"ENV", "*", "=", ASSIGNED},
-	{"TAG", "", "+=", ASSIGNED},     {"TEST", "", "!=", SUBJECT},
-	{"IMPORT", "db", "=", ASSIGNED}, {"IMPORT", "program", "=", COMMAND},
-	{"PROGRAM", "", "==", COMMAND},  {"PROGRAM", "", "!=", COMMAND},
-	{"RUN", "", "+=", COMMAND},      {"GOTO", "", "=", PLACE},
-	{"LABEL", "", "=", PLACE},       {"ATTR", "driver_override", "=", ASSIGNED},
+	{"ACTION", "", "==", TEXT},
+	{"ACTION", "", "!=", TEXT},
+	{"SUBSYSTEM", "", "==", TEXT},
+	{"SUBSYSTEM", "", "!=", TEXT},
+	{"SUBSYSTEMS", "", "==", TEXT},
+	{"TAGS", "", "==", TEXT},
+	{"KERNEL", "", "==", PATTERN},
+	{"DEVPATH", "", "==", PATTERN},
+	{"ATTR", "*", "==", PATTERN},
+	{"ENV", "*", "==", PATTERN},
+	{"ENV", "*", "!=", PATTERN},
+	{"ENV", "*", "=", ASSIGNED},
+	{"TAG", "", "+=", ASSIGNED},
+	{"TEST", "", "!=", SUBJECT},
+	{"IMPORT", "db", "=", ASSIGNED},
+	{"IMPORT", "program", "!=", COMMAND},
+	{"IMPORT", "builtin", "=", BUILTIN},
+	{"PROGRAM", "", "==", COMMAND},
+	{"PROGRAM", "", "!=", COMMAND},
+	{"RUN", "", "+=", COMMAND},
+	{"GOTO", "", "=", PLACE},
+	{"LABEL", "", "=", PLACE},
+	{"ATTR", "driver_override", "=", ASSIGNED},
 };
 
 static const struct use *find_use(const struct expression *e)
@@ -162,7 +174,7 @@ static bool is_our_command(const struct expression *e)
 
 	if (streq(e->key, "RUN"))
 		return streq(e->value, HELPER);
-	return arguments && strspn(arguments, WORD "- ") == strlen(arguments);
+	return arguments && strspn(arguments, WORD "-. ") == strlen(arguments);
 }
 
 static void check_value(struct checker *c, const struct expression *e, const struct use *use)
@@ -183,6 +195,10 @@ static void check_value(struct checker *c, const struct expression *e, const str
 	case COMMAND:
 		if (!is_our_command(e))
 			report_mistake(c, "a command that is not ours");
+		break;
+	case BUILTIN:
+		if (!streq(e->value, "path_id"))
+			report_mistake(c, "a builtin that is not ours");
 		break;
 	case SUBJECT:
 		if (strspn(e->value, WORD "./-") != strlen(e->value))

@@ -18,6 +18,14 @@ enum token_key {
 #define VENDOR_NAME ".VHOTPLUG_VENDOR"
 #define PRODUCT_NAME ".VHOTPLUG_PRODUCT"
 
+/* What an allow looks at is udev's list, which may lack some; what a deny looks at is complete, and
+ * there only for a device that an allow of the group has taken. */
+#define INTERFACES "ID_USB_INTERFACES"
+#define ALL_INTERFACES ".VHOTPLUG_INTERFACES"
+
+/* Subsystems of what is a radio or an adapter on USB: their input devices are no USB devices. */
+#define BUSES_ON_USB "bluetooth|serio|i2c"
+
 /* udev stops at 72 interfaces (505 bytes): from this length on they are read again. */
 #define MANY_INTERFACES_BYTES 280
 
@@ -68,6 +76,10 @@ int rule_compile(const struct config_rule *rule, enum config_kind kind,
  * whichever of them is asked for. */
 int field_compile(const struct config_rule *rule, enum config_kind kind,
 		  const struct config_field *field, struct compiled_rule *ret) _must_check_;
+
+/* Whether COMPILED looks at what only a program can tell. */
+bool compiled_needs_interfaces(const struct compiled_rule *compiled);
+bool compiled_needs_program(const struct compiled_rule *compiled);
 
 /* Frees what it holds, not COMPILED itself. */
 void compiled_finish(struct compiled_rule *compiled);

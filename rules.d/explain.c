@@ -15,7 +15,8 @@
 struct subject {
 	struct udev_device *device;
 	enum config_kind kind;
-	char interfaces[INTERFACES_MAX]; /* ID_USB_INTERFACES, also where udev lost it */
+	char interfaces[INTERFACES_MAX];     /* as an allow sees them */
+	char all_interfaces[INTERFACES_MAX]; /* as a deny sees them; "": they can't be read */
 	FILE *out;
 };
 
@@ -45,8 +46,10 @@ static const char *find_property(const struct subject *s, const char *name)
 {
 	const char *value = udev_device_get_property_value(s->device, name) ?: "";
 
-	if (streq(name, "ID_USB_INTERFACES"))
+	if (streq(name, INTERFACES))
 		return s->interfaces;
+	if (streq(name, ALL_INTERFACES))
+		return s->all_interfaces;
 	if (streq(name, VENDOR_NAME))
 		return name_of(s, "ID_VENDOR_FROM_DATABASE", "ID_VENDOR");
 	if (streq(name, PRODUCT_NAME))
@@ -165,9 +168,11 @@ static void print_value(const struct subject *s, const struct token *token)
 		break;
 	case TOKEN_ENV:
 		fprintf(s->out, " %s \"%s\"",
-			streq(token->name, VENDOR_NAME)    ? "vendor"
-			: streq(token->name, PRODUCT_NAME) ? "product"
-							   : token->name,
+			streq(token->name, VENDOR_NAME)      ? "vendor"
+			: streq(token->name, PRODUCT_NAME)   ? "product"
+			: streq(token->name, INTERFACES)     ? "interfaces"
+			: streq(token->name, ALL_INTERFACES) ? "interfaces"
+							     : token->name,
 			find_property(s, token->name));
 		break;
 	case TOKEN_ATTR:
@@ -235,7 +240,9 @@ static int explain_rule(const struct subject *s, const struct config_rule *rule)
 		fprintf(s->out, "    [%s %s] is switched off\n", kind, rule->name);
 		return false;
 	}
-	matches = rule_matches(s, &compiled);
+	/* A deny that looks at what can't be read denies. */
+	matches = rule_matches(s, &compiled) ||
+		  (compiled_needs_interfaces(&compiled) && s->all_interfaces[0] == '\0');
 	fprintf(s->out, "    [%s %s] (line %u) %s\n", kind, rule->name, rule->line,
 		matches ? "matches" : "does not match");
 	for (size_t i = 0; r == 0 && i < rule->n_fields; i++)
@@ -267,6 +274,19 @@ static int explain_group(const struct subject *s, const struct config_group *gro
 	return 0;
 }
 
+static bool is_usb_input(struct udev_device *device)
+{
+	for (; device; device = udev_device_get_parent(device)) {
+		const char *subsystem = udev_device_get_subsystem(device) ?: "";
+
+		if (pattern_matches(BUSES_ON_USB, subsystem))
+			return false;
+		if (streq(subsystem, "usb"))
+			return true;
+	}
+	return false;
+}
+
 /* Why a device is out of the question whatever the rules say, or NULL. */
 static const char *never_taken(const struct subject *s)
 {
@@ -286,9 +306,8 @@ static const char *never_taken(const struct subject *s)
 			       ? "bridges stay with the host"
 			       : NULL;
 	case CONFIG_EVDEV:
-		return udev_device_get_parent_with_subsystem_devtype(s->device, "usb", NULL)
-			       ? "input devices on USB go with their USB device"
-			       : NULL;
+		return is_usb_input(s->device) ? "input devices on USB go with their USB device"
+					       : NULL;
 	case CONFIG_KINDS:
 		break;
 	}
@@ -342,14 +361,15 @@ static bool subject_init(struct subject *s, struct udev_device *device, FILE *ou
 
 	*s = (struct subject){.device = device, .out = out};
 	if (streq(subsystem, "usb") && streq(devtype, "usb_device")) {
-		const char *known = udev_device_get_property_value(device, "ID_USB_INTERFACES");
+		const char *known = udev_device_get_property_value(device, INTERFACES);
 
 		s->kind = CONFIG_USB;
 		setenv("DEVPATH", udev_device_get_devpath(device), true);
-		if (known && *known && strlen(known) < MANY_INTERFACES_BYTES)
-			strcpy(s->interfaces, known);
-		else if (match_interfaces(&places, s->interfaces) < 0)
-			s->interfaces[0] = '\0';
+		if (match_interfaces(&places, s->all_interfaces) < 0)
+			s->all_interfaces[0] = '\0';
+		strcpy(s->interfaces, known && *known && strlen(known) < MANY_INTERFACES_BYTES
+					      ? known
+					      : s->all_interfaces);
 		return true;
 	}
 	s->kind = streq(subsystem, "pci") ? CONFIG_PCI : CONFIG_EVDEV;

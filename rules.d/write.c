@@ -214,7 +214,15 @@ static void write_notes(struct writer *w, const struct config_rule *rule,
 	}
 }
 
-/* The rules of a group that have one verb, compiled, in order. */
+/* A group is asked in three steps. What costs a program comes last, for a device that the group
+ * would take. */
+enum step {
+	STEP_DENY,
+	STEP_ALLOW,
+	STEP_DENY_BY_PROGRAM,
+};
+
+/* The rules of a group that belong to one step, compiled, in order. */
 struct batch {
 	const struct config_rule **rules;
 	struct compiled_rule *compiled;
@@ -229,7 +237,16 @@ static void batch_finish(struct batch *batch)
 	free(batch->rules);
 }
 
-static int batch_init(struct writer *w, const struct config_group *group, bool deny,
+static enum step step_of(const struct config_rule *rule, const struct compiled_rule *compiled)
+{
+	if (!rule->deny)
+		return STEP_ALLOW;
+	return compiled_needs_interfaces(compiled) || compiled_needs_program(compiled)
+		       ? STEP_DENY_BY_PROGRAM
+		       : STEP_DENY;
+}
+
+static int batch_init(struct writer *w, const struct config_group *group, enum step step,
 		      struct batch *batch)
 {
 	batch->rules = calloc(group->n_rules + 1, sizeof(*batch->rules));
@@ -238,12 +255,18 @@ static int batch_init(struct writer *w, const struct config_group *group, bool d
 		return -ENOMEM;
 	for (size_t i = 0; i < group->n_rules; i++) {
 		const struct config_rule *rule = &group->rules[i];
+		struct compiled_rule compiled;
 
-		if (rule->deny != deny || rule->disable)
+		if (rule->disable || rule->deny != (step != STEP_ALLOW))
 			continue;
-		if (rule_compile(rule, group->kind, &batch->compiled[batch->n]) < 0)
+		if (rule_compile(rule, group->kind, &compiled) < 0)
 			return -ENOMEM;
-		write_notes(w, rule, &batch->compiled[batch->n]);
+		if (step_of(rule, &compiled) != step) {
+			compiled_finish(&compiled);
+			continue;
+		}
+		write_notes(w, rule, &compiled);
+		batch->compiled[batch->n] = compiled;
 		batch->rules[batch->n++] = rule;
 	}
 	return 0;
@@ -366,13 +389,42 @@ static int write_batch(struct writer *w, const struct config_group *group,
 	return 0;
 }
 
-static int write_rules(struct writer *w, const struct config_group *group, bool deny,
+static int write_rules(struct writer *w, const struct config_group *group, enum step step,
 		       struct target *hit, struct target *next)
 {
 	_cleanup_(batch_finish) struct batch batch = {0};
-	int r = batch_init(w, group, deny, &batch);
+	int r = batch_init(w, group, step, &batch);
 
 	return r < 0 ? r : write_batch(w, group, &batch, hit, next);
+}
+
+/* What a deny needs a program for, of a device that GROUP would take. Whatever goes wrong denies.
+ */
+static int write_late_denies(struct writer *w, const struct config_group *group, size_t index,
+			     struct target *next)
+{
+	_cleanup_(batch_finish) struct batch batch = {0};
+	struct target denied = {0}, none = {0};
+	bool interfaces = false;
+	int r = batch_init(w, group, STEP_DENY_BY_PROGRAM, &batch);
+
+	if (r < 0 || batch.n == 0)
+		return r;
+	snprintf(denied.name, sizeof(denied.name), "vhp_g%zu_no", index);
+	for (size_t i = 0; i < batch.n; i++)
+		interfaces = interfaces || compiled_needs_interfaces(&batch.compiled[i]);
+	if (interfaces) {
+		fputs("IMPORT{program}!=\"" MATCHER " interfaces " ALL_INTERFACES "\", ", w->out);
+		write_goto(w, &denied);
+	}
+	r = write_batch(w, group, &batch, &none, &denied);
+	fprintf(w->out, "GOTO=\"vhp_g%zu_yes\"\n", index);
+	write_label(w, &denied);
+	fputs("ENV{VHOTPLUG_RULE}=\"\", ENV{VHOTPLUG_FAMILY}=\"\", ENV{VHOTPLUG_OPTIONS}=\"\", ",
+	      w->out);
+	write_goto(w, next);
+	fprintf(w->out, "LABEL=\"vhp_g%zu_yes\"\n", index);
+	return r;
 }
 
 static bool is_live(const struct config_group *group)
@@ -393,11 +445,13 @@ static int write_group(struct writer *w, const struct config_group *group, size_
 	snprintf(hit.name, sizeof(hit.name), "vhp_g%zu_hit", index);
 	snprintf(next.name, sizeof(next.name), "vhp_g%zu_next", index);
 	fprintf(w->out, "# [%s %s]\n", config_kind_name(group->kind), name);
-	if (write_rules(w, group, true, &hit, &next) < 0 ||
-	    write_rules(w, group, false, &hit, &next) < 0)
+	if (write_rules(w, group, STEP_DENY, &hit, &next) < 0 ||
+	    write_rules(w, group, STEP_ALLOW, &hit, &next) < 0)
 		return -ENOMEM;
 	write_goto(w, &next);
 	write_label(w, &hit);
+	if (write_late_denies(w, group, index, &next) < 0)
+		return -ENOMEM;
 	fputs("ENV{VHOTPLUG_VM}=\"", w->out);
 	for (size_t i = 0; group->vms[i]; i++)
 		fprintf(w->out, "%s%s", i > 0 ? "," : "", group->vms[i]);
@@ -436,12 +490,11 @@ _Static_assert(sizeof(MANY_INTERFACES) - 2 == MANY_INTERFACES_BYTES, "as --expla
 static const char *const kind_prologue[CONFIG_KINDS] = {
 	[CONFIG_USB] = "TEST!=\"idVendor\", GOTO=\"vhp_child\"\n"
 		       "# udev may have lost the interfaces; what can't be known is not taken\n"
-		       "ENV{ID_USB_INTERFACES}==\"|" MANY_INTERFACES
-		       "\", IMPORT{program}=\"" MATCHER " interfaces\"\n"
-		       "ENV{ID_USB_INTERFACES}==\"\", GOTO=\"vhp_child\"\n"
+		       "ENV{" INTERFACES "}==\"|" MANY_INTERFACES "\", IMPORT{program}!=\"" MATCHER
+		       " interfaces " INTERFACES "\", GOTO=\"vhp_child\"\n"
 		       "# hubs stay with the host\n"
 		       "ATTR{bDeviceClass}==\"09\", GOTO=\"vhp_child\"\n"
-		       "ENV{ID_USB_INTERFACES}==\"*:09????:*\", GOTO=\"vhp_child\"\n"
+		       "ENV{" INTERFACES "}==\"*:09????:*\", GOTO=\"vhp_child\"\n"
 		       "# one name of each kind; udev takes none over 511 bytes\n" NAME_LINES(
 			       VENDOR_NAME, "ID_VENDOR_FROM_DATABASE", "ID_VENDOR")
 			       NAME_LINES(PRODUCT_NAME, "ID_MODEL_FROM_DATABASE", "ID_MODEL"),
@@ -449,9 +502,26 @@ static const char *const kind_prologue[CONFIG_KINDS] = {
 		       "# bridges stay with the host\n"
 		       "ATTR{class}==\"0x06????\", GOTO=\"vhp_child\"\n",
 	[CONFIG_EVDEV] = "TEST!=\"device\", GOTO=\"vhp_child\"\n"
-			 "# input devices on USB go with their USB device\n"
-			 "SUBSYSTEMS==\"usb\", GOTO=\"vhp_child\"\n",
+			 "# input devices on USB go with their USB device, but not what comes by\n"
+			 "# another bus that begins there\n"
+			 "SUBSYSTEMS==\"" BUSES_ON_USB "\", GOTO=\"vhp_evdev_own\"\n"
+			 "SUBSYSTEMS==\"usb\", GOTO=\"vhp_child\"\n"
+			 "LABEL=\"vhp_evdev_own\"\n",
 };
+
+/* Whether a live rule of KIND looks at MATCH. */
+static bool kind_looks_at(const struct config *config, enum config_kind kind,
+			  enum config_match match)
+{
+	for (size_t i = 0; i < config->n_groups; i++) {
+		const struct config_group *group = &config->groups[i];
+
+		for (size_t r = 0; group->kind == kind && is_live(group) && r < group->n_rules; r++)
+			if (!group->rules[r].disable && config_rule_field(&group->rules[r], match))
+				return true;
+	}
+	return false;
+}
 
 static int write_kind(struct writer *w, enum config_kind kind)
 {
@@ -461,6 +531,10 @@ static int write_kind(struct writer *w, enum config_kind kind)
 	if (count_live(w->config, kind) == 0)
 		return 0;
 	fprintf(w->out, "\nLABEL=\"vhp_%s\"\n%s", config_kind_name(kind), kind_prologue[kind]);
+	if (kind == CONFIG_USB && kind_looks_at(w->config, kind, MATCH_PATH_TAG))
+		fputs("# not every udev has asked for it\n"
+		      "ENV{ID_PATH_TAG}==\"\", IMPORT{builtin}=\"path_id\"\n",
+		      w->out);
 	for (size_t i = 0; i < w->config->n_groups; i++) {
 		const struct config_group *group = &w->config->groups[i];
 
