@@ -109,6 +109,8 @@ static const struct use {
 	{"ENV", "*", "=", ASSIGNED},
 	{"TAG", "", "+=", ASSIGNED},
 	{"TEST", "", "!=", SUBJECT},
+	{"TEST", "", "==", SUBJECT},
+	{"ATTRS", "devnum", "==", PATTERN},
 	{"IMPORT", "db", "=", ASSIGNED},
 	{"IMPORT", "program", "!=", COMMAND},
 	{"IMPORT", "builtin", "=", BUILTIN},
@@ -148,6 +150,7 @@ static bool may_assign(const struct expression *e)
 		"ID_MM_PORT_IGNORE",
 		"UDISKS_IGNORE",
 		"SYSTEMD_READY",
+		"MTP_NO_PROBE",
 		"ID_INPUT_KEY",
 		"LIBINPUT_IGNORE_DEVICE",
 		"ID_INPUT_SWITCH",
@@ -201,7 +204,8 @@ static void check_value(struct checker *c, const struct expression *e, const str
 			report_mistake(c, "a builtin that is not ours");
 		break;
 	case SUBJECT:
-		if (strspn(e->value, WORD "./-") != strlen(e->value))
+		if (strspn(e->value, WORD "./-") != strlen(e->value) &&
+		    !streq(e->value, VHOTPLUG_RUNDIR "/refused/$id-$attr{devnum}"))
 			report_mistake(c, "an odd path");
 		break;
 	case PLACE:

@@ -7,10 +7,12 @@
 
 #include "helper/property.h"
 #include "helper/text.h"
+#include "helper/wire.h"
 #include "rules.d/compile.h"
 
 #define HELPER VHOTPLUG_LIBEXECDIR "/vhotplug-helper"
 #define MATCHER VHOTPLUG_LIBEXECDIR "/vhotplug-match"
+#define BROKER VHOTPLUG_RUNDIR "/" WIRE_SOCKET_NAME
 #define RELAY_RULES 64
 
 /* A place to jump to that lies further down. */
@@ -220,6 +222,7 @@ enum step {
 	STEP_DENY,
 	STEP_ALLOW,
 	STEP_DENY_BY_PROGRAM,
+	STEPS,
 };
 
 /* The rules of a group that belong to one step, compiled, in order. */
@@ -246,29 +249,47 @@ static enum step step_of(const struct config_rule *rule, const struct compiled_r
 		       : STEP_DENY;
 }
 
-static int batch_init(struct writer *w, const struct config_group *group, enum step step,
-		      struct batch *batch)
-{
-	batch->rules = calloc(group->n_rules + 1, sizeof(*batch->rules));
-	batch->compiled = calloc(group->n_rules + 1, sizeof(*batch->compiled));
-	if (!batch->rules || !batch->compiled)
-		return -ENOMEM;
-	for (size_t i = 0; i < group->n_rules; i++) {
-		const struct config_rule *rule = &group->rules[i];
-		struct compiled_rule compiled;
+/* What is in a group, by steps. */
+struct steps {
+	struct batch batches[STEPS];
+};
 
-		if (rule->disable || rule->deny != (step != STEP_ALLOW))
-			continue;
-		if (rule_compile(rule, group->kind, &compiled) < 0)
+static void steps_finish(struct steps *steps)
+{
+	for (unsigned step = 0; step < STEPS; step++)
+		batch_finish(&steps->batches[step]);
+}
+
+static int steps_add(struct writer *w, struct steps *steps, const struct config_group *group,
+		     const struct config_rule *rule)
+{
+	struct compiled_rule compiled;
+	struct batch *batch;
+
+	if (rule_compile(rule, group->kind, &compiled) < 0)
+		return -ENOMEM;
+	write_notes(w, rule, &compiled);
+	batch = &steps->batches[step_of(rule, &compiled)];
+	batch->compiled[batch->n] = compiled;
+	batch->rules[batch->n++] = rule;
+	return 0;
+}
+
+static int steps_init(struct writer *w, const struct config_group *group, struct steps *steps)
+{
+	for (unsigned step = 0; step < STEPS; step++) {
+		struct batch *batch = &steps->batches[step];
+
+		batch->rules = calloc(group->n_rules + 1, sizeof(*batch->rules));
+		batch->compiled = calloc(group->n_rules + 1, sizeof(*batch->compiled));
+		if (!batch->rules || !batch->compiled)
 			return -ENOMEM;
-		if (step_of(rule, &compiled) != step) {
-			compiled_finish(&compiled);
-			continue;
-		}
-		write_notes(w, rule, &compiled);
-		batch->compiled[batch->n] = compiled;
-		batch->rules[batch->n++] = rule;
 	}
+	for (unsigned deny = 0; deny <= 1; deny++)
+		for (size_t i = 0; i < group->n_rules; i++)
+			if (!group->rules[i].disable && group->rules[i].deny == !deny &&
+			    steps_add(w, steps, group, &group->rules[i]) < 0)
+				return -ENOMEM;
 	return 0;
 }
 
@@ -389,35 +410,25 @@ static int write_batch(struct writer *w, const struct config_group *group,
 	return 0;
 }
 
-static int write_rules(struct writer *w, const struct config_group *group, enum step step,
-		       struct target *hit, struct target *next)
-{
-	_cleanup_(batch_finish) struct batch batch = {0};
-	int r = batch_init(w, group, step, &batch);
-
-	return r < 0 ? r : write_batch(w, group, &batch, hit, next);
-}
-
 /* What a deny needs a program for, of a device that GROUP would take. Whatever goes wrong denies.
  */
 static int write_late_denies(struct writer *w, const struct config_group *group, size_t index,
-			     struct target *next)
+			     const struct batch *batch, struct target *next)
 {
-	_cleanup_(batch_finish) struct batch batch = {0};
 	struct target denied = {0}, none = {0};
 	bool interfaces = false;
-	int r = batch_init(w, group, STEP_DENY_BY_PROGRAM, &batch);
+	int r;
 
-	if (r < 0 || batch.n == 0)
-		return r;
+	if (batch->n == 0)
+		return 0;
 	snprintf(denied.name, sizeof(denied.name), "vhp_g%zu_no", index);
-	for (size_t i = 0; i < batch.n; i++)
-		interfaces = interfaces || compiled_needs_interfaces(&batch.compiled[i]);
+	for (size_t i = 0; i < batch->n; i++)
+		interfaces = interfaces || compiled_needs_interfaces(&batch->compiled[i]);
 	if (interfaces) {
 		fputs("IMPORT{program}!=\"" MATCHER " interfaces " ALL_INTERFACES "\", ", w->out);
 		write_goto(w, &denied);
 	}
-	r = write_batch(w, group, &batch, &none, &denied);
+	r = write_batch(w, group, batch, &none, &denied);
 	fprintf(w->out, "GOTO=\"vhp_g%zu_yes\"\n", index);
 	write_label(w, &denied);
 	fputs("ENV{VHOTPLUG_RULE}=\"\", ENV{VHOTPLUG_FAMILY}=\"\", ENV{VHOTPLUG_OPTIONS}=\"\", ",
@@ -438,6 +449,7 @@ static bool is_live(const struct config_group *group)
 static int write_group(struct writer *w, const struct config_group *group, size_t index)
 {
 	_cleanup_free_ char *name = rules_safe_name(group->name);
+	_cleanup_(steps_finish) struct steps steps = {0};
 	struct target hit = {0}, next = {0};
 
 	if (!name)
@@ -445,12 +457,13 @@ static int write_group(struct writer *w, const struct config_group *group, size_
 	snprintf(hit.name, sizeof(hit.name), "vhp_g%zu_hit", index);
 	snprintf(next.name, sizeof(next.name), "vhp_g%zu_next", index);
 	fprintf(w->out, "# [%s %s]\n", config_kind_name(group->kind), name);
-	if (write_rules(w, group, STEP_DENY, &hit, &next) < 0 ||
-	    write_rules(w, group, STEP_ALLOW, &hit, &next) < 0)
+	if (steps_init(w, group, &steps) < 0 ||
+	    write_batch(w, group, &steps.batches[STEP_DENY], &hit, &next) < 0 ||
+	    write_batch(w, group, &steps.batches[STEP_ALLOW], &hit, &next) < 0)
 		return -ENOMEM;
 	write_goto(w, &next);
 	write_label(w, &hit);
-	if (write_late_denies(w, group, index, &next) < 0)
+	if (write_late_denies(w, group, index, &steps.batches[STEP_DENY_BY_PROGRAM], &next) < 0)
 		return -ENOMEM;
 	fputs("ENV{VHOTPLUG_VM}=\"", w->out);
 	for (size_t i = 0; group->vms[i]; i++)
@@ -573,6 +586,26 @@ static void write_head(struct writer *w)
 	fputs("GOTO=\"vhp_child\"\n", w->out);
 }
 
+/* A disk that the host needs, for its start or because somebody has mounted it, must not become one
+ * that systemd waits for in vain. So a disk is fenced only if it comes while the broker is there to
+ * take it, which is after the host's own file systems, and not when an event is made up for one
+ * that was there before. What the fence has once been on keeps it, until the broker refuses the
+ * device and says so in a file. */
+#define REFUSED VHOTPLUG_RUNDIR "/refused/$id-$attr{devnum}"
+#define SPARE_DISKS                                                                             \
+	"# a disk that the host may need to start: not before the broker is there to take it\n" \
+	"SUBSYSTEM==\"usb\", ATTR{bInterfaceClass}==\"08\", TEST!=\"" BROKER                    \
+	"\", GOTO=\"vhp_end\"\n"                                                                \
+	"SUBSYSTEM!=\"block|scsi\", GOTO=\"vhp_fence\"\n"                                       \
+	"IMPORT{db}=\"VHOTPLUG_FENCED\"\n"                                                      \
+	"ENV{VHOTPLUG_FENCED}==\"1\", GOTO=\"vhp_refused\"\n"                                   \
+	"ACTION!=\"add\", GOTO=\"vhp_end\"\n"                                                   \
+	"ENV{SYNTH_UUID}==\"?*\", GOTO=\"vhp_end\"\n"                                           \
+	"TEST!=\"" BROKER "\", GOTO=\"vhp_end\"\n"                                              \
+	"LABEL=\"vhp_refused\"\n"                                                               \
+	"SUBSYSTEMS==\"usb\", ATTRS{devnum}==\"?*\", TEST==\"" REFUSED                          \
+	"\", ENV{VHOTPLUG_FENCED}=\"\", GOTO=\"vhp_end\"\n"
+
 static void write_tail(struct writer *w)
 {
 	fputc('\n', w->out);
@@ -604,13 +637,15 @@ static void write_tail(struct writer *w)
 	      "\n# below a claimed device: the host keeps its hands off\n"
 	      "LABEL=\"vhp_child\"\n"
 	      "SUBSYSTEM!=\"usb|hid|hidraw|input|scsi|block|tty|net|sound|usbmisc|wwan|bluetooth"
-	      "|video4linux|media|mmc\", GOTO=\"vhp_end\"\n"
+	      "|video4linux|media|mmc|thunderbolt|rfkill\", GOTO=\"vhp_end\"\n"
 	      "DEVPATH==\"/devices/virtual/*\", GOTO=\"vhp_end\"\n"
-	      "TAGS==\"vhotplug-fence\", GOTO=\"vhp_fence\"\n"
+	      "TAGS==\"vhotplug-fence\", GOTO=\"vhp_below\"\n"
 	      "GOTO=\"vhp_end\"\n"
-	      "\nLABEL=\"vhp_fence\"\n"
+	      "LABEL=\"vhp_below\"\n" SPARE_DISKS "\nLABEL=\"vhp_fence\"\n"
 	      "ENV{VHOTPLUG_FENCED}=\"1\"\n"
 	      "SUBSYSTEM!=\"pci\", ENV{MODALIAS}=\"\"\n"
+	      "# libmtp asks before the late file\n"
+	      "SUBSYSTEM==\"usb\", ENV{MTP_NO_PROBE}=\"1\"\n"
 	      "SUBSYSTEM==\"usb|tty|net|usbmisc|wwan\", ENV{ID_MM_DEVICE_IGNORE}=\"1\", "
 	      "ENV{ID_MM_PORT_IGNORE}=\"1\"\n"
 	      "SUBSYSTEM==\"block\", ENV{UDISKS_IGNORE}=\"1\", ENV{SYSTEMD_READY}=\"0\", "

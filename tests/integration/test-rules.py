@@ -13,6 +13,7 @@ import udevd
 
 GEN_RULES, MATCHER, LIBEXECDIR = sys.argv[1:4]
 HUB_PORT = "pci0000:00/0000:00:14.0/usb1/1-1"
+BROKER = "/run/vhotplug/event.sock"
 VM = "[vm vm1]\nsocket = /run/vm1.sock\n[vm vm2]\nsocket = /run/vm2.sock\n"
 KEYBOARDS = VM + "[usb Input]\ntargetVm = vm1\n[allow Keyboards]\ninterfaceClass = 3\n"
 
@@ -61,6 +62,8 @@ class RulesTest(unittest.TestCase):
 
     def setUp(self):
         self.host.helper_runs()
+        os.makedirs("/run/vhotplug/refused", exist_ok=True)
+        open(BROKER, "w").close()
 
     def use(self, config):
         rules = generate(config)
@@ -495,6 +498,98 @@ class RulesTest(unittest.TestCase):
                     self.assertEqual(found.get(key), value, (subsystem, key))
         self.host.remove_device(device.path)
         device.event("remove")
+
+    # ---- disks -------------------------------------------------------------------------------
+
+    def disk(self, name="drbd7"):
+        """A claimed stick with its disk, the devices above the disk, and its events."""
+        self.use(KEYBOARDS.replace("interfaceClass = 3", "interfaceClass = 8"))
+        stick = Device(self.host, HUB_PORT, interfaces=((8, 6, 80),))
+        self.check_claimed(stick.event("add"))
+        stick.child("1-1:1.0", "usb", "usb_interface", {"bInterfaceClass": b"08\n"})
+        stick.child("1-1:1.0/host0", "scsi", "scsi_host")
+        stick.child("1-1:1.0/host0/target0:0:0/0:0:0:0", "scsi", "scsi_device")
+        node = stick.child("1-1:1.0/host0/target0:0:0/0:0:0:0/block/" + name, "block", "disk")
+        return stick, node
+
+    def disk_event(self, node, action, **properties):
+        return self.host.event(action, node, "block", DEVTYPE="disk", **properties)
+
+    def check_ready(self, properties, ready):
+        self.assertEqual(properties.get(b"SYSTEMD_READY"), None if ready else b"0")
+        self.assertEqual(properties.get(b"UDISKS_IGNORE"), None if ready else b"1")
+
+    def forget(self, device):
+        self.host.remove_device(device.path)
+        device.event("remove")
+        for name in os.listdir("/run/udev/data"):
+            os.unlink("/run/udev/data/" + name)
+
+    def test_a_disk_that_comes_later_is_fenced(self):
+        stick, node = self.disk()
+        for action in ("add", "change", "add"):
+            self.check_ready(self.disk_event(node, action), False)
+        # Made-up events, and the broker's death, change nothing of that.
+        os.unlink(BROKER)
+        self.check_ready(self.disk_event(node, "add", SYNTH_UUID="0"), False)
+        self.check_ready(self.disk_event(node, "change"), False)
+        self.forget(stick)
+
+    def test_a_disk_that_was_there_is_not_fenced(self):
+        """By the boot's coldplug, and when the config is applied to what is mounted."""
+        stick, node = self.disk()
+        for action, more in (("add", {"SYNTH_UUID": "0"}), ("change", {}), ("change", {})):
+            self.check_ready(self.disk_event(node, action, **more), True)
+        self.forget(stick)
+
+    def test_a_disk_that_the_boot_brings_is_not_fenced(self):
+        """Its driver is loaded by the boot's coldplug, so its own event is no made-up one."""
+        os.unlink(BROKER)
+        stick, node = self.disk()
+        interface = os.path.dirname(node).split("/host0")[0]
+        self.check_not_fenced(self.interface_event(interface))
+        self.check_ready(self.disk_event(node, "add"), True)
+        open(BROKER, "w").close()
+        self.check_ready(self.disk_event(node, "change"), True)
+        self.check_fenced(self.interface_event(interface))
+        self.forget(stick)
+
+    def test_a_keyboard_is_fenced_before_the_broker_is_there(self):
+        os.unlink(BROKER)
+        self.use(KEYBOARDS)
+        device = Device(self.host, HUB_PORT)
+        interface = device.child("1-1:1.0", "usb", "usb_interface", {"bInterfaceClass": b"03\n"})
+        device.event("add")
+        self.check_fenced(self.interface_event(interface))
+        self.forget(device)
+
+    def test_a_refused_disk_is_not_fenced(self):
+        stick, node = self.disk()
+        self.check_ready(self.disk_event(node, "add"), False)
+        for other in ("1-1-6", "1-2-5", "1-11-5"):
+            open("/run/vhotplug/refused/" + other, "w").close()
+        self.check_ready(self.disk_event(node, "change"), False)
+        open("/run/vhotplug/refused/1-1-5", "w").close()
+        found = self.disk_event(node, "change")
+        self.check_ready(found, True)
+        self.assertNotIn(b"VHOTPLUG_FENCED", found)
+        self.check_ready(self.disk_event(node, "add"), True)
+        for name in os.listdir("/run/vhotplug/refused"):
+            os.unlink("/run/vhotplug/refused/" + name)
+        self.check_ready(self.disk_event(node, "change"), True)
+        self.forget(stick)
+
+    def test_a_disk_on_a_claimed_controller(self):
+        """The root disk is on it, say: the broker refuses the controller."""
+        self.use(VM + "[pci G]\ntargetVm = vm1\n[allow Any]\ndeviceClass = 1\n")
+        path = self.host.add_device("pci0000:00/0000:00:1f.2", "pci", None,
+                                    {"vendor": b"0x8086\n", "class": b"0x010802\n"})
+        self.assertIn(b"VHOTPLUG_RULE", self.host.event("add", path, "pci", SYNTH_UUID="0"))
+        node = self.host.add_device("pci0000:00/0000:00:1f.2/nvme/nvme0/drbd8", "block", "disk")
+        self.check_ready(self.disk_event(node, "add", SYNTH_UUID="0"), True)
+        self.check_ready(self.disk_event(node, "change"), True)
+        self.host.remove_device(path)
+        self.host.event("remove", path, "pci")
 
     def test_power_keys_are_hidden_from_logind(self):
         self.use(KEYBOARDS)
