@@ -26,8 +26,14 @@ enum token_key {
 /* Subsystems of what is a radio or an adapter on USB: their input devices are no USB devices. */
 #define BUSES_ON_USB "bluetooth|serio|i2c"
 
-/* udev stops at 72 interfaces (505 bytes): from this length on they are read again. */
-#define MANY_INTERFACES_BYTES 280
+/* When udev's list can't be trusted, and is read again: when it is empty; when its end is missing,
+ * as after a descriptor that contradicts itself; and from 280 bytes on, since udev stops at 72
+ * interfaces (505 bytes). */
+#define LOST_SEVEN "???????"
+#define LOST_SEVENTY                                                                            \
+	LOST_SEVEN LOST_SEVEN LOST_SEVEN LOST_SEVEN LOST_SEVEN LOST_SEVEN LOST_SEVEN LOST_SEVEN \
+		LOST_SEVEN LOST_SEVEN
+#define LOST_INTERFACES "|*[!:]|" LOST_SEVENTY LOST_SEVENTY LOST_SEVENTY LOST_SEVENTY "*"
 
 /* KEY{NAME}=="PATTERN". PATTERN is udev's glob, alternatives with |, not yet quoted. For
  * TOKEN_PROGRAM it is the arguments of vhotplug-match. */

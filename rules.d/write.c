@@ -483,8 +483,7 @@ static size_t count_live(const struct config *config, enum config_kind kind)
 	return n;
 }
 
-/* udev drops what comes after the 72nd interface, and 252 drops all of them when the manufacturer
- * is long and odd: a device must not get past a deny by that. */
+/* The name in the hardware database and, only where it has none, the device's own. */
 #define NAME_LINES(private, database, own)                                                        \
 	"ENV{" database                                                                           \
 	"}==\"?*\", ENV{" private "}=\"$env{" database "}\"\n"                                    \
@@ -493,17 +492,12 @@ static size_t count_live(const struct config *config, enum config_kind kind)
 							  "ENV{" private "}==\"\", ENV{" database \
 									 "}==\"?*\", "            \
 									 "GOTO=\"vhp_child\"\n"
-#define SEVEN "???????"
-#define SEVENTY SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN
-#define MANY_INTERFACES SEVENTY SEVENTY SEVENTY SEVENTY "*"
-_Static_assert(sizeof(MANY_INTERFACES) - 2 == MANY_INTERFACES_BYTES, "as --explain has it");
-
 /* What comes before the groups of each kind: what the kind never takes. A device that is gone
  * already has no attributes left to be denied by. */
 static const char *const kind_prologue[CONFIG_KINDS] = {
 	[CONFIG_USB] = "TEST!=\"idVendor\", GOTO=\"vhp_child\"\n"
 		       "# udev may have lost the interfaces; what can't be known is not taken\n"
-		       "ENV{" INTERFACES "}==\"|" MANY_INTERFACES "\", IMPORT{program}!=\"" MATCHER
+		       "ENV{" INTERFACES "}==\"" LOST_INTERFACES "\", IMPORT{program}!=\"" MATCHER
 		       " interfaces " INTERFACES "\", GOTO=\"vhp_child\"\n"
 		       "# hubs stay with the host\n"
 		       "ATTR{bDeviceClass}==\"09\", GOTO=\"vhp_child\"\n"
@@ -636,8 +630,7 @@ static void write_tail(struct writer *w)
 	      "GOTO=\"vhp_end\"\n"
 	      "\n# below a claimed device: the host keeps its hands off\n"
 	      "LABEL=\"vhp_child\"\n"
-	      "SUBSYSTEM!=\"usb|hid|hidraw|input|scsi|block|tty|net|sound|usbmisc|wwan|bluetooth"
-	      "|video4linux|media|mmc|thunderbolt|rfkill\", GOTO=\"vhp_end\"\n"
+	      "SUBSYSTEM!=\"" FENCED_SUBSYSTEMS "\", GOTO=\"vhp_end\"\n"
 	      "DEVPATH==\"/devices/virtual/*\", GOTO=\"vhp_end\"\n"
 	      "TAGS==\"vhotplug-fence\", GOTO=\"vhp_below\"\n"
 	      "GOTO=\"vhp_end\"\n"

@@ -196,7 +196,7 @@ def usb_case(host, rng, number, modules):
                 raise AssertionError(f"udevd changed {key} from {sent}: {properties}")
         triples = interfaces and [triple for _, triple in interfaces]
         listed = properties.get(b"ID_USB_INTERFACES", b"")
-        lost = not listed or len(listed) >= MANY
+        lost = not listed.endswith(b":") or len(listed) >= MANY
         return reference.UsbDevice(
             listed=triples if lost else listed_in(listed),
             vendor_string=files.get("manufacturer", b"").rstrip(b" \t\r\n"),
