@@ -112,7 +112,7 @@ static const struct use {
 	{"TEST", "", "==", SUBJECT},
 	{"ATTRS", "devnum", "==", PATTERN},
 	{"IMPORT", "db", "=", ASSIGNED},
-	{"IMPORT", "program", "!=", COMMAND},
+	{"IMPORT", "program", "=", COMMAND},
 	{"IMPORT", "builtin", "=", BUILTIN},
 	{"PROGRAM", "", "==", COMMAND},
 	{"PROGRAM", "", "!=", COMMAND},
@@ -145,6 +145,7 @@ static bool is_name(const struct expression *e)
 static bool may_assign(const struct expression *e)
 {
 	static const char *const names[] = {
+		".VHOTPLUG_KNOWN",
 		"MODALIAS",
 		"ID_MM_DEVICE_IGNORE",
 		"ID_MM_PORT_IGNORE",

@@ -425,7 +425,10 @@ static int write_late_denies(struct writer *w, const struct config_group *group,
 	for (size_t i = 0; i < batch->n; i++)
 		interfaces = interfaces || compiled_needs_interfaces(&batch->compiled[i]);
 	if (interfaces) {
-		fputs("IMPORT{program}!=\"" MATCHER " interfaces " ALL_INTERFACES "\", ", w->out);
+		/* eudev does not know IMPORT with !=. */
+		fputs("IMPORT{program}=\"" MATCHER " interfaces " ALL_INTERFACES
+		      "\"\nENV{" ALL_INTERFACES "}==\"\", ",
+		      w->out);
 		write_goto(w, &denied);
 	}
 	r = write_batch(w, group, batch, &none, &denied);
@@ -497,8 +500,10 @@ static size_t count_live(const struct config *config, enum config_kind kind)
 static const char *const kind_prologue[CONFIG_KINDS] = {
 	[CONFIG_USB] = "TEST!=\"idVendor\", GOTO=\"vhp_child\"\n"
 		       "# udev may have lost the interfaces; what can't be known is not taken\n"
-		       "ENV{" INTERFACES "}==\"" LOST_INTERFACES "\", IMPORT{program}!=\"" MATCHER
-		       " interfaces " INTERFACES "\", GOTO=\"vhp_child\"\n"
+		       "ENV{" INTERFACES "}==\"" LOST_INTERFACES "\", IMPORT{program}=\"" MATCHER
+		       " interfaces " INTERFACES "\", ENV{.VHOTPLUG_KNOWN}=\"1\"\n"
+		       "ENV{" INTERFACES "}==\"" LOST_INTERFACES "\", "
+		       "ENV{.VHOTPLUG_KNOWN}!=\"1\", GOTO=\"vhp_child\"\n"
 		       "# hubs stay with the host\n"
 		       "ATTR{bDeviceClass}==\"09\", GOTO=\"vhp_child\"\n"
 		       "ENV{" INTERFACES "}==\"*:09????:*\", GOTO=\"vhp_child\"\n"
