@@ -590,20 +590,42 @@ static void write_head(struct writer *w)
  * take it, which is after the host's own file systems, and not when an event is made up for one
  * that was there before. What the fence has once been on keeps it, until the broker refuses the
  * device and says so in a file. */
-#define REFUSED VHOTPLUG_RUNDIR "/refused/$id-$attr{devnum}"
-#define SPARE_DISKS                                                                             \
-	"# a disk that the host may need to start: not before the broker is there to take it\n" \
-	"SUBSYSTEM==\"usb\", ATTR{bInterfaceClass}==\"08\", TEST!=\"" BROKER                    \
-	"\", GOTO=\"vhp_end\"\n"                                                                \
-	"SUBSYSTEM!=\"block|scsi\", GOTO=\"vhp_fence\"\n"                                       \
-	"IMPORT{db}=\"VHOTPLUG_FENCED\"\n"                                                      \
-	"ENV{VHOTPLUG_FENCED}==\"1\", GOTO=\"vhp_refused\"\n"                                   \
-	"ACTION!=\"add\", GOTO=\"vhp_end\"\n"                                                   \
-	"ENV{SYNTH_UUID}==\"?*\", GOTO=\"vhp_end\"\n"                                           \
-	"TEST!=\"" BROKER "\", GOTO=\"vhp_end\"\n"                                              \
-	"LABEL=\"vhp_refused\"\n"                                                               \
-	"SUBSYSTEMS==\"usb\", ATTRS{devnum}==\"?*\", TEST==\"" REFUSED                          \
+#define EARLY_STORAGE "SUBSYSTEM==\"usb\", ATTR{bInterfaceClass}==\"08\", TEST!=\"" BROKER
+#define SPARE_DISKS                                                                         \
+	"# a disk that the host may need to start: not before the broker is there to take " \
+	"it\n" EARLY_STORAGE "\", GOTO=\"vhp_end\"\n"                                       \
+	"SUBSYSTEM!=\"block|scsi\", GOTO=\"vhp_fence\"\n"                                   \
+	"IMPORT{db}=\"VHOTPLUG_FENCED\"\n"                                                  \
+	"ENV{VHOTPLUG_FENCED}==\"1\", GOTO=\"vhp_refused\"\n"                               \
+	"ACTION!=\"add\", GOTO=\"vhp_end\"\n"                                               \
+	"ENV{SYNTH_UUID}==\"?*\", GOTO=\"vhp_end\"\n"                                       \
+	"TEST!=\"" BROKER "\", GOTO=\"vhp_end\"\n"                                          \
+	"LABEL=\"vhp_refused\"\n"                                                           \
+	"SUBSYSTEMS==\"usb\", ATTRS{devnum}==\"?*\", TEST==\"" REFUSED                      \
 	"\", ENV{VHOTPLUG_FENCED}=\"\", GOTO=\"vhp_end\"\n"
+
+/* What was shut and is nobody's any more goes back to the host, also where no broker runs. */
+#define OPEN_INTERFACE                                                           \
+	"SUBSYSTEM==\"usb\", ENV{DEVTYPE}==\"usb_interface\", ACTION==\"add\", " \
+	"ENV{VHOTPLUG_FENCE}!=\"yes\", ATTR{authorized}==\"0\", "                \
+	"IMPORT{db}=\"VHOTPLUG_FENCED\", ENV{VHOTPLUG_FENCED}=\"\", "            \
+	"ATTR{authorized}=\"1\", ATTR{subsystem/drivers_probe}=\"$kernel\"\n"
+
+/* The kernel shuts a USB interface for all drivers and programs. Here that is done when it appears;
+ * the broker does it to those that were there before, if the host does not use them. */
+#define SHUT_INTERFACE                                                                  \
+	"# the interfaces of a USB device that no VM has are shut\n"                    \
+	"SUBSYSTEM!=\"usb\", GOTO=\"vhp_below\"\n"                                      \
+	"ENV{DEVTYPE}!=\"usb_interface\", GOTO=\"vhp_below\"\n"                         \
+	"IMPORT{parent}=\"VHOTPLUG_FENCE\"\n" EARLY_STORAGE "\", GOTO=\"vhp_open\"\n"   \
+	"ACTION==\"add\", ATTR{authorized}==\"1\", ENV{SYNTH_UUID}==\"\", "             \
+	"ENV{VHOTPLUG_FENCE}==\"yes\", "                                                \
+	"ATTRS{idVendor}==\"?*\", TEST!=\"" GIVEN "\", ATTR{authorized}=\"0\"\n"        \
+	"# the broker may have been giving it meanwhile\n"                              \
+	"ACTION==\"add\", ENV{VHOTPLUG_FENCE}==\"yes\", ATTRS{idVendor}==\"?*\", "      \
+	"TEST==\"" GIVEN "\", ATTR{authorized}=\"1\"\n"                                 \
+	"LABEL=\"vhp_open\"\n# what no rule claims any more is opened\n" OPEN_INTERFACE \
+	"LABEL=\"vhp_below\"\n"
 
 static void write_tail(struct writer *w)
 {
@@ -636,10 +658,10 @@ static void write_tail(struct writer *w)
 	      "\n# below a claimed device: the host keeps its hands off\n"
 	      "LABEL=\"vhp_child\"\n"
 	      "SUBSYSTEM!=\"" FENCED_SUBSYSTEMS "\", GOTO=\"vhp_end\"\n"
-	      "DEVPATH==\"/devices/virtual/*\", GOTO=\"vhp_end\"\n"
-	      "TAGS==\"vhotplug-fence\", GOTO=\"vhp_below\"\n"
+	      "DEVPATH==\"/devices/virtual/*\", GOTO=\"vhp_end\"\n" SHUT_INTERFACE
+	      "TAGS==\"vhotplug-fence\", GOTO=\"vhp_spare\"\n"
 	      "GOTO=\"vhp_end\"\n"
-	      "LABEL=\"vhp_below\"\n" SPARE_DISKS "\nLABEL=\"vhp_fence\"\n"
+	      "LABEL=\"vhp_spare\"\n" SPARE_DISKS "\nLABEL=\"vhp_fence\"\n"
 	      "ENV{VHOTPLUG_FENCED}=\"1\"\n"
 	      "SUBSYSTEM!=\"pci\", ENV{MODALIAS}=\"\"\n"
 	      "# libmtp asks before the late file\n"
@@ -673,7 +695,7 @@ int rules_write(const struct config *config, const char *config_path, FILE *out,
 	for (unsigned kind = 0; kind < CONFIG_KINDS; kind++)
 		live += count_live(config, (enum config_kind) kind);
 	if (live == 0) {
-		fputs("# It gives nothing away: there are no rules.\n", out);
+		fputs("# It gives nothing away.\n" OPEN_INTERFACE, out);
 		return 0;
 	}
 	write_head(&w);

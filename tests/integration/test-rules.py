@@ -4,6 +4,7 @@ database, when the helper runs, and what the fence does to a claimed device's ch
     test-rules.py GEN_RULES MATCHER LIBEXECDIR"""
 
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -568,7 +569,8 @@ class RulesTest(unittest.TestCase):
         self.use(KEYBOARDS.replace("interfaceClass = 3", "interfaceClass = 8"))
         stick = Device(self.host, HUB_PORT, interfaces=((8, 6, 80),))
         self.check_claimed(stick.event("add"))
-        stick.child("1-1:1.0", "usb", "usb_interface", {"bInterfaceClass": b"08\n"})
+        stick.child("1-1:1.0", "usb", "usb_interface", {"bInterfaceClass": b"08\n",
+                                                          "authorized": b"1\n"})
         stick.child("1-1:1.0/host0", "scsi", "scsi_host")
         stick.child("1-1:1.0/host0/target0:0:0/0:0:0:0", "scsi", "scsi_device")
         node = stick.child("1-1:1.0/host0/target0:0:0/0:0:0:0/block/" + name, "block", "disk")
@@ -610,10 +612,12 @@ class RulesTest(unittest.TestCase):
         stick, node = self.disk()
         interface = os.path.dirname(node).split("/host0")[0]
         self.check_not_fenced(self.interface_event(interface))
+        self.assertEqual(self.authorized(interface), "1")
         self.check_ready(self.disk_event(node, "add"), True)
         open(BROKER, "w").close()
         self.check_ready(self.disk_event(node, "change"), True)
         self.check_fenced(self.interface_event(interface))
+        self.assertEqual(self.authorized(interface), "0")
         self.forget(stick)
 
     def test_a_keyboard_is_fenced_before_the_broker_is_there(self):
@@ -652,6 +656,47 @@ class RulesTest(unittest.TestCase):
         self.check_ready(self.disk_event(node, "change"), True)
         self.host.remove_device(path)
         self.host.event("remove", path, "pci")
+
+    def authorized(self, interface, set_to=None):
+        path = pathlib.Path("/sys" + interface) / "authorized"
+        if set_to:
+            path.write_text(set_to + "\n")
+        return path.read_text().strip()
+
+    def test_interfaces_are_shut(self):
+        """At the kernel's own event, unless a VM has the device; opened when no rule claims it."""
+        self.use(KEYBOARDS)
+        device = Device(self.host, HUB_PORT)
+        interface = device.child("1-1:1.0", "usb", "usb_interface", {"authorized": b"1\n"}, {"MODALIAS": "usb:x"})
+        probe = pathlib.Path("/sys/bus/usb/drivers_probe")
+        probe.write_text("")
+        given = pathlib.Path("/run/vhotplug/given/1-1-5")
+        given.parent.mkdir(parents=True, exist_ok=True)
+        self.check_claimed(device.event("add"))
+        for kind in ({"SYNTH_UUID": "0"}, {}):
+            self.host.event("add", interface, "usb", DEVTYPE="usb_interface", **kind)
+            self.assertEqual(self.authorized(interface), "1" if kind else "0", kind)
+        given.touch()
+        self.authorized(interface, "1")
+        self.interface_event(interface)
+        self.assertEqual(self.authorized(interface), "1", "a VM has it")
+        given.unlink()
+        for config in (VM, VM + "[usb G]\ntargetVm = vm2\n[allow X]\nvendorId = ffff\n",
+                       KEYBOARDS.replace("targetVm", "fence = no\ntargetVm")):
+            self.use(KEYBOARDS)
+            device.event("add")
+            self.interface_event(interface)
+            self.assertEqual(self.authorized(interface, "0"), "0")
+            self.use(config)
+            device.event("add")
+            self.check_not_fenced(self.interface_event(interface))
+            self.assertEqual((self.authorized(interface), probe.read_text().strip()), ("1", "1-1:1.0"))
+            probe.write_text("")
+        # What somebody else has shut stays so.
+        self.authorized(interface, "0")
+        self.interface_event(interface)
+        self.assertEqual(self.authorized(interface), "0")
+        self.remove(device)
 
     def test_power_keys_are_hidden_from_logind(self):
         self.use(KEYBOARDS)
