@@ -11,6 +11,7 @@
 #include "broker/log.h"
 #include "broker/manager.h"
 #include "broker/service.h"
+#include "conf/load.h"
 #include "helper/root.h"
 
 struct broker {

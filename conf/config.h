@@ -1,8 +1,8 @@
 /* The configuration as typed data: read once, checked completely, then never changed.
  *
  * vhotplug-gen-rules compiles the groups into udev rules; the broker needs [general] and the
- * VMs, and the digest to say "decided by an older config". conf/config.c fills it from the INI
- * text that conf/ini.c cuts into lines.
+ * VMs, and the digest to say "decided by an older config". conf/load.c fills it from the INI text
+ * that conf/ini.c cuts into lines.
  */
 #pragma once
 
@@ -10,11 +10,21 @@
 #include <stddef.h>
 #include <stdio.h>
 
+#include "conf/options.h"
 #include "helper/macro.h"
 
 /* 16 hex digits and NUL: a digest of what the config means, not of its bytes. Comments, blank
  * lines and the order of VMs do not change it. */
 #define CONFIG_DIGEST_SIZE 17
+
+/* Buffers that hold any such text of a config, with its NUL. What would not fit is a mistake, by
+ * line; conf/load.c ties them to the length of a line. */
+#define CONFIG_NAME_SIZE 50   /* of a VM, a group, a rule */
+#define CONFIG_VALUE_SIZE 200 /* any value: a path, a list of VMs */
+#define CONFIG_SOCKET_SIZE 108
+#define CONFIG_USER_SIZE 64
+#define CONFIG_TAG_SIZE 41                                                /* a tag, a family */
+#define CONFIG_RULE_SIZE (sizeof("evdev//") + 2 * (CONFIG_NAME_SIZE - 1)) /* VHOTPLUG_RULE */
 
 enum vm_type {
 	VM_QEMU,
@@ -89,13 +99,6 @@ struct config_field {
 	unsigned line;
 };
 
-/* What a group or a rule asks of the broker beyond the VM. */
-enum config_option {
-	OPTION_FORCE = 1 << 0,
-	OPTION_IOMMU_ADD_ALL = 1 << 1,
-	OPTION_IOMMU_SKIP_IF_SHARED = 1 << 2,
-};
-
 /* One [allow NAME] or [deny NAME]. All fields must match; none only with match_all. */
 struct config_rule {
 	char *name;
@@ -136,15 +139,6 @@ struct config {
 	size_t n_groups;
 	char digest[CONFIG_DIGEST_SIZE];
 };
-
-/* Reads and checks the config at PATH. Every mistake is one line "PATH:LINE: …" on ERRORS, all of
- * them in one run. Returns 0 and a new config in *RET_CONFIG (free it with config_free); -EINVAL
- * when there were mistakes; another -errno, said on ERRORS too, when the file can't be read. */
-int config_load(const char *path, FILE *errors, struct config **ret_config) _must_check_;
-
-/* The same for an open FILE, which PATH names in the messages. */
-int config_read(FILE *file, const char *path, FILE *errors,
-		struct config **ret_config) _must_check_;
 
 /* NULL is fine. */
 void config_free(struct config *config);

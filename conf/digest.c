@@ -1,5 +1,5 @@
 /* Writes a config down in one canonical way and hashes that (FNV-1a, 64 bits: it tells configs
- * apart, it does not protect them). config.c calls it once per load. */
+ * apart, it does not protect them). load.c calls it once per load. */
 #include "conf/digest.h"
 
 #include <inttypes.h>

@@ -1,5 +1,5 @@
 /* Feeds inih line by line and collects what it finds, with the line numbers that inih keeps to
- * itself. config.c is the only caller. */
+ * itself. load.c is the only caller. */
 #include "conf/ini.h"
 
 #include <ini.h>

@@ -1,12 +1,17 @@
 /* The checks behind every key of the config, and the tables that say where each may stand.
- * config.c walks the tables; nothing here knows about sections or their order. */
+ * load.c walks the tables; nothing here knows about sections or their order. */
 #include "conf/keys.h"
+
+#include <sys/un.h>
 
 #include "conf/regex.h"
 
+_Static_assert(CONFIG_SOCKET_SIZE == sizeof(((struct sockaddr_un *) NULL)->sun_path),
+	       "a socket's path fits into its address");
+
 #define ALNUM "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
-static void wrong(const struct key_place *place, const char *allowed)
+static void add_mistake(const struct key_place *place, const char *allowed)
 {
 	mistakes_add(place->mistakes, place->key->line, "%s = %s, allowed here: %s",
 		     place->key->name, place->key->value, allowed);
@@ -26,7 +31,7 @@ static int store_bool(const struct key_place *place, void *target)
 	else if (streq(value, "no"))
 		*(bool *) target = false;
 	else
-		wrong(place, "yes or no");
+		add_mistake(place, "yes or no");
 	return 0;
 }
 
@@ -44,16 +49,15 @@ static int store_path(const struct key_place *place, void *target)
 {
 	if (place->key->value[0] == '/')
 		return store_text(place, target);
-	wrong(place, "a path from the root");
+	add_mistake(place, "a path from the root");
 	return 0;
 }
 
-/* sun_path has 108 bytes. */
 static int store_socket(const struct key_place *place, void *target)
 {
-	if (place->key->value[0] == '/' && strlen(place->key->value) < 108)
+	if (place->key->value[0] == '/' && strlen(place->key->value) < CONFIG_SOCKET_SIZE)
 		return store_text(place, target);
-	wrong(place, "the path of a socket from the root, at most 107 bytes");
+	add_mistake(place, "the path of a socket from the root, at most 107 bytes");
 	return 0;
 }
 
@@ -66,19 +70,19 @@ static int store_user(const struct key_place *place, void *target)
 		errno = 0;
 		if (strtoul(value, &end, 10) < UINT32_MAX && *end == '\0' && errno == 0)
 			return store_text(place, target);
-	} else if (value[0] != '-' && key_is_name(value)) {
+	} else if (value[0] != '-' && key_is_name(value) && strlen(value) < CONFIG_USER_SIZE) {
 		return store_text(place, target);
 	}
-	wrong(place, "a user name, or a uid");
+	add_mistake(place, "a user name of at most 63 bytes, or a uid");
 	return 0;
 }
 
 /* Goes into a property of the device, on one line with everything else. */
 static int store_short_name(const struct key_place *place, void *target)
 {
-	if (key_is_name(place->key->value) && strlen(place->key->value) <= 40)
+	if (key_is_name(place->key->value) && strlen(place->key->value) < CONFIG_TAG_SIZE)
 		return store_text(place, target);
-	wrong(place, "a name of at most 40 letters, digits, . _ -");
+	add_mistake(place, "a name of at most 40 letters, digits, . _ -");
 	return 0;
 }
 
@@ -90,7 +94,7 @@ static int store_delay(const struct key_place *place, void *target)
 	    atoi(value) <= 3600)
 		*(unsigned *) target = (unsigned) atoi(value);
 	else
-		wrong(place, "seconds, 0 to 3600");
+		add_mistake(place, "seconds, 0 to 3600");
 	return 0;
 }
 
@@ -103,9 +107,9 @@ static int store_type(const struct key_place *place, void *target)
 	else if (streq(value, "crosvm"))
 		*(enum vm_type *) target = VM_CROSVM;
 	else if (streq(value, "libvirt") || streq(value, "cloud-hypervisor"))
-		wrong(place, "qemu or crosvm (this one is not supported yet)");
+		add_mistake(place, "qemu or crosvm (this one is not supported yet)");
 	else
-		wrong(place, "qemu or crosvm");
+		add_mistake(place, "qemu or crosvm");
 	return 0;
 }
 
@@ -117,7 +121,7 @@ static void free_list(char **list)
 }
 
 /* The text at S without blanks at its ends; S is changed. */
-static char *trim(char *s)
+static char *trim_text(char *s)
 {
 	size_t n;
 
@@ -146,10 +150,11 @@ static int store_names(const struct key_place *place, void *target)
 		most += *s == ',';
 	list = calloc(most + 1, sizeof(*list));
 	while (list && copy && (item = strsep(&rest, ","))) {
-		item = trim(item);
+		item = trim_text(item);
 		if (!key_is_name(item) || in_list(list, item)) {
-			wrong(place, "names of letters, digits, . _ - with commas between them, "
-				     "each once");
+			add_mistake(place,
+				    "names of letters, digits, . _ - with commas between them, "
+				    "each once");
 			free_list(list);
 			return 0;
 		}
@@ -175,20 +180,16 @@ static int store_option(const struct key_place *place, void *target, enum config
 	return r;
 }
 
-static int store_force(const struct key_place *place, void *target)
-{
-	return store_option(place, target, OPTION_FORCE);
-}
+#define OPTION_STORE(name, key, word)                                        \
+	static int store_##name(const struct key_place *place, void *target) \
+	{                                                                    \
+		return store_option(place, target, OPTION_##name);           \
+	}
+OPTION_LIST(OPTION_STORE)
 
-static int store_add_all(const struct key_place *place, void *target)
-{
-	return store_option(place, target, OPTION_IOMMU_ADD_ALL);
-}
-
-static int store_skip_if_shared(const struct key_place *place, void *target)
-{
-	return store_option(place, target, OPTION_IOMMU_SKIP_IF_SHARED);
-}
+#define OPTION_OF_GROUP(name, key, word) \
+	{key, store_##name, offsetof(struct config_group, options)},
+#define OPTION_OF_RULE(name, key, word) {key, store_##name, offsetof(struct config_rule, options)},
 
 const struct key_setting general_settings[] = {
 	{"attachConnected", store_bool, offsetof(struct config_general, attach_connected)},
@@ -208,7 +209,7 @@ const struct key_setting vm_settings[] = {
 	{NULL, NULL, 0},
 };
 
-/* targetVm and allowedVms both fill vms; config.c sees to it that there is one of them. */
+/* targetVm and allowedVms both fill vms; load.c sees to it that there is one of them. */
 const struct key_setting group_settings[] = {
 	{"targetVm", store_names, offsetof(struct config_group, vms)},
 	{"allowedVms", store_names, offsetof(struct config_group, vms)},
@@ -217,10 +218,7 @@ const struct key_setting group_settings[] = {
 	{"description", store_text, offsetof(struct config_group, description)},
 	{"tag", store_short_name, offsetof(struct config_group, tag)},
 	{"family", store_short_name, offsetof(struct config_group, family)},
-	{"force", store_force, offsetof(struct config_group, options)},
-	{"pciIommuAddAll", store_add_all, offsetof(struct config_group, options)},
-	{"pciIommuSkipIfShared", store_skip_if_shared, offsetof(struct config_group, options)},
-	{NULL, NULL, 0},
+	OPTION_LIST(OPTION_OF_GROUP){NULL, NULL, 0},
 };
 
 const struct key_setting rule_settings[] = {
@@ -229,17 +227,14 @@ const struct key_setting rule_settings[] = {
 	{"description", store_text, offsetof(struct config_rule, description)},
 	{"tag", store_short_name, offsetof(struct config_rule, tag)},
 	{"family", store_short_name, offsetof(struct config_rule, family)},
-	{"force", store_force, offsetof(struct config_rule, options)},
-	{"pciIommuAddAll", store_add_all, offsetof(struct config_rule, options)},
-	{"pciIommuSkipIfShared", store_skip_if_shared, offsetof(struct config_rule, options)},
-	{NULL, NULL, 0},
+	OPTION_LIST(OPTION_OF_RULE){NULL, NULL, 0},
 };
 
 /* A copy of the value, or a mistake when it is not GOOD. */
 static int copy_if(const struct key_place *place, bool good, const char *allowed, char **ret)
 {
 	if (!good) {
-		wrong(place, allowed);
+		add_mistake(place, allowed);
 		*ret = NULL;
 		return 0;
 	}
@@ -247,7 +242,7 @@ static int copy_if(const struct key_place *place, bool good, const char *allowed
 	return *ret ? 0 : -ENOMEM;
 }
 
-static void lower(char *s)
+static void lower_text(char *s)
 {
 	for (; s && *s; s++)
 		if (*s >= 'A' && *s <= 'Z')
@@ -260,7 +255,7 @@ static int check_id(const struct key_place *place, char **ret)
 	bool good = strlen(value) == 4 && strspn(value, "0123456789abcdefABCDEF") == 4;
 	int r = copy_if(place, good, "four hex digits", ret);
 
-	lower(*ret);
+	lower_text(*ret);
 	return r;
 }
 
@@ -276,7 +271,7 @@ static int check_class(const struct key_place *place, char **ret)
 		    strtoul(digits, NULL, hex ? 16 : 10) <= 255;
 
 	if (!good) {
-		wrong(place, "0 to 255 without zeros in front, or 0x00 to 0xff");
+		add_mistake(place, "0 to 255 without zeros in front, or 0x00 to 0xff");
 		*ret = NULL;
 		return 0;
 	}
@@ -360,7 +355,7 @@ static int check_removable(const struct key_place *place, char **ret)
 	for (size_t i = 0; i < n; i++)
 		free(list[i]);
 	if (known != n) {
-		wrong(place, "fixed, removable, unknown, with commas between them");
+		add_mistake(place, "fixed, removable, unknown, with commas between them");
 		return 0;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
@@ -384,7 +379,7 @@ static int check_address(const struct key_place *place, char **ret)
 					   : value[i] == pattern[i];
 
 	int r = copy_if(place, good, "a PCI address: 0000:00:14.3", ret);
-	lower(*ret);
+	lower_text(*ret);
 	return r;
 }
 
@@ -423,30 +418,30 @@ static int check_text(const struct key_place *place, char **ret)
 #define EVDEV (1u << CONFIG_EVDEV)
 
 const struct key_match match_keys[MATCH_KEYS] = {
-	[MATCH_VENDOR_ID] = {"vendorId", check_id, USB | PCI},
-	[MATCH_PRODUCT_ID] = {"productId", check_id, USB},
-	[MATCH_VENDOR_NAME] = {"vendorName", check_regex, USB},
-	[MATCH_PRODUCT_NAME] = {"productName", check_regex, USB},
-	[MATCH_SERIAL] = {"serial", check_serial, USB},
-	[MATCH_BUS] = {"bus", check_number, USB},
-	[MATCH_PORT] = {"port", check_number, USB},
-	[MATCH_PORT_PATH] = {"portPath", check_port_path, USB},
-	[MATCH_DEVPATH] = {"devpath", check_devpath, USB},
-	[MATCH_INTERFACE_CLASS] = {"interfaceClass", check_class, USB},
-	[MATCH_INTERFACE_SUBCLASS] = {"interfaceSubclass", check_class, USB},
-	[MATCH_INTERFACE_PROTOCOL] = {"interfaceProtocol", check_class, USB},
-	[MATCH_DEVICE_CLASS] = {"deviceClass", check_class, USB | PCI},
-	[MATCH_DEVICE_SUBCLASS] = {"deviceSubclass", check_class, USB | PCI},
-	[MATCH_DEVICE_PROTOCOL] = {"deviceProtocol", check_class, USB},
-	[MATCH_REMOVABLE] = {"removable", check_removable, USB},
-	[MATCH_DRIVER_PATH] = {"driverPath", check_regex, USB},
-	[MATCH_ADDRESS] = {"address", check_address, PCI},
-	[MATCH_DEVICE_ID] = {"deviceId", check_id, PCI},
-	[MATCH_SUBSYSTEM_VENDOR_ID] = {"subsystemVendorId", check_id, PCI},
-	[MATCH_SUBSYSTEM_ID] = {"subsystemId", check_id, PCI},
-	[MATCH_DEVICE_PROG_IF] = {"deviceProgIf", check_class, PCI},
-	[MATCH_NAME] = {"name", check_regex, EVDEV},
-	[MATCH_PATH_TAG] = {"pathTag", check_regex, EVDEV},
-	[MATCH_PROPERTY] = {"property", check_property, EVDEV},
-	[MATCH_VALUE] = {"value", check_text, EVDEV},
+	[MATCH_VENDOR_ID] = {check_id, USB | PCI},
+	[MATCH_PRODUCT_ID] = {check_id, USB},
+	[MATCH_VENDOR_NAME] = {check_regex, USB},
+	[MATCH_PRODUCT_NAME] = {check_regex, USB},
+	[MATCH_SERIAL] = {check_serial, USB},
+	[MATCH_BUS] = {check_number, USB},
+	[MATCH_PORT] = {check_number, USB},
+	[MATCH_PORT_PATH] = {check_port_path, USB},
+	[MATCH_DEVPATH] = {check_devpath, USB},
+	[MATCH_INTERFACE_CLASS] = {check_class, USB},
+	[MATCH_INTERFACE_SUBCLASS] = {check_class, USB},
+	[MATCH_INTERFACE_PROTOCOL] = {check_class, USB},
+	[MATCH_DEVICE_CLASS] = {check_class, USB | PCI},
+	[MATCH_DEVICE_SUBCLASS] = {check_class, USB | PCI},
+	[MATCH_DEVICE_PROTOCOL] = {check_class, USB},
+	[MATCH_REMOVABLE] = {check_removable, USB},
+	[MATCH_DRIVER_PATH] = {check_regex, USB},
+	[MATCH_ADDRESS] = {check_address, PCI},
+	[MATCH_DEVICE_ID] = {check_id, PCI},
+	[MATCH_SUBSYSTEM_VENDOR_ID] = {check_id, PCI},
+	[MATCH_SUBSYSTEM_ID] = {check_id, PCI},
+	[MATCH_DEVICE_PROG_IF] = {check_class, PCI},
+	[MATCH_NAME] = {check_regex, EVDEV},
+	[MATCH_PATH_TAG] = {check_regex, EVDEV},
+	[MATCH_PROPERTY] = {check_property, EVDEV},
+	[MATCH_VALUE] = {check_text, EVDEV},
 };

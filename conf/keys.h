@@ -1,5 +1,5 @@
 /* What may stand in each kind of section, and how each value is checked and stored: the tables
- * that conf/config.c walks. */
+ * that conf/load.c walks. */
 #pragma once
 
 #include "conf/config.h"
@@ -28,9 +28,8 @@ extern const struct key_setting general_settings[], vm_settings[], group_setting
  * mistake, or -ENOMEM. */
 typedef int (*key_check_fn)(const struct key_place *place, char **ret);
 
-/* A key that a rule matches by, indexed by enum config_match. */
+/* A key that a rule matches by, indexed by enum config_match; config_match_name has its name. */
 struct key_match {
-	const char *name;
 	key_check_fn check;
 	unsigned kinds; /* bit 1 << enum config_kind: where it is allowed */
 };

@@ -1,41 +1,11 @@
-/* Picks the fixed list of properties that the broker wants out of the environment. Used by the
- * helper alone. Nothing here trusts a value: the kernel and the device choose them. */
+/* Picks the properties that the broker wants (helper/property.h) out of the environment. Used by
+ * the helper alone. Nothing here trusts a value: the kernel and the device choose them. */
 #include <inttypes.h>
 #include <stdint.h>
 
 #include "helper/collect.h"
+#include "helper/property.h"
 #include "helper/root.h"
-
-/* The most important first: what comes last is left out when the message is full. */
-static const char *const properties[] = {
-	"SUBSYSTEM",
-	"DEVTYPE",
-	"DEVNAME",
-	"MAJOR",
-	"MINOR",
-	"BUSNUM",
-	"DEVNUM",
-	"VHOTPLUG_RULE",
-	"VHOTPLUG_VM",
-	"VHOTPLUG_CONFIG",
-	"VHOTPLUG_FAMILY",
-	"VHOTPLUG_OPTIONS",
-	"PRODUCT",
-	"PCI_ID",
-	"PCI_CLASS",
-	"PCI_SLOT_NAME",
-	"SYNTH_UUID",
-	"ID_VENDOR_ID",
-	"ID_MODEL_ID",
-	"ID_SERIAL_SHORT",
-	"ID_PATH",
-	"ID_USB_INTERFACES",
-	"ID_VENDOR_FROM_DATABASE",
-	"ID_MODEL_FROM_DATABASE",
-	"ID_VENDOR",
-	"ID_MODEL",
-	"NAME",
-};
 
 /* A path below /devices that can be appended to the sysfs mount as it is. */
 static bool devpath_valid(const char *s)
@@ -106,12 +76,12 @@ int collect_event(struct wire_msg *ret_msg)
 	if (r < 0)
 		return r;
 
-	for (size_t i = 0; i < ARRAY_SIZE(properties); i++) {
-		const char *value = getenv(properties[i]);
+	for (size_t i = 0; i < PROPERTIES; i++) {
+		const char *value = getenv(property_table[i].name);
 
 		if (!value || !*value || strlen(value) > COLLECT_VALUE_MAX)
 			continue;
-		r = wire_add(&msg, properties[i], value);
+		r = wire_add(&msg, property_table[i].name, value);
 		if (r < 0 && r != -EMSGSIZE)
 			return r;
 	}

@@ -13,14 +13,14 @@ enum {
 	EXIT_ERROR = 2,
 };
 
-static int fail(const char *key, const char *why)
+static int report_failure(const char *key, const char *why)
 {
 	openlog("vhotplug-match", LOG_PID | LOG_PERROR, LOG_DAEMON);
 	syslog(LOG_ERR, "%s: %s: %s", getenv("DEVPATH") ?: "no device", key, why);
 	return EXIT_ERROR;
 }
 
-static int usage(void)
+static int print_usage(void)
 {
 	fputs("Usage: vhotplug-match [--surely-not] KEY [PROPERTY] PATTERN\n"
 	      "       vhotplug-match interfaces\n"
@@ -60,7 +60,7 @@ static int print_interfaces(const struct match_places *places)
 	int r = match_interfaces(places, interfaces);
 
 	if (r < 0)
-		return fail("interfaces", strerror(-r));
+		return report_failure("interfaces", strerror(-r));
 	printf("ID_USB_INTERFACES=%s\n", interfaces);
 	return EXIT_MATCH;
 }
@@ -74,19 +74,19 @@ int main(int argc, char **argv)
 	int n, r;
 
 	if (parse_options(argc, argv, &places, &surely_not) < 0)
-		return usage();
+		return print_usage();
 	n = argc - optind;
 	argv += optind;
 	if (n == 1 && streq(argv[0], "interfaces"))
 		return print_interfaces(&places);
 	if (n < 2 || n > 3)
-		return usage();
+		return print_usage();
 	if (base64url_decode(argv[n - 1], &pattern) < 0 ||
 	    (n == 3 && base64url_decode(argv[1], &property) < 0))
-		return fail(argv[0], "the pattern is not properly encoded");
+		return report_failure(argv[0], "the pattern is not properly encoded");
 	r = match_field(&places, argv[0], property, pattern, &why);
 	if (r < 0)
-		return fail(argv[0], why ?: strerror(-r));
+		return report_failure(argv[0], why ?: strerror(-r));
 	if (surely_not)
 		return r > 0 ? EXIT_NO_MATCH : EXIT_MATCH;
 	return r > 0 ? EXIT_MATCH : EXIT_NO_MATCH;

@@ -35,7 +35,7 @@ void byteset_invert(struct byteset *set)
 		set->bits[i] = ~set->bits[i];
 }
 
-static unsigned count(const struct byteset *set, unsigned first, unsigned last)
+static unsigned count_bytes(const struct byteset *set, unsigned first, unsigned last)
 {
 	unsigned n = 0;
 
@@ -94,13 +94,13 @@ static void add_run(struct bracket *bracket, unsigned first, unsigned last)
 /* Control characters can't be in a rule, so they come as a class or not at all. */
 static bool add_controls(struct bracket *bracket, struct byteset *set)
 {
-	unsigned n = count(set, 1, 31) + count(set, 127, 127);
+	unsigned n = count_bytes(set, 1, 31) + count_bytes(set, 127, 127);
 
 	if (n == 0)
 		return true;
 	if (n == 32) {
 		bracket->n += (size_t) sprintf(bracket->middle, "[:cntrl:]");
-	} else if (n == 5 && count(set, '\t', '\r') == 5 && byteset_has(set, ' ')) {
+	} else if (n == 5 && count_bytes(set, '\t', '\r') == 5 && byteset_has(set, ' ')) {
 		bracket->n += (size_t) sprintf(bracket->middle, "[:space:]");
 		remove_range(set, ' ', ' ');
 	} else {
@@ -187,15 +187,15 @@ const char *byteset_glob(const struct byteset *set, char ret_glob[BYTESET_GLOB_M
 {
 	struct byteset listed = *set;
 	struct bracket bracket = {0};
-	unsigned high = count(set, 128, 255);
+	unsigned high = count_bytes(set, 128, 255);
 
-	if (count(set, 1, 255) <= 1)
+	if (count_bytes(set, 1, 255) <= 1)
 		return single_glob(set, ret_glob);
 	if (high != 0 && high != 128)
 		return "some but not all bytes above ASCII";
 	if (high == 128)
 		byteset_invert(&listed);
-	if (count(&listed, 1, 127) == 0) {
+	if (count_bytes(&listed, 1, 127) == 0) {
 		strcpy(ret_glob, "?");
 		return NULL;
 	}

@@ -28,8 +28,8 @@ struct checker {
 	unsigned mistakes;
 };
 
-static void wrong(struct checker *c, const char *format, ...) _printf_(2, 3);
-static void wrong(struct checker *c, const char *format, ...)
+static void report_mistake(struct checker *c, const char *format, ...) _printf_(2, 3);
+static void report_mistake(struct checker *c, const char *format, ...)
 {
 	va_list args;
 
@@ -42,7 +42,7 @@ static void wrong(struct checker *c, const char *format, ...)
 }
 
 /* Copies what the characters of ACCEPT make up at *P into RET, and moves *P behind it. */
-static bool take(const char **p, const char *accept, char *ret, size_t size)
+static bool take_word(const char **p, const char *accept, char *ret, size_t size)
 {
 	size_t n = strspn(*p, accept);
 
@@ -79,14 +79,15 @@ static bool take_value(const char **p, char *ret, size_t size)
 static bool take_expression(const char **p, struct expression *e)
 {
 	e->name[0] = '\0';
-	if (!take(p, UPPER, e->key, sizeof(e->key)))
+	if (!take_word(p, UPPER, e->key, sizeof(e->key)))
 		return false;
 	if (**p == '{') {
 		(*p)++;
-		if (!take(p, WORD "./", e->name, sizeof(e->name)) || *(*p)++ != '}')
+		if (!take_word(p, WORD "./", e->name, sizeof(e->name)) || *(*p)++ != '}')
 			return false;
 	}
-	return take(p, "=!+", e->op, sizeof(e->op)) && take_value(p, e->value, sizeof(e->value));
+	return take_word(p, "=!+", e->op, sizeof(e->op)) &&
+	       take_value(p, e->value, sizeof(e->value));
 }
 
 /* Every way in which write.c uses a key. NAME: * is any, nothing is none. */
@@ -171,29 +172,29 @@ static void check_value(struct checker *c, const struct expression *e, const str
 	switch (use->kind) {
 	case PATTERN:
 		if (globs && strchr(e->value, '|') && strlen(e->value) > EUDEV_ALTERNATIVES)
-			wrong(c, "more alternatives than eudev keeps");
+			report_mistake(c, "more alternatives than eudev keeps");
 		break;
 	case ASSIGNED:
 		if ((strpbrk(e->value, "$%") && !is_name(e)) || strlen(e->value) >= VALUE_BYTES)
-			wrong(c, "a substitution, or too long a value");
+			report_mistake(c, "a substitution, or too long a value");
 		if (!may_assign(e))
-			wrong(c, "%s is not ours to set", e->name);
+			report_mistake(c, "%s is not ours to set", e->name);
 		break;
 	case COMMAND:
 		if (!is_our_command(e))
-			wrong(c, "a command that is not ours");
+			report_mistake(c, "a command that is not ours");
 		break;
 	case SUBJECT:
 		if (strspn(e->value, WORD "./-") != strlen(e->value))
-			wrong(c, "an odd path");
+			report_mistake(c, "an odd path");
 		break;
 	case PLACE:
 		if (strspn(e->value, WORD) != strlen(e->value))
-			wrong(c, "an odd label");
+			report_mistake(c, "an odd label");
 		break;
 	case TEXT:
 		if (strspn(e->value, WORD "|-") != strlen(e->value))
-			wrong(c, "an odd value");
+			report_mistake(c, "an odd value");
 		break;
 	}
 }
@@ -209,7 +210,7 @@ static void check_goto(struct checker *c, const char *name)
 	/* c->lines is behind the newline of this line. */
 	found = strstr(c->lines - 1, label);
 	if (!found)
-		wrong(c, "GOTO=\"%s\" has no LABEL further down", name);
+		report_mistake(c, "GOTO=\"%s\" has no LABEL further down", name);
 }
 
 static void check_expressions(struct checker *c, const char *p)
@@ -221,12 +222,12 @@ static void check_expressions(struct checker *c, const char *p)
 		const struct use *use;
 
 		if (!take_expression(&p, &e)) {
-			wrong(c, "not understood: %.40s", p);
+			report_mistake(c, "not understood: %.40s", p);
 			return;
 		}
 		use = find_use(&e);
 		if (!use)
-			wrong(c, "%s%s is not used like that", e.key, e.op);
+			report_mistake(c, "%s%s is not used like that", e.key, e.op);
 		else
 			check_value(c, &e, use);
 		if (streq(e.key, "GOTO"))
@@ -235,26 +236,26 @@ static void check_expressions(struct checker *c, const char *p)
 		if (*p == '\0')
 			break;
 		if (p[0] != ',' || p[1] != ' ') {
-			wrong(c, "not understood: %.40s", p);
+			report_mistake(c, "not understood: %.40s", p);
 			return;
 		}
 		p += 2;
 	}
 	if (n > EUDEV_TOKENS)
-		wrong(c, "%u tokens, of which eudev takes 63", n);
+		report_mistake(c, "%u tokens, of which eudev takes 63", n);
 }
 
 static void check_bytes(struct checker *c, const char *line, size_t len)
 {
 	if (len >= RULE_LINE_BYTES)
-		wrong(c, "the line has %zu bytes", len);
+		report_mistake(c, "the line has %zu bytes", len);
 	for (size_t i = 0; i < len; i++)
 		if ((unsigned char) line[i] < ' ' || line[i] == 127) {
-			wrong(c, "a control character");
+			report_mistake(c, "a control character");
 			return;
 		}
 	if (len > 0 && line[len - 1] == '\\')
-		wrong(c, "the next line would be part of this one");
+		report_mistake(c, "the next line would be part of this one");
 }
 
 unsigned rules_check(const char *text, FILE *errors)
@@ -266,7 +267,7 @@ unsigned rules_check(const char *text, FILE *errors)
 
 		end = strchr(text, '\n');
 		if (!end) {
-			wrong(&c, "the last line has no end");
+			report_mistake(&c, "the last line has no end");
 			break;
 		}
 		c.lines = end + 1;

@@ -125,8 +125,8 @@ static int add_pci_class_test(struct compiler *c)
 	return add_test(c, TOKEN_ATTR, "class", pattern);
 }
 
-static int note(struct compiler *c, const struct config_field *field, const char *why,
-		size_t n_globs)
+static int add_note(struct compiler *c, const struct config_field *field, const char *why,
+		    size_t n_globs)
 {
 	struct field_note *slot = ARRAY_APPEND(c->out->notes, c->out->n_notes);
 
@@ -218,7 +218,7 @@ static int add_text(struct compiler *c, const struct config_field *field,
 		r = 0;
 	}
 	if (r >= 0 && !programs && (field->match != MATCH_VALUE || r == 0))
-		if (note(c, field, globs.why, globs.n) < 0)
+		if (add_note(c, field, globs.why, globs.n) < 0)
 			r = -ENOMEM;
 	if (r > 0 && !programs)
 		r = add_globs(c, source, &globs);
@@ -249,7 +249,7 @@ static int add_text_field(struct compiler *c, const struct config_field *field, 
 		return add_text(c, field, &property, programs);
 	case MATCH_DRIVER_PATH:
 		if (!programs)
-			return note(c, field, "the driver is looked up in the module index", 0);
+			return add_note(c, field, "the driver is looked up in the module index", 0);
 		return add_program(c, field);
 	case MATCH_VENDOR_ID:
 	case MATCH_PRODUCT_ID:

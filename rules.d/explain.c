@@ -41,7 +41,7 @@ static const char *name_of(const struct subject *s, const char *database, const 
 	return name ?: "";
 }
 
-static const char *property(const struct subject *s, const char *name)
+static const char *find_property(const struct subject *s, const char *name)
 {
 	const char *value = udev_device_get_property_value(s->device, name) ?: "";
 
@@ -59,7 +59,7 @@ static const char *property(const struct subject *s, const char *name)
 }
 
 /* An attribute without blanks at its end, as a new string; NULL when there is none. */
-static char *attribute(const struct subject *s, const char *name)
+static char *read_attribute(const struct subject *s, const char *name)
 {
 	const char *value = udev_device_get_sysattr_value(s->device, name);
 	char *copy = value ? strdup(value) : NULL;
@@ -114,10 +114,10 @@ static bool token_matches(const struct subject *s, const struct token *token)
 		matches = pattern_matches(token->pattern, udev_device_get_devpath(s->device));
 		break;
 	case TOKEN_ENV:
-		matches = pattern_matches(token->pattern, property(s, token->name));
+		matches = pattern_matches(token->pattern, find_property(s, token->name));
 		break;
 	case TOKEN_ATTR:
-		value = attribute(s, token->name);
+		value = read_attribute(s, token->name);
 		if (!value)
 			return false;
 		matches = pattern_matches(token->pattern, value);
@@ -168,10 +168,10 @@ static void print_value(const struct subject *s, const struct token *token)
 			streq(token->name, VENDOR_NAME)    ? "vendor"
 			: streq(token->name, PRODUCT_NAME) ? "product"
 							   : token->name,
-			property(s, token->name));
+			find_property(s, token->name));
 		break;
 	case TOKEN_ATTR:
-		value = attribute(s, token->name);
+		value = read_attribute(s, token->name);
 		fprintf(s->out, value ? " %s \"%s\"" : " no %s", token->name, value);
 		break;
 	case TOKEN_PROGRAM:
@@ -271,7 +271,7 @@ static int explain_group(const struct subject *s, const struct config_group *gro
 static const char *never_taken(const struct subject *s)
 {
 	_cleanup_free_ char *device_class =
-		attribute(s, s->kind == CONFIG_USB ? "bDeviceClass" : "class");
+		read_attribute(s, s->kind == CONFIG_USB ? "bDeviceClass" : "class");
 
 	switch (s->kind) {
 	case CONFIG_USB:

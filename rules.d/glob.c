@@ -7,6 +7,8 @@
  * matches the same strings as P alone: MAYBE marks at the end of an alternative just go. */
 #include "rules.d/glob.h"
 
+#include "helper/text.h"
+
 #include <stdint.h>
 
 #include "conf/array.h"
@@ -44,7 +46,8 @@ static bool give_up(struct parser *parser, const char *why)
 }
 
 /* Adds the concatenation of A and B to LIST. */
-static bool append(struct parser *parser, struct alternatives *list, const char *a, const char *b)
+static bool append_glob(struct parser *parser, struct alternatives *list, const char *a,
+			const char *b)
 {
 	char **slot;
 
@@ -62,26 +65,27 @@ static bool append(struct parser *parser, struct alternatives *list, const char 
 }
 
 /* LIST becomes every alternative of LIST followed by every one of TAIL. */
-static bool multiply(struct parser *parser, struct alternatives *list,
-		     const struct alternatives *tail)
+static bool multiply_globs(struct parser *parser, struct alternatives *list,
+			   const struct alternatives *tail)
 {
 	struct alternatives product = {0};
 	bool good = true;
 
 	for (size_t i = 0; good && i < list->n; i++)
 		for (size_t j = 0; good && j < tail->n; j++)
-			good = append(parser, &product, list->list[i], tail->list[j]);
+			good = append_glob(parser, &product, list->list[i], tail->list[j]);
 	alternatives_finish(list);
 	*list = product;
 	return good;
 }
 
-static bool join(struct parser *parser, struct alternatives *list, const struct alternatives *more)
+static bool join_globs(struct parser *parser, struct alternatives *list,
+		       const struct alternatives *more)
 {
 	bool good = true;
 
 	for (size_t i = 0; good && i < more->n; i++)
-		good = append(parser, list, more->list[i], "");
+		good = append_glob(parser, list, more->list[i], "");
 	return good;
 }
 
@@ -90,7 +94,7 @@ static bool append_set(struct parser *parser, struct alternatives *list, const s
 	char glob[BYTESET_GLOB_MAX];
 	const char *why = byteset_glob(set, glob);
 
-	return why ? give_up(parser, why) : append(parser, list, glob, "");
+	return why ? give_up(parser, why) : append_glob(parser, list, glob, "");
 }
 
 static bool append_literal(struct parser *parser, struct alternatives *list, unsigned char c)
@@ -109,7 +113,7 @@ static bool is_punctuation(char c)
 }
 
 /* The set that \C stands for: \d \w \s and their opposites. */
-static bool shorthand(char c, struct byteset *set)
+static bool parse_shorthand(char c, struct byteset *set)
 {
 	*set = (struct byteset){0};
 	switch (c) {
@@ -207,7 +211,7 @@ static bool class_member(struct parser *parser, struct byteset *set)
 		if (p[1] != ':' || !end || !posix_class(p + 2, (size_t) (end - p - 2), &member))
 			return give_up(parser, "an unusual class");
 		parser->p = end + 2;
-	} else if (p[0] == '\\' && shorthand(p[1], &member)) {
+	} else if (p[0] == '\\' && parse_shorthand(p[1], &member)) {
 		parser->p += 2;
 	} else {
 		return class_range(parser, set);
@@ -243,10 +247,10 @@ static bool parse_escape(struct parser *parser, struct alternatives *ret)
 	struct byteset set;
 
 	parser->p += c ? 2 : 1;
-	if (shorthand(c, &set))
+	if (parse_shorthand(c, &set))
 		return append_set(parser, ret, &set);
 	if (c == 'A' || c == 'z')
-		return append(parser, ret, (char[]){c == 'A' ? BEGIN : END, '\0'}, "");
+		return append_glob(parser, ret, (char[]){c == 'A' ? BEGIN : END, '\0'}, "");
 	if (is_punctuation(c) || c == ' ')
 		return append_literal(parser, ret, (unsigned char) c);
 	return give_up(parser, "an escape that globs don't have");
@@ -290,7 +294,7 @@ static bool parse_atom(struct parser *parser, struct alternatives *ret)
 	case '^':
 	case '$':
 		parser->p++;
-		return append(parser, ret, (char[]){c == '^' ? BEGIN : END, '\0'}, "");
+		return append_glob(parser, ret, (char[]){c == '^' ? BEGIN : END, '\0'}, "");
 	case '{':
 	case '*':
 	case '+':
@@ -352,23 +356,23 @@ static bool parse_quantifier(struct parser *parser, unsigned *ret_min, unsigned 
 }
 
 /* RET becomes ATOM repeated MIN to MAX times. */
-static bool repeat(struct parser *parser, const struct alternatives *atom, unsigned min,
-		   unsigned max, struct alternatives *ret)
+static bool repeat_atom(struct parser *parser, const struct alternatives *atom, unsigned min,
+			unsigned max, struct alternatives *ret)
 {
 	struct alternatives run = {0}, more = {0};
 	bool any = atom->n == 1 && (streq(atom->list[0], "?") || streq(atom->list[0], "*"));
-	bool good = append(parser, &run, "", "");
+	bool good = append_glob(parser, &run, "", "");
 
 	for (unsigned i = 0; good && i < min; i++)
-		good = multiply(parser, &run, atom);
+		good = multiply_globs(parser, &run, atom);
 	if (good && max == NO_END) {
-		good = append(parser, &more, any ? "*" : (char[]){MAYBE, '\0'}, "") &&
-		       multiply(parser, &run, &more);
+		good = append_glob(parser, &more, any ? "*" : (char[]){MAYBE, '\0'}, "") &&
+		       multiply_globs(parser, &run, &more);
 	} else {
 		for (unsigned i = min; good && i < max; i++)
-			good = join(parser, ret, &run) && multiply(parser, &run, atom);
+			good = join_globs(parser, ret, &run) && multiply_globs(parser, &run, atom);
 	}
-	good = good && join(parser, ret, &run);
+	good = good && join_globs(parser, ret, &run);
 	alternatives_finish(&run);
 	alternatives_finish(&more);
 	return good;
@@ -376,15 +380,15 @@ static bool repeat(struct parser *parser, const struct alternatives *atom, unsig
 
 static bool parse_sequence(struct parser *parser, struct alternatives *ret)
 {
-	bool good = append(parser, ret, "", "");
+	bool good = append_glob(parser, ret, "", "");
 
 	while (good && *parser->p && *parser->p != '|' && *parser->p != ')') {
 		struct alternatives atom = {0}, repeated = {0};
 		unsigned min, max;
 
 		good = parse_atom(parser, &atom) && parse_quantifier(parser, &min, &max) &&
-		       repeat(parser, &atom, min, max, &repeated) &&
-		       multiply(parser, ret, &repeated);
+		       repeat_atom(parser, &atom, min, max, &repeated) &&
+		       multiply_globs(parser, ret, &repeated);
 		alternatives_finish(&atom);
 		alternatives_finish(&repeated);
 	}
@@ -395,7 +399,7 @@ static bool parse_choice(struct parser *parser, struct alternatives *ret)
 {
 	for (;;) {
 		struct alternatives sequence = {0};
-		bool good = parse_sequence(parser, &sequence) && join(parser, ret, &sequence);
+		bool good = parse_sequence(parser, &sequence) && join_globs(parser, ret, &sequence);
 
 		alternatives_finish(&sequence);
 		if (!good)
@@ -441,16 +445,11 @@ static const char *finish_glob(char *s)
  * rules. */
 static bool is_utf8(const char *s)
 {
-	for (const unsigned char *p = (const unsigned char *) s; *p;) {
-		unsigned more = *p < 0x80 ? 0 : *p >= 0xf0 ? 3 : *p >= 0xe0 ? 2 : 1;
+	size_t n;
 
-		if (more && (*p < 0xc2 || *p > 0xf4))
-			return false;
-		for (p++; more > 0; more--, p++)
-			if ((*p & 0xc0) != 0x80)
-				return false;
-	}
-	return true;
+	while ((n = utf8_length(s)) > 0)
+		s += n;
+	return *s == '\0';
 }
 
 /* How long GLOB is with a backslash in front of each quote. */
@@ -516,7 +515,7 @@ static int finish_globs(struct parser *parser, struct alternatives *list, struct
 	return 0;
 }
 
-static int translate(struct parser *parser, struct alternatives *list, struct globs *ret)
+static int translate_regex(struct parser *parser, struct alternatives *list, struct globs *ret)
 {
 	int r = 0;
 
@@ -539,29 +538,29 @@ int globs_from_regex(const char *regex, struct globs *ret)
 	*ret = (struct globs){0};
 	if (parse_choice(&parser, &list) && *parser.p)
 		give_up(&parser, "an unusual group");
-	return translate(&parser, &list, ret);
+	return translate_regex(&parser, &list, ret);
 }
 
 int globs_from_text(const char *text, struct globs *ret)
 {
 	struct parser parser = {.p = text};
 	struct alternatives list = {0};
-	bool good = append(&parser, &list, "", "");
+	bool good = append_glob(&parser, &list, "", "");
 
 	*ret = (struct globs){0};
 	for (; good && *text; text++) {
 		struct alternatives byte = {0};
 
 		good = append_literal(&parser, &byte, (unsigned char) *text) &&
-		       multiply(&parser, &list, &byte);
+		       multiply_globs(&parser, &list, &byte);
 		alternatives_finish(&byte);
 	}
 	if (good) {
 		struct alternatives end = {(char *[]){(char[]){END, '\0'}}, 1};
 
-		multiply(&parser, &list, &end);
+		multiply_globs(&parser, &list, &end);
 	}
-	return translate(&parser, &list, ret);
+	return translate_regex(&parser, &list, ret);
 }
 
 void globs_finish(struct globs *globs)

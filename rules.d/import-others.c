@@ -3,7 +3,7 @@
 #include <ctype.h>
 
 #include "conf/keys.h"
-#include "rules.d/import-internal.h"
+#include "rules.d/import-readers.h"
 
 /* The next line of *TEXT without comment and blanks at its end, as a new string; NULL at the end.
  * *RET_INDENT: how many blanks it starts with, which are not in the string. */
@@ -31,7 +31,7 @@ static char *next_line(const char **text, size_t *ret_indent)
 }
 
 /* VALUE without one pair of quotes, in place. */
-static char *unquote(char *value)
+static char *unquote_value(char *value)
 {
 	size_t n = strlen(value);
 
@@ -124,7 +124,7 @@ int import_hotplugger(struct importer *i, const char *text)
 		if (!*line)
 			continue;
 		if (line[0] == '-' && line[1] == ' ') {
-			machine_item(i, &m, unquote(line + 2 + strspn(line + 2, " ")));
+			machine_item(i, &m, unquote_value(line + 2 + strspn(line + 2, " ")));
 			continue;
 		}
 		if (!value) {
@@ -138,10 +138,10 @@ int import_hotplugger(struct importer *i, const char *text)
 			of_machines = 0;
 		} else if (inside && (of_machines == 0 || indent == of_machines)) {
 			of_machines = indent;
-			begin_machine(i, &m, unquote(line));
+			begin_machine(i, &m, unquote_value(line));
 		} else if (inside) {
 			m.list[0] = '\0';
-			machine_key(i, &m, line, unquote(value));
+			machine_key(i, &m, line, unquote_value(value));
 		}
 	}
 	finish_machine(i, &m);
@@ -174,9 +174,9 @@ static void add_ids(struct importer *i, struct settings *s, const char *text)
 	}
 }
 
-static void setting(struct importer *i, struct settings *s, const char *name, char *value)
+static void take_setting(struct importer *i, struct settings *s, const char *name, char *value)
 {
-	char *word = unquote(value);
+	char *word = unquote_value(value);
 
 	if (streq(word, "whitelist") || streq(word, "blacklist") || streq(word, "matchall"))
 		snprintf(s->mode, sizeof(s->mode), "%s", word);
@@ -239,7 +239,7 @@ int import_libvirt_usb_hotplug(struct importer *i, const char *text)
 			add_ids(i, &s, line);
 		} else if (value) {
 			*value = '\0';
-			setting(i, &s, line, value + 1);
+			take_setting(i, &s, line, value + 1);
 		} else {
 			import_note(i, "%s", line);
 		}

@@ -8,7 +8,7 @@
 
 #include "conf/keys.h"
 #include "conf/regex.h"
-#include "rules.d/import-internal.h"
+#include "rules.d/import-readers.h"
 
 /* What a rule of theirs needs while its alternatives are printed. */
 struct rule {
@@ -96,7 +96,7 @@ static bool has_alternatives(json_t *rule)
 }
 
 /* Begins one alternative of the rule. */
-static void begin(struct rule *rule, const char *detail)
+static void begin_rule(struct rule *rule, const char *detail)
 {
 	import_header(rule->i, rule->first, rule->verb, description_of(rule->json, "rule"),
 		      has_alternatives(rule->json) ? detail : "");
@@ -148,12 +148,12 @@ static void pattern_alternative(struct rule *rule, const char *key)
 
 	if (!pattern || !check_pattern(rule, key, pattern))
 		return;
-	begin(rule, key);
+	begin_rule(rule, key);
 	print_pattern(rule->i, key, pattern);
 }
 
 /* Four hex digits into RET, also from 0x46d. False when the value names no id. */
-static bool identity(json_t *object, const char *key, bool number, char ret[5])
+static bool read_identity(json_t *object, const char *key, bool number, char ret[5])
 {
 	const char *text = text_of(object, key);
 	char *end;
@@ -174,13 +174,13 @@ static void ids_alternative(struct rule *rule, const char *product, bool number)
 
 	if (!json_object_get(rule->json, "vendorId") && !json_object_get(rule->json, product))
 		return;
-	if (!identity(rule->json, "vendorId", number, vendor_id) ||
-	    !identity(rule->json, product, number, product_id)) {
+	if (!read_identity(rule->json, "vendorId", number, vendor_id) ||
+	    !read_identity(rule->json, product, number, product_id)) {
 		import_note(rule->i, "vendorId and %s of \"%s\": not two ids, which never match",
 			    product, description_of(rule->json, "rule"));
 		return;
 	}
-	begin(rule, "ids");
+	begin_rule(rule, "ids");
 	fprintf(rule->i->out, "vendorId = %s\n%s = %s\n", vendor_id, product, product_id);
 }
 
@@ -199,7 +199,7 @@ static void class_alternative(struct rule *rule, const char *const keys[3], cons
 			    description_of(rule->json, "rule"));
 		return;
 	}
-	begin(rule, detail);
+	begin_rule(rule, detail);
 	for (size_t k = 0; k < 3; k++)
 		if (number_of(rule->json, keys[k]) != 0)
 			fprintf(rule->i->out, "%s = %ld\n", keys[k],
@@ -212,7 +212,7 @@ static void port_alternative(struct rule *rule)
 
 	if (bus < 1 || port < 1 || bus > 999 || port > 999)
 		return;
-	begin(rule, "port");
+	begin_rule(rule, "port");
 	fprintf(rule->i->out, "bus = %ld\nport = %ld\n", bus, port);
 }
 
@@ -256,7 +256,7 @@ static void pci_rule(struct rule *rule)
 
 	if (address) {
 		if (strlen(address) == 12 && address[4] == ':' && address[10] == '.') {
-			begin(rule, "address");
+			begin_rule(rule, "address");
 			fprintf(rule->i->out, "address = %s\n", address);
 		} else {
 			import_note(rule->i, "address %s: not like 0000:00:14.3", address);
@@ -275,7 +275,7 @@ static void evdev_rule(struct rule *rule)
 	pattern_alternative(rule, "pathTag");
 	if (!property || !value)
 		return;
-	begin(rule, "property");
+	begin_rule(rule, "property");
 	fprintf(rule->i->out, "property = %s\nvalue = %s\n", property, value);
 }
 

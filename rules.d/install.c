@@ -102,7 +102,7 @@ int rules_installed(const char *path, char **ret)
 
 /* Runs ARGV, found in PATH, with INPUT (-1: ours) as standard input. Returns its exit status or
  * -errno. */
-static int run(const char *const *argv, int input)
+static int run_program(const char *const *argv, int input)
 {
 	posix_spawn_file_actions_t actions;
 	int status, r;
@@ -137,14 +137,14 @@ int rules_print_diff(const char *path, const char *text)
 		return -errno;
 	if (fputs(text, input) < 0 || fflush(input) != 0 || lseek(fileno(input), 0, SEEK_SET) < 0)
 		return -errno;
-	r = run(argv, fileno(input));
+	r = run_program(argv, fileno(input));
 	return r < 0 ? r : r > 1 ? -EIO : 0;
 }
 
 /* Runs one udevadm command of rules_apply. */
-static int udevadm(const char *const *argv)
+static int run_udevadm(const char *const *argv)
 {
-	int r = run(argv, -1);
+	int r = run_program(argv, -1);
 
 	if (r == 0)
 		return 0;
@@ -176,7 +176,7 @@ int rules_apply(void)
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(steps); i++)
-		r = udevadm(steps[i]);
+		r = run_udevadm(steps[i]);
 	return r;
 }
 

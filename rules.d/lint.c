@@ -10,8 +10,8 @@ struct lint {
 	unsigned n;
 };
 
-static void warn(struct lint *lint, unsigned line, const char *format, ...) _printf_(3, 4);
-static void warn(struct lint *lint, unsigned line, const char *format, ...)
+static void print_warning(struct lint *lint, unsigned line, const char *format, ...) _printf_(3, 4);
+static void print_warning(struct lint *lint, unsigned line, const char *format, ...)
 {
 	va_list args;
 
@@ -69,7 +69,7 @@ static bool is_root_port(const char *port_path, const char *port)
 }
 
 /* Whether a device that FIELD of SPECIAL matches is matched by GENERAL too. */
-static bool implies(const struct config_rule *special, const struct config_field *general)
+static bool field_is_implied(const struct config_rule *special, const struct config_field *general)
 {
 	const struct config_field *same = config_rule_field(special, general->match);
 	const struct config_field *port_path = config_rule_field(special, MATCH_PORT_PATH);
@@ -87,16 +87,16 @@ static bool implies(const struct config_rule *special, const struct config_field
 }
 
 /* Whether GENERAL matches every device that SPECIAL matches. */
-static bool covers(const struct config_rule *general, const struct config_rule *special)
+static bool rule_covers(const struct config_rule *general, const struct config_rule *special)
 {
 	for (size_t i = 0; i < general->n_fields; i++)
-		if (!implies(special, &general->fields[i]))
+		if (!field_is_implied(special, &general->fields[i]))
 			return false;
 	return true;
 }
 
 /* Whether no device can match both. */
-static bool disjoint(const struct config_rule *a, const struct config_rule *b)
+static bool rules_are_disjoint(const struct config_rule *a, const struct config_rule *b)
 {
 	for (size_t i = 0; i < a->n_fields; i++) {
 		const struct config_field *field = &a->fields[i];
@@ -114,8 +114,9 @@ static void lint_fields(struct lint *lint, const struct config_rule *rule)
 	const struct config_field *port = config_rule_field(rule, MATCH_PORT);
 
 	if (path && port && !is_root_port(path->value, port->value))
-		warn(lint, rule->line, "[%s %s] can never match: portPath = %s is not on port = %s",
-		     rule->deny ? "deny" : "allow", rule->name, path->value, port->value);
+		print_warning(lint, rule->line,
+			      "[%s %s] can never match: portPath = %s is not on port = %s",
+			      rule->deny ? "deny" : "allow", rule->name, path->value, port->value);
 }
 
 static bool same_vms(const struct config_group *a, const struct config_group *b)
@@ -134,19 +135,19 @@ static void lint_allow(struct lint *lint, const struct config_group *group,
 	for (size_t i = 0; i < group->n_rules; i++) {
 		const struct config_rule *other = &group->rules[i];
 
-		if (other->disable || !covers(other, rule))
+		if (other->disable || !rule_covers(other, rule))
 			continue;
 		if (other->deny) {
-			warn(lint, rule->line,
-			     "[allow %s] never wins: [deny %s] in line %u denies all "
-			     "that it matches",
-			     rule->name, other->name, other->line);
+			print_warning(lint, rule->line,
+				      "[allow %s] never wins: [deny %s] in line %u denies all "
+				      "that it matches",
+				      rule->name, other->name, other->line);
 			return;
 		}
 		if (other < rule) {
-			warn(lint, rule->line,
-			     "[allow %s] never decides: [allow %s] in line %u comes first",
-			     rule->name, other->name, other->line);
+			print_warning(lint, rule->line,
+				      "[allow %s] never decides: [allow %s] in line %u comes first",
+				      rule->name, other->name, other->line);
 			return;
 		}
 	}
@@ -171,7 +172,7 @@ static bool same_ids(const struct config_rule *a, const struct config_rule *b,
 	for (size_t i = 0; i < ARRAY_SIZE(fields); i += 2)
 		if (!fields[i] || !fields[i + 1] || !streq(fields[i]->value, fields[i + 1]->value))
 			return false;
-	return !disjoint(a, b);
+	return !rules_are_disjoint(a, b);
 }
 
 /* What an earlier group of the same kind takes away from RULE of GROUP. */
@@ -185,20 +186,23 @@ static void lint_earlier_group(struct lint *lint, const struct config_group *gro
 
 		if (other->deny || other->disable)
 			continue;
-		if (!has_deny(earlier) && covers(other, rule)) {
-			warn(lint, rule->line,
-			     "[allow %s] never wins: [allow %s] of the earlier group [%s %s] in "
-			     "line "
-			     "%u takes all that it matches",
-			     rule->name, other->name, config_kind_name(earlier->kind),
-			     earlier->name, other->line);
+		if (!has_deny(earlier) && rule_covers(other, rule)) {
+			print_warning(
+				lint, rule->line,
+				"[allow %s] never wins: [allow %s] of the earlier group [%s %s] in "
+				"line "
+				"%u takes all that it matches",
+				rule->name, other->name, config_kind_name(earlier->kind),
+				earlier->name, other->line);
 			return;
 		}
 		if (same_ids(other, rule, product) && !same_vms(earlier, group)) {
-			warn(lint, rule->line,
-			     "[allow %s] wants for %s what [allow %s] in line %u wants for %s; the "
-			     "first group has it",
-			     rule->name, group->vms[0], other->name, other->line, earlier->vms[0]);
+			print_warning(lint, rule->line,
+				      "[allow %s] wants for %s what [allow %s] in line %u wants "
+				      "for %s; the "
+				      "first group has it",
+				      rule->name, group->vms[0], other->name, other->line,
+				      earlier->vms[0]);
 			return;
 		}
 	}
@@ -210,11 +214,12 @@ static void lint_deny(struct lint *lint, const struct config_group *group,
 	for (size_t i = 0; i < group->n_rules; i++) {
 		const struct config_rule *other = &group->rules[i];
 
-		if (!other->deny && !other->disable && !disjoint(rule, other))
+		if (!other->deny && !other->disable && !rules_are_disjoint(rule, other))
 			return;
 	}
-	warn(lint, rule->line,
-	     "[deny %s] denies nothing: no allow of its group matches such a device", rule->name);
+	print_warning(lint, rule->line,
+		      "[deny %s] denies nothing: no allow of its group matches such a device",
+		      rule->name);
 }
 
 static void lint_group(struct lint *lint, size_t index)
@@ -242,8 +247,8 @@ static void lint_group(struct lint *lint, size_t index)
 		}
 	}
 	if (n_allow == 0)
-		warn(lint, group->line, "[%s %s] takes nothing: it has no [allow]",
-		     config_kind_name(group->kind), group->name);
+		print_warning(lint, group->line, "[%s %s] takes nothing: it has no [allow]",
+			      config_kind_name(group->kind), group->name);
 }
 
 static bool vm_is_used(const struct config *config, const char *name)
@@ -261,8 +266,9 @@ unsigned config_lint(const struct config *config, const char *path, FILE *out)
 
 	for (size_t i = 0; i < config->n_vms; i++)
 		if (!vm_is_used(config, config->vms[i].name))
-			warn(&lint, config->vms[i].line, "[vm %s] is in no group: it gets nothing",
-			     config->vms[i].name);
+			print_warning(&lint, config->vms[i].line,
+				      "[vm %s] is in no group: it gets nothing",
+				      config->vms[i].name);
 	for (size_t i = 0; i < config->n_groups; i++)
 		if (!config->groups[i].disable)
 			lint_group(&lint, i);

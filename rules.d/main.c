@@ -3,7 +3,7 @@
 #include <limits.h>
 #include <stdint.h>
 
-#include "conf/config.h"
+#include "conf/load.h"
 #include "helper/wire.h"
 #include "rules.d/check.h"
 #include "rules.d/explain.h"
@@ -152,28 +152,28 @@ static int make_rules(const struct options *o, char **ret)
 	return 0;
 }
 
-static int fail(const char *what, int error)
+static int report_failure(const char *what, int error)
 {
 	fprintf(stderr, "vhotplug-gen-rules: %s: %s\n", what, strerror(-error));
 	return EXIT_FAILURE;
 }
 
-static int check(const struct options *o, const char *text)
+static int check_rules(const struct options *o, const char *text)
 {
 	_cleanup_free_ char *installed = NULL;
 	int r = rules_installed(o->output, &installed);
 
 	if (r < 0)
-		return fail(o->output, r);
+		return report_failure(o->output, r);
 	if (streq(installed, text))
 		return EXIT_SUCCESS;
 	r = rules_print_diff(o->output, text);
 	if (r < 0)
-		fail("diff", r);
+		report_failure("diff", r);
 	return EXIT_FAILURE;
 }
 
-static int apply(void)
+static int apply_rules(void)
 {
 	int r = rules_apply();
 
@@ -183,11 +183,12 @@ static int apply(void)
 	if (r == -ENOENT || r == -ECONNREFUSED)
 		puts("The rules are in force; the broker is not running.");
 	else if (r < 0)
-		return fail("the rules are in force, but the broker did not take note", r);
+		return report_failure("the rules are in force, but the broker did not take note",
+				      r);
 	return EXIT_SUCCESS;
 }
 
-static int explain(const struct options *o)
+static int explain_devices(const struct options *o)
 {
 	_cleanup_(config_freep) struct config *config = NULL;
 	int r = config_load(o->config, stderr, &config);
@@ -196,11 +197,11 @@ static int explain(const struct options *o)
 		return EXIT_FAILURE;
 	r = rules_explain(config, o->explain, stdout);
 	if (r < 0 && r != -ENODEV)
-		return fail(o->explain, r);
+		return report_failure(o->explain, r);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
-static int lint(const struct options *o)
+static int lint_config(const struct options *o)
 {
 	_cleanup_(config_freep) struct config *config = NULL;
 
@@ -221,7 +222,7 @@ static int check_imported(const char *text, size_t size)
 	return r;
 }
 
-static int import(const struct options *o)
+static int import_config(const struct options *o)
 {
 	_cleanup_free_ char *theirs = NULL, *ours = NULL;
 	size_t size;
@@ -229,14 +230,14 @@ static int import(const struct options *o)
 	int r = access(o->import, R_OK) < 0 ? -errno : rules_installed(o->import, &theirs);
 
 	if (r < 0)
-		return fail(o->import, r);
+		return report_failure(o->import, r);
 	out = open_memstream(&ours, &size);
 	if (!out)
-		return fail(o->import, -ENOMEM);
+		return report_failure(o->import, -ENOMEM);
 	fprintf(out, "; From %s, by vhotplug-gen-rules --import.\n", basename(o->import));
 	r = config_import(theirs, o->attach_connected, out, stderr);
 	if (fclose(out) != 0 || r < 0)
-		return fail(o->import, r < 0 ? r : -ENOMEM);
+		return report_failure(o->import, r < 0 ? r : -ENOMEM);
 	fputs(ours, stdout);
 	r = check_imported(ours, size);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
@@ -251,19 +252,19 @@ int main(int argc, char **argv)
 	if (r >= 0)
 		return r;
 	if (o.import)
-		return import(&o);
+		return import_config(&o);
 	if (o.lint)
-		return lint(&o);
+		return lint_config(&o);
 	if (o.explain)
-		return explain(&o);
+		return explain_devices(&o);
 	if (make_rules(&o, &text) < 0)
 		return EXIT_FAILURE;
 	if (o.check)
-		return check(&o, text);
+		return check_rules(&o, text);
 	if (streq(o.output, "-"))
 		return fputs(text, stdout) < 0 || fflush(stdout) != 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 	r = rules_install(o.output, text);
 	if (r < 0)
-		return fail(o.output, r);
-	return o.apply ? apply() : EXIT_SUCCESS;
+		return report_failure(o.output, r);
+	return o.apply ? apply_rules() : EXIT_SUCCESS;
 }

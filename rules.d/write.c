@@ -5,6 +5,8 @@
  * that jump on, every RELAY_RULES rules; loading stays linear. */
 #include "rules.d/write.h"
 
+#include "helper/property.h"
+#include "helper/text.h"
 #include "rules.d/compile.h"
 
 #define HELPER VHOTPLUG_LIBEXECDIR "/vhotplug-helper"
@@ -28,25 +30,12 @@ struct writer {
 	struct target hit; /* where every group's hit ends up */
 };
 
-/* The length of the UTF-8 character at S, 0 when there is none. */
-static size_t utf8_length(const unsigned char *s)
-{
-	size_t n = *s < 0x80 ? 1 : *s >= 0xf0 ? 4 : *s >= 0xe0 ? 3 : 2;
-
-	if (*s >= 0x80 && (*s < 0xc2 || *s > 0xf4))
-		return 0;
-	for (size_t i = 1; i < n; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	return n;
-}
-
 char *rules_safe_name(const char *name)
 {
 	char *safe = strdup(name);
 
 	for (char *s = safe; s && *s;) {
-		size_t n = utf8_length((const unsigned char *) s);
+		size_t n = utf8_length(s);
 
 		if (n == 0 || (n == 1 && ((unsigned char) *s < ' ' || strchr("\"\\$%/\x7f", *s))))
 			*s++ = '_';
@@ -104,7 +93,7 @@ static void write_label(struct writer *w, const struct target *target)
 		fprintf(w->out, "LABEL=\"%s_%u\"\n", target->name, target->hop);
 }
 
-static void relay(struct writer *w, struct target *target)
+static void write_relay(struct writer *w, struct target *target)
 {
 	if (!target->used)
 		return;
@@ -121,8 +110,8 @@ static void write_relays(struct writer *w, struct target *a, struct target *b)
 	if (!a->used && !b->used)
 		return;
 	fprintf(w->out, "GOTO=\"vhp_skip_%u\"\n", skip);
-	relay(w, a);
-	relay(w, b);
+	write_relay(w, a);
+	write_relay(w, b);
 	fprintf(w->out, "LABEL=\"vhp_skip_%u\"\n", skip);
 }
 
@@ -131,15 +120,14 @@ static void write_relays(struct writer *w, struct target *a, struct target *b)
 static void write_options(struct writer *w, const struct config_group *group,
 			  const struct config_rule *rule)
 {
-	static const char *const options[] = {"force", "iommu-add-all", "iommu-skip-if-shared"};
 	const char *comma = "";
 
 	if (!rule->options && group->kind != CONFIG_PCI)
 		return;
 	fputs("ENV{VHOTPLUG_OPTIONS}=\"", w->out);
-	for (unsigned i = 0; i < ARRAY_SIZE(options); i++)
-		if (rule->options & 1u << i) {
-			fprintf(w->out, "%s%s", comma, options[i]);
+	for (size_t i = 0; i < OPTIONS; i++)
+		if (rule->options & option_table[i].bit) {
+			fprintf(w->out, "%s%s", comma, option_table[i].word);
 			comma = ",";
 		}
 	if (group->kind == CONFIG_PCI)
@@ -501,8 +489,7 @@ static void write_head(struct writer *w)
 	      "ACTION==\"remove\", GOTO=\"vhp_remove\"\n"
 	      "# keep what was decided on add: every other event would wipe it, and on unbind\n"
 	      "# there is nothing left to decide by\n"
-	      "ACTION!=\"add\", IMPORT{db}=\"VHOTPLUG_RULE\", IMPORT{db}=\"VHOTPLUG_VM\", "
-	      "IMPORT{db}=\"VHOTPLUG_FENCE\", IMPORT{db}=\"VHOTPLUG_CONFIG\", GOTO=\"vhp_keep\"\n"
+	      "ACTION!=\"add\", IMPORT{db}=\"VHOTPLUG_RULE\", GOTO=\"vhp_keep\"\n"
 	      "ACTION==\"unbind\", GOTO=\"vhp_child\"\n",
 	      w->out);
 	for (unsigned kind = 0; kind < CONFIG_KINDS; kind++)
@@ -521,10 +508,11 @@ static void write_tail(struct writer *w)
 		"ACTION==\"add\", RUN+=\"" HELPER "\"\n"
 		"GOTO=\"vhp_claimed\"\n",
 		w->config->digest);
-	fputs("\nLABEL=\"vhp_keep\"\n"
-	      "IMPORT{db}=\"VHOTPLUG_FAMILY\"\n"
-	      "IMPORT{db}=\"VHOTPLUG_OPTIONS\"\n"
-	      "\nLABEL=\"vhp_claimed\"\n"
+	fputs("\nLABEL=\"vhp_keep\"\n", w->out);
+	for (size_t i = 0; i < PROPERTIES; i++)
+		if (property_table[i].decided && i != PROPERTY_RULE)
+			fprintf(w->out, "IMPORT{db}=\"%s\"\n", property_table[i].name);
+	fputs("\nLABEL=\"vhp_claimed\"\n"
 	      "TAG+=\"vhotplug\"\n"
 	      "ENV{VHOTPLUG_FENCE}==\"no\", GOTO=\"vhp_end\"\n"
 	      "TAG+=\"vhotplug-fence\"\n"

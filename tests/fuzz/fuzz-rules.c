@@ -3,7 +3,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
-#include "conf/config.h"
+#include "conf/load.h"
 #include "rules.d/check.h"
 #include "rules.d/write.h"
 

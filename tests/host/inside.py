@@ -62,6 +62,7 @@ def run_stories(world, names):
 
 
 def main():
+    os.environ["VHP_RUN"] = sys.argv[1]
     request = json.loads((pathlib.Path(sys.argv[1]) / "request.json").read_text())
     # Line by line, so that the outside sees things as they happen.
     sys.stdout = os.fdopen(open_port("results"), "w", buffering=1)

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "helper/collect.h"
+#include "helper/property.h"
 #include "helper/root.h"
 #include "tests/unit/tree.h"
 
@@ -210,6 +211,16 @@ static void test_long_devpath(void **state)
 
 #define EVENT_TEST(f) cmocka_unit_test_setup_teardown(f, setup_event, teardown_event)
 
+static void test_every_property_of_the_table(void **state)
+{
+	(void) state;
+	for (size_t i = 0; i < PROPERTIES; i++)
+		setenv(property_table[i].name, property_table[i].name, 1);
+	assert_int_equal(collect_event(&msg), 1);
+	for (size_t i = 0; i < PROPERTIES; i++)
+		assert_string_equal(wire_get(&msg, property_table[i].name), property_table[i].name);
+}
+
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
@@ -217,7 +228,7 @@ int main(void)
 		EVENT_TEST(test_properties),   EVENT_TEST(test_other_actions),
 		EVENT_TEST(test_mandatory),    EVENT_TEST(test_no_boot_id),
 		EVENT_TEST(test_long_values),  EVENT_TEST(test_full_message),
-		EVENT_TEST(test_long_devpath),
+		EVENT_TEST(test_long_devpath), EVENT_TEST(test_every_property_of_the_table),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

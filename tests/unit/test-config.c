@@ -7,8 +7,9 @@
 
 #include <cmocka.h>
 
-#include "conf/config.h"
+#include "conf/load.h"
 
+#define SIXTY "u23456789012345678901234567890123456789012345678901234567890"
 #define VM "[vm vm1]\ntype = qemu\nsocket = /run/vm1.sock\n"
 #define GROUP VM "[usb G]\ntargetVm = vm1\n"
 #define PCI VM "[pci G]\ntargetVm = vm1\n[allow R]\n"
@@ -208,6 +209,7 @@ static void every_mistake_is_named(void **state)
 		{"[vm a]\nsocket = /s\nuser = -1\n", 3, "a uid"},
 		{"[vm a]\nsocket = /s\nuser = 4294967295\n", 3, "a uid"},
 		{"[vm a]\nsocket = /s\nuser = 12x\n", 3, "a uid"},
+		{"[vm a]\nsocket = /s\nuser = " SIXTY "abcd\n", 3, "at most 63 bytes"},
 		{"[vm a]\nsocket = /s\nusbBus = a,,b\n", 3, "commas between them"},
 		{"[vm a]\nsocket = /s\nusbBus = a b\n", 3, "commas between them"},
 		{"[vm a]\nsocket = /s\nusbBus = a, b, a\n", 3, "each once"},

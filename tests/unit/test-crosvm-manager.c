@@ -16,6 +16,7 @@
 #include "broker/reconcile.h"
 #include "broker/udev.h"
 #include "broker/vmm_crosvm.h"
+#include "conf/load.h"
 #include "tests/unit/crosvm-double.h"
 #include "tests/unit/temp.h"
 

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "conf/load.h"
 #include "rules.d/lint.h"
 
 #define VMS "[vm a]\nsocket = /a\n[vm b]\nsocket = /b\n"           /* lines 1 to 4 */

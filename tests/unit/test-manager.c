@@ -16,6 +16,7 @@
 #include "broker/pci.h"
 #include "broker/reconcile.h"
 #include "broker/udev.h"
+#include "conf/load.h"
 #include "tests/unit/spin.h"
 #include "tests/unit/temp.h"
 

@@ -1,4 +1,4 @@
-/* Between import.c and the three readers; nobody else includes this. */
+/* The importers' pen: writes notes and section headers. For the importers only. */
 #pragma once
 
 #include <stddef.h>
@@ -24,8 +24,3 @@ void import_header(struct importer *i, size_t first, const char *kind, const cha
 
 /* Forgets the names since FIRST. */
 void import_forget_names(struct importer *i, size_t first);
-
-/* The readers. They return 0, -EINVAL (said) or -ENOMEM. */
-int import_vhotplug(struct importer *i, const char *text, bool attach_connected) _must_check_;
-int import_hotplugger(struct importer *i, const char *text) _must_check_;
-int import_libvirt_usb_hotplug(struct importer *i, const char *text) _must_check_;

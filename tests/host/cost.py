@@ -1,0 +1,163 @@
+"""What a plug and an unplug cost: this project, the same host without it (the floor), and a peer if there is
+one, measured in turns in one boot. Everything is a ratio within the run, or stands beside the floor's value:
+emulation makes absolute times meaningless.
+
+Times are the medians of all plugs, from the kernel's own event on. "device_add" and "device_del" are the moment
+at which the program's call that carries the command into QEMU's socket returns."""
+import json
+import os
+import pathlib
+import statistics
+import time
+
+from lib import cgroup, contender
+from lib.trace import recording
+from lib.uevents import KERNEL, UDEV, Listener
+from lib.wait import Failed, wait_until
+
+TURNS, PLUGS = 2, 8
+IDLE = 30  # seconds
+SETTLED = 3  # seconds after a plug or an unplug until everybody has done what there is to do
+SENDS = ("sendmsg", "sendto", "write")
+HELPER = "vhotplug-helper"
+
+
+def sends_of(program):
+    """Filters for the kernel's record: what PROGRAM sends, and how long our helper runs."""
+    wanted = {f"syscalls__sys_exit_{call}": f'comm == "{program}" && ret > 40' for call in SENDS}
+    return {**wanted, "sched__sched_stat_runtime": f'comm == "{HELPER}"'}
+
+
+def sent_before(lines, program, read):
+    """When PROGRAM's last call returned before QEMU had read the command at READ."""
+    times = [when for when, who, what in lines if who == program and "sys_" in what and when <= read]
+    if not times:
+        raise Failed(f"the kernel's record has nothing that {program} sent before {read}")
+    return times[-1]
+
+
+def helper_ms(lines):
+    """Processor time of the helper's runs, from the scheduler's own record."""
+    words = [what for _, _, what in lines if "sched_stat_runtime" in what and f"comm={HELPER}" in what]
+    return sum(int(word.split("runtime=")[1].split()[0]) for word in words) / 1e6
+
+
+class Measured:
+    """What one turn of one contender has come to; lists have an entry for each plug."""
+
+    def __init__(self):
+        self.told, self.added, self.deleted = [], [], []
+        self.program, self.helper, self.system, self.processes = 0.0, 0.0, 0.0, 0.0
+        self.kilobytes, self.wakeups = 0, 0
+
+    def absorb(self, other):
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+def one_plug(world, vm, who, measured, lines, epoch):
+    """Plugs a keyboard, waits, pulls it out, waits. EPOCH: time.time() when time.monotonic() was 0."""
+    with Listener(KERNEL) as kernel, Listener(UDEV) as udev:
+        keyboard = world.host.plug_keyboard()
+        path = f"/{keyboard.sys.resolve().relative_to('/sys')}"
+        if who.takes:
+            wait_until(lambda: vm.commands('"device_add"'), 60, f"{who.name} hands it over")
+        time.sleep(SETTLED)
+        keyboard.unplug()
+        if who.takes:
+            wait_until(lambda: vm.commands('"device_del"'), 60, f"{who.name} takes it out")
+        time.sleep(SETTLED)
+    began, gone = (kernel.first(ACTION=action, DEVPATH=path) - epoch for action in ("add", "remove"))
+    measured.told.append(1000 * (udev.first(ACTION="add", DEVPATH=path) - epoch - began))
+    if who.takes:
+        record = lines()
+        for word, since, times in (("device_add", began, measured.added), ("device_del", gone, measured.deleted)):
+            read = vm.commands(f'"{word}"')[-1][0] - epoch
+            times.append(1000 * (sent_before(record, who.program, read) - since))
+    vm.trace.write_text("")
+
+
+def one_turn(world, who, groups):
+    """A fresh VM, the contender started, PLUGS plugs, then nothing for a while."""
+    vm = world.vm("vm1").start()
+    groups["vm"].add(vm.process.pid)
+    who.start(world, vm)
+    time.sleep(SETTLED)
+    measured = Measured()
+    epoch = time.time() - time.monotonic()
+    try:
+        with recording(**sends_of(who.program or "nobody")) as lines:
+            one_plug(world, vm, who, Measured(), lines, epoch)  # the first one finds everything cold
+            before = (who.group.milliseconds(), groups["udevd"].milliseconds(), helper_ms(lines()),
+                      cgroup.processes_made())
+            for _ in range(PLUGS):
+                one_plug(world, vm, who, measured, lines, epoch)
+            after = (who.group.milliseconds(), groups["udevd"].milliseconds(), helper_ms(lines()),
+                     cgroup.processes_made())
+        program, udevd, helper, made = ((new - old) / PLUGS for new, old in zip(after, before))
+        measured.program, measured.helper = program, helper
+        measured.system, measured.processes = program + udevd, made
+        measured.kilobytes = who.group.kilobytes()
+        wakeups = who.group.wakeups()
+        time.sleep(IDLE)
+        measured.wakeups = who.group.wakeups() - wakeups
+    finally:
+        who.stop(world)
+        world.host.unplug_all()
+        vm.kill9()
+    return measured
+
+
+def middle(values):
+    return statistics.median(values) if values else None
+
+
+def figures(measured, floor):
+    """The table's numbers of one contender: name → value."""
+    told, base = middle(measured.told), middle(floor.told)
+    found = {"udevd's broadcast ÷ the floor's": told / base}
+    if measured.added:
+        found = {"device_add ÷ udevd's broadcast": middle([a / t for a, t in zip(measured.added, measured.told)]),
+                 "device_add ÷ the floor's broadcast": middle(measured.added) / base, **found,
+                 "device_del after the kernel's remove (ms)": middle(measured.deleted),
+                 "device_del ÷ the floor's broadcast of a plug": middle(measured.deleted) / base}
+    return {**found,
+            "processor time of program and helpers (ms)": (measured.program + measured.helper) / TURNS,
+            "– program alone (ms)": measured.program / TURNS,
+            "– helpers (ms)": measured.helper / TURNS,
+            "whole system above the floor (ms)": (measured.system - floor.system) / TURNS,
+            "processes made above the floor": (measured.processes - floor.processes) / TURNS,
+            "memory, PSS (MB)": measured.kilobytes / 1024 / TURNS,
+            f"wake-ups in {IDLE} s idle": measured.wakeups / TURNS}
+
+
+def print_table(results):
+    floor = results["floor"]
+    columns = {name: figures(measured, floor) for name, measured in results.items() if name != "floor"}
+    rows = list(next(iter(columns.values())))
+    print("| per plug and unplug | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
+    for row in rows:
+        print(f"| {row} | " + " | ".join(f"{column[row]:.2f}" for column in columns.values()) + " |")
+    print("::figures " + json.dumps(columns))
+
+
+def main(world):
+    world.install("release")
+    request = json.loads((pathlib.Path(os.environ["VHP_RUN"]) / "request.json").read_text())
+    contenders = [contender.Floor(), contender.Ours()]
+    if request.get("peer"):
+        contenders.append(contender.Peer(request["peer"]))
+    groups = {"udevd": cgroup.Group("udevd"), "vm": cgroup.Group("vm")}
+    groups["udevd"].add(world.udev.process.pid)
+    results = {who.name: Measured() for who in contenders}
+    for turn in range(TURNS):
+        for who in contenders:
+            turned = one_turn(world, who, groups)
+            results[who.name].absorb(turned)
+            print(f"  turn {turn + 1}, {who.name}: broadcast {middle(turned.told):.0f} ms"
+                  + (f", device_add {middle(turned.added):.0f} ms, device_del {middle(turned.deleted):.0f} ms"
+                     if turned.added else "")
+                  + f", processor time {turned.program + turned.helper:.0f} ms")
+    print_table(results)
+    return 0
