@@ -3,32 +3,25 @@
 
 #include "broker/crosvm_command.h"
 #include "broker/device.h"
-#include "broker/log.h"
+#include "broker/op.h"
 #include "broker/vmm_crosvm.h"
 
 #define PREFIX "crosvm-pci-"
 
-/* One request of the manager's. Its memory outlives the pass in which it is done. */
-struct request {
-	struct request *next;
-	struct loop_garbage garbage;
-	struct crosvm_vfio *vfio;
-	struct device *device;
-	bool add;
-	bool done;
-	char handle[96];
-	unsigned n_unanswered; /* times that crosvm did not answer in time */
-	struct crosvm_command *command;
-	struct loop_timer again;
-	struct vmm_result result;
-};
-
 struct crosvm_vfio {
 	struct vm *vm;
-	struct request *requests; /* the first one is under way */
+	char *program;
+	struct op_queue ops; /* serial */
 };
 
-static void run_queue(struct crosvm_vfio *vfio);
+/* One request, and the program that carries it out. */
+struct request {
+	struct op base;
+	struct crosvm_vfio *vfio;
+	bool add;
+	unsigned n_unanswered; /* times that crosvm did not answer in time */
+	struct crosvm_command *command;
+};
 
 /* Handles: "crosvm-pci-0000:01:00.0-4436@4711.12345", the function, its instance and the process.
  */
@@ -54,55 +47,6 @@ bool crosvm_vfio_is_current(const struct vm *vm, const char *handle)
 	       pid == vm->peer.pid && start_time == vm->peer.start_time;
 }
 
-/* Requests */
-
-static void free_request(void *data)
-{
-	free(data);
-}
-
-static struct request *request_new(struct crosvm_vfio *vfio, struct device *device, bool add)
-{
-	struct request *request = calloc(1, sizeof(*request)), **at = &vfio->requests;
-
-	if (!request)
-		return NULL;
-	request->vfio = vfio;
-	request->device = device;
-	request->add = add;
-	while (*at)
-		at = &(*at)->next;
-	*at = request;
-	return request;
-}
-
-static void request_unlink(struct request *request)
-{
-	struct request **at = &request->vfio->requests;
-
-	while (*at && *at != request)
-		at = &(*at)->next;
-	if (*at)
-		*at = request->next;
-	request->done = true;
-	request->command = crosvm_command_cancel(request->command);
-	loop_timer_stop(&request->again);
-	loop_discard(request->vfio->vm->loop, &request->garbage, free_request, request);
-}
-
-/* Ends REQUEST with its result and lets the next one begin. */
-static void request_finish(struct request *request)
-{
-	struct crosvm_vfio *vfio = request->vfio;
-
-	request_unlink(request);
-	if (request->add)
-		vm_attached(vfio->vm, request->device, &request->result);
-	else
-		vm_detached(vfio->vm, request->device, request->handle, &request->result);
-	run_queue(vfio);
-}
-
 /* Answers */
 
 /* The program is not there, or not the right one: waiting does not help. */
@@ -116,22 +60,22 @@ static bool is_wrong_program(const struct crosvm_command_result *result)
  * it has opened already, and has put into a slot that the guest has not enabled yet. */
 static void note_refused(struct request *request, const struct crosvm_reply *reply)
 {
-	const struct device *device = request->device;
+	const struct device *device = request->base.device;
 
 	if (device->n_retries + 1 < crosvm_pace.attempts) {
-		vmm_set_result(&request->result, VMM_RETRY, "%.150s; it is tried again",
+		vmm_set_result(&request->base.result, VMM_RETRY, "%.150s; it is tried again",
 			       reply->text);
-		request->result.delay_ms = crosvm_wait_ms(device->n_retries);
+		request->base.result.delay_ms = crosvm_wait_ms(device->n_retries);
 		return;
 	}
-	vmm_set_result(&request->result, VMM_FAILED,
+	vmm_set_result(&request->base.result, VMM_FAILED,
 		       "%.110s, %u times; crosvm has one PCI slot unless started with"
 		       " --pci-hotplug-slots: free one or restart the VM",
 		       reply->text, device->n_retries + 1);
-	request->result.is_full = true;
+	request->base.result.is_full = true;
 }
 
-static void start(void *data);
+static void run_program(void *data);
 
 /* It may yet do what it was asked, when it comes to itself; then the next request will fail. */
 static void ask_again(struct request *request)
@@ -140,88 +84,120 @@ static void ask_again(struct request *request)
 
 	vm_set_reason(vm, "crosvm of %s does not answer on %s: it is still starting, or hangs",
 		      vm->name, vm->socket);
-	loop_timer_start(vm->loop, &request->again, crosvm_wait_ms(request->n_unanswered++), start,
-			 request);
+	loop_timer_start(vm->loop, &request->base.timer, crosvm_wait_ms(request->n_unanswered++),
+			 run_program, request);
 }
 
-static void added(struct request *request, const struct crosvm_command_result *result,
-		  const struct crosvm_reply *reply)
+static void add_has_ended(struct request *request, const struct crosvm_command_result *result,
+			  const struct crosvm_reply *reply)
 {
 	if (result->timed_out) {
 		ask_again(request);
 		return;
 	}
 	if (is_wrong_program(result)) {
-		vmm_set_result(&request->result, VMM_FAILED, "%s", reply->text);
+		vmm_set_result(&request->base.result, VMM_FAILED, "%s", reply->text);
 	} else {
 		if (reply->answer == CROSVM_OK)
-			vmm_set_result(&request->result, VMM_OK, "%s", "");
+			vmm_set_result(&request->base.result, VMM_OK, "%s", "");
 		else
 			note_refused(request, reply);
-		request->result.is_unsure = true;
+		request->base.result.is_unsure = true;
 	}
-	request_finish(request);
+	op_finish(&request->base);
 }
 
-static void removed(struct request *request, const struct crosvm_command_result *result,
-		    const struct crosvm_reply *reply)
+static void remove_has_ended(struct request *request, const struct crosvm_command_result *result,
+			     const struct crosvm_reply *reply)
 {
 	if (result->timed_out || is_wrong_program(result))
-		vmm_set_result(&request->result, VMM_RETRY, "%s", reply->text);
+		vmm_set_result(&request->base.result, VMM_RETRY, "%s", reply->text);
 	else
-		vmm_set_result(&request->result, VMM_PENDING, "%s", ""); /* or removed before */
-	request_finish(request);
+		vmm_set_result(&request->base.result, VMM_PENDING, "%s",
+			       ""); /* or removed before */
+	op_finish(&request->base);
 }
 
-static void ended(void *data, const struct crosvm_command_result *result)
+static void program_has_ended(void *data, const struct crosvm_command_result *result)
 {
 	struct request *request = data;
 	struct vm *vm = request->vfio->vm;
 	struct crosvm_reply reply;
 
 	request->command = NULL;
-	crosvm_command_parse(vm->crosvm, result, &reply);
+	crosvm_command_parse(request->vfio->program, result, &reply);
 	if (!result->timed_out && request->n_unanswered > 0)
 		vm_set_reason(vm, "%s", "");
 	if (request->add)
-		added(request, result, &reply);
+		add_has_ended(request, result, &reply);
 	else
-		removed(request, result, &reply);
+		remove_has_ended(request, result, &reply);
 }
 
 /* Asking */
 
-static void start(void *data)
+static void run_program(void *data)
 {
 	struct request *request = data;
-	const struct device *device = request->device;
+	const struct device *device = request->base.device;
 	struct vm *vm = request->vfio->vm;
 	char path[128];
-	const char *const words[] = {vm->crosvm, "vfio",     request->add ? "add" : "remove",
-				     path,       vm->socket, NULL};
+	const char *program = request->vfio->program;
+	const char *const words[] = {program, "vfio",     request->add ? "add" : "remove",
+				     path,    vm->socket, NULL};
 
 	if (sysfs_inode(device->devpath) != device->inode) {
 		/* The kernel takes it away only when nobody has it any more. */
-		vmm_set_result(&request->result, VMM_GONE, "it has been unplugged");
-		request_finish(request);
+		vmm_set_result(&request->base.result, VMM_GONE, "it has been unplugged");
+		op_finish(&request->base);
 		return;
 	}
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%.64s", device->kernel_name);
-	int r = crosvm_command_run(vm->loop, words, crosvm_pace.command, ended, request,
+	int r = crosvm_command_run(vm->loop, words, crosvm_pace.command, program_has_ended, request,
 				   &request->command);
 	if (r < 0) {
-		vmm_set_result(&request->result, VMM_RETRY, "can't run %.100s: %s", vm->crosvm,
+		vmm_set_result(&request->base.result, VMM_RETRY, "can't run %.100s: %s", program,
 			       strerror(-r));
-		request_finish(request);
+		op_finish(&request->base);
 	}
 }
 
-static void run_queue(struct crosvm_vfio *vfio)
+static void begin_request(struct op *base)
 {
-	struct request *request = vfio->requests;
+	run_program(base);
+}
 
-	if (request && !request->command && !request->again.loop)
-		start(request);
+static void end_request(struct op *base)
+{
+	struct request *request = (struct request *) base;
+	struct vm *vm = request->vfio->vm;
+
+	if (request->add)
+		vm_attached(vm, base->device, &base->result);
+	else
+		vm_detached(vm, base->device, base->handle, &base->result);
+}
+
+static struct request *request_new(struct crosvm_vfio *vfio, struct device *device, bool add,
+				   const char *handle)
+{
+	struct request *request =
+		op_new(&vfio->ops, sizeof(*request), begin_request, end_request, device, handle);
+
+	if (request) {
+		request->vfio = vfio;
+		request->add = add;
+	}
+	return request;
+}
+
+/* The program of the request under way. */
+static void stop_program(struct crosvm_vfio *vfio)
+{
+	struct request *request = (struct request *) vfio->ops.first;
+
+	if (request)
+		request->command = crosvm_command_cancel(request->command);
 }
 
 /* For vmm_crosvm.c */
@@ -229,7 +205,7 @@ static void run_queue(struct crosvm_vfio *vfio)
 void crosvm_vfio_attach(struct crosvm_vfio *vfio, struct device *device)
 {
 	struct vm *vm = vfio->vm;
-	struct request *request = request_new(vfio, device, true);
+	struct request *request = request_new(vfio, device, true, device->handle);
 
 	if (!request) {
 		struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
@@ -241,7 +217,7 @@ void crosvm_vfio_attach(struct crosvm_vfio *vfio, struct device *device)
 	make_handle(vm, device, device->handle, sizeof(device->handle));
 	vm_handle_changed(vm, device);
 	vm_attach_sent(vm, device);
-	run_queue(vfio);
+	op_queue_run(&vfio->ops);
 }
 
 void crosvm_vfio_detach(struct crosvm_vfio *vfio, struct device *device, const char *handle)
@@ -252,28 +228,29 @@ void crosvm_vfio_detach(struct crosvm_vfio *vfio, struct device *device, const c
 	if (!crosvm_vfio_is_current(vfio->vm, handle))
 		result = (struct vmm_result){.outcome = VMM_GONE};
 	else
-		request = request_new(vfio, device, false);
+		request = request_new(vfio, device, false, handle);
 	if (!request) {
 		vm_detached(vfio->vm, device, handle, &result);
 		return;
 	}
-	snprintf(request->handle, sizeof(request->handle), "%s", handle);
-	run_queue(vfio);
+	op_queue_run(&vfio->ops);
 }
 
 void crosvm_vfio_reset(struct crosvm_vfio *vfio)
 {
-	struct request *request = vfio->requests;
+	stop_program(vfio);
+	op_queue_fail(&vfio->ops, "the VM has ended");
+}
 
-	/* All at once: the end of one must not begin the next. */
-	vfio->requests = NULL;
-	while (request) {
-		struct request *next = request->next;
+int crosvm_vfio_set_program(struct crosvm_vfio *vfio, const char *program)
+{
+	char *copy = strdup(program);
 
-		vmm_set_result(&request->result, VMM_RETRY, "the VM has ended");
-		request_finish(request);
-		request = next;
-	}
+	if (!copy)
+		return -ENOMEM;
+	free(vfio->program);
+	vfio->program = copy;
+	return 0;
 }
 
 int crosvm_vfio_new(struct vm *vm, struct crosvm_vfio **ret_vfio)
@@ -283,13 +260,17 @@ int crosvm_vfio_new(struct vm *vm, struct crosvm_vfio **ret_vfio)
 	if (!vfio)
 		return -ENOMEM;
 	vfio->vm = vm;
+	vfio->ops = (struct op_queue){.loop = vm->loop, .is_serial = true};
 	*ret_vfio = vfio;
 	return 0;
 }
 
 void crosvm_vfio_free(struct crosvm_vfio *vfio)
 {
-	while (vfio && vfio->requests)
-		request_unlink(vfio->requests);
+	if (!vfio)
+		return;
+	stop_program(vfio);
+	op_queue_clear(&vfio->ops);
+	free(vfio->program);
 	free(vfio);
 }

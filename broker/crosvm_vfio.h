@@ -19,6 +19,9 @@ int crosvm_vfio_new(struct vm *vm, struct crosvm_vfio **ret_vfio) _must_check_;
 /* What is under way is dropped without an answer. NULL is fine. */
 void crosvm_vfio_free(struct crosvm_vfio *vfio);
 
+/* The crosvm that runs the VM. Returns 0 or -ENOMEM. */
+int crosvm_vfio_set_program(struct crosvm_vfio *vfio, const char *program) _must_check_;
+
 /* As attach, detach and reset in vmm.h; one request at a time, in the order they come. */
 void crosvm_vfio_attach(struct crosvm_vfio *vfio, struct device *device);
 void crosvm_vfio_detach(struct crosvm_vfio *vfio, struct device *device, const char *handle);

@@ -7,11 +7,12 @@
 
 static json_t *pci_arguments(const struct qemu_op *op)
 {
-	const struct device *device = op->device;
+	const struct device *device = op->base.device;
 	bool vfio = device->kind == DEVICE_PCI;
-	json_t *arguments = json_pack(
-		"{s:s, s:s, s:s}", "driver", vfio ? "vfio-pci" : "virtio-input-host-pci", "id",
-		op->handle, vfio ? "host" : "evdev", vfio ? device->kernel_name : device->node);
+	json_t *arguments =
+		json_pack("{s:s, s:s, s:s}", "driver", vfio ? "vfio-pci" : "virtio-input-host-pci",
+			  "id", op->base.handle, vfio ? "host" : "evdev",
+			  vfio ? device->kernel_name : device->node);
 
 	if (arguments && op->bus[0]) {
 		json_object_set_new(arguments, "bus", json_string(op->bus));
@@ -25,12 +26,12 @@ static json_t *device_arguments(struct qemu_op *op, uint32_t fdset)
 {
 	char path[64];
 	unsigned bus = 0, address = 0;
-	json_t *arguments = json_pack("{s:s, s:s}", "driver", "usb-host", "id", op->handle);
+	json_t *arguments = json_pack("{s:s, s:s}", "driver", "usb-host", "id", op->base.handle);
 
 	if (!arguments)
 		return NULL;
 	if (op->qemu->no_hostdevice) {
-		sscanf(op->device->node, "/dev/bus/usb/%u/%u", &bus, &address);
+		sscanf(op->base.device->node, "/dev/bus/usb/%u/%u", &bus, &address);
 		json_object_set_new(arguments, "hostbus", json_integer(bus));
 		json_object_set_new(arguments, "hostaddr", json_integer(address));
 	} else {
@@ -52,7 +53,7 @@ static void send_attach(struct qemu_op *op)
 	struct qemu *qemu = op->qemu;
 	uint32_t fdset = qemu->next_fdset;
 
-	if (op->device->kind != DEVICE_USB) {
+	if (op->base.device->kind != DEVICE_USB) {
 		qemu_op_command(op, "device_add", pci_arguments(op), qemu_plain_reply, op);
 		qemu_op_flush(op, -1);
 		return;
@@ -62,12 +63,12 @@ static void send_attach(struct qemu_op *op)
 	qemu->next_fdset = fdset < INT32_MAX ? fdset + 1 : 1;
 	qemu_op_command(
 		op, "add-fd",
-		json_pack("{s:i, s:s}", "fdset-id", (int) fdset, "opaque", op->device->node),
+		json_pack("{s:i, s:s}", "fdset-id", (int) fdset, "opaque", op->base.device->node),
 		qemu_plain_reply, op);
 	qemu_op_command(op, "device_add", device_arguments(op, fdset), qemu_plain_reply, op);
 	qemu_op_command(op, "remove-fd", json_pack("{s:i}", "fdset-id", (int) fdset),
 			qemu_plain_reply, op);
-	qemu_op_flush(op, op->fd);
+	qemu_op_flush(op, op->base.fd);
 }
 
 enum vmm_outcome qemu_classify(const char *text)
@@ -114,7 +115,7 @@ static const char *advice(const char *text)
 
 static bool place_is_taken(const struct qemu_op *op, const char *text)
 {
-	if (op->device->kind == DEVICE_USB)
+	if (op->base.device->kind == DEVICE_USB)
 		return op->port > 0 && strstr(text, "not found (in use?)");
 	return op->bus[0] &&
 	       (strstr(text, "not available for") || strstr(text, "already occupied by"));
@@ -122,7 +123,7 @@ static bool place_is_taken(const struct qemu_op *op, const char *text)
 
 static bool is_wrong_speed(const struct qemu_op *op, const char *text)
 {
-	return op->device->kind == DEVICE_USB &&
+	return op->base.device->kind == DEVICE_USB &&
 	       startswith(text, "failed to open host usb device") &&
 	       qemu_candidate_bus(op->qemu, op->first_bus + 1);
 }
@@ -130,7 +131,7 @@ static bool is_wrong_speed(const struct qemu_op *op, const char *text)
 /* Tries the next port, or the way of an older QEMU. Returns false when OP is at its end. */
 static bool attach_again(struct qemu_op *op)
 {
-	const char *text = op->result.detail;
+	const char *text = op->base.result.detail;
 
 	if (strstr(text, "Property 'usb-host.hostdevice' not found") && !op->qemu->no_hostdevice) {
 		op->qemu->no_hostdevice = true;
@@ -147,37 +148,52 @@ static bool attach_again(struct qemu_op *op)
 	} else {
 		return false;
 	}
-	op->result = (struct vmm_result){0};
+	op->base.result = (struct vmm_result){0};
 	send_attach(op);
 	return true;
 }
 
-void qemu_step_attach(struct qemu_op *op)
+static void step_attach(struct op *base)
 {
+	struct qemu_op *op = qemu_op_of(base);
 	char detail[200];
 
-	if (op->result.outcome == VMM_FAILED || op->result.outcome == VMM_GONE) {
+	if (op->base.result.outcome == VMM_FAILED || op->base.result.outcome == VMM_GONE) {
 		if (attach_again(op))
 			return;
-		snprintf(detail, sizeof(detail), "%s", op->result.detail);
-		op->result.outcome = qemu_classify(detail);
+		snprintf(detail, sizeof(detail), "%s", op->base.result.detail);
+		op->base.result.outcome = qemu_classify(detail);
 		/* There already, but where is not known. */
-		if (op->result.outcome == VMM_OK) {
+		if (op->base.result.outcome == VMM_OK) {
 			qemu_set_place(op->qemu, op->bus, op->port, false);
 			op->bus[0] = 0;
 			op->port = 0;
 		}
-		snprintf(op->result.detail, sizeof(op->result.detail), "QEMU: %s%s", detail,
-			 advice(detail));
+		snprintf(op->base.result.detail, sizeof(op->base.result.detail), "QEMU: %s%s",
+			 detail, advice(detail));
 	}
-	qemu_op_finish(op);
+	op_finish(&op->base);
+}
+
+static void end_attach(struct op *base)
+{
+	struct qemu_op *op = qemu_op_of(base);
+	struct qemu *qemu = op->qemu;
+
+	if (base->result.outcome == VMM_OK)
+		qemu_note_place(op);
+	else
+		qemu_set_place(qemu, op->bus, op->port, false);
+	qemu_places_have_changed(qemu);
+	vm_attached(qemu->vm, base->device, &base->result);
 }
 
 void qemu_attach(struct vm *vm, struct device *device, int fd)
 {
 	struct qemu *qemu = vm->backend;
 	char reason[300];
-	struct qemu_op *op = qemu_op_new(qemu, QEMU_ATTACH, device, device->handle);
+	struct qemu_op *op =
+		op_new(&qemu->ops, sizeof(*op), step_attach, end_attach, device, device->handle);
 
 	if (!op) {
 		struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
@@ -185,34 +201,34 @@ void qemu_attach(struct vm *vm, struct device *device, int fd)
 		vm_attached(vm, device, &result);
 		return;
 	}
+	op->qemu = qemu;
+	op->kind = QEMU_ATTACH;
 	int r = qemu_open_session(qemu, reason, sizeof(reason));
-	if (op->done)
+	if (op->base.is_done)
 		return; /* another process was found, and everything was answered */
 	if (r < 0) {
-		qemu_op_set_result(op, VMM_RETRY,
-				   *reason ? reason
-				   : r == -EAGAIN
-					   ? "the monitor is busy: several clients wait for it"
-					   : strerror(-r));
-		qemu_op_finish(op);
+		op_set_result(&op->base, VMM_RETRY,
+			      *reason        ? reason
+			      : r == -EAGAIN ? "the monitor is busy: several clients wait for it"
+					     : strerror(-r));
+		op_finish(&op->base);
 		return;
 	}
 	if (!qemu_choose_place(op)) {
-		qemu_op_set_result(
-			op, VMM_RETRY,
-			device->kind == DEVICE_USB
-				? "the VM has no free USB port; give its controller more:"
-				  " -device qemu-xhci,p2=15,p3=15"
-				: "the VM has no free PCIe port; give it more: -device "
-				  "pcie-root-port");
-		op->result.is_full = true;
-		qemu_op_finish(op);
+		op_set_result(&op->base, VMM_RETRY,
+			      device->kind == DEVICE_USB
+				      ? "the VM has no free USB port; give its controller more:"
+					" -device qemu-xhci,p2=15,p3=15"
+				      : "the VM has no free PCIe port; give it more: -device "
+					"pcie-root-port");
+		op->base.result.is_full = true;
+		op_finish(&op->base);
 		/* Perhaps a port has become free behind our back: the next try will know. */
 		vm_refresh(vm);
 		return;
 	}
-	op->fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
+	op->base.fd = fd >= 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : -1;
 	send_attach(op);
-	if (!op->done)
+	if (!op->base.is_done)
 		vm_attach_sent(vm, device);
 }

@@ -33,21 +33,27 @@ void qemu_set_place(struct qemu *qemu, const char *bus, unsigned port, bool used
 
 void qemu_note_place(struct qemu_op *op)
 {
-	struct device *device = op->device;
+	struct device *device = op->base.device;
 
 	snprintf(device->guest_bus, sizeof(device->guest_bus), "%s", op->bus);
 	device->guest_port = op->port;
 	if (op->port > 0)
-		snprintf(op->result.detail, sizeof(op->result.detail), "on port %u of %s", op->port,
-			 op->bus);
+		snprintf(op->base.result.detail, sizeof(op->base.result.detail), "on port %u of %s",
+			 op->port, op->bus);
 }
 
 void qemu_forget_place(struct qemu_op *op)
 {
-	struct device *device = op->device;
+	struct device *device = op->base.device;
 
 	qemu_set_place(op->qemu, device->guest_bus, device->guest_port, false);
 	device->guest_port = 0;
+}
+
+void qemu_places_have_changed(struct qemu *qemu)
+{
+	for (struct op *op = qemu->ops.first; op; op = op->next)
+		qemu_op_of(op)->stale = true;
 }
 
 /* The highest free port of BUS that is fast enough; QEMU itself starts from the lowest. 0:
@@ -73,7 +79,7 @@ static struct qemu_usb_bus *find_bus(struct qemu *qemu, const char *name)
 static bool try_bus(struct qemu_op *op, struct qemu_usb_bus *bus)
 {
 	bool counted = bus->ports_2 > 0 || bus->ports_3 > 0;
-	unsigned port = counted ? free_port(bus, op->device->speed) : 0;
+	unsigned port = counted ? free_port(bus, op->base.device->speed) : 0;
 
 	if (!bus->name[0] || (counted && port == 0))
 		return false;
@@ -88,12 +94,12 @@ static bool try_bus(struct qemu_op *op, struct qemu_usb_bus *bus)
  */
 const char *qemu_candidate_bus(const struct qemu *qemu, size_t n)
 {
-	if (!qemu->vm->usb_bus)
+	if (!qemu->usb_bus)
 		return n < qemu->n_buses ? qemu->buses[n].name : NULL;
 	for (size_t i = 0; i < n; i++)
-		if (!qemu->vm->usb_bus[i])
+		if (!qemu->usb_bus[i])
 			return NULL;
-	return qemu->vm->usb_bus[n];
+	return qemu->usb_bus[n];
 }
 
 /* Chooses bus and port for OP, from its first_bus on. Ports of other than xHCI controllers are left
@@ -132,17 +138,16 @@ static bool try_pci_port(struct qemu_op *op, struct qemu_pci_port *port)
 static bool choose_pci_port(struct qemu_op *op)
 {
 	struct qemu *qemu = op->qemu;
-	struct vm *vm = qemu->vm;
 
 	op->bus[0] = 0;
 	op->port = 0;
-	if (vm->use_root_bus || (qemu->n_ports == 0 && !vm->pci_bus))
+	if (qemu->use_root_bus || (qemu->n_ports == 0 && !qemu->pci_bus))
 		return true;
-	for (char **name = vm->pci_bus; name && *name; name++)
+	for (char **name = qemu->pci_bus; name && *name; name++)
 		for (size_t i = 0; i < qemu->n_ports; i++)
 			if (streq(qemu->ports[i].name, *name) && try_pci_port(op, &qemu->ports[i]))
 				return true;
-	for (size_t i = 0; !vm->pci_bus && i < qemu->n_ports; i++)
+	for (size_t i = 0; !qemu->pci_bus && i < qemu->n_ports; i++)
 		if (try_pci_port(op, &qemu->ports[i]))
 			return true;
 	return false;
@@ -150,5 +155,5 @@ static bool choose_pci_port(struct qemu_op *op)
 
 bool qemu_choose_place(struct qemu_op *op)
 {
-	return op->device->kind == DEVICE_USB ? choose_port(op) : choose_pci_port(op);
+	return op->base.device->kind == DEVICE_USB ? choose_port(op) : choose_pci_port(op);
 }

@@ -216,8 +216,8 @@ static void probe_named_reply(void *data, const json_t *reply, const char *error
 
 	if (qemu_op_reply(op, reply, error_class, text))
 		probe_devices(op, "/machine/peripheral", reply);
-	else if (!op->done)
-		qemu_op_set_result(op, VMM_RETRY, text);
+	else if (!op->base.is_done)
+		op_set_result(&op->base, VMM_RETRY, text);
 	qemu_op_continue(op);
 }
 
@@ -231,12 +231,13 @@ static void probe_nameless_reply(void *data, const json_t *reply, const char *er
 	qemu_op_continue(op);
 }
 
-void qemu_finish_probe(struct qemu_op *op)
+static void end_probe(struct op *base)
 {
+	struct qemu_op *op = qemu_op_of(base);
 	struct qemu *qemu = op->qemu;
 
-	if (op->result.outcome != VMM_OK) {
-		vm_probed(qemu->vm, -ECONNRESET, op->result.detail, NULL, 0);
+	if (op->base.result.outcome != VMM_OK) {
+		vm_probed(qemu->vm, -ECONNRESET, op->base.result.detail, NULL, 0);
 		return;
 	}
 	if (op->stale) {
@@ -248,9 +249,9 @@ void qemu_finish_probe(struct qemu_op *op)
 	memcpy(qemu->ports, qemu->found_ports, sizeof(qemu->ports));
 	qemu->n_ports = qemu->n_found_ports;
 	/* What is being attached right now may not have been there when QEMU was asked. */
-	for (struct qemu_op *other = qemu->ops; other; other = other->next)
-		if (other->kind == QEMU_ATTACH)
-			qemu_set_place(qemu, other->bus, other->port, true);
+	for (struct op *other = qemu->ops.first; other; other = other->next)
+		if (qemu_op_of(other)->kind == QEMU_ATTACH)
+			qemu_set_place(qemu, qemu_op_of(other)->bus, qemu_op_of(other)->port, true);
 	vm_probed(qemu->vm, 0, "", qemu->handles, qemu->n_handles);
 }
 
@@ -259,12 +260,15 @@ void qemu_probe(struct vm *vm)
 	struct qemu *qemu = vm->backend;
 	char reason[300];
 	int r = qemu_open_session(qemu, reason, sizeof(reason));
-	struct qemu_op *op = r == 0 ? qemu_op_new(qemu, QEMU_PROBE, NULL, "") : NULL;
+	struct qemu_op *op =
+		r == 0 ? op_new(&qemu->ops, sizeof(*op), op_finish, end_probe, NULL, "") : NULL;
 
 	if (!op) {
 		vm_probed(vm, r < 0 ? r : -ENOMEM, reason, NULL, 0);
 		return;
 	}
+	op->qemu = qemu;
+	op->kind = QEMU_PROBE;
 	qemu->n_found = qemu->n_found_ports = 0;
 	qemu_forget_handles(qemu);
 	qemu_op_command(op, "qom-list", json_pack("{s:s}", "path", "/machine/peripheral"),

@@ -5,79 +5,9 @@
 
 #include "broker/log.h"
 
-/* Ops */
-
-static void free_op(void *data)
-{
-	free(data);
-}
-
-struct qemu_op *qemu_op_new(struct qemu *qemu, enum qemu_op_kind kind, struct device *device,
-			    const char *handle)
-{
-	struct qemu_op *op = calloc(1, sizeof(*op)), **at = &qemu->ops;
-
-	if (!op)
-		return NULL;
-	op->qemu = qemu;
-	op->kind = kind;
-	op->device = device;
-	op->fd = -1;
-	snprintf(op->handle, sizeof(op->handle), "%s", handle);
-	while (*at)
-		at = &(*at)->next;
-	*at = op;
-	return op;
-}
-
-void qemu_op_set_result(struct qemu_op *op, enum vmm_outcome outcome, const char *detail)
-{
-	op->result.outcome = outcome;
-	text_copy(op->result.detail, sizeof(op->result.detail), detail);
-}
-
-/* Others want the monitor too, unless QEMU has dialled in: that connection is ours alone. */
-void qemu_close_when_idle(struct qemu *qemu)
-{
-	if (qemu->ops || qemu->vm->listen[0])
-		return;
-	loop_timer_stop(&qemu->busy);
-	qemu->qmp = qmp_close(qemu->qmp);
-}
-
-void qemu_op_unlink(struct qemu_op *op)
-{
-	struct qemu_op **at = &op->qemu->ops;
-
-	while (*at && *at != op)
-		at = &(*at)->next;
-	if (*at)
-		*at = op->next;
-	op->done = true;
-	op->fd = close_fd(op->fd);
-	loop_timer_stop(&op->deadline);
-	loop_discard(op->qemu->vm->loop, &op->garbage, free_op, op);
-}
-
 /* The connection */
 
-/* It does answer: the patience begins anew, as long as anything is under way. */
-static void it_answers(struct qemu *qemu)
-{
-	loop_timer_start(qemu->vm->loop, &qemu->busy, QEMU_BUSY_MS, qemu_session_busy, qemu);
-	if (qemu->busy_told)
-		vm_set_reason(qemu->vm, "%s", "");
-	qemu->busy_told = false;
-}
-
-static void session_ready(void *data)
-{
-	struct qemu *qemu = data;
-
-	it_answers(qemu);
-}
-
-void qemu_session_busy(void *data)
+static void session_is_busy(void *data)
 {
 	struct qemu *qemu = data;
 
@@ -91,6 +21,38 @@ void qemu_session_busy(void *data)
 					  : "another client holds it");
 }
 
+static void start_patience(struct qemu *qemu)
+{
+	loop_timer_start(qemu->vm->loop, &qemu->busy, QEMU_BUSY_MS, session_is_busy, qemu);
+}
+
+/* Others want the monitor too, unless QEMU has dialled in: that connection is ours alone. */
+void qemu_close_session(struct op_queue *ops)
+{
+	struct qemu *qemu = (struct qemu *) ((char *) ops - offsetof(struct qemu, ops));
+
+	if (qemu->vm->listen[0])
+		return;
+	loop_timer_stop(&qemu->busy);
+	qemu->qmp = qmp_close(qemu->qmp);
+}
+
+/* It does answer: the patience begins anew, as long as anything is under way. */
+static void it_answers(struct qemu *qemu)
+{
+	start_patience(qemu);
+	if (qemu->busy_told)
+		vm_set_reason(qemu->vm, "%s", "");
+	qemu->busy_told = false;
+}
+
+static void session_ready(void *data)
+{
+	struct qemu *qemu = data;
+
+	it_answers(qemu);
+}
+
 static void session_event(void *data, const char *name, const json_t *event)
 {
 	struct qemu *qemu = data;
@@ -98,19 +60,21 @@ static void session_event(void *data, const char *name, const json_t *event)
 
 	if (!streq(name, "DEVICE_DELETED") || !handle)
 		return;
-	for (struct qemu_op *op = qemu->ops; op; op = op->next)
-		if (op->kind == QEMU_DETACH && streq(op->handle, handle)) {
-			op->deleted = true;
-			if (op->replies == 0)
-				qemu_op_step(op);
-			return;
-		}
+	for (struct op *op = qemu->ops.first; op; op = op->next) {
+		struct qemu_op *detach = qemu_op_of(op);
+
+		if (detach->kind != QEMU_DETACH || !streq(op->handle, handle))
+			continue;
+		detach->deleted = true;
+		qemu_op_continue(detach);
+		return;
+	}
 }
 
 static void session_down(void *data, const char *why)
 {
 	struct qemu *qemu = data;
-	struct qemu_op *op = qemu->ops;
+	struct op *op = qemu->ops.first;
 
 	qemu->qmp = qmp_close(qemu->qmp);
 	loop_timer_stop(&qemu->busy);
@@ -119,18 +83,18 @@ static void session_down(void *data, const char *why)
 	 * event.
 	 */
 	while (op) {
-		struct qemu_op *next = op->next;
+		struct op *next = op->next;
 
-		if (op->replies == 0 && !op->done) {
-			qemu_op_set_result(op, VMM_RETRY, why);
-			qemu_op_finish(op);
-			next = qemu->ops;
+		if (qemu_op_of(op)->replies == 0 && !op->is_done) {
+			op_set_result(op, VMM_RETRY, why);
+			op_finish(op);
+			next = qemu->ops.first;
 		}
 		op = next;
 	}
 }
 
-const struct qmp_handler qemu_session_handler = {
+static const struct qmp_handler session_handler = {
 	.ready = session_ready,
 	.event = session_event,
 	.down = session_down,
@@ -142,10 +106,7 @@ void qemu_drop_session(struct qemu *qemu, const char *why)
 	qemu->qmp = qmp_close(qemu->qmp);
 	loop_timer_stop(&qemu->busy);
 	qemu->busy_told = false;
-	while (qemu->ops) {
-		qemu_op_set_result(qemu->ops, VMM_RETRY, why);
-		qemu_op_finish(qemu->ops);
-	}
+	op_queue_fail(&qemu->ops, why);
 }
 
 /* Makes sure there is a connection to a monitor that may be trusted. */
@@ -163,11 +124,26 @@ int qemu_open_session(struct qemu *qemu, char *reason, size_t size)
 	if (r == 0)
 		r = vm_check_peer(qemu->vm, fd, reason, size);
 	if (r == 0)
-		r = qmp_new(qemu->vm->loop, fd, &qemu_session_handler, qemu, &qemu->qmp);
+		r = qmp_new(qemu->vm->loop, fd, &session_handler, qemu, &qemu->qmp);
 	if (r < 0)
 		return r;
 	TAKE_FD(fd);
-	loop_timer_start(qemu->vm->loop, &qemu->busy, QEMU_BUSY_MS, qemu_session_busy, qemu);
+	start_patience(qemu);
+	return 0;
+}
+
+int qemu_dialled(struct vm *vm, int fd)
+{
+	struct qemu *qemu = vm->backend;
+	struct qmp *qmp;
+	int r = qmp_new(vm->loop, fd, &session_handler, qemu, &qmp);
+
+	if (r < 0)
+		return r;
+	/* QEMU dials again after it has lost the former connection. */
+	qemu_drop_session(qemu, "QEMU has dialled in anew");
+	qemu->qmp = qmp;
+	start_patience(qemu);
 	return 0;
 }
 
@@ -185,7 +161,7 @@ void qemu_op_command(struct qemu_op *op, const char *command, json_t *arguments,
 bool qemu_op_reply(struct qemu_op *op, const json_t *reply, const char *error_class,
 		   const char *text)
 {
-	if (op->done)
+	if (op->base.is_done)
 		return false;
 	op->replies--;
 	if (op->qemu->qmp && !streq(error_class ? error_class : "", "down"))
@@ -193,17 +169,17 @@ bool qemu_op_reply(struct qemu_op *op, const json_t *reply, const char *error_cl
 	if (reply)
 		return true;
 	if (streq(error_class, "down"))
-		qemu_op_set_result(op, VMM_RETRY, text);
-	else if (op->result.outcome == VMM_OK && op->kind != QEMU_PROBE)
-		qemu_op_set_result(op, streq(error_class, "DeviceNotFound") ? VMM_GONE : VMM_FAILED,
-				   text);
+		op_set_result(&op->base, VMM_RETRY, text);
+	else if (op->base.result.outcome == VMM_OK && op->kind != QEMU_PROBE)
+		op_set_result(&op->base,
+			      streq(error_class, "DeviceNotFound") ? VMM_GONE : VMM_FAILED, text);
 	return false;
 }
 
 void qemu_op_continue(struct qemu_op *op)
 {
-	if (!op->done && op->replies == 0)
-		qemu_op_step(op);
+	if (!op->base.is_done && op->replies == 0)
+		op->base.step(&op->base);
 }
 
 void qemu_plain_reply(void *data, const json_t *reply, const char *error_class, const char *text)
@@ -218,8 +194,7 @@ void qemu_op_flush(struct qemu_op *op, int fd)
 	int r = qemu->qmp ? qmp_flush(qemu->qmp, fd) : 0;
 
 	if (qemu->qmp && !qemu->busy.loop && !qemu->busy_told)
-		loop_timer_start(qemu->vm->loop, &qemu->busy, QEMU_BUSY_MS, qemu_session_busy,
-				 qemu);
+		start_patience(qemu);
 
 	/* A broken connection also ends all commands by their replies; this is for the log.
 	 */

@@ -381,47 +381,23 @@ static void socket_changed(void *data)
 	vm_check(vm);
 }
 
-static char **copy_list(char *const *list)
-{
-	size_t n = 0;
-	char **copy;
+#define VMM_ROW(id, name, word, kinds, ...) [VM_##id] = &vmm_##name,
+static const struct vmm *const vmms[VM_TYPES] = {VMM_TABLE(VMM_ROW)};
 
-	while (list[n])
-		n++;
-	copy = calloc(n + 1, sizeof(*copy));
-	for (size_t i = 0; copy && i < n; i++)
-		copy[i] = strdup(list[i]);
-	return copy;
-}
-
-static void free_list(char **list)
+/* Returns 0 or -errno. */
+static int configure(struct vm *vm, const struct config_general *general,
+		     const struct config_vm *config)
 {
-	for (char **s = list; s && *s; s++)
-		free(*s);
-	free(list);
-}
-
-static const struct vmm *vmm_of(enum vm_type type)
-{
-	switch (type) {
-	case VM_QEMU:
-		return &vmm_qemu;
-	case VM_CROSVM:
-		return &vmm_crosvm;
-	}
-	return NULL;
+	vm->delay = config->delay;
+	return vm->vmm->configure ? vm->vmm->configure(vm, general, config) : 0;
 }
 
 void vm_update(struct vm *vm, const struct config_general *general, const struct config_vm *config)
 {
-	free_list(vm->usb_bus);
-	free_list(vm->pci_bus);
-	free(vm->crosvm);
-	vm->usb_bus = config->usb_bus ? copy_list(config->usb_bus) : NULL;
-	vm->pci_bus = config->pci_bus ? copy_list(config->pci_bus) : NULL;
-	vm->crosvm = strdup(general->crosvm);
-	vm->use_root_bus = config->qemu_use_root_bus;
-	vm->delay = config->delay;
+	int r = configure(vm, general, config);
+
+	if (r < 0)
+		log_warning("%s: its former config stays: %s", vm->name, strerror(-r));
 }
 
 int vm_new(struct loop *loop, const struct config_general *general, const struct config_vm *config,
@@ -444,9 +420,10 @@ int vm_new(struct loop *loop, const struct config_general *general, const struct
 	snprintf(vm->socket, sizeof(vm->socket), "%s", config->socket ? config->socket : "");
 	snprintf(vm->listen, sizeof(vm->listen), "%s", config->listen ? config->listen : "");
 	vm->listen_fd = -1;
-	vm_update(vm, general, config);
-	vm->vmm = vmm_of(config->type);
-	r = vm->vmm && vm->crosvm ? vm->vmm->init(vm) : -EOPNOTSUPP;
+	vm->vmm = vmms[config->type];
+	r = vm->vmm->init(vm);
+	if (r == 0)
+		r = configure(vm, general, config);
 	if (r == 0 && vm->listen[0])
 		r = vm->vmm->dialled ? 0 : -EOPNOTSUPP;
 	else if (r == 0)
@@ -471,7 +448,7 @@ static void free_vm(void *data)
 	struct vm *vm = data;
 	struct stat st;
 
-	if (vm->vmm && vm->backend)
+	if (vm->backend)
 		vm->vmm->finish(vm);
 	forget_process(vm);
 	loop_timer_stop(&vm->retry);
@@ -482,9 +459,6 @@ static void free_vm(void *data)
 	if (vm->listen_inode != 0 && stat(vm->listen, &st) == 0 && st.st_ino == vm->listen_inode)
 		unlink(vm->listen);
 	close_fd(vm->listen_fd);
-	free_list(vm->usb_bus);
-	free_list(vm->pci_bus);
-	free(vm->crosvm);
 	free(vm);
 }
 

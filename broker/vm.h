@@ -56,11 +56,7 @@ struct vm {
 	unsigned delay; /* seconds from the start of its process to its first device */
 	enum vm_type type;
 	char user_name[64];
-	uid_t user;        /* (uid_t) -1: the config does not say */
-	char **pci_bus;    /* copy of the config's list, or NULL */
-	bool use_root_bus; /* put PCI devices on the machine's root bus */
-	char **usb_bus;    /* copy of the config's list, or NULL */
-	char *crosvm;      /* path of the crosvm program */
+	uid_t user; /* (uid_t) -1: the config does not say */
 
 	enum vm_state state;
 	char reason[256]; /* why it is not up, or why its monitor does not answer; "" otherwise */
@@ -87,8 +83,8 @@ struct vm *vm_ref(struct vm *vm);
 struct vm *vm_unref(struct vm *vm);
 /* Is it the VM of CONFIG: same name, same way to reach it, same user? */
 bool vm_matches(const struct vm *vm, const struct config_vm *config);
-/* Takes over what else GENERAL and CONFIG say: where devices go in the guest, the delay, the crosvm
- * program. Devices that are in the VM stay where they are. */
+/* Takes over what else GENERAL and CONFIG say: the delay, and what concerns its VMM alone (where
+ * devices go in the guest, say). Devices that are in the VM stay where they are. */
 void vm_update(struct vm *vm, const struct config_general *general, const struct config_vm *config);
 
 /* Looks whether the VM is there and what it has; makes the socket that it dials, if there is none.

@@ -7,8 +7,11 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "conf/vmms.h"
 #include "helper/macro.h"
 
+struct config_general;
+struct config_vm;
 struct device;
 struct vm;
 
@@ -36,6 +39,10 @@ void vmm_set_result(struct vmm_result *result, enum vmm_outcome outcome, const c
 struct vmm {
 	/* Sets up VM->backend. Returns 0 or -errno. */
 	int (*init)(struct vm *vm);
+	/* Takes over what GENERAL and CONFIG say of this kind of VM, now and whenever they have
+	 * changed. Returns 0, or -errno with the former config kept. NULL: nothing to be said. */
+	int (*configure)(struct vm *vm, const struct config_general *general,
+			 const struct config_vm *config);
 	/* Frees VM->backend; requests under way are dropped without an answer. */
 	void (*finish)(struct vm *vm);
 	/* Asks what the VM has: vm_probed (vm.h) is the answer. One at a time. */
@@ -65,5 +72,7 @@ struct vmm {
 	bool (*is_unlisted)(const struct vm *vm, const char *handle);
 };
 
-extern const struct vmm vmm_qemu;
-extern const struct vmm vmm_crosvm;
+/* vmm_qemu, vmm_crosvm …: one for each row of the table in conf/vmms.h. */
+#define VMM_DECLARE(id, name, word, kinds, ...) extern const struct vmm vmm_##name;
+VMM_TABLE(VMM_DECLARE)
+#undef VMM_DECLARE

@@ -1,81 +1,22 @@
-/* QEMU behind vmm.h: the requests from their beginning to their end, and detach. See qemu.h for the
- * parts. */
+/* QEMU behind vmm.h: what the config says of it, detach, its end. See qemu.h for the parts. */
 #include "broker/qemu.h"
-
-#include "broker/log.h"
 
 /* How long DEVICE_DELETED is waited for. USB needs no guest for it; for PCI the connection is given
  * up then, and the guest is asked again later. */
 #define DELETED_MS 10000
 #define PCI_DELETED_MS 3000
 
-/* What a probe has heard so far may be from before the change. */
-static void something_changed(struct qemu *qemu)
-{
-	for (struct qemu_op *op = qemu->ops; op; op = op->next)
-		op->stale = true;
-}
-
-/* Ends OP with its result. The answer may start new requests, so the connection is looked
- * at last.
- */
-void qemu_op_finish(struct qemu_op *op)
-{
-	struct qemu *qemu = op->qemu;
-
-	if (op->done)
-		return;
-	qemu_op_unlink(op);
-	switch (op->kind) {
-	case QEMU_PROBE:
-		qemu_finish_probe(op);
-		break;
-	case QEMU_ATTACH:
-		if (op->result.outcome != VMM_OK)
-			qemu_set_place(qemu, op->bus, op->port, false);
-		if (op->result.outcome == VMM_OK)
-			qemu_note_place(op);
-		something_changed(qemu);
-		vm_attached(qemu->vm, op->device, &op->result);
-		break;
-	case QEMU_DETACH:
-		if (op->device && op->result.outcome != VMM_RETRY &&
-		    op->result.outcome != VMM_PENDING)
-			qemu_forget_place(op);
-		something_changed(qemu);
-		vm_detached(qemu->vm, op->device, op->handle, &op->result);
-		break;
-	}
-	qemu_close_when_idle(qemu);
-}
-
-static int qemu_dialled(struct vm *vm, int fd)
-{
-	struct qemu *qemu = vm->backend;
-	struct qmp *qmp;
-	int r = qmp_new(vm->loop, fd, &qemu_session_handler, qemu, &qmp);
-
-	if (r < 0)
-		return r;
-	/* QEMU dials again after it has lost the former connection. */
-	qemu_drop_session(qemu, "QEMU has dialled in anew");
-	qemu->qmp = qmp;
-	loop_timer_start(vm->loop, &qemu->busy, QEMU_BUSY_MS, qemu_session_busy, qemu);
-	return 0;
-}
-
 /* Detach */
 
 static void deleted_too_late(void *data)
 {
-	struct qemu_op *op = data;
+	struct op *op = data;
 
 	if (op->device && op->device->kind != DEVICE_USB)
-		qemu_op_set_result(op, VMM_PENDING, "");
+		op_set_result(op, VMM_PENDING, "");
 	else
-		qemu_op_set_result(op, VMM_RETRY,
-				   "QEMU has not confirmed the removal (DEVICE_DELETED)");
-	qemu_op_finish(op);
+		op_set_result(op, VMM_RETRY, "QEMU has not confirmed the removal (DEVICE_DELETED)");
+	op_finish(op);
 }
 
 /* The request before this one is still with the guest. */
@@ -84,25 +25,38 @@ static bool is_unplugging(const char *text)
 	return strstr(text, "in the process of unplug") || strstr(text, "guest is busy");
 }
 
-static void step_detach(struct qemu_op *op)
+static void step_detach(struct op *base)
 {
-	bool pci = op->device && op->device->kind != DEVICE_USB;
+	struct qemu_op *op = qemu_op_of(base);
+	bool pci = op->base.device && op->base.device->kind != DEVICE_USB;
 
-	if (op->result.outcome == VMM_FAILED)
-		op->result.outcome =
-			pci && is_unplugging(op->result.detail) ? VMM_PENDING : VMM_RETRY;
-	if (op->result.outcome != VMM_OK || op->deleted)
-		qemu_op_finish(op);
+	if (op->base.result.outcome == VMM_FAILED)
+		op->base.result.outcome =
+			pci && is_unplugging(op->base.result.detail) ? VMM_PENDING : VMM_RETRY;
+	if (op->base.result.outcome != VMM_OK || op->deleted)
+		op_finish(&op->base);
 	else
-		loop_timer_start(op->qemu->vm->loop, &op->deadline,
-				 pci ? PCI_DELETED_MS : DELETED_MS, deleted_too_late, op);
+		loop_timer_start(op->qemu->vm->loop, &op->base.timer,
+				 pci ? PCI_DELETED_MS : DELETED_MS, deleted_too_late, base);
+}
+
+static void end_detach(struct op *base)
+{
+	struct qemu_op *op = qemu_op_of(base);
+	enum vmm_outcome outcome = base->result.outcome;
+
+	if (base->device && outcome != VMM_RETRY && outcome != VMM_PENDING)
+		qemu_forget_place(op);
+	qemu_places_have_changed(op->qemu);
+	vm_detached(op->qemu->vm, base->device, base->handle, &base->result);
 }
 
 static void qemu_detach(struct vm *vm, struct device *device, const char *handle)
 {
 	struct qemu *qemu = vm->backend;
 	char reason[300];
-	struct qemu_op *op = qemu_op_new(qemu, QEMU_DETACH, device, handle);
+	struct qemu_op *op =
+		op_new(&qemu->ops, sizeof(*op), step_detach, end_detach, device, handle);
 
 	if (!op) {
 		struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
@@ -110,34 +64,65 @@ static void qemu_detach(struct vm *vm, struct device *device, const char *handle
 		vm_detached(vm, device, handle, &result);
 		return;
 	}
+	op->qemu = qemu;
+	op->kind = QEMU_DETACH;
 	int r = qemu_open_session(qemu, reason, sizeof(reason));
-	if (op->done)
+	if (op->base.is_done)
 		return; /* another process was found, and everything was answered */
 	if (r < 0) {
-		qemu_op_set_result(op, VMM_RETRY, *reason ? reason : strerror(-r));
-		qemu_op_finish(op);
+		op_set_result(&op->base, VMM_RETRY, *reason ? reason : strerror(-r));
+		op_finish(&op->base);
 		return;
 	}
 	qemu_op_command(op, "device_del", json_pack("{s:s}", "id", handle), qemu_plain_reply, op);
 	qemu_op_flush(op, -1);
 }
 
-/* All replies of OP are in (or an event it waits for). */
-void qemu_op_step(struct qemu_op *op)
+/* The VM's life */
+
+static void free_list(char **list)
 {
-	if (op->done)
-		return;
-	switch (op->kind) {
-	case QEMU_PROBE:
-		qemu_op_finish(op);
-		break;
-	case QEMU_ATTACH:
-		qemu_step_attach(op);
-		break;
-	case QEMU_DETACH:
-		step_detach(op);
-		break;
+	for (char **s = list; s && *s; s++)
+		free(*s);
+	free(list);
+}
+
+/* LIST may be NULL. Returns 0 or -ENOMEM. */
+static int copy_list(char *const *list, char ***ret_copy)
+{
+	size_t n = 0;
+	char **copy = NULL;
+
+	while (list && list[n])
+		n++;
+	if (list && !(copy = calloc(n + 1, sizeof(*copy))))
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		if (!(copy[i] = strdup(list[i]))) {
+			free_list(copy);
+			return -ENOMEM;
+		}
+	*ret_copy = copy;
+	return 0;
+}
+
+static int qemu_configure(struct vm *vm, const struct config_general *general,
+			  const struct config_vm *config)
+{
+	struct qemu *qemu = vm->backend;
+	char **usb_bus = NULL, **pci_bus = NULL;
+
+	(void) general;
+	if (copy_list(config->usb_bus, &usb_bus) < 0 || copy_list(config->pci_bus, &pci_bus) < 0) {
+		free_list(usb_bus);
+		return -ENOMEM;
 	}
+	free_list(qemu->usb_bus);
+	free_list(qemu->pci_bus);
+	qemu->usb_bus = usb_bus;
+	qemu->pci_bus = pci_bus;
+	qemu->use_root_bus = config->qemu_use_root_bus;
+	return 0;
 }
 
 static void qemu_reset(struct vm *vm)
@@ -156,6 +141,7 @@ static int qemu_init(struct vm *vm)
 	if (!qemu)
 		return -ENOMEM;
 	qemu->vm = vm;
+	qemu->ops = (struct op_queue){.loop = vm->loop, .idle = qemu_close_session};
 	/* Away from the small numbers that people and libvirt use. */
 	qemu->next_fdset = 1000000 + (uint32_t) (now_realtime_ms() % 1000000000);
 	vm->backend = qemu;
@@ -168,15 +154,17 @@ static void qemu_finish(struct vm *vm)
 
 	qemu->qmp = qmp_close(qemu->qmp);
 	loop_timer_stop(&qemu->busy);
-	while (qemu->ops)
-		qemu_op_unlink(qemu->ops);
+	op_queue_clear(&qemu->ops);
 	qemu_forget_handles(qemu);
+	free_list(qemu->usb_bus);
+	free_list(qemu->pci_bus);
 	free(qemu);
 	vm->backend = NULL;
 }
 
 const struct vmm vmm_qemu = {
 	.init = qemu_init,
+	.configure = qemu_configure,
 	.finish = qemu_finish,
 	.probe = qemu_probe,
 	.attach = qemu_attach,

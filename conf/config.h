@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "conf/options.h"
+#include "conf/vmms.h"
 #include "helper/macro.h"
 
 /* 16 hex digits and NUL: a digest of what the config means, not of its bytes. Comments, blank
@@ -26,10 +27,27 @@
 #define CONFIG_TAG_SIZE 41                                                /* a tag, a family */
 #define CONFIG_RULE_SIZE (sizeof("evdev//") + 2 * (CONFIG_NAME_SIZE - 1)) /* VHOTPLUG_RULE */
 
-enum vm_type {
-	VM_QEMU,
-	VM_CROSVM,
+/* What kind of device a group takes. */
+enum config_kind {
+	CONFIG_USB,
+	CONFIG_PCI,
+	CONFIG_EVDEV,
+	CONFIG_KINDS,
 };
+
+#define VM_TYPE_ID(id, name, word, kinds, ...) VM_##id,
+enum vm_type {
+	VMM_TABLE(VM_TYPE_ID) /* VM_QEMU, … */
+	VM_TYPES,
+};
+#undef VM_TYPE_ID
+
+struct config_vm_type {
+	const char *word;    /* "type =" */
+	unsigned kinds;      /* bit n: rules may give it devices of config_kind n */
+	const char *keys[5]; /* of [vm] that mean nothing to others; NULL at the end */
+};
+extern const struct config_vm_type config_vm_types[VM_TYPES];
 
 /* One [vm NAME] section. Strings are owned by the config; absent ones are NULL. */
 struct config_vm {
@@ -52,14 +70,6 @@ struct config_general {
 	bool attach_connected; /* devices already plugged in when the broker starts; default yes */
 	char *crosvm;          /* path of the crosvm binary; default /usr/bin/crosvm */
 	char *group;           /* who may read the database; NULL: not said */
-};
-
-/* What kind of device a group takes. */
-enum config_kind {
-	CONFIG_USB,
-	CONFIG_PCI,
-	CONFIG_EVDEV,
-	CONFIG_KINDS,
 };
 
 /* What a rule may look at. Some names mean the same for USB and PCI. */

@@ -108,18 +108,39 @@ static int store_delay(const struct key_place *place, void *target)
 	return 0;
 }
 
+#define VM_TYPE_ROW(id, name, word, kinds, ...) [VM_##id] = {word, kinds, {__VA_ARGS__}},
+const struct config_vm_type config_vm_types[VM_TYPES] = {VMM_TABLE(VM_TYPE_ROW)};
+
+void key_list_vm_types(unsigned kinds, char *ret_list, size_t size)
+{
+	size_t n = 0, n_left = 0;
+
+	for (size_t i = 0; i < VM_TYPES; i++)
+		n_left += (config_vm_types[i].kinds & kinds) != 0;
+	ret_list[0] = 0;
+	for (size_t i = 0; i < VM_TYPES && n < size; i++)
+		if (config_vm_types[i].kinds & kinds)
+			n += (size_t) snprintf(ret_list + n, size - n, "%s%s",
+					       config_vm_types[i].word,
+					       --n_left > 1  ? ", "
+					       : n_left == 1 ? " or "
+							     : "");
+}
+
 static int store_type(const struct key_place *place, void *target)
 {
 	const char *value = place->key->value;
+	char allowed[128];
 
-	if (streq(value, "qemu"))
-		*(enum vm_type *) target = VM_QEMU;
-	else if (streq(value, "crosvm"))
-		*(enum vm_type *) target = VM_CROSVM;
-	else if (streq(value, "libvirt") || streq(value, "cloud-hypervisor"))
-		add_mistake(place, "qemu or crosvm (this one is not supported yet)");
-	else
-		add_mistake(place, "qemu or crosvm");
+	for (size_t i = 0; i < VM_TYPES; i++)
+		if (streq(value, config_vm_types[i].word)) {
+			*(enum vm_type *) target = (enum vm_type) i;
+			return 0;
+		}
+	key_list_vm_types(~0u, allowed, sizeof(allowed));
+	if (streq(value, "libvirt") || streq(value, "cloud-hypervisor"))
+		strcat(allowed, " (this one is not supported yet)");
+	add_mistake(place, allowed);
 	return 0;
 }
 

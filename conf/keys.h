@@ -36,5 +36,9 @@ struct key_match {
 
 extern const struct key_match match_keys[MATCH_KEYS];
 
+/* Fills RET_LIST with the types of VM that take devices of KINDS (bits 1 << enum config_kind),
+ * "qemu or crosvm". */
+void key_list_vm_types(unsigned kinds, char *ret_list, size_t size);
+
 /* Whether NAME may name a VM, a guest bus, …: letters, digits, . _ - */
 bool key_is_name(const char *name);

@@ -106,18 +106,31 @@ static bool has_key(const struct ini_section *section, const char *name)
 	return false;
 }
 
-/* What a crosvm has not: its one USB hub, its PCI slots and its end of the socket are its own. */
-static void check_crosvm_keys(const struct loader *loader, const struct ini_section *section)
+static bool type_has_key(enum vm_type type, const char *name)
 {
-	static const char *const others[] = {"listen", "usbBus", "pciBus", "qemuUseRootBus"};
+	const char *const *key = config_vm_types[type].keys;
 
-	for (size_t i = 0; i < section->n_keys; i++)
-		for (size_t j = 0; j < ARRAY_SIZE(others); j++)
-			if (streq(section->keys[i].name, others[j]))
-				mistakes_add(loader->mistakes, section->keys[i].line,
-					     "%s in the section of a crosvm, allowed here: type, "
-					     "socket, user, delay",
-					     others[j]);
+	while (*key && !streq(*key, name))
+		key++;
+	return *key != NULL;
+}
+
+/* Keys that belong to another type of VM. */
+static void check_type_keys(const struct loader *loader, const struct ini_section *section,
+			    enum vm_type type)
+{
+	for (size_t i = 0; i < section->n_keys; i++) {
+		const char *name = section->keys[i].name;
+		bool is_others = false;
+
+		for (size_t other = 0; other < VM_TYPES; other++)
+			is_others = is_others || type_has_key((enum vm_type) other, name);
+		if (!is_others || type_has_key(type, name))
+			continue;
+		mistakes_add(loader->mistakes, section->keys[i].line,
+			     "%s in the section of a %s, allowed here: type, socket, user, delay",
+			     name, config_vm_types[type].word);
+	}
 }
 
 static int read_vm(struct loader *loader, const struct ini_section *section)
@@ -146,9 +159,28 @@ static int read_vm(struct loader *loader, const struct ini_section *section)
 	if (!vm->name)
 		return -ENOMEM;
 	int r = store_section(loader, section, vm_settings, vm);
-	if (r == 0 && vm->type == VM_CROSVM)
-		check_crosvm_keys(loader, section);
+	if (r == 0)
+		check_type_keys(loader, section, vm->type);
 	return r;
+}
+
+/* Can VM take what GROUP has for it at all? */
+static void check_group_kind(const struct loader *loader, const struct config_group *group,
+			     const struct config_vm *vm)
+{
+	const struct config_vm_type *type = &config_vm_types[vm->type];
+	char allowed[128];
+
+	if (type->kinds & 1u << group->kind)
+		return;
+	key_list_vm_types(1u << group->kind, allowed, sizeof(allowed));
+	mistakes_add(loader->mistakes, group->vms_line,
+		     "%s is a %s, which takes no %s devices%s, allowed here: a VM of type %s",
+		     vm->name, type->word, config_kind_name(group->kind),
+		     group->kind == CONFIG_USB && type->kinds & 1u << CONFIG_PCI
+			     ? " (but in a [pci] group the USB controller that they are at)"
+			     : "",
+		     allowed);
 }
 
 /* Adds what is wrong with the VMs that a group names; they may come later in the file, so this is
@@ -156,11 +188,14 @@ static int read_vm(struct loader *loader, const struct ini_section *section)
 static void check_group_vms(const struct loader *loader, const struct config_group *group)
 {
 	for (char **name = group->vms; name && *name; name++) {
+		const struct config_vm *vm = config_find_vm(loader->config, *name);
 		char list[512] = "";
 		size_t n = 0;
 
-		if (config_find_vm(loader->config, *name))
+		if (vm) {
+			check_group_kind(loader, group, vm);
 			continue;
+		}
 		for (size_t i = 0; i < loader->config->n_vms && n < sizeof(list); i++)
 			n += (size_t) snprintf(list + n, sizeof(list) - n, " %s",
 					       loader->config->vms[i].name);

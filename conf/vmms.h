@@ -1,0 +1,15 @@
+/* The virtual machine monitors that devices can be moved into, one row each.
+ *
+ * A new one is its row here and its file in broker/, which defines vmm_NAME (broker/vmm.h). All
+ * else that depends on the kind of a VM is made from this table.
+ */
+#pragma once
+
+/* ROW(ID, NAME, WORD, KINDS, KEYS …)
+ *   VM_ID is its enum vm_type, vmm_NAME its struct vmm, WORD its "type =" in the config;
+ *   KINDS are the devices that rules may give it, by enum config_kind;
+ *   KEYS are those of [vm] that mean nothing to others; NULL: none. */
+#define VMM_TABLE(ROW)                                                                           \
+	ROW(QEMU, qemu, "qemu", 1 << CONFIG_USB | 1 << CONFIG_PCI | 1 << CONFIG_EVDEV, "listen", \
+	    "usbBus", "pciBus", "qemuUseRootBus")                                                \
+	ROW(CROSVM, crosvm, "crosvm", 1 << CONFIG_USB | 1 << CONFIG_PCI | 1 << CONFIG_EVDEV, NULL)
