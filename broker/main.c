@@ -9,6 +9,7 @@
 #include "broker/home.h"
 #include "broker/log.h"
 #include "broker/manager.h"
+#include "broker/reconcile.h"
 #include "broker/service.h"
 #include "broker/snapshot.h"
 #include "conf/load.h"
@@ -191,7 +192,8 @@ static int watch_clock(struct broker *broker)
 				&broker->clock);
 }
 
-/* Events first: they are committed before anything else is written. */
+/* Events first: they are committed before anything is done about them, and before anything else is
+ * written. */
 static void pass_end(void *data)
 {
 	struct broker *broker = data;
@@ -200,6 +202,7 @@ static void pass_end(void *data)
 	if (broker->lost < 0)
 		return;
 	intake_flush(broker->intake);
+	reconcile_pass(&broker->manager.registry);
 	store_flush(broker->store);
 	snapshot_touch(broker->snapshot);
 }

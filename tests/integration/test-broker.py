@@ -5,9 +5,10 @@ Usage: test-broker.py VHOTPLUG_BROKER [TEST…]   (the built program; run as roo
 """
 
 import contextlib
+import json
 import os
-import pathlib
 import re
+import shutil
 import signal
 import socket
 import sqlite3
