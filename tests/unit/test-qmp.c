@@ -456,7 +456,7 @@ static void test_value_of_more_than_a_megabyte(void **state)
 
 		if (n > 0)
 			sent += (size_t) n;
-		spin_for(s->loop, 0);
+		spin_for(s->loop, 1);
 	}
 	assert_int_equal(s->downs, 1);
 	assert_int_equal(q.answers, 1);
