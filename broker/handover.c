@@ -3,11 +3,11 @@
 #include "broker/handover.h"
 
 #include "broker/arrival.h"
-#include "broker/grant.h"
 #include "broker/group.h"
 #include "broker/intake.h"
 #include "broker/log.h"
 #include "broker/look.h"
+#include "broker/mark.h"
 #include "broker/record.h"
 
 #define ACK_LIMIT_MS 300 /* udevd is never kept longer by an attach that is not on its way yet */
@@ -195,12 +195,19 @@ static void give_back(struct registry *registry, const struct device *device)
 	}
 }
 
+/* Of one that has been unplugged. */
+static void clear_marks(const struct device *device)
+{
+	mark_clear(MARK_GIVEN, device->id.kernel_name, device->id.node);
+	mark_clear(MARK_REFUSED, device->id.kernel_name, device->id.node);
+}
+
 void handover_drop(struct registry *registry, struct device *device)
 {
 	if (device->wish.present)
 		give_back(registry, device);
 	else if (device->id.kind == DEVICE_USB)
-		grant_forget(device->id.kernel_name, device->id.node);
+		clear_marks(device);
 	handover_let_go(device);
 	record_forget(registry, device);
 	registry_remove(registry, device);
