@@ -1,6 +1,5 @@
 /* Marks for udev's rules: see mark.h. The worker sets and clears them; whoever finds that a device
  * has been unplugged clears them too. */
-
 #include "broker/mark.h"
 
 #include <fcntl.h>
