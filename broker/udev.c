@@ -33,6 +33,7 @@ static const char *const properties[] = {
 	"VHOTPLUG_CONFIG",
 	"VHOTPLUG_FAMILY",
 	"VHOTPLUG_OPTIONS",
+	"VHOTPLUG_FENCE",
 	"ID_VENDOR_FROM_DATABASE",
 	"ID_MODEL_FROM_DATABASE",
 };

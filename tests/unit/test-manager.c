@@ -1662,6 +1662,22 @@ static void test_fence_then_rule_withdrawn(void **state)
 	assert_null(device("1-2"));
 }
 
+/* It was there before the broker. */
+static void test_fence_of_what_was_there(void **state)
+{
+	(void) state;
+	struct place *place = place_new(USB "1-2", 100, "vm1");
+
+	place->fence = "yes";
+	w.policy.probes_refused = true;
+	w.policy.worker_waits = true;
+	event("add", place, ++w.seqnum);
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "waiting vm1");
+	expect_job(WORKER_USB_FENCE);
+}
+
 /* What the host uses is left alone, and looked at a few times only. */
 static void test_fence_and_the_host(void **state)
 {
@@ -1763,6 +1779,7 @@ int main(void)
 		STARTED(test_stop_in_the_middle),
 		STARTED(test_fence_of_a_vm_that_is_down),
 		STARTED(test_fence_then_rule_withdrawn),
+		FRESH(test_fence_of_what_was_there),
 		STARTED(test_fence_and_the_host),
 		STARTED(test_host_driver_comes_later),
 	};

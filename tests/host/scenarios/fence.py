@@ -201,6 +201,9 @@ def host_driver_that_comes_later(world):
             (keyboard.sys / "authorized").write_text(value)
         path = str(keyboard.sys.resolve())[len("/sys"):] + "/"
         wait_until(lambda: [event for _, event in list(told.events) if event["DEVPATH"].startswith(path)
-                            and event["ACTION"] == "bind"], 60, "a host driver has got it")
-    wait_until(lambda: not keyboard.drivers(), 60, "the host's driver has let go")
+                            and event["ACTION"] == "bind" and event.get("DEVTYPE") == "usb_interface"], 60,
+                   "a host driver has got it")
+    wait_until(lambda: not keyboard.drivers(), 60,
+               lambda: "the host's driver has let go; the broker has heard of "
+                       f"{[tuple(row) for row in world.db.rows('select action, devpath from event')]}")
     stays(lambda: not keyboard.drivers() and world.db.assignment(keyboard)["state"] == "attached", 3, "the VM has it")
