@@ -3,6 +3,7 @@
 #include "broker/manager.h"
 
 #include "broker/arrival.h"
+#include "broker/choice.h"
 #include "broker/handover.h"
 #include "broker/log.h"
 #include "broker/look.h"
@@ -60,6 +61,22 @@ static void former_instances_have_gone(struct registry *registry, const char *de
 			device_has_gone(registry, d);
 }
 
+/* What the config says of DEVICE's rule beyond what udev knows. One that was decided by an older
+ * config, whose rule is no more, has nothing of that. */
+static void read_config(struct manager *manager, struct device *device)
+{
+	struct device_wish *wish = &device->wish;
+	const struct config_rule *rule = NULL;
+	const struct config_group *group = config_find_rule(manager->config, wish->rule, &rule);
+	const char *tag = !group ? NULL : rule->tag ? rule->tag : group->tag;
+
+	if (wish->leader[0])
+		return;
+	wish->asks = group && group->asks;
+	wish->skips_suspend = group && group->skip_on_suspend;
+	snprintf(wish->tag, sizeof(wish->tag), "%s", tag ? tag : "");
+}
+
 /* attachConnected = no: only what is plugged in from now on leaves the host. */
 static void hold_if_connected(struct manager *manager, struct device *device)
 {
@@ -67,10 +84,13 @@ static void hold_if_connected(struct manager *manager, struct device *device)
 			    !(manager->registry.started && device->attempt.cause == CAUSE_PLUG);
 }
 
-static bool read_known(struct device *device, property_fn property, void *from)
+static bool read_known(struct manager *manager, struct device *device, property_fn property,
+		       void *from)
 {
 	properties_read_identity(device, property, from);
-	return properties_read_wish(device, property, from);
+	bool changed = properties_read_wish(device, property, from);
+	read_config(manager, device);
+	return changed;
 }
 
 /* Events */
@@ -100,6 +120,7 @@ static struct device *take_in(struct manager *manager, const struct event *event
 	if (!device)
 		return NULL;
 	hold_if_connected(manager, device);
+	read_config(manager, device);
 	log_info("%s (%s): plugged in, rule %s wants it in %s", device->id.kernel_name,
 		 device->id.name, device->wish.rule, device->wish.vms);
 	return device;
@@ -121,7 +142,7 @@ static void handle_add(struct manager *manager, const struct event *event, struc
 	}
 	if (!device)
 		device = take_in(manager, event, msg, is_plug);
-	else if (read_known(device, message_property, msg))
+	else if (read_known(manager, device, message_property, msg))
 		wish_changed(registry, device);
 	if (!device) {
 		intake_acknowledge(client);
@@ -207,9 +228,11 @@ static void handle_listed(void *data, const char *devpath, property_fn property,
 	if (!device) {
 		device =
 			arrival_new(registry, devpath, inode, property, from, NULL, listing->cause);
-		if (device)
+		if (device) {
 			hold_if_connected(manager, device);
-	} else if (read_known(device, property, from)) {
+			read_config(manager, device);
+		}
+	} else if (read_known(manager, device, property, from)) {
 		device->wish.leader[0] = 0;
 		wish_changed(registry, device);
 	}
@@ -273,12 +296,14 @@ void manager_start(struct manager *manager)
 
 static int handle_loaded(void *data, struct device *device)
 {
-	struct registry *registry = data;
+	struct manager *manager = data;
+	struct registry *registry = &manager->registry;
 	enum device_state state = device->record.state;
 	struct vm *vm = registry_find_vm(registry, device->record.vm);
 
 	device->wish.present = true;
 	device->wish.held = state == DEVICE_HELD;
+	read_config(manager, device);
 	device->id.group = look_up_group(device);
 	device_set_cause(device, device->wish.rule[0] ? CAUSE_COLDPLUG : CAUSE_CONFIG);
 	registry_add(registry, device);
@@ -302,7 +327,7 @@ static int handle_loaded(void *data, struct device *device)
 
 int manager_load(struct manager *manager)
 {
-	return store_load(manager->registry.store, handle_loaded, &manager->registry);
+	return store_load(manager->registry.store, handle_loaded, manager);
 }
 
 /* VMs */
@@ -365,7 +390,13 @@ static void adopt_or_remove(struct registry *registry, struct vm *vm, const char
 			continue;
 		if (d->place.vm == vm && d->record.state != DEVICE_OPENING)
 			return;
-		if (d->place.vm)
+		if (d->place.vm) {
+			log_warning("%s: says that it has %s, which is in %s: left alone", vm->name,
+				    handle, d->place.vm->name);
+			return;
+		}
+		/* Whoever answers for this VM has no say over a device that is not for it. */
+		if (!device_may_be_in(d, vm->name))
 			break;
 		/* The attach of a broker that did not live to record it. */
 		handover_adopt(registry, d, vm);
@@ -373,6 +404,16 @@ static void adopt_or_remove(struct registry *registry, struct vm *vm, const char
 	}
 	log_warning("%s: has %s, which it should not have: taken away", vm->name, handle);
 	vm->vmm->detach(vm, NULL, handle);
+}
+
+static const char *name_of_process(void *data, const struct vm *vm, const struct peer *peer)
+{
+	const struct registry *registry = data;
+
+	for (const struct vm *v = registry->vms; v; v = v->next)
+		if (v != vm && v->peer.pid == peer->pid && v->peer.start_time == peer->start_time)
+			return v->name;
+	return NULL;
 }
 
 static void vm_is_up(void *data, struct vm *vm, char *const *handles, size_t n)
@@ -399,6 +440,7 @@ static void vm_has_exited(void *data, struct vm *vm)
 {
 	struct registry *registry = data;
 
+	choice_vm_has_exited(registry, vm);
 	for (struct device *d = registry->devices; d; d = d->next) {
 		enum device_state state = d->record.state;
 
@@ -468,6 +510,7 @@ static void detached(void *data, struct vm *vm, struct device *device, const cha
 
 static const struct vm_handler vm_handler = {
 	.up = vm_is_up,
+	.name_of_process = name_of_process,
 	.exited = vm_has_exited,
 	.reason = vm_reason_changed,
 	.handle_changed = handle_changed,
@@ -523,6 +566,8 @@ void manager_set_config(struct manager *manager, struct config *config)
 	config_free(manager->config);
 	manager->config = config;
 	set_vms(manager);
+	for (struct device *d = manager->registry.devices; d; d = d->next)
+		read_config(manager, d);
 	manager_resync(manager);
 }
 

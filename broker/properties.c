@@ -5,6 +5,7 @@
 #include "broker/pci.h"
 #include "conf/options.h"
 #include "helper/root.h"
+#include "helper/text.h"
 
 /* A text attribute of the device; "" when it has none. */
 static void read_attribute(const char *devpath, const char *attribute, char *ret, size_t size)
@@ -43,7 +44,7 @@ static void read_usb_name(struct device *d, property_fn property, void *from)
 	bool says_vendor = *vendor && strncasecmp(model, vendor, strlen(vendor)) == 0;
 	snprintf(name, sizeof(name), "%s%s%s", says_vendor ? "" : vendor,
 		 says_vendor || !*vendor || !*model ? "" : " ", model);
-	text_copy(d->id.name, sizeof(d->id.name), *name ? name : "USB device");
+	text_clean(d->id.name, sizeof(d->id.name), *name ? name : "USB device");
 }
 
 static void read_usb(struct device *d, property_fn property, void *from)
@@ -70,7 +71,7 @@ static void read_pci(struct device *d)
 		return;
 	snprintf(d->id.vid_pid, sizeof(d->id.vid_pid), "%04x:%04x", vendor, model);
 	pci_name(vendor, model, name, sizeof(name));
-	text_copy(d->id.name, sizeof(d->id.name), *name ? name : "PCI device");
+	text_clean(d->id.name, sizeof(d->id.name), *name ? name : "PCI device");
 }
 
 static void read_evdev(struct device *d)
@@ -80,7 +81,7 @@ static void read_evdev(struct device *d)
 	read_attribute(d->id.devpath, "device/name", name, sizeof(name));
 	read_attribute(d->id.devpath, "device/id/vendor", vendor, sizeof(vendor));
 	read_attribute(d->id.devpath, "device/id/product", product, sizeof(product));
-	text_copy(d->id.name, sizeof(d->id.name), *name ? name : "input device");
+	text_clean(d->id.name, sizeof(d->id.name), *name ? name : "input device");
 	snprintf(d->id.vid_pid, sizeof(d->id.vid_pid), "%.4s:%.4s", vendor, product);
 }
 
@@ -138,10 +139,10 @@ bool properties_read_wish(struct device *d, property_fn property, void *from)
 {
 	char rule[sizeof(d->wish.rule)], vms[sizeof(d->wish.vms)];
 
-	text_copy(d->wish.config, sizeof(d->wish.config), property(from, "VHOTPLUG_CONFIG"));
-	text_copy(d->wish.family, sizeof(d->wish.family), property(from, "VHOTPLUG_FAMILY"));
-	text_copy(rule, sizeof(rule), property(from, "VHOTPLUG_RULE"));
-	text_copy(vms, sizeof(vms), property(from, "VHOTPLUG_VM"));
+	text_clean(d->wish.config, sizeof(d->wish.config), property(from, "VHOTPLUG_CONFIG"));
+	text_clean(d->wish.family, sizeof(d->wish.family), property(from, "VHOTPLUG_FAMILY"));
+	text_clean(rule, sizeof(rule), property(from, "VHOTPLUG_RULE"));
+	text_clean(vms, sizeof(vms), property(from, "VHOTPLUG_VM"));
 	if (d->wish.family_vm[0] && d->wish.family[0])
 		strcpy(vms, d->wish.family_vm);
 	read_options(d, property(from, "VHOTPLUG_OPTIONS"));
@@ -155,6 +156,38 @@ bool properties_read_wish(struct device *d, property_fn property, void *from)
 	return changed;
 }
 
+/* What the hardware database calls it, else what it calls itself. */
+static void read_words(struct device *d, property_fn property, void *from)
+{
+	const char *vendor = property(from, "ID_VENDOR_FROM_DATABASE");
+	const char *model = property(from, "ID_MODEL_FROM_DATABASE");
+
+	text_clean(d->id.vendor_name, sizeof(d->id.vendor_name),
+		   vendor ? vendor : property(from, "ID_VENDOR"));
+	text_clean(d->id.model_name, sizeof(d->id.model_name),
+		   model ? model : property(from, "ID_MODEL"));
+	text_clean(d->id.serial, sizeof(d->id.serial), property(from, "ID_SERIAL_SHORT"));
+	text_clean(d->id.interfaces, sizeof(d->id.interfaces), property(from, "ID_USB_INTERFACES"));
+}
+
+static unsigned read_hex(const struct device *d, const char *attribute)
+{
+	char text[32];
+
+	read_attribute(d->id.devpath, attribute, text, sizeof(text));
+	return (unsigned) strtoul(text, NULL, 16);
+}
+
+/* These attributes don't wait for the device. */
+static void read_class(struct device *d)
+{
+	if (d->id.kind == DEVICE_USB)
+		d->id.class = read_hex(d, "bDeviceClass") << 16 |
+			      read_hex(d, "bDeviceSubClass") << 8 | read_hex(d, "bDeviceProtocol");
+	else if (d->id.kind == DEVICE_PCI)
+		d->id.class = read_hex(d, "class");
+}
+
 void properties_read_identity(struct device *d, property_fn property, void *from)
 {
 	const char *node = property(from, "DEVNAME");
@@ -165,6 +198,8 @@ void properties_read_identity(struct device *d, property_fn property, void *from
 	if (node && d->id.kind != DEVICE_PCI)
 		snprintf(d->id.node, sizeof(d->id.node), "%s", node);
 	d->id.group = look_up_group(d);
+	read_words(d, property, from);
+	read_class(d);
 	switch (d->id.kind) {
 	case DEVICE_USB:
 		read_usb(d, property, from);
