@@ -3,6 +3,7 @@
 #include "broker/manager.h"
 
 #include "broker/arrival.h"
+#include "broker/attempt.h"
 #include "broker/handover.h"
 #include "broker/log.h"
 #include "broker/look.h"
@@ -134,7 +135,7 @@ static void handle_add(struct manager *manager, const struct event *event, struc
 	}
 	device->wish.seqnum = event->seqnum;
 	device_mark(device);
-	handover_add_helper(registry, device, client);
+	attempt_add_helper(registry, device, client);
 }
 
 static void handle_event(void *data, const struct event *event, const struct wire_msg *msg,
@@ -225,7 +226,7 @@ static void try_anew(struct manager *manager, struct device *device)
 	device_retry(device);
 }
 
-static void resync(struct manager *manager, enum device_cause cause)
+static void resync_all(struct manager *manager, enum device_cause cause)
 {
 	struct registry *registry = &manager->registry;
 	struct listing listing = {.manager = manager, .cause = cause};
@@ -243,13 +244,13 @@ static void resync(struct manager *manager, enum device_cause cause)
 void manager_resync(struct manager *manager)
 {
 	if (manager->registry.started)
-		resync(manager, CAUSE_CONFIG);
+		resync_all(manager, CAUSE_CONFIG);
 }
 
 void manager_start(struct manager *manager)
 {
 	manager->registry.started = true;
-	resync(manager, CAUSE_COLDPLUG);
+	resync_all(manager, CAUSE_COLDPLUG);
 }
 
 /* What is on record */
@@ -278,8 +279,8 @@ static int handle_loaded(void *data, struct device *device)
 	if (vm)
 		device->place.vm = vm_ref(vm);
 	else
-		handover_note_left(registry, device, CAUSE_LOST,
-				   "its VM is no longer in the config");
+		attempt_note_left(registry, device, CAUSE_LOST,
+				  "its VM is no longer in the config");
 	return 0;
 }
 
@@ -299,7 +300,7 @@ static bool has_handle(char *const *handles, size_t n, const char *handle)
 }
 
 /* The VM has DEVICE. What the former broker did not live to record is recorded now. */
-static void confirm(struct registry *registry, struct device *device)
+static void confirm_device(struct registry *registry, struct device *device)
 {
 	device->attempt.check = true;
 	if (!device->place.unverified)
@@ -319,7 +320,7 @@ static void compare_attached(struct registry *registry, struct device *device, c
 	bool was_unverified = device->place.unverified;
 
 	if (has_handle(handles, n, device->place.handle) || handover_is_unlisted(device)) {
-		confirm(registry, device);
+		confirm_device(registry, device);
 	} else if (was_unverified && handover_is_doubtful(device)) {
 		device->place.unverified = device->place.was_arriving = false;
 		device->place.redo = true;
@@ -330,8 +331,8 @@ static void compare_attached(struct registry *registry, struct device *device, c
 		enum device_cause cause = !device->wish.present ? CAUSE_UNPLUG
 					  : was_unverified      ? CAUSE_VM_EXIT
 								: CAUSE_LOST;
-		handover_note_left(registry, device, cause,
-				   cause == CAUSE_LOST ? "the VM no longer had it" : "");
+		attempt_note_left(registry, device, cause,
+				  cause == CAUSE_LOST ? "the VM no longer had it" : "");
 		device->attempt.awaits_vm = was_unverified;
 		device_set_cause(device, CAUSE_VM_START);
 	}
@@ -396,7 +397,7 @@ static void vm_has_exited(void *data, struct vm *vm)
 					  state != DEVICE_ATTACHING))
 			continue;
 		device_set_cause(d, CAUSE_VM_EXIT);
-		handover_note_left(registry, d, CAUSE_VM_EXIT, "");
+		attempt_note_left(registry, d, CAUSE_VM_EXIT, "");
 	}
 }
 
@@ -416,11 +417,11 @@ static void vm_reason_changed(void *data, struct vm *vm)
 			continue;
 		}
 		device_set_cause(d, CAUSE_VM_EXIT);
-		handover_note_left(registry, d, CAUSE_VM_EXIT, "while the broker was not running");
+		attempt_note_left(registry, d, CAUSE_VM_EXIT, "while the broker was not running");
 	}
 }
 
-static void handle_changed(void *data, struct device *device)
+static void handle_new_handle(void *data, struct device *device)
 {
 	struct registry *registry = data;
 
@@ -428,18 +429,18 @@ static void handle_changed(void *data, struct device *device)
 	store_flush(registry->store);
 }
 
-static void attach_sent(void *data, struct device *device)
+static void handle_attach_sent(void *data, struct device *device)
 {
 	handover_attach_sent(data, device);
 }
 
-static void attached(void *data, struct device *device, const struct vmm_result *result)
+static void handle_attached(void *data, struct device *device, const struct vmm_result *result)
 {
 	handover_attached(data, device, result);
 }
 
-static void detached(void *data, struct vm *vm, struct device *device, const char *handle,
-		     const struct vmm_result *result)
+static void handle_detached(void *data, struct vm *vm, struct device *device, const char *handle,
+			    const struct vmm_result *result)
 {
 	if (device)
 		handover_detached(data, device, result);
@@ -453,10 +454,10 @@ static const struct vm_handler vm_handler = {
 	.up = vm_is_up,
 	.exited = vm_has_exited,
 	.reason = vm_reason_changed,
-	.handle_changed = handle_changed,
-	.attach_sent = attach_sent,
-	.attached = attached,
-	.detached = detached,
+	.handle_changed = handle_new_handle,
+	.attach_sent = handle_attach_sent,
+	.attached = handle_attached,
+	.detached = handle_detached,
 };
 
 /* The config */
@@ -526,7 +527,7 @@ void manager_finish(struct manager *manager)
 	struct registry *registry = &manager->registry;
 
 	while (registry->devices) {
-		handover_let_go(registry->devices);
+		attempt_let_go(registry->devices);
 		registry_remove(registry, registry->devices);
 	}
 	while (registry->vms) {
