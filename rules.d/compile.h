@@ -13,6 +13,10 @@ enum token_key {
 	TOKEN_PROGRAM,
 };
 
+/* There while a VM has the USB device that an interface belongs to: broker/grant.h. Behind a test
+ * of ATTRS{idVendor}. */
+#define GIVEN VHOTPLUG_RUNDIR "/given/$id-$attr{devnum}"
+
 /* Properties that the rules set before they test them, and that udev does not store: the name in
  * the hardware database and, only where it has none, the device's own. */
 #define VENDOR_NAME ".VHOTPLUG_VENDOR"

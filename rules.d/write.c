@@ -503,6 +503,28 @@ static void write_head(struct writer *w)
 	fputs("GOTO=\"vhp_child\"\n", w->out);
 }
 
+/* What was shut and is nobody's any more goes back to the host, also where no broker runs. */
+#define OPEN_INTERFACE                                                           \
+	"SUBSYSTEM==\"usb\", ENV{DEVTYPE}==\"usb_interface\", ACTION==\"add\", " \
+	"ENV{VHOTPLUG_FENCE}!=\"yes\", ATTR{authorized}==\"0\", "                \
+	"IMPORT{db}=\"VHOTPLUG_FENCED\", ENV{VHOTPLUG_FENCED}=\"\", "            \
+	"ATTR{authorized}=\"1\", ATTR{subsystem/drivers_probe}=\"$kernel\"\n"
+
+/* The kernel shuts a USB interface for all drivers and programs. Here that is done when it appears;
+ * the broker does it to those that were there before, if the host does not use them. */
+#define SHUT_INTERFACE                                                             \
+	"# the interfaces of a USB device that no VM has are shut\n"               \
+	"SUBSYSTEM!=\"usb\", GOTO=\"vhp_below\"\n"                                 \
+	"ENV{DEVTYPE}!=\"usb_interface\", GOTO=\"vhp_below\"\n"                    \
+	"IMPORT{parent}=\"VHOTPLUG_FENCE\"\n"                                      \
+	"ACTION==\"add\", ATTR{authorized}==\"1\", ENV{SYNTH_UUID}==\"\", "        \
+	"ENV{VHOTPLUG_FENCE}==\"yes\", "                                           \
+	"ATTRS{idVendor}==\"?*\", TEST!=\"" GIVEN "\", ATTR{authorized}=\"0\"\n"   \
+	"# the broker may have been giving it meanwhile\n"                         \
+	"ACTION==\"add\", ENV{VHOTPLUG_FENCE}==\"yes\", ATTRS{idVendor}==\"?*\", " \
+	"TEST==\"" GIVEN "\", ATTR{authorized}=\"1\"\n"                            \
+	"# what no rule claims any more is opened\n" OPEN_INTERFACE "LABEL=\"vhp_below\"\n"
+
 static void write_tail(struct writer *w)
 {
 	fputc('\n', w->out);
@@ -534,7 +556,7 @@ static void write_tail(struct writer *w)
 	      "\n# below a claimed device: the host keeps its hands off\n"
 	      "LABEL=\"vhp_child\"\n"
 	      "SUBSYSTEM!=\"" FENCED_SUBSYSTEMS "\", GOTO=\"vhp_end\"\n"
-	      "DEVPATH==\"/devices/virtual/*\", GOTO=\"vhp_end\"\n"
+	      "DEVPATH==\"/devices/virtual/*\", GOTO=\"vhp_end\"\n" SHUT_INTERFACE
 	      "TAGS==\"vhotplug-fence\", GOTO=\"vhp_fence\"\n"
 	      "GOTO=\"vhp_end\"\n"
 	      "\nLABEL=\"vhp_fence\"\n"
@@ -569,7 +591,7 @@ int rules_write(const struct config *config, const char *config_path, FILE *out,
 	for (unsigned kind = 0; kind < CONFIG_KINDS; kind++)
 		live += count_live(config, (enum config_kind) kind);
 	if (live == 0) {
-		fputs("# It gives nothing away: there are no rules.\n", out);
+		fputs("# It gives nothing away.\n" OPEN_INTERFACE, out);
 		return 0;
 	}
 	write_head(&w);

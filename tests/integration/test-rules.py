@@ -4,6 +4,7 @@ database, when the helper runs, and what the fence does to a claimed device's ch
     test-rules.py GEN_RULES MATCHER LIBEXECDIR"""
 
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -451,6 +452,47 @@ class RulesTest(unittest.TestCase):
                     self.assertEqual(found.get(key), value, (subsystem, key))
         self.host.remove_device(device.path)
         device.event("remove")
+
+    def authorized(self, interface, set_to=None):
+        path = pathlib.Path("/sys" + interface) / "authorized"
+        if set_to:
+            path.write_text(set_to + "\n")
+        return path.read_text().strip()
+
+    def test_interfaces_are_shut(self):
+        """At the kernel's own event, unless a VM has the device; opened when no rule claims it."""
+        self.use(KEYBOARDS)
+        device = Device(self.host, HUB_PORT)
+        interface = device.child("1-1:1.0", "usb", "usb_interface", {"authorized": b"1\n"}, {"MODALIAS": "usb:x"})
+        probe = pathlib.Path("/sys/bus/usb/drivers_probe")
+        probe.write_text("")
+        given = pathlib.Path("/run/vhotplug/given/1-1-5")
+        given.parent.mkdir(parents=True, exist_ok=True)
+        self.check_claimed(device.event("add"))
+        for kind in ({"SYNTH_UUID": "0"}, {}):
+            self.host.event("add", interface, "usb", DEVTYPE="usb_interface", **kind)
+            self.assertEqual(self.authorized(interface), "1" if kind else "0", kind)
+        given.touch()
+        self.authorized(interface, "1")
+        self.interface_event(interface)
+        self.assertEqual(self.authorized(interface), "1", "a VM has it")
+        given.unlink()
+        for config in (VM, VM + "[usb G]\ntargetVm = vm2\n[allow X]\nvendorId = ffff\n",
+                       KEYBOARDS.replace("targetVm", "fence = no\ntargetVm")):
+            self.use(KEYBOARDS)
+            device.event("add")
+            self.interface_event(interface)
+            self.assertEqual(self.authorized(interface, "0"), "0")
+            self.use(config)
+            device.event("add")
+            self.check_not_fenced(self.interface_event(interface))
+            self.assertEqual((self.authorized(interface), probe.read_text().strip()), ("1", "1-1:1.0"))
+            probe.write_text("")
+        # What somebody else has shut stays so.
+        self.authorized(interface, "0")
+        self.interface_event(interface)
+        self.assertEqual(self.authorized(interface), "0")
+        self.remove(device)
 
     def test_power_keys_are_hidden_from_logind(self):
         self.use(KEYBOARDS)
