@@ -139,6 +139,8 @@ static const struct row rows[] = {
 	USB("goes back to one that has ended", "du", DEVICE_WAITING, 0, .wants = "vm2", .from = "vm1", .failed = "vm2", .step = STEP_WAIT, .to = "vm1", .says = "vm1 is down"),
 	USB("goes back to none", "-u", DEVICE_WAITING, 0, .wants = "vm2", .from = "vm1", .failed = "vm2", .step = STEP_FAIL, .says = "no VM"),
 	USB("is back", "uu", DEVICE_ATTACHED, 0, .wants = "vm2", .in = "vm1", .from = "vm1", .failed = "vm2", .step = STEP_REST),
+	USB("went elsewhere than back", "uu", DEVICE_ATTACHED, 0, .wants = "vm2", .in = "vm2", .from = "vm1", .failed = "vm2", .step = STEP_TAKE),
+	USB("opens elsewhere than back", "uu", DEVICE_OPENING, REQUEST, .wants = "vm2", .in = "vm2", .from = "vm1", .failed = "vm2", .step = STEP_ABANDON),
 	USB("is back, and may be tried again", "uu", DEVICE_ATTACHED, 0, .wants = "vm2", .in = "vm1", .from = "vm1", .step = STEP_TAKE),
 	USB("is back, and unplugged", "uu", DEVICE_ATTACHED, GONE, .wants = "vm2", .in = "vm1", .from = "vm1", .failed = "vm2", .step = STEP_TAKE),
 	USB("is back, and unclaimed", "uu", DEVICE_ATTACHED, UNCLAIMED, .wants = "vm2", .in = "vm1", .from = "vm1", .failed = "vm2", .step = STEP_TAKE),
