@@ -5,6 +5,8 @@
 #include <sys/socket.h>
 
 #include "broker/device.h"
+#include "broker/socket.h"
+#include "helper/text.h"
 
 #define MAX_PACKET 65536 /* an answer has some 800 bytes */
 
@@ -12,23 +14,9 @@
 
 static int send_packet(int fd, const char *text, int pass_fd)
 {
-	struct iovec iov = {.iov_base = (void *) text, .iov_len = strlen(text)};
-	union {
-		char buffer[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = {0};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t n = socket_send(fd, text, strlen(text), &pass_fd, pass_fd >= 0 ? 1 : 0);
 
-	if (pass_fd >= 0) {
-		msg.msg_control = control.buffer;
-		msg.msg_controllen = sizeof(control.buffer);
-		struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
-		cmsg->cmsg_level = SOL_SOCKET;
-		cmsg->cmsg_type = SCM_RIGHTS;
-		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(cmsg), &pass_fd, sizeof(int));
-	}
-	return sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+	return n < 0 ? (int) n : 0;
 }
 
 int crosvm_send_attach(int fd, int device_fd)
@@ -121,7 +109,7 @@ static void parse_result_name(const char *name, struct crosvm_reply *reply)
 	};
 
 	reply->answer = CROSVM_ERROR;
-	text_copy(reply->text, sizeof(reply->text), name);
+	text_clean(reply->text, sizeof(reply->text), name);
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
 		if (streq(known[i].name, name))
 			reply->answer = known[i].answer;
@@ -165,9 +153,9 @@ static int parse_response(const json_t *response, struct crosvm_reply *reply)
 	if (json_is_integer(error) && json_integer_value(error) > 0 &&
 	    json_integer_value(error) < 4096) {
 		reply->error = (int) json_integer_value(error);
-		text_copy(reply->text, sizeof(reply->text), strerror(reply->error));
+		text_clean(reply->text, sizeof(reply->text), strerror(reply->error));
 	} else if (json_is_string(text)) {
-		text_copy(reply->text, sizeof(reply->text), json_string_value(text));
+		text_clean(reply->text, sizeof(reply->text), json_string_value(text));
 	} else {
 		return -EBADMSG;
 	}

@@ -12,6 +12,8 @@ static const char *const match_names[MATCH_KEYS] = {
 	[MATCH_PRODUCT_ID] = "productId",
 	[MATCH_VENDOR_NAME] = "vendorName",
 	[MATCH_PRODUCT_NAME] = "productName",
+	[MATCH_VENDOR_STRING] = "vendorString",
+	[MATCH_PRODUCT_STRING] = "productString",
 	[MATCH_SERIAL] = "serial",
 	[MATCH_BUS] = "bus",
 	[MATCH_PORT] = "port",
@@ -114,5 +116,6 @@ void config_free(struct config *config)
 	free(config->vms);
 	free(config->groups);
 	free(config->general.crosvm);
+	free(config->general.group);
 	free(config);
 }

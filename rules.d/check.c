@@ -93,7 +93,7 @@ static bool take_expression(const char **p, struct expression *e)
 /* Every way in which write.c uses a key. NAME: * is any, nothing is none. */
 static const struct use {
 	const char *key, *name, *op;
-	enum { TEXT, PATTERN, ASSIGNED, COMMAND, PLACE, SUBJECT } kind;
+	enum { TEXT, PATTERN, ASSIGNED, BUILTIN, COMMAND, PLACE, SUBJECT } kind;
 } uses[] = {
 	{"ACTION", "", "==", TEXT},
 	{"ACTION", "", "!=", TEXT},
@@ -112,6 +112,7 @@ static const struct use {
 	{"TEST", "", "==", SUBJECT},
 	{"IMPORT", "db", "=", ASSIGNED},
 	{"IMPORT", "program", "=", COMMAND},
+	{"IMPORT", "builtin", "=", BUILTIN},
 	{"PROGRAM", "", "==", COMMAND},
 	{"PROGRAM", "", "!=", COMMAND},
 	{"RUN", "", "+=", COMMAND},
@@ -151,12 +152,13 @@ static bool is_name(const struct expression *e)
 static bool may_assign(const struct expression *e)
 {
 	static const char *const names[] = {
-		".VHOTPLUG_INTERFACES",
+		".VHOTPLUG_KNOWN",
 		"MODALIAS",
 		"ID_MM_DEVICE_IGNORE",
 		"ID_MM_PORT_IGNORE",
 		"UDISKS_IGNORE",
 		"SYSTEMD_READY",
+		"MTP_NO_PROBE",
 		"ID_INPUT_KEY",
 		"LIBINPUT_IGNORE_DEVICE",
 		"ID_INPUT_SWITCH",
@@ -185,7 +187,7 @@ static bool is_our_command(const struct expression *e)
 
 	if (streq(e->key, "RUN"))
 		return streq(e->value, HELPER);
-	return arguments && strspn(arguments, WORD "- ") == strlen(arguments);
+	return arguments && strspn(arguments, WORD "-. ") == strlen(arguments);
 }
 
 static void check_value(struct checker *c, const struct expression *e, const struct use *use)
@@ -207,8 +209,13 @@ static void check_value(struct checker *c, const struct expression *e, const str
 		if (!is_our_command(e))
 			report_mistake(c, "a command that is not ours");
 		break;
+	case BUILTIN:
+		if (!streq(e->value, "path_id"))
+			report_mistake(c, "a builtin that is not ours");
+		break;
 	case SUBJECT:
-		if (!streq(e->value, GIVEN) && strspn(e->value, WORD "./-") != strlen(e->value))
+		if (!streq(e->value, GIVEN) && !streq(e->value, REFUSED) &&
+		    strspn(e->value, WORD "./-") != strlen(e->value))
 			report_mistake(c, "an odd path");
 		break;
 	case PLACE:

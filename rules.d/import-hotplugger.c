@@ -1,5 +1,5 @@
-/* hotplugger's config.yaml and libvirt-usb-hotplug.conf. Both are read line by line in the plain
- * form that their documentation shows; a line that says something else is noted. */
+/* hotplugger's config.yaml, read line by line in the plain form that its documentation shows; a
+ * line that says something else is noted. */
 #include <ctype.h>
 
 #include "conf/keys.h"
@@ -49,8 +49,7 @@ struct machine {
 	char hubs[160];
 	char ports[4096]; /* our rules */
 	unsigned n_ports;
-	unsigned delay; /* seconds */
-	char list[16];  /* the key whose items come */
+	char list[16]; /* the key whose items come */
 };
 
 static void finish_machine(struct importer *i, struct machine *m)
@@ -63,8 +62,6 @@ static void finish_machine(struct importer *i, struct machine *m)
 		fprintf(i->out, "\n[vm %s]\ntype = qemu\nsocket = %s\n", m->name, m->socket);
 		if (m->hubs[0])
 			fprintf(i->out, "usbBus = %s\n", m->hubs);
-		if (m->delay > 0)
-			fprintf(i->out, "delay = %u\n", m->delay);
 		fprintf(i->out, "\n[usb Ports for %.30s]\ntargetVm = %s\n%s", m->name, m->name,
 			m->ports);
 	}
@@ -93,9 +90,11 @@ static void machine_key(struct importer *i, struct machine *m, const char *key, 
 		snprintf(m->socket, sizeof(m->socket), "%s", value);
 	else if (streq(key, "hubs") || streq(key, "ports"))
 		snprintf(m->list, sizeof(m->list), "%s", key);
-	else if (streq(key, "delay") && strspn(value, "0123456789") == strlen(value) && *value &&
-		 strlen(value) < 4)
-		m->delay = (unsigned) atoi(value);
+	else if (streq(key, "delay"))
+		import_note(i,
+			    "delay of %s: there it is waited after each plug; here the device is "
+			    "handed over opened, and nothing has to be waited for",
+			    m->name);
 	else
 		import_note(i, "%s of %s: %s", key, m->name, value);
 }
@@ -146,104 +145,4 @@ int import_hotplugger(struct importer *i, const char *text)
 	}
 	finish_machine(i, &m);
 	return 0;
-}
-
-/* ---- libvirt-usb-hotplug.conf: shell assignments ----------------------------------------------
- */
-
-struct settings {
-	char domain[64];
-	char mode[16];  /* whitelist, blacklist or matchall */
-	char ids[4096]; /* pairs of ids, each 10 bytes: "046d:c52b " */
-};
-
-/* Adds every vvvv:pppp of TEXT. */
-static void add_ids(struct importer *i, struct settings *s, const char *text)
-{
-	static const char hex[] = "0123456789abcdefABCDEF";
-
-	while (*(text += strspn(text, " \t()'\",")) != '\0') {
-		size_t n = strcspn(text, " \t()'\","), have = strlen(s->ids);
-
-		if (n == 9 && strspn(text, hex) == 4 && text[4] == ':' &&
-		    strspn(text + 5, hex) >= 4 && have + 11 < sizeof(s->ids))
-			snprintf(s->ids + have, sizeof(s->ids) - have, "%.9s ", text);
-		else
-			import_note(i, "device %.*s: not like 046d:c52b", (int) n, text);
-		text += n;
-	}
-}
-
-static void take_setting(struct importer *i, struct settings *s, const char *name, char *value)
-{
-	char *word = unquote_value(value);
-
-	if (streq(word, "whitelist") || streq(word, "blacklist") || streq(word, "matchall"))
-		snprintf(s->mode, sizeof(s->mode), "%s", word);
-	else if (strcasestr(name, "domain") && key_is_name(word) && strlen(word) <= 40)
-		snprintf(s->domain, sizeof(s->domain), "%s", word);
-	else
-		import_note(i, "%s=%s", name, value);
-}
-
-static void print_ids(struct importer *i, const struct settings *s, const char *verb)
-{
-	for (const char *id = s->ids; *id; id += 10)
-		fprintf(i->out, "\n[%s %.9s]\nvendorId = %.4s\nproductId = %.4s\n", verb, id, id,
-			id + 5);
-}
-
-static int print_settings(struct importer *i, const struct settings *s)
-{
-	if (!s->mode[0] || !s->domain[0]) {
-		fprintf(i->notes, "this is no config that is known here: it names no %s\n",
-			s->mode[0] ? "domain" : "mode (whitelist, blacklist, matchall)");
-		return -EINVAL;
-	}
-	fprintf(i->out, "[general]\nattachConnected = yes\n\n[vm %s]\ntype = qemu\n", s->domain);
-	fprintf(i->out, "listen = /run/vhotplug/%s.sock\nuser = libvirt-qemu\n", s->domain);
-	import_note(i,
-		    "attaching by libvirt: its monitor is its own, so the domain needs another one"
-		    " that dials this socket (\"listen\" in vhotplug.conf(5), <qemu:commandline>"
-		    " in the domain)");
-	fprintf(i->out, "\n[usb Devices for %.30s]\ntargetVm = %s\n", s->domain, s->domain);
-	if (streq(s->mode, "whitelist")) {
-		print_ids(i, s, "allow");
-		return 0;
-	}
-	if (streq(s->mode, "blacklist"))
-		print_ids(i, s, "deny");
-	else if (s->ids[0])
-		import_note(i, "the list of devices: it means nothing with matchall");
-	fputs("\n[allow All]\nmatchAll = yes\n", i->out);
-	return 0;
-}
-
-int import_libvirt_usb_hotplug(struct importer *i, const char *text)
-{
-	struct settings s = {0};
-	bool in_list = false;
-	size_t indent;
-	char *next;
-
-	while ((next = next_line(&text, &indent))) {
-		_cleanup_free_ char *line = next;
-		char *value = in_list ? NULL : strchr(line, '=');
-
-		if (!*line)
-			continue;
-		if (value && value[1] == '(') {
-			in_list = true;
-			add_ids(i, &s, value + 2);
-		} else if (in_list) {
-			add_ids(i, &s, line);
-		} else if (value) {
-			*value = '\0';
-			take_setting(i, &s, line, value + 1);
-		} else {
-			import_note(i, "%s", line);
-		}
-		in_list = in_list && !strchr(value ? value + 1 : line, ')');
-	}
-	return print_settings(i, &s);
 }
