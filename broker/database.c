@@ -5,7 +5,13 @@
 #include "broker/schema.h"
 #include "helper/macro.h"
 
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
+
+/* From the schema that had no choices of people. */
+static const char migrate_1_sql[] = "alter table device add column away integer not null default 0;"
+				    "alter table device add column chosen text not null default '';"
+				    "create table choice (whom text primary key, vm text not null,"
+				    " detached integer not null, time integer not null) strict;";
 
 int database_error(int sqlite_error)
 {
@@ -62,8 +68,8 @@ int database_set_up(sqlite3 *db, const char *path)
 		return 0;
 	if ((r = database_execute(db, "begin immediate")) < 0)
 		return r;
-	if ((r = database_execute(db, schema_sql)) < 0 ||
-	    (r = database_execute(db, "pragma user_version = 1")) < 0 ||
+	if ((r = database_execute(db, version == 0 ? schema_sql : migrate_1_sql)) < 0 ||
+	    (r = database_execute(db, "pragma user_version = 2")) < 0 ||
 	    (r = database_execute(db, "commit")) < 0)
 		database_execute(db, "rollback");
 	return r;

@@ -14,8 +14,8 @@ int database_execute(sqlite3 *db, const char *sql);
 /* Asks for one number. Returns 0 or -errno. */
 int database_query(sqlite3 *db, const char *sql, int64_t *ret_value) _must_check_;
 
-/* Makes the tables in a new file. Returns 0; -EPROTO for the file (at PATH, for the log) of a newer
- * vhotplug; another -errno. */
+/* Makes the tables in a new file, or brings those of an older vhotplug up to date. Returns 0;
+ * -EPROTO for the file (at PATH, for the log) of a newer vhotplug; another -errno. */
 int database_set_up(sqlite3 *db, const char *path) _must_check_;
 /* Damage behind the first page would otherwise show when the first event comes, and every event
  * would be refused. Takes some 80 ms for a full history. Returns 0, -EUCLEAN or another -errno. */

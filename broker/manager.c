@@ -4,11 +4,13 @@
 
 #include "broker/arrival.h"
 #include "broker/attempt.h"
+#include "broker/choice.h"
 #include "broker/handover.h"
 #include "broker/log.h"
 #include "broker/look.h"
 #include "broker/properties.h"
 #include "broker/record.h"
+#include "broker/tidings.h"
 #include "broker/udev.h"
 
 /* Devices that come and go */
@@ -61,6 +63,22 @@ static void former_instances_have_gone(struct registry *registry, const char *de
 			device_has_gone(registry, d);
 }
 
+/* What the config says of DEVICE's rule beyond what udev knows. One that was decided by an older
+ * config, whose rule is no more, has nothing of that. */
+static void read_config(struct manager *manager, struct device *device)
+{
+	struct device_wish *wish = &device->wish;
+	const struct config_rule *rule = NULL;
+	const struct config_group *group = config_find_rule(manager->config, wish->rule, &rule);
+	const char *tag = !group ? NULL : rule->tag ? rule->tag : group->tag;
+
+	if (wish->leader[0])
+		return;
+	wish->asks = group && group->asks;
+	wish->skips_suspend = group && group->skip_on_suspend;
+	snprintf(wish->tag, sizeof(wish->tag), "%s", tag ? tag : "");
+}
+
 /* attachConnected = no: only what is plugged in from now on leaves the host. */
 static void hold_if_connected(struct manager *manager, struct device *device)
 {
@@ -68,10 +86,13 @@ static void hold_if_connected(struct manager *manager, struct device *device)
 			    !(manager->registry.started && device->attempt.cause == CAUSE_PLUG);
 }
 
-static bool read_known(struct device *device, property_fn property, void *from)
+static bool read_known(struct manager *manager, struct device *device, property_fn property,
+		       void *from)
 {
 	properties_read_identity(device, property, from);
-	return properties_read_wish(device, property, from);
+	bool changed = properties_read_wish(device, property, from);
+	read_config(manager, device);
+	return changed;
 }
 
 /* Events */
@@ -101,6 +122,7 @@ static struct device *take_in(struct manager *manager, const struct event *event
 	if (!device)
 		return NULL;
 	hold_if_connected(manager, device);
+	read_config(manager, device);
 	log_info("%s (%s): plugged in, rule %s wants it in %s", device->id.kernel_name,
 		 device->id.name, device->wish.rule, device->wish.vms);
 	return device;
@@ -122,7 +144,7 @@ static void handle_add(struct manager *manager, const struct event *event, struc
 	}
 	if (!device)
 		device = take_in(manager, event, msg, is_plug);
-	else if (read_known(device, message_property, msg))
+	else if (read_known(manager, device, message_property, msg))
 		wish_changed(registry, device);
 	if (!device) {
 		intake_acknowledge(client);
@@ -191,9 +213,11 @@ static void handle_listed(void *data, const char *devpath, property_fn property,
 	if (!device) {
 		device =
 			arrival_new(registry, devpath, inode, property, from, NULL, listing->cause);
-		if (device)
+		if (device) {
 			hold_if_connected(manager, device);
-	} else if (read_known(device, property, from)) {
+			read_config(manager, device);
+		}
+	} else if (read_known(manager, device, property, from)) {
 		device->wish.leader[0] = 0;
 		wish_changed(registry, device);
 	}
@@ -257,12 +281,14 @@ void manager_start(struct manager *manager)
 
 static int handle_loaded(void *data, struct device *device)
 {
-	struct registry *registry = data;
+	struct manager *manager = data;
+	struct registry *registry = &manager->registry;
 	enum device_state state = device->record.state;
 	struct vm *vm = registry_find_vm(registry, device->record.vm);
 
 	device->wish.present = true;
 	device->wish.held = state == DEVICE_HELD;
+	read_config(manager, device);
 	device->id.group = look_up_group(device);
 	device_set_cause(device, device->wish.rule[0] ? CAUSE_COLDPLUG : CAUSE_CONFIG);
 	registry_add(registry, device);
@@ -286,196 +312,8 @@ static int handle_loaded(void *data, struct device *device)
 
 int manager_load(struct manager *manager)
 {
-	return store_load(manager->registry.store, handle_loaded, &manager->registry);
+	return store_load(manager->registry.store, handle_loaded, manager);
 }
-
-/* VMs */
-
-static bool has_handle(char *const *handles, size_t n, const char *handle)
-{
-	for (size_t i = 0; i < n; i++)
-		if (streq(handles[i], handle))
-			return true;
-	return false;
-}
-
-/* The VM has DEVICE. What the former broker did not live to record is recorded now. */
-static void confirm_device(struct registry *registry, struct device *device)
-{
-	device->attempt.check = true;
-	if (!device->place.unverified)
-		return;
-	if (device->place.was_arriving) {
-		handover_resume(registry, device);
-		return;
-	}
-	device->place.unverified = false;
-	record_save(registry, device);
-}
-
-/* DEVICE is in its VM by our book: is it by the VM's? */
-static void compare_attached(struct registry *registry, struct device *device, char *const *handles,
-			     size_t n)
-{
-	bool was_unverified = device->place.unverified;
-
-	if (has_handle(handles, n, device->place.handle) || handover_is_unlisted(device)) {
-		confirm_device(registry, device);
-	} else if (was_unverified && handover_is_doubtful(device)) {
-		device->place.unverified = device->place.was_arriving = false;
-		device->place.redo = true;
-		device_set_cause(device, CAUSE_LOST);
-	} else if (device->place.was_arriving) {
-		handover_note_never_arrived(registry, device);
-	} else {
-		enum device_cause cause = !device->wish.present ? CAUSE_UNPLUG
-					  : was_unverified      ? CAUSE_VM_EXIT
-								: CAUSE_LOST;
-		attempt_note_left(registry, device, cause,
-				  cause == CAUSE_LOST ? "the VM no longer had it" : "");
-		device->attempt.awaits_vm = was_unverified;
-		device_set_cause(device, CAUSE_VM_START);
-	}
-}
-
-/* HANDLE is in VM: adopts it for the device it belongs to, or takes it out. */
-static void adopt_or_remove(struct registry *registry, struct vm *vm, const char *handle)
-{
-	for (struct device *d = registry->devices; d; d = d->next) {
-		char own[sizeof(d->place.handle)];
-
-		device_make_handle(d, own, sizeof(own));
-		if (!streq(own, handle))
-			continue;
-		if (d->place.vm == vm && d->record.state != DEVICE_OPENING)
-			return;
-		if (d->place.vm) {
-			log_warning("%s: says that it has %s, which is in %s: left alone", vm->name,
-				    handle, d->place.vm->name);
-			return;
-		}
-		/* Whoever answers for this VM has no say over a device that is not for it. */
-		if (!device_may_be_in(d, vm->name))
-			break;
-		/* The attach of a broker that did not live to record it. */
-		handover_adopt(registry, d, vm);
-		return;
-	}
-	log_warning("%s: has %s, which it should not have: taken away", vm->name, handle);
-	vm->vmm->detach(vm, NULL, handle);
-}
-
-static const char *name_of_process(void *data, const struct vm *vm, const struct peer *peer)
-{
-	const struct registry *registry = data;
-
-	for (const struct vm *v = registry->vms; v; v = v->next)
-		if (v != vm && v->peer.pid == peer->pid && v->peer.start_time == peer->start_time)
-			return v->name;
-	return NULL;
-}
-
-static void vm_is_up(void *data, struct vm *vm, char *const *handles, size_t n)
-{
-	struct registry *registry = data;
-
-	for (struct device *d = registry->devices; d; d = d->next) {
-		struct device_move *move = &d->attempt.move;
-
-		if (d->place.vm == vm && d->record.state == DEVICE_ATTACHED)
-			compare_attached(registry, d, handles, n);
-		/* It has started anew: what failed may work now. */
-		if (streq(move->failed, vm->name) && move->failed_pid != vm->peer.pid)
-			move->failed[0] = 0;
-	}
-	for (size_t i = 0; i < n && !vm->vmm->gives_handles; i++)
-		adopt_or_remove(registry, vm, handles[i]);
-	for (struct device *d = registry->devices; d; d = d->next)
-		if (d->place.vm == vm || device_may_be_in(d, vm->name))
-			device_retry(d);
-}
-
-static void vm_has_exited(void *data, struct vm *vm)
-{
-	struct registry *registry = data;
-
-	for (struct device *d = registry->devices; d; d = d->next) {
-		enum device_state state = d->record.state;
-
-		/* Another process: what has failed may work, and there is no way back. */
-		if (device_may_be_in(d, vm->name))
-			d->attempt.n_retries = 0;
-		if (streq(d->attempt.move.from, vm->name))
-			d->attempt.move = (struct device_move){0};
-		device_mark(d);
-		/* Attaching still: the VM had it, but a host driver had not let go. */
-		if (d->place.vm != vm || (state != DEVICE_ATTACHED && state != DEVICE_RELEASING &&
-					  state != DEVICE_ATTACHING))
-			continue;
-		device_set_cause(d, CAUSE_VM_EXIT);
-		attempt_note_left(registry, d, CAUSE_VM_EXIT, "");
-	}
-}
-
-/* A VM that does not run has nothing, whatever was on record. */
-static void vm_reason_changed(void *data, struct vm *vm)
-{
-	struct registry *registry = data;
-
-	registry_mark_of_vm(registry, vm->name);
-	if (vm->state != VM_DOWN || !vm->is_absent)
-		return;
-	for (struct device *d = registry->devices; d; d = d->next) {
-		if (d->place.vm != vm || !d->place.unverified)
-			continue;
-		if (d->place.was_arriving) {
-			handover_note_never_arrived(registry, d);
-			continue;
-		}
-		device_set_cause(d, CAUSE_VM_EXIT);
-		attempt_note_left(registry, d, CAUSE_VM_EXIT, "while the broker was not running");
-	}
-}
-
-static void handle_new_handle(void *data, struct device *device)
-{
-	struct registry *registry = data;
-
-	record_save(registry, device);
-	store_flush(registry->store);
-}
-
-static void handle_attach_sent(void *data, struct device *device)
-{
-	handover_attach_sent(data, device);
-}
-
-static void handle_attached(void *data, struct device *device, const struct vmm_result *result)
-{
-	handover_attached(data, device, result);
-}
-
-static void handle_detached(void *data, struct vm *vm, struct device *device, const char *handle,
-			    const struct vmm_result *result)
-{
-	if (device)
-		handover_detached(data, device, result);
-	else if (result->outcome == VMM_RETRY)
-		log_warning("%s: could not take %s away: %s", vm->name, handle, result->detail);
-	else
-		registry_note_room(data, vm);
-}
-
-static const struct vm_handler vm_handler = {
-	.up = vm_is_up,
-	.name_of_process = name_of_process,
-	.exited = vm_has_exited,
-	.reason = vm_reason_changed,
-	.handle_changed = handle_new_handle,
-	.attach_sent = handle_attach_sent,
-	.attached = handle_attached,
-	.detached = handle_detached,
-};
 
 /* The config */
 
@@ -492,8 +330,8 @@ static struct vm *keep_or_make_vm(struct manager *manager, struct vm **former,
 		vm = *former;
 		*former = vm->next;
 		vm_update(vm, general, config);
-	} else if (vm_new(manager->registry.loop, general, config, &vm_handler, &manager->registry,
-			  &vm) < 0) {
+	} else if (vm_new(manager->registry.loop, general, config, &tidings_handler,
+			  &manager->registry, &vm) < 0) {
 		return NULL;
 	}
 	vm->next = NULL;
@@ -524,6 +362,8 @@ void manager_set_config(struct manager *manager, struct config *config)
 	config_free(manager->config);
 	manager->config = config;
 	set_vms(manager);
+	for (struct device *d = manager->registry.devices; d; d = d->next)
+		read_config(manager, d);
 	manager_resync(manager);
 }
 

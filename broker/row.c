@@ -44,6 +44,8 @@ static const struct column columns[] = {
 	COLUMN("family", COLUMN_TEXT, wish.family),
 	COLUMN("family_vm", COLUMN_TEXT, wish.family_vm),
 	COLUMN("leader", COLUMN_TEXT, wish.leader),
+	COLUMN("away", COLUMN_UNSIGNED, wish.away),
+	COLUMN("chosen", COLUMN_TEXT, wish.chosen),
 };
 
 void row_list_columns(char ret[ROW_SQL_SIZE], bool marks)
