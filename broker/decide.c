@@ -30,7 +30,7 @@ static struct decision do_step(enum step step, struct vm *vm)
 	return (struct decision){.step = step, .vm = vm};
 }
 
-static struct decision rest(void)
+static struct decision do_nothing(void)
 {
 	return (struct decision){.step = STEP_REST};
 }
@@ -41,8 +41,9 @@ static struct decision rest_until(uint64_t time, uint64_t now)
 	return (struct decision){.step = STEP_REST, .again_ms = time > now ? time - now : 0};
 }
 
-static struct decision say(enum step step, struct vm *vm, const char *format, ...) _printf_(3, 4);
-static struct decision say(enum step step, struct vm *vm, const char *format, ...)
+static struct decision say_reason(enum step step, struct vm *vm, const char *format, ...)
+	_printf_(3, 4);
+static struct decision say_reason(enum step step, struct vm *vm, const char *format, ...)
 {
 	struct decision decision = {.step = step, .vm = vm};
 	va_list args;
@@ -123,7 +124,7 @@ static bool is_in_place(const struct registry *registry, const struct device *de
 static struct decision wait_for_vm(const struct device *device, struct vm *vm)
 {
 	struct decision decision =
-		say(STEP_WAIT, vm, "%s", *vm->reason ? vm->reason : "its VM is being asked");
+		say_reason(STEP_WAIT, vm, "%s", *vm->reason ? vm->reason : "its VM is being asked");
 
 	return unless_told(device, decision, DEVICE_WAITING, vm->name);
 }
@@ -132,17 +133,17 @@ static struct decision fail_without_vm(const struct device *device)
 {
 	const char *vms = device->wish.vms;
 	struct decision decision =
-		say(STEP_FAIL, NULL,
-		    "no VM \"%.60s\" in the broker's config; run vhotplug-gen-rules", vms);
+		say_reason(STEP_FAIL, NULL,
+			   "no VM \"%.60s\" in the broker's config; run vhotplug-gen-rules", vms);
 	char name[sizeof(device->record.vm)];
 
 	snprintf(name, sizeof(name), "%.60s", vms);
 	return unless_told(device, decision, DEVICE_FAILED, name);
 }
 
-static struct decision hold(const struct device *device)
+static struct decision hold_device(const struct device *device)
 {
-	struct decision decision = say(
+	struct decision decision = say_reason(
 		STEP_HOLD, NULL, "was plugged in already (attachConnected = no); plug it in again");
 
 	return unless_told(device, decision, DEVICE_HELD, device->record.vm);
@@ -157,16 +158,18 @@ static bool is_kept_out(const struct device *device, struct decision *ret_decisi
 
 	if (wish->away == AWAY_SUSPENDED) {
 		state = DEVICE_SUSPENDED;
-		decision = say(STEP_SUSPEND, NULL, "until resume");
+		decision = say_reason(STEP_SUSPEND, NULL, "until resume");
 	} else if (wish->away != AWAY_NOT) {
-		decision = say(STEP_KEEP_OUT, NULL, "%s",
-			       wish->away == AWAY_DETACHED
-				       ? "taken out by hand; vhotplugctl attach gives it back"
-				       : "taken out by hand until it is plugged in again");
+		decision =
+			say_reason(STEP_KEEP_OUT, NULL, "%s",
+				   wish->away == AWAY_DETACHED
+					   ? "taken out by hand; vhotplugctl attach gives it back"
+					   : "taken out by hand until it is plugged in again");
 	} else if (!*device_candidates(device) && *wish->vms) {
 		state = DEVICE_CHOOSE;
-		decision = say(STEP_ASK, NULL, "may go to %.120s: vhotplugctl select chooses one",
-			       wish->vms);
+		decision =
+			say_reason(STEP_ASK, NULL,
+				   "may go to %.120s: vhotplugctl select chooses one", wish->vms);
 	} else {
 		return false;
 	}
@@ -184,14 +187,15 @@ static bool waits_for_others(const struct registry *registry, const struct devic
 	uint64_t again_ms = LEAVING_MS;
 
 	if ((other = group_elsewhere(registry, device, vm))) {
-		decision = say(STEP_WAIT, vm, "%s of its IOMMU group is still in %.60s",
-			       other->id.kernel_name, other->record.vm);
+		decision = say_reason(STEP_WAIT, vm, "%s of its IOMMU group is still in %.60s",
+				      other->id.kernel_name, other->record.vm);
 	} else if ((other = group_leaving(registry, vm))) {
-		decision = say(STEP_WAIT, vm, "%.60s has to let go of %s first", vm->name,
-			       other->id.kernel_name);
+		decision = say_reason(STEP_WAIT, vm, "%.60s has to let go of %s first", vm->name,
+				      other->id.kernel_name);
 	} else if ((other = group_earlier(registry, device, vm)) &&
 		   now - other->attempt.began <= TURN_MS) {
-		decision = say(STEP_WAIT, vm, "its turn comes after %s", other->id.kernel_name);
+		decision =
+			say_reason(STEP_WAIT, vm, "its turn comes after %s", other->id.kernel_name);
 		again_ms = ASK_MS;
 	} else {
 		return false;
@@ -202,8 +206,8 @@ static bool waits_for_others(const struct registry *registry, const struct devic
 	return true;
 }
 
-static struct decision prepare(const struct registry *registry, const struct device *device,
-			       struct vm *vm, uint64_t now)
+static struct decision prepare_device(const struct registry *registry, const struct device *device,
+				      struct vm *vm, uint64_t now)
 {
 	struct decision decision;
 	char reason[sizeof(decision.reason)];
@@ -215,7 +219,7 @@ static struct decision prepare(const struct registry *registry, const struct dev
 	if (!device->attempt.group.looked)
 		return do_step(STEP_LOOK, vm);
 	if (!group_may_go(registry, device, vm, reason, sizeof(reason)))
-		return say(STEP_REFUSE, vm, "%s", reason);
+		return say_reason(STEP_REFUSE, vm, "%s", reason);
 	return do_step(STEP_OPEN, vm);
 }
 
@@ -247,23 +251,23 @@ static struct decision decide_nowhere(const struct registry *registry, const str
 
 	/* The worker is at its fence: what comes after must not overtake that. */
 	if (device->wish.present && attempt->request != 0)
-		return rest();
+		return do_nothing();
 	if (!device->wish.present || !device->wish.rule[0])
 		return do_step(STEP_DROP, NULL);
 	if (is_kept_out(device, &decision))
 		return fence(device, NULL, decision, now);
 	if (device->wish.held)
-		return hold(device);
+		return hold_device(device);
 	vm = choose_vm(registry, device);
 	if (!vm)
 		return fence(device, vm, fail_without_vm(device), now);
 	if (vm->state != VM_UP && !device->wish.prepare)
 		return fence(device, vm, wait_for_vm(device, vm), now);
 	if (attempt->gave_up)
-		return fence(device, vm, rest(), now);
+		return fence(device, vm, do_nothing(), now);
 	if (now < attempt->not_before)
 		return fence(device, vm, rest_until(attempt->not_before, now), now);
-	return prepare(registry, device, vm, now);
+	return prepare_device(registry, device, vm, now);
 }
 
 /* On its way, there, and on its way back */
@@ -283,15 +287,17 @@ static struct decision decide_opening(const struct device *device, uint64_t now)
 	if (attempt->opened && attempt->is_ahead)
 		return do_step(STEP_ABANDON, NULL);
 	if (attempt->opened)
-		return say(STEP_END, vm, "%s", *vm->reason ? vm->reason : "its VM has ended");
+		return say_reason(STEP_END, vm, "%s",
+				  *vm->reason ? vm->reason : "its VM has ended");
 	if (now < slow)
 		return rest_until(slow, now);
 	if (attempt->host_driver[0])
-		decision = say(STEP_TELL, vm, "waiting for the host's driver %s to let go of it",
-			       attempt->host_driver);
+		decision = say_reason(STEP_TELL, vm,
+				      "waiting for the host's driver %s to let go of it",
+				      attempt->host_driver);
 	else
-		decision = say(STEP_TELL, vm,
-			       "waiting for the host's kernel: the device does not respond");
+		decision = say_reason(STEP_TELL, vm,
+				      "waiting for the host's kernel: the device does not respond");
 	return unless_told(device, decision, DEVICE_OPENING, device->record.vm);
 }
 
@@ -300,7 +306,8 @@ static struct decision await_vmm(const struct device *device, const char *otherw
 {
 	const struct vm *vm = device->place.vm;
 	const struct device_record *record = &device->record;
-	struct decision decision = say(STEP_TELL, NULL, "%s", *vm->reason ? vm->reason : otherwise);
+	struct decision decision =
+		say_reason(STEP_TELL, NULL, "%s", *vm->reason ? vm->reason : otherwise);
 
 	return unless_told(device, decision, record->state, record->vm);
 }
@@ -312,7 +319,7 @@ static struct decision decide_attaching(const struct device *device, uint64_t no
 	if (attempt->vmm_asked)
 		return await_vmm(device, "asking its VMM");
 	if (attempt->request != 0)
-		return rest();
+		return do_nothing();
 	if (now < attempt->not_before)
 		return rest_until(attempt->not_before, now);
 	return do_step(STEP_VERIFY, NULL);
@@ -326,14 +333,14 @@ static struct decision decide_attached(const struct registry *registry, const st
 	/* On record only, after a restart of the broker: its VM has not been asked yet, and when it
 	 * is not running that is said by vm_handler.exited. */
 	if (device->place.unverified)
-		return rest();
+		return do_nothing();
 	if (now < attempt->not_before)
 		return rest_until(attempt->not_before, now);
 	if (device->place.redo || !is_in_place(registry, device))
 		return do_step(STEP_TAKE, NULL);
 	if (attempt->check && attempt->request == 0)
 		return do_step(STEP_VERIFY, NULL);
-	return rest();
+	return do_nothing();
 }
 
 /* PCI: unplugging is a request to the guest. It may be lost before an operating system runs, and
@@ -345,7 +352,7 @@ static struct decision decide_releasing(const struct device *device, uint64_t no
 	if (attempt->vmm_asked)
 		return await_vmm(device, device->record.reason);
 	if (attempt->request != 0)
-		return rest();
+		return do_nothing();
 	if (now < attempt->not_before)
 		return rest_until(attempt->not_before, now);
 	return do_step(STEP_REPEAT, NULL);

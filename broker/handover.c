@@ -3,143 +3,19 @@
 #include "broker/handover.h"
 
 #include "broker/arrival.h"
+#include "broker/attempt.h"
 #include "broker/group.h"
-#include "broker/intake.h"
 #include "broker/log.h"
 #include "broker/look.h"
 #include "broker/mark.h"
 #include "broker/record.h"
 
-#define ACK_LIMIT_MS 300 /* udevd is never kept longer by an attach that is not on its way yet */
-#define FIRST_RETRY_MS 200
-#define MAX_RETRY_MS 30000
-#define REFUSED_RETRY_MS 2000 /* a disk in use is not looked at more often */
 #define FENCE_TRIES 5
+#define FENCE_RETRY_MS 2000
+#define UNOPENED_MS 2000    /* for a device that the VMM says it has, and has not */
 #define RELEASE_MS 30000    /* a guest that has not let go by then is said to refuse */
 #define MAX_RELEASE_MS 5000 /* how often it is asked again, at the least */
 #define UNSURE_MS 2000      /* for a program that the former broker has started to end */
-
-/* Helpers */
-
-void handover_release_helpers(struct device *device)
-{
-	loop_timer_stop(&device->attempt.helpers_limit);
-	device->attempt.helpers = intake_acknowledge_all(device->attempt.helpers);
-}
-
-static void release_helpers_now(void *data)
-{
-	handover_release_helpers(data);
-}
-
-void handover_add_helper(struct registry *registry, struct device *device,
-			 struct intake_client *client)
-{
-	struct device_attempt *attempt = &device->attempt;
-
-	if (!client)
-		return;
-	attempt->helpers = intake_chain(client, attempt->helpers);
-	if (!attempt->helpers_limit.loop)
-		loop_timer_start(registry->loop, &attempt->helpers_limit, ACK_LIMIT_MS,
-				 release_helpers_now, device);
-}
-
-/* Small steps */
-
-static void close_disks(struct device *device)
-{
-	while (device->attempt.n_disks > 0)
-		close(device->attempt.disks[--device->attempt.n_disks]);
-}
-
-/* It is in no VM, and on the way to none. */
-static void leave_vm(struct device *device)
-{
-	struct device_attempt *attempt = &device->attempt;
-
-	vm_unref(device->place.vm);
-	device->place = (struct device_place){0};
-	attempt->request = 0;
-	attempt->opened = attempt->vmm_asked = attempt->released = attempt->check = false;
-	attempt->awaits_send = false;
-	attempt->node_fd = close_fd(attempt->node_fd);
-	close_disks(device);
-	attempt->verdict = (struct vmm_result){0};
-	attempt->group = (struct device_group){0};
-	attempt->fence = (struct device_fence){0};
-}
-
-void handover_let_go(struct device *device)
-{
-	handover_release_helpers(device);
-	leave_vm(device);
-}
-
-/* Something has changed that other PCI devices may wait for. */
-static void mark_all(struct registry *registry, struct device *device)
-{
-	device_mark(device);
-	if (device->id.kind == DEVICE_PCI)
-		registry_mark_pci(registry, device);
-}
-
-static uint64_t limit(uint64_t ms, uint64_t least, uint64_t most)
-{
-	return ms < least ? least : ms > most ? most : ms;
-}
-
-/* Tries again later, each time later, and not before AT_LEAST ms have passed. */
-static void back_off(struct device *device, uint64_t at_least)
-{
-	struct device_attempt *attempt = &device->attempt;
-	uint64_t delay = FIRST_RETRY_MS << (attempt->n_retries < 8 ? attempt->n_retries : 8);
-
-	attempt->n_retries++;
-	attempt->not_before =
-		now_monotonic_ms() + limit(delay, limit(at_least, 0, MAX_RETRY_MS), MAX_RETRY_MS);
-	device_mark(device);
-}
-
-/* A move that ends nowhere goes back where it came from; not one that takes its time. */
-static bool goes_back(const struct device *device, enum device_state state, uint64_t delay_ms)
-{
-	const char *from = device->attempt.move.from;
-	bool is_later = state == DEVICE_WAITING && delay_ms > 0;
-
-	return *from && !streq(from, device->record.vm) && device->wish.present &&
-	       device->wish.rule[0] && !is_later;
-}
-
-static void go_back(struct registry *registry, struct device *device, bool was_full)
-{
-	struct device_move *move = &device->attempt.move;
-	const struct vm *vm = registry_find_vm(registry, device->record.vm);
-
-	snprintf(move->failed, sizeof(move->failed), "%s", device->record.vm);
-	move->failed_pid = vm ? vm->peer.pid : 0;
-	move->was_full = was_full;
-	log_warning("%s: goes back to %s", device->id.kernel_name, move->from);
-}
-
-/* An attach has come to nothing; the next one is DELAY_MS away or more. */
-static void fail_attempt(struct registry *registry, struct device *device, enum device_state state,
-			 const char *reason, uint64_t delay_ms)
-{
-	char words[sizeof(device->record.reason)];
-	bool was_full = device->attempt.verdict.is_full;
-
-	snprintf(words, sizeof(words), "%s", *reason ? reason : "its VMM does not say why");
-	leave_vm(device);
-	record_failed(registry, device, state, words);
-	if (goes_back(device, state, delay_ms))
-		go_back(registry, device, was_full);
-	else if (state == DEVICE_FAILED)
-		device->attempt.gave_up = true;
-	else
-		back_off(device, state == DEVICE_REFUSED ? REFUSED_RETRY_MS : delay_ms);
-	mark_all(registry, device);
-}
 
 /* Asking the worker */
 
@@ -208,7 +84,7 @@ void handover_drop(struct registry *registry, struct device *device)
 		give_back(registry, device);
 	else if (device->id.kind == DEVICE_USB)
 		clear_marks(device);
-	handover_let_go(device);
+	attempt_let_go(device);
 	record_forget(registry, device);
 	registry_remove(registry, device);
 }
@@ -220,7 +96,7 @@ void handover_fence(struct registry *registry, struct device *device)
 	struct device_fence *fence = &device->attempt.fence;
 
 	if (ask_worker(registry, device, WORKER_USB_FENCE) < 0)
-		fence->not_before = now_monotonic_ms() + REFUSED_RETRY_MS;
+		fence->not_before = now_monotonic_ms() + FENCE_RETRY_MS;
 	else
 		fence->n_tries++;
 	device_mark(device);
@@ -232,7 +108,7 @@ static void note_fenced(struct device *device, const struct worker_answer *answe
 	struct device_fence *fence = &device->attempt.fence;
 
 	fence->settled = answer->result == 0 || fence->n_tries >= FENCE_TRIES;
-	fence->not_before = now_monotonic_ms() + REFUSED_RETRY_MS;
+	fence->not_before = now_monotonic_ms() + FENCE_RETRY_MS;
 	if (answer->result < 0 && fence->settled)
 		log_warning("%s (%s): the host keeps it until its VM takes it: %s",
 			    device->id.kernel_name, device->id.name, answer->detail);
@@ -291,7 +167,7 @@ void handover_refuse(struct registry *registry, struct device *device, struct vm
 	/* The rules have set it aside for vfio-pci; the host is better off with it. */
 	if (!streq(device->attempt.failure, reason))
 		give_back_as(registry, device, WORKER_PCI_RETURN, WORKER_ALONE);
-	fail_attempt(registry, device, DEVICE_REFUSED, reason, 0);
+	attempt_fail(registry, device, DEVICE_REFUSED, reason, 0);
 }
 
 static enum worker_job open_job(enum device_kind kind)
@@ -323,23 +199,23 @@ void handover_open(struct registry *registry, struct device *device, struct vm *
 	/* What a person saw before (a reason for waiting, say) stays until there is news. */
 	record_pass_through(device, DEVICE_OPENING);
 	if (ask_worker(registry, device, open_job(device->id.kind)) < 0)
-		fail_attempt(registry, device, DEVICE_WAITING, "the worker process is overloaded",
+		attempt_fail(registry, device, DEVICE_WAITING, "the worker process is overloaded",
 			     0);
 	else
-		mark_all(registry, device);
+		attempt_mark_all(registry, device);
 }
 
 void handover_abandon(struct registry *registry, struct device *device)
 {
 	/* The worker may be stuck with it: its answer is not waited for. */
-	handover_let_go(device);
+	attempt_let_go(device);
 	record_pass_through(device, DEVICE_WAITING);
-	mark_all(registry, device);
+	attempt_mark_all(registry, device);
 }
 
 void handover_end(struct registry *registry, struct device *device, const char *reason)
 {
-	fail_attempt(registry, device, DEVICE_WAITING, reason, 0);
+	attempt_fail(registry, device, DEVICE_WAITING, reason, 0);
 }
 
 void handover_give(struct registry *registry, struct device *device)
@@ -368,7 +244,7 @@ static void note_opened(struct registry *registry, struct device *device,
 
 	if (answer->result < 0) {
 		close_fds(fds, answer->n_fds);
-		fail_attempt(registry, device,
+		attempt_fail(registry, device,
 			     answer->result == -EBUSY        ? DEVICE_REFUSED
 			     : answer->result == -EOPNOTSUPP ? DEVICE_FAILED
 							     : DEVICE_WAITING,
@@ -386,7 +262,7 @@ void handover_attach_sent(struct registry *registry, struct device *device)
 {
 	(void) registry;
 	device->attempt.awaits_send = false;
-	handover_release_helpers(device);
+	attempt_release_helpers(device);
 }
 
 bool handover_is_doubtful(const struct device *device)
@@ -410,24 +286,6 @@ static bool host_has_it(const struct device *device, char *ret_driver, size_t si
 	       usb_host_driver(device->id.devpath, ret_driver, size);
 }
 
-static void note_arrived(struct registry *registry, struct device *device)
-{
-	const struct device_place *place = &device->place;
-	struct device_attempt *attempt = &device->attempt;
-	char detail[64] = "";
-
-	if (place->port > 0)
-		snprintf(detail, sizeof(detail), "on port %u of %.40s", place->port, place->bus);
-	else if (place->bus[0])
-		snprintf(detail, sizeof(detail), "on %.50s", place->bus);
-	attempt->n_retries = 0;
-	attempt->awaits_vm = false;
-	record_arrived(registry, device, detail);
-	if (!attempt->move.failed[0])
-		attempt->move.from[0] = attempt->failure[0] = 0;
-	mark_all(registry, device);
-}
-
 static void note_host_driver(struct registry *registry, struct device *device, const char *driver)
 {
 	const char *vm = device->place.vm->name;
@@ -439,7 +297,7 @@ static void note_host_driver(struct registry *registry, struct device *device, c
 		   "%s has it, but so has the host driver %s, which"
 		   " does not let go; is the fence off (fence = no)?",
 		   vm, driver);
-	back_off(device, 0);
+	attempt_back_off(device, 0);
 }
 
 /* It counts when no host driver has it. */
@@ -452,12 +310,12 @@ void handover_verify(struct registry *registry, struct device *device)
 	attempt->released = attempt->check = false;
 	if (!released && handover_is_unlisted(device)) {
 		if (ask_worker(registry, device, WORKER_PCI_LOOK) < 0)
-			back_off(device, 0);
+			attempt_back_off(device, 0);
 	} else if (host_has_it(device, driver, sizeof(driver))) {
 		if (released || ask_worker(registry, device, WORKER_USB_RELEASE) < 0)
 			note_host_driver(registry, device, driver);
 	} else if (device->record.state == DEVICE_ATTACHING) {
-		note_arrived(registry, device);
+		attempt_note_arrived(registry, device);
 	}
 }
 
@@ -471,7 +329,7 @@ static void note_handle(struct registry *registry, const struct device *device)
 		    (d->record.state != DEVICE_ATTACHED && d->record.state != DEVICE_ATTACHING))
 			continue;
 		device_set_cause(d, CAUSE_LOST);
-		handover_note_left(registry, d, CAUSE_LOST, "its place has gone to another device");
+		attempt_note_left(registry, d, CAUSE_LOST, "its place has gone to another device");
 	}
 }
 
@@ -480,7 +338,7 @@ void handover_attached(struct registry *registry, struct device *device,
 {
 	struct device_attempt *attempt = &device->attempt;
 
-	close_disks(device);
+	attempt_close_disks(device);
 	attempt->vmm_asked = false;
 	attempt->awaits_send = false;
 	attempt->verdict = *result;
@@ -489,9 +347,9 @@ void handover_attached(struct registry *registry, struct device *device,
 		note_handle(registry, device);
 		device_mark(device);
 	} else if (result->outcome == VMM_FAILED) {
-		fail_attempt(registry, device, DEVICE_FAILED, result->detail, 0);
+		attempt_fail(registry, device, DEVICE_FAILED, result->detail, 0);
 	} else {
-		fail_attempt(registry, device, DEVICE_WAITING, result->detail, result->delay_ms);
+		attempt_fail(registry, device, DEVICE_WAITING, result->detail, result->delay_ms);
 	}
 }
 
@@ -534,7 +392,8 @@ static void await_guest(struct registry *registry, struct device *device, const 
 	struct device_attempt *attempt = &device->attempt;
 	const char *vm = device->record.vm;
 	uint64_t now = now_monotonic_ms();
-	uint64_t delay = FIRST_RETRY_MS << (attempt->n_retries < 5 ? attempt->n_retries : 5);
+	uint64_t delay = ATTEMPT_FIRST_RETRY_MS
+			 << (attempt->n_retries < 5 ? attempt->n_retries : 5);
 	bool is_patient = now - attempt->started < RELEASE_MS;
 	bool was_told = strstr(device->record.reason, "does not let go") != NULL;
 
@@ -551,7 +410,7 @@ static void await_guest(struct registry *registry, struct device *device, const 
 		log_warning("%s (%s): %s", device->id.kernel_name, device->id.name,
 			    device->record.reason);
 	attempt->n_retries++;
-	attempt->not_before = now + limit(delay, 0, MAX_RELEASE_MS);
+	attempt->not_before = now + (delay < MAX_RELEASE_MS ? delay : MAX_RELEASE_MS);
 	device_mark(device);
 }
 
@@ -560,7 +419,7 @@ static void note_let_go(struct registry *registry, struct device *device, const 
 {
 	struct vm *vm = vm_ref(device->place.vm);
 
-	handover_note_left(registry, device, device->attempt.cause, detail);
+	attempt_note_left(registry, device, device->attempt.cause, detail);
 	registry_note_room(registry, vm);
 	vm_unref(vm);
 }
@@ -580,7 +439,7 @@ void handover_detached(struct registry *registry, struct device *device,
 		record_set(registry, device, DEVICE_ATTACHED, "still in %.60s: %.150s",
 			   device->record.vm, result->detail);
 		log_warning("%s: %s", device->id.kernel_name, device->record.reason);
-		back_off(device, 0);
+		attempt_back_off(device, 0);
 	} else {
 		note_let_go(registry, device,
 			    result->outcome == VMM_GONE ? "the VM no longer had it" : "");
@@ -603,15 +462,15 @@ static void note_look_at_attaching(struct registry *registry, struct device *dev
 		device_mark(device);
 	} else if (!is_open && answer->result < 0) {
 		record_set(registry, device, DEVICE_ATTACHING, "%s", answer->detail);
-		back_off(device, 0);
+		attempt_back_off(device, 0);
 	} else if (!is_ok) {
-		fail_attempt(registry, device,
+		attempt_fail(registry, device,
 			     verdict.outcome == VMM_FAILED ? DEVICE_FAILED : DEVICE_WAITING,
 			     verdict.detail, verdict.delay_ms);
 	} else {
-		fail_attempt(registry, device,
+		attempt_fail(registry, device,
 			     device->attempt.n_retries == 0 ? DEVICE_WAITING : DEVICE_FAILED,
-			     verdict.detail, REFUSED_RETRY_MS);
+			     verdict.detail, UNOPENED_MS);
 	}
 }
 
@@ -662,19 +521,9 @@ void handover_worker_answered(void *data, const struct worker_answer *answer, in
 
 /* What edges have learnt */
 
-void handover_note_left(struct registry *registry, struct device *device, enum device_cause cause,
-			const char *detail)
-{
-	leave_vm(device);
-	device->attempt.n_retries = 0;
-	device->attempt.not_before = 0;
-	record_left(registry, device, cause, detail);
-	mark_all(registry, device);
-}
-
 void handover_note_never_arrived(struct registry *registry, struct device *device)
 {
-	handover_let_go(device);
+	attempt_let_go(device);
 	record_set(registry, device, DEVICE_WAITING,
 		   "the broker has ended before it was in its VM");
 	device_mark(device);
@@ -700,5 +549,5 @@ void handover_adopt(struct registry *registry, struct device *device, struct vm 
 	record_name_vm(device, vm->name);
 	device->place.vm = vm_ref(vm);
 	device_make_handle(device, device->place.handle, sizeof(device->place.handle));
-	note_arrived(registry, device);
+	attempt_note_arrived(registry, device);
 }

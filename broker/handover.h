@@ -31,9 +31,6 @@ void handover_drop(struct registry *registry, struct device *device);
 
 /* Facts that edges have learnt. */
 
-/* DEVICE is not in its VM any more: ends its stay there, in the history too. */
-void handover_note_left(struct registry *registry, struct device *device, enum device_cause cause,
-			const char *detail);
 /* DEVICE was on its way to its VM when the former broker ended, and has not arrived. */
 void handover_note_never_arrived(struct registry *registry, struct device *device);
 /* DEVICE was on its way to its VM when the former broker ended, and the VM has it: goes on there.
@@ -45,14 +42,6 @@ void handover_adopt(struct registry *registry, struct device *device, struct vm 
 bool handover_is_doubtful(const struct device *device);
 /* Is DEVICE in its VM by our book, while its VMM keeps no list that could tell? */
 bool handover_is_unlisted(const struct device *device);
-
-/* Helpers wait until their device's attach is on its way, or for some 300 ms: CLIENT (or NULL) is
- * acknowledged by handover_release_helpers at the latest. */
-void handover_add_helper(struct registry *registry, struct device *device,
-			 struct intake_client *client);
-void handover_release_helpers(struct device *device);
-/* Lets go of everything that DEVICE holds and waits for. */
-void handover_let_go(struct device *device);
 
 /* Answers. */
 

@@ -3,12 +3,14 @@
 #include "broker/manager.h"
 
 #include "broker/arrival.h"
+#include "broker/attempt.h"
 #include "broker/choice.h"
 #include "broker/handover.h"
 #include "broker/log.h"
 #include "broker/look.h"
 #include "broker/properties.h"
 #include "broker/record.h"
+#include "broker/tidings.h"
 #include "broker/udev.h"
 
 /* Devices that come and go */
@@ -155,7 +157,7 @@ static void handle_add(struct manager *manager, const struct event *event, struc
 	}
 	device->wish.seqnum = event->seqnum;
 	device_mark(device);
-	handover_add_helper(registry, device, client);
+	attempt_add_helper(registry, device, client);
 }
 
 /* A host driver has got an interface of a device that a VM has. */
@@ -265,7 +267,7 @@ static void try_anew(struct manager *manager, struct device *device)
 	device_retry(device);
 }
 
-static void resync(struct manager *manager, enum device_cause cause)
+static void resync_all(struct manager *manager, enum device_cause cause)
 {
 	struct registry *registry = &manager->registry;
 	struct listing listing = {.manager = manager, .cause = cause};
@@ -283,13 +285,13 @@ static void resync(struct manager *manager, enum device_cause cause)
 void manager_resync(struct manager *manager)
 {
 	if (manager->registry.started)
-		resync(manager, CAUSE_CONFIG);
+		resync_all(manager, CAUSE_CONFIG);
 }
 
 void manager_start(struct manager *manager)
 {
 	manager->registry.started = true;
-	resync(manager, CAUSE_COLDPLUG);
+	resync_all(manager, CAUSE_COLDPLUG);
 }
 
 /* What is on record */
@@ -320,8 +322,8 @@ static int handle_loaded(void *data, struct device *device)
 	if (vm)
 		device->place.vm = vm_ref(vm);
 	else
-		handover_note_left(registry, device, CAUSE_LOST,
-				   "its VM is no longer in the config");
+		attempt_note_left(registry, device, CAUSE_LOST,
+				  "its VM is no longer in the config");
 	return 0;
 }
 
@@ -329,195 +331,6 @@ int manager_load(struct manager *manager)
 {
 	return store_load(manager->registry.store, handle_loaded, manager);
 }
-
-/* VMs */
-
-static bool has_handle(char *const *handles, size_t n, const char *handle)
-{
-	for (size_t i = 0; i < n; i++)
-		if (streq(handles[i], handle))
-			return true;
-	return false;
-}
-
-/* The VM has DEVICE. What the former broker did not live to record is recorded now. */
-static void confirm(struct registry *registry, struct device *device)
-{
-	device->attempt.check = true;
-	if (!device->place.unverified)
-		return;
-	if (device->place.was_arriving) {
-		handover_resume(registry, device);
-		return;
-	}
-	device->place.unverified = false;
-	record_save(registry, device);
-}
-
-/* DEVICE is in its VM by our book: is it by the VM's? */
-static void compare_attached(struct registry *registry, struct device *device, char *const *handles,
-			     size_t n)
-{
-	bool was_unverified = device->place.unverified;
-
-	if (has_handle(handles, n, device->place.handle) || handover_is_unlisted(device)) {
-		confirm(registry, device);
-	} else if (was_unverified && handover_is_doubtful(device)) {
-		device->place.unverified = device->place.was_arriving = false;
-		device->place.redo = true;
-		device_set_cause(device, CAUSE_LOST);
-	} else if (device->place.was_arriving) {
-		handover_note_never_arrived(registry, device);
-	} else {
-		enum device_cause cause = !device->wish.present ? CAUSE_UNPLUG
-					  : was_unverified      ? CAUSE_VM_EXIT
-								: CAUSE_LOST;
-		handover_note_left(registry, device, cause,
-				   cause == CAUSE_LOST ? "the VM no longer had it" : "");
-		device->attempt.awaits_vm = was_unverified;
-		device_set_cause(device, CAUSE_VM_START);
-	}
-}
-
-/* HANDLE is in VM: adopts it for the device it belongs to, or takes it out. */
-static void adopt_or_remove(struct registry *registry, struct vm *vm, const char *handle)
-{
-	for (struct device *d = registry->devices; d; d = d->next) {
-		char own[sizeof(d->place.handle)];
-
-		device_make_handle(d, own, sizeof(own));
-		if (!streq(own, handle))
-			continue;
-		if (d->place.vm == vm && d->record.state != DEVICE_OPENING)
-			return;
-		if (d->place.vm) {
-			log_warning("%s: says that it has %s, which is in %s: left alone", vm->name,
-				    handle, d->place.vm->name);
-			return;
-		}
-		/* Whoever answers for this VM has no say over a device that is not for it. */
-		if (!device_may_be_in(d, vm->name))
-			break;
-		/* The attach of a broker that did not live to record it. */
-		handover_adopt(registry, d, vm);
-		return;
-	}
-	log_warning("%s: has %s, which it should not have: taken away", vm->name, handle);
-	vm->vmm->detach(vm, NULL, handle);
-}
-
-static const char *name_of_process(void *data, const struct vm *vm, const struct peer *peer)
-{
-	const struct registry *registry = data;
-
-	for (const struct vm *v = registry->vms; v; v = v->next)
-		if (v != vm && v->peer.pid == peer->pid && v->peer.start_time == peer->start_time)
-			return v->name;
-	return NULL;
-}
-
-static void vm_is_up(void *data, struct vm *vm, char *const *handles, size_t n)
-{
-	struct registry *registry = data;
-
-	for (struct device *d = registry->devices; d; d = d->next) {
-		struct device_move *move = &d->attempt.move;
-
-		if (d->place.vm == vm && d->record.state == DEVICE_ATTACHED)
-			compare_attached(registry, d, handles, n);
-		/* It has started anew: what failed may work now. */
-		if (streq(move->failed, vm->name) && move->failed_pid != vm->peer.pid)
-			move->failed[0] = 0;
-	}
-	for (size_t i = 0; i < n && !vm->vmm->gives_handles; i++)
-		adopt_or_remove(registry, vm, handles[i]);
-	for (struct device *d = registry->devices; d; d = d->next)
-		if (d->place.vm == vm || device_may_be_in(d, vm->name))
-			device_retry(d);
-}
-
-static void vm_has_exited(void *data, struct vm *vm)
-{
-	struct registry *registry = data;
-
-	choice_vm_has_exited(registry, vm);
-	for (struct device *d = registry->devices; d; d = d->next) {
-		enum device_state state = d->record.state;
-
-		/* Another process: what has failed may work, and there is no way back. */
-		if (device_may_be_in(d, vm->name))
-			d->attempt.n_retries = 0;
-		if (streq(d->attempt.move.from, vm->name))
-			d->attempt.move = (struct device_move){0};
-		device_mark(d);
-		/* Attaching still: the VM had it, but a host driver had not let go. */
-		if (d->place.vm != vm || (state != DEVICE_ATTACHED && state != DEVICE_RELEASING &&
-					  state != DEVICE_ATTACHING))
-			continue;
-		device_set_cause(d, CAUSE_VM_EXIT);
-		handover_note_left(registry, d, CAUSE_VM_EXIT, "");
-	}
-}
-
-/* A VM that does not run has nothing, whatever was on record. */
-static void vm_reason_changed(void *data, struct vm *vm)
-{
-	struct registry *registry = data;
-
-	registry_mark_of_vm(registry, vm->name);
-	if (vm->state != VM_DOWN || !vm->is_absent)
-		return;
-	for (struct device *d = registry->devices; d; d = d->next) {
-		if (d->place.vm != vm || !d->place.unverified)
-			continue;
-		if (d->place.was_arriving) {
-			handover_note_never_arrived(registry, d);
-			continue;
-		}
-		device_set_cause(d, CAUSE_VM_EXIT);
-		handover_note_left(registry, d, CAUSE_VM_EXIT, "while the broker was not running");
-	}
-}
-
-static void handle_changed(void *data, struct device *device)
-{
-	struct registry *registry = data;
-
-	record_save(registry, device);
-	store_flush(registry->store);
-}
-
-static void attach_sent(void *data, struct device *device)
-{
-	handover_attach_sent(data, device);
-}
-
-static void attached(void *data, struct device *device, const struct vmm_result *result)
-{
-	handover_attached(data, device, result);
-}
-
-static void detached(void *data, struct vm *vm, struct device *device, const char *handle,
-		     const struct vmm_result *result)
-{
-	if (device)
-		handover_detached(data, device, result);
-	else if (result->outcome == VMM_RETRY)
-		log_warning("%s: could not take %s away: %s", vm->name, handle, result->detail);
-	else
-		registry_note_room(data, vm);
-}
-
-static const struct vm_handler vm_handler = {
-	.up = vm_is_up,
-	.name_of_process = name_of_process,
-	.exited = vm_has_exited,
-	.reason = vm_reason_changed,
-	.handle_changed = handle_changed,
-	.attach_sent = attach_sent,
-	.attached = attached,
-	.detached = detached,
-};
 
 /* The config */
 
@@ -534,8 +347,8 @@ static struct vm *keep_or_make_vm(struct manager *manager, struct vm **former,
 		vm = *former;
 		*former = vm->next;
 		vm_update(vm, general, config);
-	} else if (vm_new(manager->registry.loop, general, config, &vm_handler, &manager->registry,
-			  &vm) < 0) {
+	} else if (vm_new(manager->registry.loop, general, config, &tidings_handler,
+			  &manager->registry, &vm) < 0) {
 		return NULL;
 	}
 	vm->next = NULL;
@@ -588,7 +401,7 @@ void manager_finish(struct manager *manager)
 	struct registry *registry = &manager->registry;
 
 	while (registry->devices) {
-		handover_let_go(registry->devices);
+		attempt_let_go(registry->devices);
 		registry_remove(registry, registry->devices);
 	}
 	while (registry->vms) {

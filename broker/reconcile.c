@@ -1,6 +1,7 @@
 /* Mark, decide, do: see reconcile.h. Called by the loop's end of pass, and by nobody else. */
 #include "broker/reconcile.h"
 
+#include "broker/attempt.h"
 #include "broker/decide.h"
 #include "broker/handover.h"
 #include "broker/log.h"
@@ -37,7 +38,8 @@ static enum device_state state_after(enum step step, const struct device *device
 }
 
 /* The device stays where it is, and people are told why. There may be something to do meanwhile. */
-static void tell(struct registry *registry, struct device *device, const struct decision *decision)
+static void tell_people(struct registry *registry, struct device *device,
+			const struct decision *decision)
 {
 	const struct vm *vm = decision->vm;
 
@@ -53,7 +55,7 @@ static void tell(struct registry *registry, struct device *device, const struct 
 	if (device->record.state != DEVICE_OPENING)
 		return;
 	log_warning("%s (%s): %s", device->id.kernel_name, device->id.name, decision->reason);
-	handover_release_helpers(device);
+	attempt_release_helpers(device);
 }
 
 /* DEVICE may be freed. */
@@ -70,7 +72,7 @@ static void take_step(struct registry *registry, struct device *device,
 	case STEP_SUSPEND:
 	case STEP_WAIT:
 	case STEP_FAIL:
-		tell(registry, device, decision);
+		tell_people(registry, device, decision);
 		break;
 	case STEP_DROP:
 		handover_drop(registry, device);
@@ -152,7 +154,7 @@ void reconcile_pass(struct registry *registry)
 	for (struct device *d = registry->devices; d; d = d->next) {
 		d->n_looks = 0;
 		if (!d->attempt.awaits_send)
-			handover_release_helpers(d);
+			attempt_release_helpers(d);
 		check_invariants(d);
 	}
 	record_tell(registry);

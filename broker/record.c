@@ -42,7 +42,7 @@ static bool is_news(const struct device *device)
 	       !streq(now->vm, before->vm) || !streq(device->place.handle, before->handle);
 }
 
-static void enter(struct device *device, enum device_state state)
+static void enter_state(struct device *device, enum device_state state)
 {
 	struct device_record *record = &device->record;
 
@@ -64,16 +64,16 @@ static void set_reason(struct device *device, const char *format, va_list args)
 	strcpy(device->record.reason, reason);
 }
 
-static void set(struct device *device, enum device_state state, const char *format, ...)
+static void set_state(struct device *device, enum device_state state, const char *format, ...)
 	_printf_(3, 4);
-static void set(struct device *device, enum device_state state, const char *format, ...)
+static void set_state(struct device *device, enum device_state state, const char *format, ...)
 {
 	va_list args;
 
 	va_start(args, format);
 	set_reason(device, format, args);
 	va_end(args);
-	enter(device, state);
+	enter_state(device, state);
 }
 
 void record_set(struct registry *registry, struct device *device, enum device_state state,
@@ -84,7 +84,7 @@ void record_set(struct registry *registry, struct device *device, enum device_st
 	va_start(args, format);
 	set_reason(device, format, args);
 	va_end(args);
-	enter(device, state);
+	enter_state(device, state);
 	if (is_news(device))
 		queue_row(registry, device, NULL);
 }
@@ -96,7 +96,7 @@ void record_name_vm(struct device *device, const char *name)
 
 void record_pass_through(struct device *device, enum device_state state)
 {
-	enter(device, state);
+	enter_state(device, state);
 }
 
 void record_save(struct registry *registry, struct device *device)
@@ -115,10 +115,11 @@ void record_arrived(struct registry *registry, struct device *device, const char
 		 device->id.name, vm, (unsigned long long) history.milliseconds,
 		 device_cause_name(device->attempt.cause), device->wish.rule);
 	if (move->failed[0])
-		set(device, DEVICE_ATTACHED, "back in %.60s; the move to %.60s failed: %.110s", vm,
-		    move->failed, device->attempt.failure);
+		set_state(device, DEVICE_ATTACHED,
+			  "back in %.60s; the move to %.60s failed: %.110s", vm, move->failed,
+			  device->attempt.failure);
 	else
-		set(device, DEVICE_ATTACHED, "%s has it%s%s", vm, *detail ? " " : "", detail);
+		set_state(device, DEVICE_ATTACHED, "%s has it%s%s", vm, *detail ? " " : "", detail);
 	queue_row(registry, device, &history);
 }
 
@@ -130,7 +131,7 @@ void record_left(struct registry *registry, struct device *device, enum device_c
 	fill_history(&history, device, "detach", cause, "ok", detail);
 	log_info("%s (%s): has left %s (%s)", device->id.kernel_name, device->id.name,
 		 device->record.vm, device_cause_name(cause));
-	set(device, DEVICE_WAITING, "has left %s", device->record.vm);
+	set_state(device, DEVICE_WAITING, "has left %s", device->record.vm);
 	queue_row(registry, device, &history);
 }
 
@@ -139,7 +140,7 @@ void record_failed(struct registry *registry, struct device *device, enum device
 {
 	struct history history;
 
-	set(device, state, "%s", reason);
+	set_state(device, state, "%s", reason);
 	if (streq(device->attempt.failure, reason)) {
 		if (is_news(device))
 			queue_row(registry, device, NULL);

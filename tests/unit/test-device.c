@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include "broker/device.h"
+#include "broker/vm.h"
 #include "broker/vmm_qemu.h"
 #include "helper/text.h"
 
@@ -136,13 +137,99 @@ static void test_qemu_classify(void **state)
 			fail_msg("%s: %d", texts[i].text, (int) qemu_classify(texts[i].text));
 }
 
+/* device_check */
+
+static struct vm some_vm;
+
+/* One that is all right in STATE. */
+static struct device device_in(enum device_state state)
+{
+	struct device d = {.record = {.state = state, .reason = "why"}, .attempt = {.node_fd = -1}};
+
+	if (state == DEVICE_OPENING) {
+		d.place.vm = &some_vm;
+		d.attempt.request = 1;
+		d.attempt.awaits_send = true;
+	} else if (state == DEVICE_ATTACHING || state == DEVICE_ATTACHED ||
+		   state == DEVICE_RELEASING || state == DEVICE_DETACHING) {
+		d.place.vm = &some_vm;
+		strcpy(d.place.handle, "vhp-1-2-3");
+		d.attempt.vmm_asked = state == DEVICE_DETACHING;
+	}
+	return d;
+}
+
+static void test_check_of_what_is_right(void **state)
+{
+	(void) state;
+	for (int i = DEVICE_WAITING; i <= DEVICE_FAILED; i++) {
+		struct device d = device_in((enum device_state) i);
+
+		if (device_check(&d))
+			fail_msg("%s: %s", device_state_name(d.record.state), device_check(&d));
+	}
+	struct device d = device_in(DEVICE_ATTACHING);
+	d.attempt.n_disks = 1;
+	d.attempt.vmm_asked = true;
+	assert_null(device_check(&d));
+}
+
+static void expect_wrong(struct device d, const char *words)
+{
+	const char *wrong = device_check(&d);
+
+	if (!wrong || !strstr(wrong, words))
+		fail_msg("%s: \"%s\", not \"%s\"", device_state_name(d.record.state),
+			 wrong ? wrong : "nothing", words);
+}
+
+#define WRONG(state, change, words)                 \
+	do {                                        \
+		struct device d = device_in(state); \
+		change;                             \
+		expect_wrong(d, words);             \
+	} while (0)
+
+static void test_check_of_what_is_wrong(void **state)
+{
+	(void) state;
+	WRONG(DEVICE_WAITING, d.place.vm = &some_vm, "it has a VM exactly while");
+	WRONG(DEVICE_REFUSED, d.place.vm = &some_vm, "it has a VM exactly while");
+	WRONG(DEVICE_OPENING, d.place.vm = NULL, "it has a VM exactly while");
+	WRONG(DEVICE_ATTACHED, d.place.vm = NULL, "it has a VM exactly while");
+	WRONG(DEVICE_OPENING, strcpy(d.place.handle, "vhp-1"), "a handle exactly once");
+	WRONG(DEVICE_WAITING, strcpy(d.place.handle, "vhp-1"), "a handle exactly once");
+	WRONG(DEVICE_RELEASING, d.place.handle[0] = 0, "a handle exactly once");
+	WRONG(DEVICE_RELEASING, d.place.unverified = true, "only what is attached on record");
+	WRONG(DEVICE_ATTACHING, d.place.was_arriving = true, "what a former broker began");
+	WRONG(DEVICE_ATTACHING, d.place.redo = true, "what a former broker began");
+	WRONG(DEVICE_ATTACHED, d.attempt.n_disks = 1, "its disks are held only");
+	WRONG(DEVICE_WAITING, d.attempt.n_disks = 1, "its disks are held only");
+	WRONG(DEVICE_OPENING, d.attempt.opened = true, "what was opened is given at once");
+	WRONG(DEVICE_WAITING, d.attempt.node_fd = 7, "what was opened is given at once");
+	WRONG(DEVICE_ATTACHED, d.attempt.vmm_asked = true, "only to attach or to detach");
+	WRONG(DEVICE_WAITING, d.attempt.vmm_asked = true, "only to attach or to detach");
+	WRONG(DEVICE_DETACHING, d.attempt.vmm_asked = false, "detaching means");
+	WRONG(DEVICE_OPENING, d.attempt.request = 0, "opening means");
+	WRONG(DEVICE_WAITING, d.attempt.request = 9, "only for a VM's sake");
+	WRONG(DEVICE_ATTACHED, d.attempt.helpers = (void *) 1, "helpers wait only");
+	WRONG(DEVICE_WAITING, strcpy(d.attempt.move.failed, "vm2"), "a move that failed");
+	WRONG(DEVICE_HELD, d.record.reason[0] = 0, "every state has a reason");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_good_text),   cmocka_unit_test(test_control_characters),
-		cmocka_unit_test(test_broken_utf8), cmocka_unit_test(test_cut),
-		cmocka_unit_test(test_all_pairs),   cmocka_unit_test(test_state_names),
-		cmocka_unit_test(test_sysfs),       cmocka_unit_test(test_qemu_classify),
+		cmocka_unit_test(test_check_of_what_is_right),
+		cmocka_unit_test(test_check_of_what_is_wrong),
+		cmocka_unit_test(test_good_text),
+		cmocka_unit_test(test_control_characters),
+		cmocka_unit_test(test_broken_utf8),
+		cmocka_unit_test(test_cut),
+		cmocka_unit_test(test_all_pairs),
+		cmocka_unit_test(test_state_names),
+		cmocka_unit_test(test_sysfs),
+		cmocka_unit_test(test_qemu_classify),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1143,6 +1143,43 @@ static void test_disk_in_use(void **state)
 	expect("1-2", "attached vm1");
 }
 
+/* How often the database has been written, as another connection sees it. */
+static int n_commits(void)
+{
+	return atoi(sql("pragma data_version"));
+}
+
+/* A disk that stays in use is looked at again and again: that is no news, and costs no write. */
+static void test_disk_that_stays_in_use(void **state)
+{
+	char since[40];
+
+	(void) state;
+	w.policy.worker_waits = true;
+	plug("1-2", 100, "vm1");
+	job_answer(-EBUSY, "/dev/sda is in use on the host: mounted on /mnt");
+	run();
+	snprintf(since, sizeof(since), "%s", sql("select since from assignments"));
+	int before = n_commits();
+	for (int i = 0; i < 3; i++) {
+		run_for(2100);
+		job_answer(-EBUSY, "/dev/sda is in use on the host: mounted on /mnt");
+		run();
+		expect("1-2", "refused vm1");
+	}
+	assert_string_equal(sql("select since from assignments"), since);
+	assert_int_equal(n_commits(), before);
+	expect_history("attach plug vm1 refused");
+	/* Another reason is news, and the state is the same. */
+	run_for(2100);
+	job_answer(-EBUSY, "/dev/sda is in use on the host: swap");
+	run();
+	assert_string_equal(sql("select reason from assignments"),
+			    "/dev/sda is in use on the host: swap");
+	assert_string_equal(sql("select since from assignments"), since);
+	assert_true(n_commits() != before);
+}
+
 static void test_unplug_of_a_refused_device(void **state)
 {
 	(void) state;
@@ -1751,6 +1788,7 @@ int main(void)
 		STARTED(test_room_is_used_at_once),
 		STARTED(test_failed_for_good),
 		STARTED(test_disk_in_use),
+		STARTED(test_disk_that_stays_in_use),
 		STARTED(test_unplug_of_a_refused_device),
 		STARTED(test_host_driver_does_not_let_go),
 		STARTED(test_host_driver_takes_it_back),

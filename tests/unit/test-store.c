@@ -720,6 +720,44 @@ static void test_load(void **state)
 	assert_true(other.record.row > pci.record.row);
 }
 
+/* Whatever column is added: it is written, and it is read again. */
+static void test_every_column_comes_back(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 4711);
+	char names[1000], before[2000];
+
+	d.id.kind = DEVICE_PCI;
+	d.wish.seqnum = 77;
+	d.wish.options = OPTION_FORCE;
+	d.wish.order = 3;
+	strcpy(d.wish.family, "family");
+	strcpy(d.wish.family_vm, "vm2");
+	strcpy(d.wish.leader, "/devices/leader");
+	d.wish.away = AWAY_DETACHED;
+	strcpy(d.wish.chosen, "vm1");
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	snprintf(names, sizeof(names), "%s",
+		 sql(a->reader, "select group_concat(name, \"||'|'||\") from"
+				" pragma_table_info('device')"));
+	char query[1100];
+	snprintf(query, sizeof(query), "select %s from device", names);
+	snprintf(before, sizeof(before), "%s", sql(a->reader, query));
+	/* Nothing in it is empty or 0. */
+	assert_null(strstr(before, "||"));
+	assert_null(strstr(before, "|0|"));
+	archive_close(a);
+	archive_open(a, BOOT);
+	assert_int_equal(store_load(a->store, take, NULL), 0);
+	assert_int_equal(n_loaded, 1);
+	assert_string_equal(sql(a->reader, "delete from device"), "");
+	store_device(a->store, loaded[0], NULL);
+	store_flush(a->store);
+	assert_string_equal(sql(a->reader, query), before);
+	forget_loaded();
+}
+
 static void test_reboot_closes_what_was_open(void **state)
 {
 	struct archive *a = *state;
@@ -779,6 +817,7 @@ int main(void)
 		STORE_TEST(test_wal_does_not_grow_for_ever),
 		STORE_TEST(test_old_events_are_pruned),
 		STORE_TEST(test_load),
+		STORE_TEST(test_every_column_comes_back),
 		STORE_TEST(test_reboot_closes_what_was_open),
 		STORE_TEST(test_load_is_refused_while_locked),
 	};

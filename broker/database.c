@@ -1,0 +1,108 @@
+/* SQLite's file and its schema: see database.h. Called by the store. */
+#include "broker/database.h"
+
+#include "broker/log.h"
+#include "broker/schema.h"
+#include "helper/macro.h"
+
+#define SCHEMA_VERSION 2
+
+/* From the schema that had no choices of people. */
+static const char migrate_1_sql[] = "alter table device add column away integer not null default 0;"
+				    "alter table device add column chosen text not null default '';"
+				    "create table choice (whom text primary key, vm text not null,"
+				    " detached integer not null, time integer not null) strict;";
+
+int database_error(int sqlite_error)
+{
+	switch (sqlite_error & 0xff) {
+	case SQLITE_BUSY:
+	case SQLITE_LOCKED:
+		return -EAGAIN;
+	case SQLITE_FULL:
+		return -ENOSPC;
+	case SQLITE_NOMEM:
+		return -ENOMEM;
+	case SQLITE_CORRUPT:
+	case SQLITE_NOTADB:
+		return -EUCLEAN;
+	default:
+		return -EIO;
+	}
+}
+
+int database_execute(sqlite3 *db, const char *sql)
+{
+	int r = sqlite3_exec(db, sql, NULL, NULL, NULL);
+
+	return r == SQLITE_OK ? 0 : database_error(r);
+}
+
+int database_query(sqlite3 *db, const char *sql, int64_t *ret)
+{
+	sqlite3_stmt *statement = NULL;
+	int r = sqlite3_prepare_v2(db, sql, -1, &statement, NULL);
+
+	if (r == SQLITE_OK)
+		r = sqlite3_step(statement);
+	if (r == SQLITE_ROW)
+		*ret = sqlite3_column_int64(statement, 0);
+	sqlite3_finalize(statement);
+	return r == SQLITE_ROW ? 0 : database_error(r);
+}
+
+int database_set_up(sqlite3 *db, const char *path)
+{
+	int64_t version;
+	int r = database_query(db, "pragma user_version", &version);
+
+	if (r < 0)
+		return r;
+	if (version > SCHEMA_VERSION) {
+		log_error("%s was written by a newer vhotplug (schema %lld, this one knows %d): "
+			  "install that one again, or move the file away",
+			  path, (long long) version, SCHEMA_VERSION);
+		return -EPROTO;
+	}
+	if (version == SCHEMA_VERSION)
+		return 0;
+	if ((r = database_execute(db, "begin immediate")) < 0)
+		return r;
+	if ((r = database_execute(db, version == 0 ? schema_sql : migrate_1_sql)) < 0 ||
+	    (r = database_execute(db, "pragma user_version = 2")) < 0 ||
+	    (r = database_execute(db, "commit")) < 0)
+		database_execute(db, "rollback");
+	return r;
+}
+
+int database_check(sqlite3 *db)
+{
+	sqlite3_stmt *statement = NULL;
+	int r = sqlite3_prepare_v2(db, "pragma quick_check(1)", -1, &statement, NULL);
+	bool good = false;
+
+	if (r == SQLITE_OK)
+		r = sqlite3_step(statement);
+	if (r == SQLITE_ROW)
+		good = streq((const char *) sqlite3_column_text(statement, 0), "ok");
+	sqlite3_finalize(statement);
+	if (r != SQLITE_ROW)
+		return database_error(r);
+	return good ? 0 : -EUCLEAN;
+}
+
+int database_set_aside(const char *path)
+{
+	static const char *const suffixes[] = {"", "-wal", "-shm"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
+		char from[600], to[700];
+
+		snprintf(from, sizeof(from), "%s%s", path, suffixes[i]);
+		snprintf(to, sizeof(to), "%s.damaged%s", path, suffixes[i]);
+		if (rename(from, to) < 0 && errno != ENOENT)
+			return -errno;
+	}
+	log_error("%s is damaged: it is now %s.damaged, and a new one is begun", path, path);
+	return 0;
+}

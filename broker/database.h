@@ -1,0 +1,25 @@
+/* The store's file: what SQLite's errors mean, its schema, and whether it is whole. */
+#pragma once
+
+#include <sqlite3.h>
+#include <stdint.h>
+
+#include "helper/macro.h"
+
+/* -EAGAIN for a locked file, -ENOSPC, -ENOMEM, -EUCLEAN for a damaged one, else -EIO. */
+int database_error(int sqlite_error);
+
+/* Runs statements without parameters. Returns 0 or -errno. */
+int database_execute(sqlite3 *db, const char *sql);
+/* Asks for one number. Returns 0 or -errno. */
+int database_query(sqlite3 *db, const char *sql, int64_t *ret_value) _must_check_;
+
+/* Makes the tables in a new file, or brings those of an older vhotplug up to date. Returns 0;
+ * -EPROTO for the file (at PATH, for the log) of a newer vhotplug; another -errno. */
+int database_set_up(sqlite3 *db, const char *path) _must_check_;
+/* Damage behind the first page would otherwise show when the first event comes, and every event
+ * would be refused. Takes some 80 ms for a full history. Returns 0, -EUCLEAN or another -errno. */
+int database_check(sqlite3 *db) _must_check_;
+/* A damaged file must not keep devices from their VMs: puts it aside as PATH.damaged. Returns 0 or
+ * -errno. */
+int database_set_aside(const char *path) _must_check_;

@@ -1,0 +1,24 @@
+/* A row of the table device: which columns there are, and where in the broker their values live.
+ * One table for writing and reading; boot_id is the store's own.
+ */
+#pragma once
+
+#include <sqlite3.h>
+
+#include "broker/device.h"
+
+/* What is on disk of a device, and nothing else. */
+struct row {
+	struct device_identity id;
+	struct device_wish wish;
+	struct device_record record;
+};
+
+#define ROW_SQL_SIZE 600 /* has room for either list */
+
+/* "NAME,NAME,…": the columns, or with MARKS a question mark for each. */
+void row_list_columns(char ret_list[ROW_SQL_SIZE], bool marks);
+/* Binds the columns of ROW, from parameter FIRST on. */
+void row_bind(sqlite3_stmt *statement, int first, const struct row *row);
+/* Reads them, in the same order from the first column of the result on. */
+void row_read(sqlite3_stmt *statement, struct row *ret_row);

@@ -1,0 +1,469 @@
+/* The one decision, as a table: a row for every cell that matters of device state × wish × VM state
+ * × group × move × family × held. Nothing else is needed: decide is pure. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "broker/decide.h"
+
+#define NOW 1000000
+#define LATER 700 /* ms after NOW */
+
+/* Facts about the device. */
+#define GONE (1u << 0)        /* unplugged */
+#define UNCLAIMED (1u << 1)   /* no rule wants it */
+#define HELD (1u << 2)        /* was plugged in already */
+#define ASKED (1u << 3)       /* the VMM has not answered yet */
+#define REQUEST (1u << 4)     /* nor has the worker */
+#define OPENED (1u << 5)      /* the worker has opened it */
+#define SLOW (1u << 6)        /* the attempt began long ago */
+#define GAVE_UP (1u << 7)     /* it will not heal by waiting */
+#define NOT_YET (1u << 8)     /* it is to be tried LATER */
+#define UNVERIFIED (1u << 9)  /* attached on record only */
+#define REDO (1u << 10)       /* nobody knows what it is in its VM */
+#define CHECK (1u << 11)      /* its VM says that it has it */
+#define LOOKED (1u << 12)     /* at its IOMMU group */
+#define DRIVER (1u << 13)     /* a host driver had it */
+#define STRANGER (1u << 14)   /* one that no rule claims is in its IOMMU group */
+#define ALONE (1u << 15)      /* pciIommuSkipIfShared */
+#define FAMILY (1u << 16)     /* its family was in vm2 */
+#define OF_GROUP (1u << 17)   /* OTHER is of its IOMMU group */
+#define BEFORE (1u << 18)     /* OTHER's rule comes before its own */
+#define OTHER_SLOW (1u << 19) /* OTHER's attempt began long ago */
+#define UNLISTED (1u << 20)   /* vm1's VMM keeps no list of PCI devices */
+
+struct row {
+	const char *what;
+	const char *vms; /* vm1, vm2: u up, d down, p being asked, q asked again, - not there */
+	enum device_state state;
+	unsigned facts;
+	const char *wants, *in; /* NULL: vm1; nowhere */
+	const char *from, *failed;
+	enum device_kind kind;
+	/* another PCI device */
+	enum device_state other;
+	const char *other_wants, *other_in;
+	/* the decision */
+	enum step step;
+	const char *to, *says;
+	uint64_t again;
+};
+
+#define USB(...)                                \
+	{                                       \
+		__VA_ARGS__, .kind = DEVICE_USB \
+	}
+#define PCI(...)                                \
+	{                                       \
+		__VA_ARGS__, .kind = DEVICE_PCI \
+	}
+#define EVDEV(...)                                \
+	{                                         \
+		__VA_ARGS__, .kind = DEVICE_EVDEV \
+	}
+
+/* clang-format off */
+static const struct row rows[] = {
+	/* Nowhere: unwanted */
+	USB("gone", "uu", DEVICE_WAITING, GONE, .step = STEP_DROP),
+	USB("gone while refused", "uu", DEVICE_REFUSED, GONE | NOT_YET, .step = STEP_DROP),
+	USB("gone after it failed", "uu", DEVICE_FAILED, GONE | GAVE_UP, .step = STEP_DROP),
+	USB("gone while held", "uu", DEVICE_HELD, GONE | HELD, .step = STEP_DROP),
+	USB("gone while its VM is down", "dd", DEVICE_WAITING, GONE, .step = STEP_DROP),
+	USB("gone without a VM", "--", DEVICE_FAILED, GONE, .step = STEP_DROP),
+	USB("unclaimed", "uu", DEVICE_WAITING, UNCLAIMED, .step = STEP_DROP),
+	USB("unclaimed while refused", "uu", DEVICE_REFUSED, UNCLAIMED | NOT_YET, .step = STEP_DROP),
+	USB("unclaimed after it failed", "du", DEVICE_FAILED, UNCLAIMED | GAVE_UP, .step = STEP_DROP),
+	USB("unclaimed while held", "uu", DEVICE_HELD, UNCLAIMED | HELD, .step = STEP_DROP),
+	PCI("a card gone", "uu", DEVICE_WAITING, GONE, .step = STEP_DROP),
+	EVDEV("an event node gone", "uu", DEVICE_WAITING, GONE, .step = STEP_DROP),
+
+	/* Nowhere: held */
+	USB("held", "uu", DEVICE_WAITING, HELD, .step = STEP_HOLD, .says = "attachConnected = no"),
+	USB("held, its VM is down", "du", DEVICE_WAITING, HELD, .step = STEP_HOLD, .says = "plug it in again"),
+	USB("held, no such VM", "--", DEVICE_WAITING, HELD, .step = STEP_HOLD, .says = "plugged in already"),
+	PCI("a card held", "uu", DEVICE_WAITING, HELD, .step = STEP_HOLD, .says = "plugged in already"),
+	USB("not held any more", "uu", DEVICE_HELD, 0, .step = STEP_OPEN, .to = "vm1"),
+	USB("not held any more, its VM is down", "du", DEVICE_HELD, 0, .step = STEP_WAIT, .to = "vm1", .says = "vm1 is down"),
+
+	/* Nowhere: the VM */
+	USB("its VM is up", "uu", DEVICE_WAITING, 0, .step = STEP_OPEN, .to = "vm1"),
+	USB("its VM is down", "du", DEVICE_WAITING, 0, .step = STEP_WAIT, .to = "vm1", .says = "vm1 is down"),
+	USB("its VM is being asked", "pu", DEVICE_WAITING, 0, .step = STEP_WAIT, .to = "vm1", .says = "its VM is being asked"),
+	USB("its VM is asked again", "qu", DEVICE_WAITING, 0, .step = STEP_WAIT, .to = "vm1", .says = "vm1 is down"),
+	USB("its VM is not in the config", "-u", DEVICE_WAITING, 0, .step = STEP_FAIL, .says = "no VM \"vm1\""),
+	USB("none is", "--", DEVICE_WAITING, 0, .wants = "vm1,vm2", .step = STEP_FAIL, .says = "no VM \"vm1,vm2\""),
+	USB("a name that begins alike", "uu", DEVICE_WAITING, 0, .wants = "vm12,vm", .step = STEP_FAIL, .says = "run vhotplug-gen-rules"),
+	USB("its VM is in the config again", "uu", DEVICE_FAILED, 0, .step = STEP_OPEN, .to = "vm1"),
+	USB("first of two", "uu", DEVICE_WAITING, 0, .wants = "vm1,vm2", .step = STEP_OPEN, .to = "vm1"),
+	USB("second of two", "du", DEVICE_WAITING, 0, .wants = "vm1,vm2", .step = STEP_OPEN, .to = "vm2"),
+	USB("in the order of the wish", "uu", DEVICE_WAITING, 0, .wants = "vm2,vm1", .step = STEP_OPEN, .to = "vm2"),
+	USB("the first may be up in a moment", "pu", DEVICE_WAITING, 0, .wants = "vm1,vm2", .step = STEP_WAIT, .to = "vm1", .says = "its VM is being asked"),
+	USB("the first was not there a moment ago", "qu", DEVICE_WAITING, 0, .wants = "vm1,vm2", .step = STEP_OPEN, .to = "vm2"),
+	USB("the first is not in the config", "-u", DEVICE_WAITING, 0, .wants = "vm1,vm2", .step = STEP_OPEN, .to = "vm2"),
+	USB("both are down", "dd", DEVICE_WAITING, 0, .wants = "vm1,vm2", .step = STEP_WAIT, .to = "vm1", .says = "vm1 is down"),
+	USB("the second is being asked", "dp", DEVICE_WAITING, 0, .wants = "vm1,vm2", .step = STEP_WAIT, .to = "vm2", .says = "its VM is being asked"),
+	USB("the first is missing, the second down", "-d", DEVICE_WAITING, 0, .wants = "vm1,vm2", .step = STEP_WAIT, .to = "vm2", .says = "vm2 is down"),
+	EVDEV("an event node", "uu", DEVICE_WAITING, 0, .step = STEP_OPEN, .to = "vm1"),
+	EVDEV("an event node, its VM is down", "du", DEVICE_WAITING, 0, .step = STEP_WAIT, .to = "vm1", .says = "vm1 is down"),
+
+	/* Nowhere: families */
+	USB("its family was in vm2", "uu", DEVICE_WAITING, FAMILY, .wants = "vm1,vm2", .step = STEP_OPEN, .to = "vm2"),
+	USB("its family was in vm2, which is down", "ud", DEVICE_WAITING, FAMILY, .wants = "vm1,vm2", .step = STEP_WAIT, .to = "vm2", .says = "vm2 is down"),
+	USB("its family was in vm2, which is gone", "u-", DEVICE_WAITING, FAMILY, .wants = "vm1,vm2", .step = STEP_FAIL, .says = "no VM \"vm2\""),
+	USB("its family is in its place", "uu", DEVICE_ATTACHED, FAMILY, .wants = "vm1,vm2", .in = "vm2", .step = STEP_REST),
+
+	/* Nowhere: after something went wrong */
+	USB("refused a moment ago", "uu", DEVICE_REFUSED, NOT_YET, .step = STEP_REST, .again = LATER),
+	USB("refused, and it is time", "uu", DEVICE_REFUSED, 0, .step = STEP_OPEN, .to = "vm1"),
+	USB("refused, its VM is down", "du", DEVICE_REFUSED, NOT_YET, .step = STEP_WAIT, .to = "vm1", .says = "vm1 is down"),
+	USB("failed for good", "uu", DEVICE_FAILED, GAVE_UP, .step = STEP_REST),
+	USB("failed for good, its VM is down", "du", DEVICE_FAILED, GAVE_UP, .step = STEP_WAIT, .to = "vm1", .says = "vm1 is down"),
+	USB("failed for good, waiting since", "uu", DEVICE_WAITING, GAVE_UP, .step = STEP_REST),
+	USB("backs off", "uu", DEVICE_WAITING, NOT_YET, .step = STEP_REST, .again = LATER),
+	USB("backs off, no such VM any more", "-u", DEVICE_WAITING, NOT_YET, .step = STEP_FAIL, .says = "no VM"),
+	USB("backs off, with another candidate", "du", DEVICE_WAITING, NOT_YET, .wants = "vm1,vm2", .step = STEP_REST, .again = LATER),
+	PCI("a card backs off", "uu", DEVICE_WAITING, NOT_YET | LOOKED, .step = STEP_REST, .again = LATER),
+	EVDEV("an event node backs off", "uu", DEVICE_WAITING, NOT_YET, .step = STEP_REST, .again = LATER),
+
+	/* Moves */
+	USB("moves on", "uu", DEVICE_WAITING, 0, .wants = "vm2", .from = "vm1", .step = STEP_OPEN, .to = "vm2"),
+	USB("moves to one that is down", "ud", DEVICE_WAITING, 0, .wants = "vm2", .from = "vm1", .step = STEP_WAIT, .to = "vm2", .says = "vm2 is down"),
+	USB("waits where it is to move to", "uu", DEVICE_WAITING, NOT_YET, .wants = "vm2", .from = "vm1", .step = STEP_REST, .again = LATER),
+	USB("goes back", "uu", DEVICE_WAITING, 0, .wants = "vm2", .from = "vm1", .failed = "vm2", .step = STEP_OPEN, .to = "vm1"),
+	USB("goes back after it was refused", "uu", DEVICE_REFUSED, 0, .wants = "vm2", .from = "vm1", .failed = "vm2", .step = STEP_OPEN, .to = "vm1"),
+	USB("goes back after it failed", "uu", DEVICE_FAILED, 0, .wants = "vm2", .from = "vm1", .failed = "vm2", .step = STEP_OPEN, .to = "vm1"),
+	USB("goes back to one that has ended", "du", DEVICE_WAITING, 0, .wants = "vm2", .from = "vm1", .failed = "vm2", .step = STEP_WAIT, .to = "vm1", .says = "vm1 is down"),
+	USB("goes back to none", "-u", DEVICE_WAITING, 0, .wants = "vm2", .from = "vm1", .failed = "vm2", .step = STEP_FAIL, .says = "no VM"),
+	USB("is back", "uu", DEVICE_ATTACHED, 0, .wants = "vm2", .in = "vm1", .from = "vm1", .failed = "vm2", .step = STEP_REST),
+	USB("went elsewhere than back", "uu", DEVICE_ATTACHED, 0, .wants = "vm2", .in = "vm2", .from = "vm1", .failed = "vm2", .step = STEP_TAKE),
+	USB("opens elsewhere than back", "uu", DEVICE_OPENING, REQUEST, .wants = "vm2", .in = "vm2", .from = "vm1", .failed = "vm2", .step = STEP_ABANDON),
+	USB("is back, and may be tried again", "uu", DEVICE_ATTACHED, 0, .wants = "vm2", .in = "vm1", .from = "vm1", .step = STEP_TAKE),
+	USB("is back, and unplugged", "uu", DEVICE_ATTACHED, GONE, .wants = "vm2", .in = "vm1", .from = "vm1", .failed = "vm2", .step = STEP_TAKE),
+	USB("is back, and unclaimed", "uu", DEVICE_ATTACHED, UNCLAIMED, .wants = "vm2", .in = "vm1", .from = "vm1", .failed = "vm2", .step = STEP_TAKE),
+	PCI("a card goes back", "uu", DEVICE_WAITING, LOOKED, .wants = "vm2", .from = "vm1", .failed = "vm2", .step = STEP_OPEN, .to = "vm1"),
+
+	/* PCI: the group */
+	PCI("a card is looked at first", "uu", DEVICE_WAITING, 0, .step = STEP_LOOK, .to = "vm1"),
+	PCI("and then opened", "uu", DEVICE_WAITING, LOOKED, .step = STEP_OPEN, .to = "vm1"),
+	PCI("a stranger in the group", "uu", DEVICE_WAITING, LOOKED | STRANGER, .step = STEP_REFUSE, .to = "vm1", .says = "IOMMU group 7 also holds 0000:00:1f.9"),
+	PCI("refused for the group, looks again", "uu", DEVICE_REFUSED, 0, .step = STEP_LOOK, .to = "vm1"),
+	PCI("refused for the group a moment ago", "uu", DEVICE_REFUSED, NOT_YET, .step = STEP_REST, .again = LATER),
+	PCI("a stranger, but the VM is down", "du", DEVICE_WAITING, LOOKED | STRANGER, .step = STEP_WAIT, .to = "vm1", .says = "vm1 is down"),
+	PCI("the rest of the group waits as well", "uu", DEVICE_WAITING, LOOKED | OF_GROUP, .other = DEVICE_WAITING, .other_wants = "vm1", .step = STEP_OPEN, .to = "vm1"),
+	PCI("the rest of the group is there", "uu", DEVICE_WAITING, LOOKED | OF_GROUP, .other = DEVICE_ATTACHED, .other_wants = "vm1", .other_in = "vm1", .step = STEP_OPEN, .to = "vm1"),
+	PCI("the rest of the group goes elsewhere", "uu", DEVICE_WAITING, LOOKED | OF_GROUP, .other = DEVICE_WAITING, .other_wants = "vm2", .step = STEP_REFUSE, .to = "vm1", .says = "for vm2); say pciIommuAddAll"),
+	PCI("the rest of the group is the host's", "uu", DEVICE_WAITING, LOOKED | OF_GROUP, .other = DEVICE_WAITING, .other_wants = "", .step = STEP_REFUSE, .to = "vm1", .says = "for the host"),
+	PCI("alone, and it is", "uu", DEVICE_WAITING, LOOKED | ALONE, .step = STEP_OPEN, .to = "vm1"),
+	PCI("alone, with a stranger", "uu", DEVICE_WAITING, LOOKED | ALONE | STRANGER, .step = STEP_REFUSE, .to = "vm1", .says = "left alone (pciIommuSkipIfShared): it shares IOMMU group 7"),
+	PCI("alone, with one that goes along", "uu", DEVICE_WAITING, LOOKED | ALONE | OF_GROUP, .other = DEVICE_WAITING, .other_wants = "vm1", .step = STEP_REFUSE, .to = "vm1", .says = "left alone"),
+	PCI("another card of another group", "uu", DEVICE_WAITING, LOOKED | ALONE, .other = DEVICE_WAITING, .other_wants = "vm2", .step = STEP_OPEN, .to = "vm1"),
+	PCI("of two VMs the one that has the group", "uu", DEVICE_WAITING, LOOKED | OF_GROUP, .wants = "vm1,vm2", .other = DEVICE_ATTACHED, .other_wants = "vm1,vm2", .other_in = "vm2", .step = STEP_OPEN, .to = "vm2"),
+	PCI("the one that gets the group", "uu", DEVICE_WAITING, LOOKED | OF_GROUP, .wants = "vm1,vm2", .other = DEVICE_ATTACHING, .other_wants = "vm1,vm2", .other_in = "vm2", .step = STEP_OPEN, .to = "vm2"),
+	PCI("not the one that the group leaves", "uu", DEVICE_WAITING, LOOKED | OF_GROUP, .wants = "vm1,vm2", .other = DEVICE_DETACHING, .other_wants = "vm2", .other_in = "vm2", .step = STEP_REFUSE, .to = "vm1", .says = "also holds"),
+	PCI("nor one it may not go to", "uu", DEVICE_WAITING, LOOKED | OF_GROUP, .wants = "vm1", .other = DEVICE_ATTACHED, .other_wants = "vm2", .other_in = "vm2", .step = STEP_REFUSE, .to = "vm1", .says = "also holds"),
+	USB("a group is nothing to a stick", "uu", DEVICE_WAITING, STRANGER | OF_GROUP, .other = DEVICE_ATTACHED, .other_wants = "vm2", .other_in = "vm2", .step = STEP_OPEN, .to = "vm1"),
+
+	/* PCI: the others first */
+	PCI("the group has not left its VM", "uu", DEVICE_WAITING, LOOKED | OF_GROUP, .wants = "vm2", .other = DEVICE_RELEASING, .other_wants = "vm2", .other_in = "vm1", .step = STEP_WAIT, .to = "vm2", .says = "of its IOMMU group is still in vm1", .again = 2000),
+	PCI("the group leaves its VM", "uu", DEVICE_WAITING, LOOKED | OF_GROUP, .wants = "vm2", .other = DEVICE_DETACHING, .other_wants = "vm2", .other_in = "vm1", .step = STEP_WAIT, .to = "vm2", .says = "still in vm1", .again = 2000),
+	PCI("its rule comes later", "uu", DEVICE_WAITING, LOOKED | BEFORE, .other = DEVICE_OPENING, .other_wants = "vm1", .other_in = "vm1", .step = STEP_WAIT, .to = "vm1", .says = "its turn comes after 0000:00:1f.1", .again = 200),
+	PCI("its rule comes later, the other attaches", "uu", DEVICE_WAITING, LOOKED | BEFORE, .other = DEVICE_ATTACHING, .other_wants = "vm1", .other_in = "vm1", .step = STEP_WAIT, .to = "vm1", .says = "its turn", .again = 200),
+	PCI("the other is there", "uu", DEVICE_WAITING, LOOKED | BEFORE, .other = DEVICE_ATTACHED, .other_wants = "vm1", .other_in = "vm1", .step = STEP_OPEN, .to = "vm1"),
+	PCI("the other is stuck", "uu", DEVICE_WAITING, LOOKED | BEFORE | OTHER_SLOW, .other = DEVICE_OPENING, .other_wants = "vm1", .other_in = "vm1", .step = STEP_OPEN, .to = "vm1"),
+	PCI("the other waits, too", "uu", DEVICE_WAITING, LOOKED | BEFORE, .other = DEVICE_WAITING, .other_wants = "vm1", .step = STEP_OPEN, .to = "vm1"),
+	PCI("its rule comes first", "uu", DEVICE_WAITING, LOOKED, .other = DEVICE_OPENING, .other_wants = "vm1", .other_in = "vm1", .step = STEP_OPEN, .to = "vm1"),
+	PCI("the other goes elsewhere", "uu", DEVICE_WAITING, LOOKED | BEFORE, .other = DEVICE_OPENING, .other_wants = "vm2", .other_in = "vm2", .step = STEP_OPEN, .to = "vm1"),
+	PCI("its group is being taken", "uu", DEVICE_WAITING, LOOKED | OF_GROUP, .other = DEVICE_OPENING, .other_wants = "vm1", .other_in = "vm1", .step = STEP_WAIT, .to = "vm1", .says = "its turn comes after", .again = 200),
+	PCI("its group has been taken", "uu", DEVICE_WAITING, LOOKED | OF_GROUP, .other = DEVICE_ATTACHING, .other_wants = "vm1", .other_in = "vm1", .step = STEP_OPEN, .to = "vm1"),
+	PCI("a VMM without a list has one leaving", "uu", DEVICE_WAITING, LOOKED | UNLISTED, .other = DEVICE_RELEASING, .other_wants = "", .other_in = "vm1", .step = STEP_WAIT, .to = "vm1", .says = "vm1 has to let go of 0000:00:1f.1 first", .again = 2000),
+	PCI("a VMM with a list does not mind", "uu", DEVICE_WAITING, LOOKED, .other = DEVICE_RELEASING, .other_wants = "", .other_in = "vm1", .step = STEP_OPEN, .to = "vm1"),
+	USB("a stick waits for no card", "uu", DEVICE_WAITING, BEFORE, .other = DEVICE_OPENING, .other_wants = "vm1", .other_in = "vm1", .step = STEP_OPEN, .to = "vm1"),
+
+	/* Opening */
+	USB("opens", "uu", DEVICE_OPENING, REQUEST, .in = "vm1", .step = STEP_REST, .again = 3000),
+	USB("is opened", "uu", DEVICE_OPENING, OPENED, .in = "vm1", .step = STEP_GIVE, .to = "vm1"),
+	USB("is opened for one that has ended", "du", DEVICE_OPENING, OPENED, .in = "vm1", .step = STEP_END, .to = "vm1", .says = "vm1 is down"),
+	USB("is opened for one that is asked anew", "pu", DEVICE_OPENING, OPENED, .in = "vm1", .step = STEP_END, .to = "vm1", .says = "its VM has ended"),
+	USB("opens for one that has ended", "du", DEVICE_OPENING, REQUEST, .in = "vm1", .step = STEP_REST, .again = 3000),
+	USB("opens, gone", "uu", DEVICE_OPENING, REQUEST | GONE, .in = "vm1", .step = STEP_ABANDON),
+	USB("is opened, gone", "uu", DEVICE_OPENING, OPENED | GONE, .in = "vm1", .step = STEP_ABANDON),
+	USB("opens, unclaimed", "uu", DEVICE_OPENING, REQUEST | UNCLAIMED, .in = "vm1", .step = STEP_ABANDON),
+	USB("opens, and is to go elsewhere", "uu", DEVICE_OPENING, REQUEST, .wants = "vm2", .in = "vm1", .step = STEP_ABANDON),
+	USB("opens on its way back", "uu", DEVICE_OPENING, REQUEST, .wants = "vm2", .in = "vm1", .from = "vm1", .failed = "vm2", .step = STEP_REST, .again = 3000),
+	USB("opens for long", "uu", DEVICE_OPENING, REQUEST | SLOW, .in = "vm1", .step = STEP_TELL, .to = "vm1", .says = "the device does not respond"),
+	PCI("its driver does not let go", "uu", DEVICE_OPENING, REQUEST | SLOW | DRIVER, .in = "vm1", .step = STEP_TELL, .to = "vm1", .says = "the host's driver e1000e to let go"),
+	USB("opens for long, gone", "uu", DEVICE_OPENING, REQUEST | SLOW | GONE, .in = "vm1", .step = STEP_ABANDON),
+	USB("is opened after long", "uu", DEVICE_OPENING, OPENED | SLOW, .in = "vm1", .step = STEP_GIVE, .to = "vm1"),
+
+	/* Attaching */
+	USB("the VMM is asked", "uu", DEVICE_ATTACHING, ASKED, .in = "vm1", .step = STEP_TELL, .says = "asking its VMM"),
+	USB("the VMM does not answer", "qu", DEVICE_ATTACHING, ASKED, .in = "vm1", .step = STEP_TELL, .says = "vm1 is down"),
+	USB("the VMM is asked, gone", "uu", DEVICE_ATTACHING, ASKED | GONE, .in = "vm1", .step = STEP_TELL, .says = "asking its VMM"),
+	USB("the VMM is asked, unclaimed", "uu", DEVICE_ATTACHING, ASKED | UNCLAIMED, .in = "vm1", .step = STEP_TELL, .says = "asking its VMM"),
+	USB("the VMM has it", "uu", DEVICE_ATTACHING, 0, .in = "vm1", .step = STEP_VERIFY),
+	USB("the VMM has it, gone", "uu", DEVICE_ATTACHING, GONE, .in = "vm1", .step = STEP_VERIFY),
+	USB("a host driver is told to let go", "uu", DEVICE_ATTACHING, REQUEST, .in = "vm1", .step = STEP_REST),
+	USB("a host driver has not let go", "uu", DEVICE_ATTACHING, NOT_YET, .in = "vm1", .step = STEP_REST, .again = LATER),
+	PCI("a card in the VMM", "uu", DEVICE_ATTACHING, 0, .in = "vm1", .step = STEP_VERIFY),
+	PCI("the kernel is asked about a card", "uu", DEVICE_ATTACHING, REQUEST, .in = "vm1", .step = STEP_REST),
+
+	/* Attached */
+	USB("in its place", "uu", DEVICE_ATTACHED, 0, .in = "vm1", .step = STEP_REST),
+	USB("in its place, the second of two", "uu", DEVICE_ATTACHED, 0, .wants = "vm1,vm2", .in = "vm2", .step = STEP_REST),
+	USB("gone from its VM's host", "uu", DEVICE_ATTACHED, GONE, .in = "vm1", .step = STEP_TAKE),
+	USB("unclaimed in its VM", "uu", DEVICE_ATTACHED, UNCLAIMED, .in = "vm1", .step = STEP_TAKE),
+	USB("wanted elsewhere", "uu", DEVICE_ATTACHED, 0, .wants = "vm2", .in = "vm1", .step = STEP_TAKE),
+	USB("wanted elsewhere, which is down", "ud", DEVICE_ATTACHED, 0, .wants = "vm2", .in = "vm1", .step = STEP_TAKE),
+	USB("wanted nowhere we know", "u-", DEVICE_ATTACHED, 0, .wants = "vm2", .in = "vm1", .step = STEP_TAKE),
+	USB("its VM has left the config", "-u", DEVICE_ATTACHED, 0, .in = "vm1", .step = STEP_TAKE),
+	USB("its VM does not answer now", "qu", DEVICE_ATTACHED, 0, .in = "vm1", .step = STEP_REST),
+	USB("on record only", "pu", DEVICE_ATTACHED, UNVERIFIED, .in = "vm1", .step = STEP_REST),
+	USB("on record only, gone", "pu", DEVICE_ATTACHED, UNVERIFIED | GONE, .in = "vm1", .step = STEP_REST),
+	USB("on record only, wanted elsewhere", "pu", DEVICE_ATTACHED, UNVERIFIED, .wants = "vm2", .in = "vm1", .step = STEP_REST),
+	USB("nobody knows what it is there", "uu", DEVICE_ATTACHED, REDO, .in = "vm1", .step = STEP_TAKE),
+	USB("it has not left at once", "uu", DEVICE_ATTACHED, GONE | NOT_YET, .in = "vm1", .step = STEP_REST, .again = LATER),
+	USB("its VM says that it has it", "uu", DEVICE_ATTACHED, CHECK, .in = "vm1", .step = STEP_VERIFY),
+	USB("its VM says so, gone", "uu", DEVICE_ATTACHED, CHECK | GONE, .in = "vm1", .step = STEP_TAKE),
+	USB("it is looked at", "uu", DEVICE_ATTACHED, CHECK | REQUEST, .in = "vm1", .step = STEP_REST),
+	USB("held means nothing there", "uu", DEVICE_ATTACHED, HELD, .in = "vm1", .step = STEP_REST),
+	PCI("a card wanted elsewhere", "uu", DEVICE_ATTACHED, 0, .wants = "vm2", .in = "vm1", .step = STEP_TAKE),
+	PCI("a card whose group is elsewhere", "uu", DEVICE_ATTACHED, OF_GROUP, .wants = "vm1,vm2", .in = "vm1", .other = DEVICE_ATTACHED, .other_wants = "vm2", .other_in = "vm2", .step = STEP_REST),
+
+	/* Detaching and releasing */
+	USB("leaves", "uu", DEVICE_DETACHING, ASKED, .in = "vm1", .step = STEP_TELL, .says = "leaving vm1"),
+	USB("leaves, and the VMM does not answer", "qu", DEVICE_DETACHING, ASKED, .in = "vm1", .step = STEP_TELL, .says = "vm1 is down"),
+	USB("leaves, and is wanted again", "uu", DEVICE_DETACHING, ASKED, .in = "vm1", .step = STEP_TELL, .says = "leaving"),
+	PCI("the guest is asked", "uu", DEVICE_RELEASING, ASKED, .in = "vm1", .step = STEP_REST),
+	PCI("the guest is asked, the VMM is silent", "qu", DEVICE_RELEASING, ASKED, .in = "vm1", .step = STEP_TELL, .says = "vm1 is down"),
+	PCI("the guest has its time", "uu", DEVICE_RELEASING, NOT_YET, .in = "vm1", .step = STEP_REST, .again = LATER),
+	PCI("the guest is asked again", "uu", DEVICE_RELEASING, 0, .in = "vm1", .step = STEP_REPEAT),
+	PCI("the kernel is asked whether it is out", "uu", DEVICE_RELEASING, REQUEST, .in = "vm1", .step = STEP_REST),
+	EVDEV("an event node is asked for again", "uu", DEVICE_RELEASING, GONE, .in = "vm1", .step = STEP_REPEAT),
+};
+/* clang-format on */
+
+static bool is_current(const struct vm *vm, const char *handle)
+{
+	(void) vm, (void) handle;
+	return true;
+}
+
+static const struct vmm listing_vmm = {0}, silent_vmm = {.is_unlisted = is_current};
+
+struct scene {
+	struct registry registry;
+	struct vm vms[2];
+	struct device device, other;
+};
+
+static void set_vm(struct vm *vm, const char *name, char how)
+{
+	vm->vmm = &listing_vmm;
+	snprintf(vm->name, sizeof(vm->name), "%s", name);
+	vm->state = how == 'u' ? VM_UP : how == 'p' || how == 'q' ? VM_PROBING : VM_DOWN;
+	if (how == 'd' || how == 'q')
+		snprintf(vm->reason, sizeof(vm->reason), "%s is down", name);
+}
+
+static struct vm *vm_called(struct scene *s, const char *name)
+{
+	return !name ? NULL : streq(name, "vm1") ? &s->vms[0] : &s->vms[1];
+}
+
+static void set_vms(struct scene *s, const char *how)
+{
+	struct vm **at = &s->registry.vms;
+
+	for (size_t i = 0; i < 2; i++) {
+		set_vm(&s->vms[i], i == 0 ? "vm1" : "vm2", how[i]);
+		if (how[i] == '-')
+			continue;
+		*at = &s->vms[i];
+		at = &s->vms[i].next;
+	}
+}
+
+static void set_place(struct scene *s, struct device *d, const char *in)
+{
+	d->place.vm = vm_called(s, in);
+	snprintf(d->record.vm, sizeof(d->record.vm), "%s", in ? in : "");
+}
+
+static void set_attempt(struct device *d, unsigned facts)
+{
+	struct device_attempt *attempt = &d->attempt;
+
+	attempt->began = facts & SLOW ? NOW - 3000 : NOW;
+	attempt->vmm_asked = facts & ASKED;
+	attempt->request = facts & REQUEST ? 17 : 0;
+	attempt->opened = facts & OPENED;
+	attempt->gave_up = facts & GAVE_UP;
+	attempt->not_before = facts & NOT_YET ? NOW + LATER : 0;
+	attempt->check = facts & CHECK;
+	attempt->group.looked = facts & LOOKED;
+	if (facts & STRANGER)
+		strcpy(attempt->group.strangers, "0000:00:1f.9 (Some card, snd_hda_intel)");
+	if (facts & DRIVER)
+		strcpy(attempt->host_driver, "e1000e");
+}
+
+static void set_device(struct scene *s, const struct row *row)
+{
+	struct device *d = &s->device;
+	struct device_move *move = &d->attempt.move;
+
+	d->id.kind = row->kind;
+	d->id.group = row->kind == DEVICE_PCI ? 7 : -1;
+	strcpy(d->id.kernel_name, "0000:00:1f.0");
+	d->wish.present = !(row->facts & GONE);
+	d->wish.held = row->facts & HELD;
+	d->wish.order = 5;
+	d->wish.options = row->facts & ALONE ? OPTION_IOMMU_SKIP_IF_SHARED : 0;
+	strcpy(d->wish.rule, row->facts & UNCLAIMED ? "" : "usb/g/r");
+	strcpy(d->wish.vms, row->facts & FAMILY ? "vm2" : row->wants ? row->wants : "vm1");
+	strcpy(d->record.reason, "as it was");
+	d->record.state = row->state;
+	set_place(s, d, row->in);
+	d->place.unverified = row->facts & UNVERIFIED;
+	d->place.redo = row->facts & REDO;
+	set_attempt(d, row->facts);
+	snprintf(move->from, sizeof(move->from), "%s", row->from ? row->from : "");
+	snprintf(move->failed, sizeof(move->failed), "%s", row->failed ? row->failed : "");
+}
+
+static void set_other(struct scene *s, const struct row *row)
+{
+	struct device *d = &s->other;
+
+	d->id.kind = DEVICE_PCI;
+	d->id.group = row->facts & OF_GROUP ? 7 : 8;
+	strcpy(d->id.kernel_name, "0000:00:1f.1");
+	d->wish.present = true;
+	d->wish.order = row->facts & BEFORE ? 4 : 6;
+	strcpy(d->wish.rule, row->other_wants[0] ? "pci/g/r" : "");
+	strcpy(d->wish.vms, row->other_wants);
+	d->record.state = row->other;
+	d->attempt.began = row->facts & OTHER_SLOW ? NOW - 3001 : NOW;
+	set_place(s, d, row->other_in);
+	s->device.next = d;
+}
+
+static void set_scene(struct scene *s, const struct row *row)
+{
+	memset(s, 0, sizeof(*s));
+	set_vms(s, row->vms);
+	if (row->facts & UNLISTED)
+		s->vms[0].vmm = &silent_vmm;
+	set_device(s, row);
+	if (row->other_wants)
+		set_other(s, row);
+	s->registry.devices = &s->device;
+	s->registry.started = true;
+}
+
+static void test_rows(void **state)
+{
+	(void) state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		const struct row *row = &rows[i];
+		struct scene s;
+
+		set_scene(&s, row);
+		struct decision d = decide(&s.registry, &s.device, NOW);
+		if (d.step != row->step || (row->to && d.vm != vm_called(&s, row->to)) ||
+		    (row->says && !strstr(d.reason, row->says)) || d.again_ms != row->again)
+			fail_msg("%s: %s %s in %llu ms (%s), not %s %s in %llu ms (%s)", row->what,
+				 decide_step_name(d.step), d.vm ? d.vm->name : "",
+				 (unsigned long long) d.again_ms, d.reason,
+				 decide_step_name(row->step), row->to ? row->to : "",
+				 (unsigned long long) row->again, row->says ? row->says : "");
+	}
+	assert_true(ARRAY_SIZE(rows) >= 100);
+}
+
+/* What has been told once is not told again: otherwise the pass would never end. */
+static void test_told_once(void **state)
+{
+	size_t n = 0;
+
+	(void) state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		const struct row *row = &rows[i];
+		struct scene s;
+
+		set_scene(&s, row);
+		struct decision d = decide(&s.registry, &s.device, NOW), again;
+		if (d.step != STEP_TELL && d.step != STEP_WAIT && d.step != STEP_HOLD &&
+		    d.step != STEP_FAIL)
+			continue;
+		strcpy(s.device.record.reason, d.reason);
+		if (d.vm && d.step == STEP_WAIT)
+			strcpy(s.device.record.vm, d.vm->name);
+		else if (d.step == STEP_FAIL)
+			strcpy(s.device.record.vm, s.device.wish.vms);
+		if (d.step != STEP_TELL)
+			s.device.record.state = d.step == STEP_WAIT   ? DEVICE_WAITING
+						: d.step == STEP_HOLD ? DEVICE_HELD
+								      : DEVICE_FAILED;
+		again = decide(&s.registry, &s.device, NOW);
+		if (again.step != STEP_REST || again.again_ms != d.again_ms)
+			fail_msg("%s: %s (%s) again", row->what, decide_step_name(again.step),
+				 again.reason);
+		n++;
+	}
+	assert_true(n > 20);
+}
+
+/* Whatever the facts: who is not wanted never gets further into a VM. */
+static void test_unwanted_goes_nowhere(void **state)
+{
+	(void) state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		for (unsigned unwanted = GONE; unwanted <= UNCLAIMED; unwanted <<= 1) {
+			struct row row = rows[i];
+			struct scene s;
+
+			row.facts |= unwanted;
+			set_scene(&s, &row);
+			struct decision d = decide(&s.registry, &s.device, NOW);
+			if (d.step == STEP_OPEN || d.step == STEP_GIVE || d.step == STEP_LOOK ||
+			    d.step == STEP_WAIT)
+				fail_msg("%s, unwanted: %s", row.what, decide_step_name(d.step));
+		}
+}
+
+/* Only one that is up is ever asked to take a device. */
+static void test_only_to_one_that_is_up(void **state)
+{
+	static const char *const others[] = {"dd", "pp", "qq", "--"};
+
+	(void) state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		for (size_t k = 0; k < ARRAY_SIZE(others); k++) {
+			struct row row = rows[i];
+			struct scene s;
+
+			row.vms = others[k];
+			set_scene(&s, &row);
+			struct decision d = decide(&s.registry, &s.device, NOW);
+			if (d.step == STEP_OPEN || d.step == STEP_GIVE)
+				fail_msg("%s, VMs %s: %s", row.what, row.vms,
+					 decide_step_name(d.step));
+		}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_rows),
+		cmocka_unit_test(test_told_once),
+		cmocka_unit_test(test_unwanted_goes_nowhere),
+		cmocka_unit_test(test_only_to_one_that_is_up),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
