@@ -36,11 +36,18 @@ struct command {
 };
 
 static const struct command commands[] = {
-	{"list", ctl_list, 0, "avt"},          {"status", ctl_status, 0, ""},
-	{"history", ctl_history, 0, "dvsnf"},  {"watch", ctl_watch, 0, ""},
-	{"attach", ctl_attach, 1, "v"},        {"detach", ctl_detach, 1, "u"},
-	{"select", ctl_choose, 2, ""},         {"suspend", ctl_suspend, 0, "v"},
-	{"resume", ctl_resume, 0, "v"},        {"reload", ctl_reload, 0, ""},
+	{"list", ctl_list, 0, "avt"},
+	{"status", ctl_status, 0, ""},
+	{"history", ctl_history, 0, "dvsnf"},
+	{"watch", ctl_watch, 0, ""},
+	{"attach", ctl_attach, 1, "v"},
+	{"detach", ctl_detach, 1, "u"},
+	{"select", ctl_choose, 2, ""},
+	{"explain", ctl_explain, 1, ""},
+	{"rule", ctl_rule, 1, "v"},
+	{"suspend", ctl_suspend, 0, "v"},
+	{"resume", ctl_resume, 0, "v"},
+	{"reload", ctl_reload, 0, ""},
 	{"vmm-args", ctl_vmm_args, 1, "pbTR"},
 };
 

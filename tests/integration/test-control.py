@@ -156,6 +156,19 @@ def test_list_and_status(world):
         check(ctl(world, "history", "--since", "yesterday").returncode == 2, "a time that is none: 2")
 
 
+def test_rule_and_explain(world):
+    with running(world, "vm1", "vm2"):
+        check(world.state_is("attached", "vm1"), "attached")
+        rule = ctl(world, "rule", "Maker").stdout
+        check(rule == "[usb Maker Product]\ntargetVm = vm1\n\n[allow Maker Product]\n"
+              "vendorId = 046d\nproductId = c52b\nserial = S1\n", f"rule: {rule!r}")
+        check("targetVm = vm2" in ctl(world, "rule", "Maker", "--vm", "vm2").stdout, "for another VM")
+        ctl(world, "detach", "null")
+        out = ctl(world, "explain", "null").stdout
+        check("by the rule usb/g/r" in out and "vhotplugctl attach null" in out and "user" in out,
+              f"explain: {out!r}")
+
+
 def test_choose(world):
     world.write_config("vm1", "vm2", choose="ask")
     with running(world, "vm1", "vm2", plugged=False) as (broker, vm1, vm2):
