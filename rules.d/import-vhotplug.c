@@ -610,7 +610,7 @@ static void import_vm(struct importer *i, json_t *root, json_t *vm)
 
 static void import_general(struct importer *i, json_t *root, bool attach_connected)
 {
-	static const char *const carried[] = {"crosvm", NULL};
+	static const char *const carried[] = {"crosvm", "persistency", NULL};
 	static const char *const parts[] = {
 		"general", "vms", "usbPassthrough", "pciPassthrough", "evdevPassthrough", NULL};
 	json_t *general = json_object_get(root, "general");
@@ -619,6 +619,8 @@ static void import_general(struct importer *i, json_t *root, bool attach_connect
 	fprintf(i->out, "[general]\nattachConnected = %s\n", attach_connected ? "yes" : "no");
 	if (crosvm && !(crosvm[0] == '/' && import_value(i, "crosvm", crosvm)))
 		import_note(i, "crosvm %s: no path from the root", crosvm);
+	if (json_is_false(json_object_get(general, "persistency")))
+		fputs("persistency = no\n", i->out);
 	note_other_keys(i, general, "general", carried);
 	note_other_keys(i, root, "the config", parts);
 }
