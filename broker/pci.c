@@ -6,6 +6,8 @@
 
 #include "helper/root.h"
 
+#define CLASS_BRIDGE 0x06
+
 void pci_name(unsigned vendor, unsigned device, char *ret_name, size_t size)
 {
 	struct pci_access *access = pci_alloc();
@@ -40,12 +42,28 @@ bool pci_is_bridge(const char *address)
 {
 	unsigned class;
 
-	return pci_attribute(address, "class", &class) == 0 && class >> 16 == 0x06;
+	return pci_attribute(address, "class", &class) == 0 && class >> 16 == CLASS_BRIDGE;
 }
 
 bool pci_driver(const char *address, char *ret_driver, size_t size)
 {
 	return root_link_name(ret_driver, size, "/sys/bus/pci/devices/%s/driver", address) == 0;
+}
+
+/* A member that can't be looked at may be anything: then the group is not known. */
+static int add_member(struct pci_group *group, const char *address)
+{
+	unsigned class;
+	int r = pci_attribute(address, "class", &class);
+
+	if (r < 0 || class >> 16 == CLASS_BRIDGE)
+		return r;
+	if (group->n_members >= PCI_MAX_GROUP)
+		return -E2BIG;
+	if (strlen(address) >= PCI_ADDRESS_SIZE)
+		return -ENAMETOOLONG;
+	strcpy(group->members[group->n_members++], address);
+	return 0;
 }
 
 int pci_get_group(const char *address, struct pci_group *ret_group)
@@ -55,22 +73,16 @@ int pci_get_group(const char *address, struct pci_group *ret_group)
 	struct dirent *entry;
 	int r = 0;
 
-	if (root_link_name(number, sizeof(number), "/sys/bus/pci/devices/%s/iommu_group", address) <
-	    0)
-		return -ENOENT;
+	r = root_link_name(number, sizeof(number), "/sys/bus/pci/devices/%s/iommu_group", address);
+	if (r < 0)
+		return r;
 	group.number = atoi(number);
 	DIR *dir = root_opendir("/sys/kernel/iommu_groups/%d/devices", group.number);
 	if (!dir)
-		return -ENOENT;
-	while (r == 0 && (entry = readdir(dir))) {
-		if (entry->d_name[0] == '.' || pci_is_bridge(entry->d_name))
-			continue;
-		if (group.n_members >= PCI_MAX_GROUP)
-			r = -E2BIG;
-		else
-			snprintf(group.members[group.n_members++], PCI_ADDRESS_SIZE, "%s",
-				 entry->d_name);
-	}
+		return -errno;
+	while (r == 0 && (entry = readdir(dir)))
+		if (entry->d_name[0] != '.')
+			r = add_member(&group, entry->d_name);
 	closedir(dir);
 	if (r == 0)
 		*ret_group = group;

@@ -30,5 +30,6 @@ struct pci_group {
 	char members[PCI_MAX_GROUP][PCI_ADDRESS_SIZE];
 };
 /* The IOMMU group of ADDRESS. Returns 0; -ENOENT when it has none (no IOMMU, or it is off); -E2BIG
- * for a group of more than PCI_MAX_GROUP functions. */
+ * for a group of more than PCI_MAX_GROUP functions; another -errno when it can't be told who is in
+ * it. */
 int pci_get_group(const char *address, struct pci_group *ret_group) _must_check_;

@@ -284,9 +284,14 @@ void worker_pci_look(const struct worker_request *request, struct worker_answer 
 {
 	struct pci_group group;
 
-	if (sysfs_inode(request->devpath) != request->inode ||
-	    pci_get_group(strrchr(request->devpath, '/') + 1, &group) < 0)
+	if (sysfs_inode(request->devpath) != request->inode)
 		return; /* it has gone */
+	int r = pci_get_group(strrchr(request->devpath, '/') + 1, &group);
+	if (r < 0) {
+		if (r != -ENOENT)
+			worker_fail(answer, r, "can't read its IOMMU group: %s", strerror(-r));
+		return;
+	}
 	_cleanup_close_ int fd = root_open(O_RDWR, "/dev/vfio/%d", group.number);
 	if (fd < 0 && fd != -ENOENT)
 		worker_fail(answer, fd, "can't tell whether /dev/vfio/%d is open: %s", group.number,

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -100,6 +101,28 @@ static void test_no_group(void **state)
 	assert_int_equal(group.number, -1);
 }
 
+/* Not to be able to look is not to know who is in it. */
+static void test_group_that_is_not_known(void **state)
+{
+	struct pci_group group = {.number = -1};
+	struct rlimit limit, none;
+	int probe = dup(0);
+
+	close(probe);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	for (int left = 0; left < 2; left++) { /* for the directory, for a member's class */
+		none = (struct rlimit){.rlim_cur = (rlim_t) (probe + left),
+				       .rlim_max = limit.rlim_max};
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+		int r = pci_get_group("0000:00:05.0", &group);
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+		assert_int_equal(r, -EMFILE);
+	}
+	tree_write(*state, DEVICES "10000:e1:00.0/class", "?\n");
+	assert_int_equal(pci_get_group("0000:00:05.0", &group), -EIO);
+	assert_int_equal(group.number, -1);
+}
+
 int main(void)
 {
 #define PCI_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -108,6 +131,7 @@ int main(void)
 		PCI_TEST(test_driver),
 		PCI_TEST(test_group),
 		PCI_TEST(test_no_group),
+		PCI_TEST(test_group_that_is_not_known),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

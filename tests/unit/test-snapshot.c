@@ -1,0 +1,159 @@
+/* The copy of the state for everybody: when it is written, and that nothing else happens. */
+#include <setjmp.h>
+#include <sqlite3.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+#include "broker/snapshot.h"
+#include "broker/store.h"
+#include "tests/unit/spin.h"
+#include "tests/unit/temp.h"
+
+struct scene {
+	struct loop *loop;
+	struct store *store;
+	struct snapshot *snapshot;
+	char *dir, database[100], copy[100];
+};
+
+/* What main does at the end of each pass. */
+static void pass_end(void *data)
+{
+	struct scene *s = data;
+
+	store_flush(s->store);
+	snapshot_touch(s->snapshot);
+}
+
+static int setup(void **state)
+{
+	struct scene *s = calloc(1, sizeof(*s));
+
+	s->dir = temp_new();
+	snprintf(s->database, sizeof(s->database), "%s/db", s->dir);
+	snprintf(s->copy, sizeof(s->copy), "%s/copy", s->dir);
+	assert_int_equal(loop_new(&s->loop), 0);
+	assert_int_equal(store_open(s->loop, s->database, "boot", &s->store), 0);
+	assert_int_equal(snapshot_new(s->loop, s->database, s->copy, &s->snapshot), 0);
+	loop_set_pass_end(s->loop, pass_end, s);
+	*state = s;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct scene *s = *state;
+
+	store_close(s->store);
+	snapshot_free(s->snapshot);
+	loop_free(s->loop);
+	temp_remove(&s->dir);
+	free(s);
+	return 0;
+}
+
+static void change(struct scene *s, const char *reason)
+{
+	struct device d = {.id.kind = DEVICE_USB, .id.inode = 7, .wish.present = true};
+
+	snprintf(d.id.devpath, sizeof(d.id.devpath), "/devices/usb1/1-2");
+	snprintf(d.record.reason, sizeof(d.record.reason), "%s", reason);
+	store_device(s->store, &d, NULL);
+}
+
+/* The first value of a query on the copy. */
+static const char *ask(struct scene *s, const char *query)
+{
+	static char value[100];
+	sqlite3_stmt *statement;
+	sqlite3 *db;
+
+	assert_int_equal(sqlite3_open_v2(s->copy, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_prepare_v2(db, query, -1, &statement, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+	snprintf(value, sizeof(value), "%s", (const char *) sqlite3_column_text(statement, 0));
+	sqlite3_finalize(statement);
+	sqlite3_close(db);
+	return value;
+}
+
+static ino_t inode_of(const char *path)
+{
+	struct stat st;
+
+	return stat(path, &st) == 0 ? st.st_ino : 0;
+}
+
+static void test_follows_changes(void **state)
+{
+	struct scene *s = *state;
+	struct stat st;
+
+	change(s, "one");
+	spin_for(s->loop, 6000);
+	assert_string_equal(ask(s, "select reason from assignments"), "one");
+	assert_string_equal(ask(s, "select count(*) from history"), "0");
+	assert_int_equal(stat(s->copy, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0644);
+	/* Nothing has changed: nothing is written, no timer is pending. */
+	spin_for(s->loop, 60000);
+	assert_int_equal(inode_of(s->copy), st.st_ino);
+	/* Who reads the old one is not disturbed: another file takes its place. */
+	change(s, "two");
+	spin_for(s->loop, 6000);
+	assert_string_equal(ask(s, "select reason from assignments"), "two");
+	assert_true(inode_of(s->copy) != st.st_ino);
+}
+
+/* Many changes are one copy every few seconds. */
+static void test_not_too_often(void **state)
+{
+	struct scene *s = *state;
+	unsigned copies = 0;
+	ino_t last = 0;
+	char reason[16];
+
+	for (int i = 0; i < 200; i++) {
+		snprintf(reason, sizeof(reason), "%d", i);
+		change(s, reason);
+		spin_for(s->loop, 100);
+		if (inode_of(s->copy) != last) {
+			last = inode_of(s->copy);
+			copies++;
+		}
+	}
+	assert_in_range(copies, 2, 6);
+	spin_for(s->loop, 6000);
+	assert_string_equal(ask(s, "select reason from assignments"), "199");
+}
+
+static void test_written_at_the_end(void **state)
+{
+	struct scene *s = *state;
+
+	change(s, "last words");
+	spin_for(s->loop, 10);
+	store_close(s->store);
+	s->store = NULL;
+	snapshot_free(s->snapshot);
+	s->snapshot = NULL;
+	loop_set_pass_end(s->loop, NULL, NULL);
+	assert_string_equal(ask(s, "select reason from assignments"), "last words");
+}
+
+int main(void)
+{
+#define SNAPSHOT_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		SNAPSHOT_TEST(test_follows_changes),
+		SNAPSHOT_TEST(test_not_too_often),
+		SNAPSHOT_TEST(test_written_at_the_end),
+	};
+
+	loop_skip_waiting(true);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
