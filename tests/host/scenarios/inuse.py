@@ -118,6 +118,7 @@ def _bcache(node):
     yield "part of (a )?bcache"
     pathlib.Path("/sys/block/bcache0/bcache/stop").write_text("1")
     wait_until(lambda: not pathlib.Path("/sys/block/bcache0").exists(), 30, "bcache0 is gone")
+    _run(f"wipefs -a {node}")  # udevd would make one of a loop device on it
 
 
 @contextlib.contextmanager
