@@ -190,6 +190,10 @@ static void probe_failed(struct vm *vm, int r, const char *reason)
 	case ESTALE:
 		retry_later(vm);
 		return;
+	case EHOSTDOWN:
+		vm_set_reason(vm, "%s can't take devices yet: %s", vm->name, reason);
+		retry_later(vm);
+		return;
 	default:
 		vm_set_reason(vm, "%s does not answer on %s: %s", vm->name, vm->socket,
 			      *reason ? reason : strerror(-r));

@@ -128,7 +128,7 @@ static int store_type(const struct key_place *place, void *target)
 			return 0;
 		}
 	key_list_vm_types(~0u, allowed, sizeof(allowed));
-	if (streq(value, "libvirt") || streq(value, "cloud-hypervisor"))
+	if (streq(value, "libvirt"))
 		strcat(allowed, " (this one is not supported yet)");
 	add_mistake(place, allowed);
 	return 0;

@@ -9,7 +9,8 @@
  *   VM_ID is its enum vm_type, vmm_NAME its struct vmm, WORD its "type =" in the config;
  *   KINDS are the devices that rules may give it, by enum config_kind;
  *   KEYS are those of [vm] that mean nothing to others; NULL: none. */
-#define VMM_TABLE(ROW)                                                                           \
-	ROW(QEMU, qemu, "qemu", 1 << CONFIG_USB | 1 << CONFIG_PCI | 1 << CONFIG_EVDEV, "listen", \
-	    "usbBus", "pciBus", "qemuUseRootBus")                                                \
-	ROW(CROSVM, crosvm, "crosvm", 1 << CONFIG_USB | 1 << CONFIG_PCI | 1 << CONFIG_EVDEV, NULL)
+#define VMM_TABLE(ROW)                                                                             \
+	ROW(QEMU, qemu, "qemu", 1 << CONFIG_USB | 1 << CONFIG_PCI | 1 << CONFIG_EVDEV, "listen",   \
+	    "usbBus", "pciBus", "qemuUseRootBus")                                                  \
+	ROW(CROSVM, crosvm, "crosvm", 1 << CONFIG_USB | 1 << CONFIG_PCI | 1 << CONFIG_EVDEV, NULL) \
+	ROW(CLOUD_HYPERVISOR, cloud_hypervisor, "cloud-hypervisor", 1 << CONFIG_PCI, NULL)

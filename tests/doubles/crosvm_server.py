@@ -50,7 +50,7 @@ USB3_FIRST = 9  # devices/src/usb/xhci/xhci_regs.rs: ports 1 to 8 are USB 2, 9 t
 INNER_LIMIT = 2.0  # devices/src/usb/backend/device_provider.rs: SOCKET_TIMEOUT_MS
 MAX_FDS = 32  # base/src/sys/unix/tube.rs: TUBE_MAX_FDS
 PCI_SLOTS = 1  # src/crosvm/sys/linux.rs: pci_hotplug_slots.unwrap_or(1)
-ROOT = pathlib.Path(os.environ.get("CROSVM_DOUBLE_ROOT", "/"))  # of /sys and /dev/vfio
+ROOT = pathlib.Path(os.environ.get("VMM_DOUBLE_ROOT", "/"))  # of /sys and /dev/vfio
 USBDEVFS_DISCONNECT_CLAIM = 0x8108551b  # include/uapi/linux/usbdevice_fs.h
 
 
