@@ -28,7 +28,8 @@ static const char *name_of(const char *database, const char *own)
 /* Opens an attribute of the device. Returns the descriptor or -errno. */
 static int open_attribute(const struct match_places *places, const char *attribute)
 {
-	const char *devpath = getenv("DEVPATH"), *sysfs = places->sysfs ?: "/sys";
+	const char *devpath = places->devpath ?: getenv("DEVPATH");
+	const char *sysfs = places->sysfs ?: "/sys";
 	char path[PATH_MAX];
 	int fd;
 

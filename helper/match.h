@@ -9,6 +9,7 @@
 struct match_places {
 	const char *sysfs;   /* NULL: /sys */
 	const char *modules; /* NULL: /lib/modules and the running kernel */
+	const char *devpath; /* NULL: the environment's DEVPATH */
 };
 
 /* Whether the field KEY ("productName", …) with PATTERN matches. PROPERTY is the name of the

@@ -1,187 +1,45 @@
-/* Evaluates compiled rules against one device, with words. Called by main.c. */
+/* Says with words what the rules say about a device. Called by main.c. */
 #include "rules.d/explain.h"
 
-#include <fnmatch.h>
 #include <libudev.h>
-#include <spawn.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
 
 #include "conf/array.h"
-#include "helper/match.h"
-#include "rules.d/compile.h"
-
-struct subject {
-	struct udev_device *device;
-	enum config_kind kind;
-	char interfaces[INTERFACES_MAX]; /* ID_USB_INTERFACES, also where udev lost it */
-	FILE *out;
-};
-
-/* What PATTERN, with its alternatives, says about VALUE. */
-static bool pattern_matches(const char *pattern, const char *value)
-{
-	_cleanup_free_ char *copy = strdup(pattern);
-	char *rest = copy, *one;
-
-	while (copy && (one = strsep(&rest, "|")))
-		if (strpbrk(one, "*?[") ? fnmatch(one, value, 0) == 0 : streq(one, value))
-			return true;
-	return false;
-}
-
-static const char *name_of(const struct subject *s, const char *database, const char *own)
-{
-	const char *name = udev_device_get_property_value(s->device, database);
-
-	/* For udev an empty property is a missing one. */
-	if (!name || !*name)
-		name = udev_device_get_property_value(s->device, own);
-	return name ?: "";
-}
-
-static const char *find_property(const struct subject *s, const char *name)
-{
-	const char *value = udev_device_get_property_value(s->device, name) ?: "";
-
-	if (streq(name, "ID_USB_INTERFACES"))
-		return s->interfaces;
-	if (streq(name, VENDOR_NAME))
-		return name_of(s, "ID_VENDOR_FROM_DATABASE", "ID_VENDOR");
-	if (streq(name, PRODUCT_NAME))
-		return name_of(s, "ID_MODEL_FROM_DATABASE", "ID_MODEL");
-	/* The fence changed these after the decision. */
-	if ((streq(name, "ID_INPUT_KEY") || streq(name, "ID_INPUT_SWITCH")) && streq(value, "0") &&
-	    udev_device_get_property_value(s->device, "VHOTPLUG_FENCED"))
-		return "1";
-	return value;
-}
-
-/* An attribute without blanks at its end, as a new string; NULL when there is none. */
-static char *read_attribute(const struct subject *s, const char *name)
-{
-	const char *value = udev_device_get_sysattr_value(s->device, name);
-	char *copy = value ? strdup(value) : NULL;
-	size_t n = copy ? strlen(copy) : 0;
-
-	while (n > 0 && strchr(" \t\r\n", copy[n - 1]))
-		copy[--n] = '\0';
-	return copy;
-}
-
-/* Runs vhotplug-match with the device's properties as its environment, as udevd does. */
-static bool program_matches(const struct subject *s, const char *arguments)
-{
-	_cleanup_free_ char *copy = strdup(arguments);
-	char *argv[8] = {(char[]){VHOTPLUG_LIBEXECDIR "/vhotplug-match"}}, *rest = copy;
-	char **environment = NULL;
-	struct udev_list_entry *entry;
-	size_t n = 1, n_environment = 0;
-	int status = -1;
-	pid_t pid;
-
-	while (n < ARRAY_SIZE(argv) - 1 && (argv[n] = strsep(&rest, " ")))
-		n++;
-	udev_list_entry_foreach(entry, udev_device_get_properties_list_entry(s->device))
-	{
-		char **slot = ARRAY_APPEND(environment, n_environment);
-
-		if (slot && asprintf(slot, "%s=%s", udev_list_entry_get_name(entry),
-				     udev_list_entry_get_value(entry)) < 0)
-			*slot = NULL;
-	}
-	if (ARRAY_APPEND(environment, n_environment) &&
-	    posix_spawn(&pid, argv[0], NULL, NULL, argv, environment) == 0)
-		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-			;
-	for (size_t i = 0; i < n_environment; i++)
-		free(environment[i]);
-	free(environment);
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
-static bool token_matches(const struct subject *s, const struct token *token)
-{
-	_cleanup_free_ char *value = NULL;
-	bool matches = false;
-
-	switch (token->key) {
-	case TOKEN_KERNEL:
-		matches = pattern_matches(token->pattern, udev_device_get_sysname(s->device));
-		break;
-	case TOKEN_DEVPATH:
-		matches = pattern_matches(token->pattern, udev_device_get_devpath(s->device));
-		break;
-	case TOKEN_ENV:
-		matches = pattern_matches(token->pattern, find_property(s, token->name));
-		break;
-	case TOKEN_ATTR:
-		value = read_attribute(s, token->name);
-		if (!value)
-			return false;
-		matches = pattern_matches(token->pattern, value);
-		break;
-	case TOKEN_PROGRAM:
-		matches = program_matches(s, token->pattern);
-		break;
-	}
-	return matches != token->negate;
-}
-
-static bool line_matches(const struct subject *s, const struct conjunction *line)
-{
-	for (size_t i = 0; i < line->n_tokens; i++)
-		if (!token_matches(s, &line->tokens[i]))
-			return false;
-	return true;
-}
-
-static bool rule_matches(const struct subject *s, const struct compiled_rule *rule)
-{
-	for (size_t i = 0; i < rule->n_stages; i++) {
-		const struct stage *stage = &rule->stages[i];
-		bool any = false;
-
-		for (size_t l = 0; !any && l < stage->n_lines; l++)
-			any = line_matches(s, &stage->lines[l]);
-		if (!any)
-			return false;
-	}
-	return true;
-}
+#include "rules.d/evaluate.h"
+#include "rules.d/udev.h"
 
 /* What the device has where TOKEN looks. */
-static void print_value(const struct subject *s, const struct token *token)
+static void print_value(FILE *out, const struct subject *s, const struct token *token)
 {
 	_cleanup_free_ char *value = NULL;
 
 	switch (token->key) {
 	case TOKEN_KERNEL:
-		fprintf(s->out, " name \"%s\"", udev_device_get_sysname(s->device));
+		fprintf(out, " name \"%s\"", subject_name(s));
 		break;
 	case TOKEN_DEVPATH:
-		fprintf(s->out, " devpath \"%s\"", udev_device_get_devpath(s->device));
+		fprintf(out, " devpath \"%s\"", s->devpath);
 		break;
 	case TOKEN_ENV:
-		fprintf(s->out, " %s \"%s\"",
+		fprintf(out, " %s \"%s\"",
 			streq(token->name, VENDOR_NAME)    ? "vendor"
 			: streq(token->name, PRODUCT_NAME) ? "product"
 							   : token->name,
-			find_property(s, token->name));
+			subject_property(s, token->name));
 		break;
 	case TOKEN_ATTR:
-		value = read_attribute(s, token->name);
-		fprintf(s->out, value ? " %s \"%s\"" : " no %s", token->name, value);
+		value = subject_attribute(s, token->name);
+		fprintf(out, value ? " %s \"%s\"" : " no %s", token->name, value);
 		break;
 	case TOKEN_PROGRAM:
-		fprintf(s->out, " vhotplug-match looked");
+		fprintf(out, " vhotplug-match looked");
 		break;
 	}
 }
 
 /* Prints what each different place is that COMPILED looks at. */
-static void print_values(const struct subject *s, const struct compiled_rule *compiled)
+static void print_values(FILE *out, const struct subject *s, const struct compiled_rule *compiled)
 {
 	const struct token *seen[8];
 	size_t n_seen = 0;
@@ -198,11 +56,11 @@ static void print_values(const struct subject *s, const struct compiled_rule *co
 				if (again)
 					continue;
 				seen[n_seen++] = token;
-				print_value(s, token);
+				print_value(out, s, token);
 			}
 }
 
-static int explain_field(const struct subject *s, const struct config_rule *rule,
+static int explain_field(FILE *out, const struct subject *s, const struct config_rule *rule,
 			 const struct config_field *field)
 {
 	_cleanup_(compiled_finish) struct compiled_rule compiled = {0};
@@ -212,17 +70,17 @@ static int explain_field(const struct subject *s, const struct config_rule *rule
 		return r;
 	if (field->match == MATCH_PROPERTY)
 		return 0; /* goes with value */
-	fprintf(s->out, "      %-3s %s = %s; it has:", rule_matches(s, &compiled) ? "yes" : "no",
+	fprintf(out, "      %-3s %s = %s; it has:", rule_matches(s, &compiled) ? "yes" : "no",
 		config_match_name(field->match), field->value);
 	if (compiled.n_stages == 0)
-		fprintf(s->out, " anything");
-	print_values(s, &compiled);
-	fputc('\n', s->out);
+		fprintf(out, " anything");
+	print_values(out, s, &compiled);
+	fputc('\n', out);
 	return 0;
 }
 
 /* Prints RULE. Returns whether it matches, or -errno. */
-static int explain_rule(const struct subject *s, const struct config_rule *rule)
+static int explain_rule(FILE *out, const struct subject *s, const struct config_rule *rule)
 {
 	_cleanup_(compiled_finish) struct compiled_rule compiled = {0};
 	const char *kind = rule->deny ? "deny" : "allow";
@@ -232,27 +90,27 @@ static int explain_rule(const struct subject *s, const struct config_rule *rule)
 	if (r < 0)
 		return r;
 	if (rule->disable) {
-		fprintf(s->out, "    [%s %s] is switched off\n", kind, rule->name);
+		fprintf(out, "    [%s %s] is switched off\n", kind, rule->name);
 		return false;
 	}
 	matches = rule_matches(s, &compiled);
-	fprintf(s->out, "    [%s %s] (line %u) %s\n", kind, rule->name, rule->line,
+	fprintf(out, "    [%s %s] (line %u) %s\n", kind, rule->name, rule->line,
 		matches ? "matches" : "does not match");
 	for (size_t i = 0; r == 0 && i < rule->n_fields; i++)
-		r = explain_field(s, rule, &rule->fields[i]);
+		r = explain_field(out, s, rule, &rule->fields[i]);
 	return r < 0 ? r : matches;
 }
 
 /* Prints all rules of GROUP. Returns the rule that takes the device in *RET, NULL if none. */
-static int explain_group(const struct subject *s, const struct config_group *group,
+static int explain_group(FILE *out, const struct subject *s, const struct config_group *group,
 			 const struct config_rule **ret)
 {
 	const struct config_rule *taken = NULL, *denied = NULL;
 
-	fprintf(s->out, "  [%s %s] (line %u)%s\n", config_kind_name(group->kind), group->name,
+	fprintf(out, "  [%s %s] (line %u)%s\n", config_kind_name(group->kind), group->name,
 		group->line, group->disable ? " is switched off" : "");
 	for (size_t i = 0; !group->disable && i < group->n_rules; i++) {
-		int r = explain_rule(s, &group->rules[i]);
+		int r = explain_rule(out, s, &group->rules[i]);
 
 		if (r < 0)
 			return r;
@@ -262,111 +120,58 @@ static int explain_group(const struct subject *s, const struct config_group *gro
 			taken = &group->rules[i];
 	}
 	if (denied)
-		fprintf(s->out, "    so this group leaves it alone, by [deny %s]\n", denied->name);
+		fprintf(out, "    so this group leaves it alone, by [deny %s]\n", denied->name);
 	*ret = denied ? NULL : taken;
 	return 0;
 }
 
-/* Why a device is out of the question whatever the rules say, or NULL. */
-static const char *never_taken(const struct subject *s)
-{
-	_cleanup_free_ char *device_class =
-		read_attribute(s, s->kind == CONFIG_USB ? "bDeviceClass" : "class");
-
-	switch (s->kind) {
-	case CONFIG_USB:
-		if (s->interfaces[0] == '\0')
-			return "its interfaces can't be read";
-		if ((device_class && streq(device_class, "09")) ||
-		    pattern_matches("*:09????:*", s->interfaces))
-			return "hubs stay with the host";
-		return NULL;
-	case CONFIG_PCI:
-		return device_class && startswith(device_class, "0x06")
-			       ? "bridges stay with the host"
-			       : NULL;
-	case CONFIG_EVDEV:
-		return udev_device_get_parent_with_subsystem_devtype(s->device, "usb", NULL)
-			       ? "input devices on USB go with their USB device"
-			       : NULL;
-	case CONFIG_KINDS:
-		break;
-	}
-	return NULL;
-}
-
-static void print_decision(const struct subject *s, const struct config_group *group,
+static void print_decision(FILE *out, const struct subject *s, const struct config_group *group,
 			   const struct config_rule *rule)
 {
-	const char *stored = udev_device_get_property_value(s->device, "VHOTPLUG_RULE");
+	const char *stored = subject_property(s, "VHOTPLUG_RULE");
 
 	if (rule) {
-		fprintf(s->out, "Decision: [allow %s] of [%s %s] gives it to", rule->name,
+		fprintf(out, "Decision: [allow %s] of [%s %s] gives it to", rule->name,
 			config_kind_name(group->kind), group->name);
 		for (char **vm = group->vms; *vm; vm++)
-			fprintf(s->out, "%s %s", vm == group->vms ? "" : " or", *vm);
-		fputs(".\n", s->out);
+			fprintf(out, "%s %s", vm == group->vms ? "" : " or", *vm);
+		fputs(".\n", out);
 	} else {
-		fputs("Decision: it stays with the host.\n", s->out);
+		fputs("Decision: it stays with the host.\n", out);
 	}
-	fprintf(s->out, "udev's database has: %s\n", stored ?: "no decision");
+	fprintf(out, "udev's database has: %s\n", *stored ? stored : "no decision");
 }
 
-static int explain_device(const struct config *config, struct subject *s)
+static int explain_device(FILE *out, const struct config *config, const struct subject *s)
 {
 	const struct config_rule *taken = NULL;
 	const struct config_group *group = NULL;
-	const char *never = never_taken(s);
+	const char *never = subject_never_taken(s);
 
-	fprintf(s->out, "%s (%s)\n", udev_device_get_devpath(s->device), config_kind_name(s->kind));
+	fprintf(out, "%s (%s)\n", s->devpath, config_kind_name(s->kind));
 	if (never)
-		fprintf(s->out, "  whatever the rules say: %s\n", never);
+		fprintf(out, "  whatever the rules say: %s\n", never);
 	for (size_t i = 0; !never && !taken && i < config->n_groups; i++) {
 		group = &config->groups[i];
 		if (group->kind != s->kind)
 			continue;
-		int r = explain_group(s, group, &taken);
+		int r = explain_group(out, s, group, &taken);
 		if (r < 0)
 			return r;
 	}
-	print_decision(s, group, taken);
+	print_decision(out, s, group, taken);
 	return 0;
-}
-
-/* Fills SUBJECT for DEVICE. False when it is of no kind that rules are for. */
-static bool subject_init(struct subject *s, struct udev_device *device, FILE *out)
-{
-	const char *subsystem = udev_device_get_subsystem(device) ?: "";
-	const char *devtype = udev_device_get_devtype(device) ?: "";
-	const struct match_places places = {0};
-
-	*s = (struct subject){.device = device, .out = out};
-	if (streq(subsystem, "usb") && streq(devtype, "usb_device")) {
-		const char *known = udev_device_get_property_value(device, "ID_USB_INTERFACES");
-
-		s->kind = CONFIG_USB;
-		setenv("DEVPATH", udev_device_get_devpath(device), true);
-		if (known && *known && strlen(known) < MANY_INTERFACES_BYTES)
-			strcpy(s->interfaces, known);
-		else if (match_interfaces(&places, s->interfaces) < 0)
-			s->interfaces[0] = '\0';
-		return true;
-	}
-	s->kind = streq(subsystem, "pci") ? CONFIG_PCI : CONFIG_EVDEV;
-	return s->kind == CONFIG_PCI ||
-	       (streq(subsystem, "input") && startswith(udev_device_get_sysname(device), "event"));
 }
 
 /* Explains one device, if rules are for it. Returns how many were explained, or -errno. */
 static int explain_one(const struct config *config, struct udev_device *device, FILE *out)
 {
-	struct subject s;
-	int r = 0;
+	_cleanup_(subject_finish) struct subject s = {0};
+	int r = device ? subject_from_udev(device, &s) : 0;
 
-	if (!device || !subject_init(&s, device, out))
-		return 0;
-	r = explain_device(config, &s);
-	return r < 0 ? r : 1;
+	if (r > 0)
+		r = explain_device(out, config, &s) ?: 1;
+	return r;
 }
 
 /* Explains the USB devices whose attributes A and B have these values. */

@@ -141,7 +141,7 @@ int rules_print_diff(const char *path, const char *text)
 	return r < 0 ? r : r > 1 ? -EIO : 0;
 }
 
-/* Runs one udevadm command of rules_apply. */
+/* Runs one udevadm command. */
 static int run_udevadm(const char *const *argv)
 {
 	int r = run_program(argv, -1);
@@ -155,29 +155,14 @@ static int run_udevadm(const char *const *argv)
 	return -EIO;
 }
 
-int rules_apply(void)
+int rules_reload(void)
 {
+	static const char *const reload[] = {"udevadm", "control", "--reload", NULL};
+	int r = run_udevadm(reload);
+
 	/* Now and then udevd 252 loses a request ("Invalid sender uid 65534, ignoring message",
 	 * when udevadm was faster than its accept) and nobody is told: so it is asked twice. */
-	static const char *const reload[] = {"udevadm", "control", "--reload", NULL};
-	/* Parents first: a child is fenced by what its parent's entry says. */
-	static const char *const devices[] = {"udevadm",
-					      "trigger",
-					      "--action=add",
-					      "--subsystem-match=usb",
-					      "--subsystem-match=pci",
-					      "--subsystem-match=input",
-					      NULL};
-	/* Whoever was fenced until now, and perhaps is no longer. */
-	static const char *const fenced[] = {"udevadm", "trigger", "--action=add",
-					     "--property-match=VHOTPLUG_FENCED=1", NULL};
-	static const char *const settle[] = {"udevadm", "settle", NULL};
-	const char *const *const steps[] = {reload, reload, devices, settle, fenced, settle};
-	int r = 0;
-
-	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(steps); i++)
-		r = run_udevadm(steps[i]);
-	return r;
+	return r < 0 ? r : run_udevadm(reload);
 }
 
 static int wait_for_answer(int fd, int timeout_ms)

@@ -15,9 +15,8 @@ int rules_installed(const char *path, char **ret) _must_check_;
  * or -errno. */
 int rules_print_diff(const char *path, const char *text) _must_check_;
 
-/* Makes udevd read the rules and evaluate them again for every device that they may concern, and
- * waits until that is done. What fails is said on standard error. Returns 0 or -EIO. */
-int rules_apply(void) _must_check_;
+/* Makes udevd read its rules. What fails is said on standard error. Returns 0 or -EIO. */
+int rules_reload(void) _must_check_;
 
 /* Asks the broker at SOCKET_PATH to bring all devices in line, and waits up to TIMEOUT_MS for its
  * answer. Returns 0; -ECONNREFUSED or -ENOENT when no broker runs; -EBUSY when it refused;

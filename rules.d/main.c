@@ -5,6 +5,7 @@
 
 #include "conf/load.h"
 #include "helper/wire.h"
+#include "rules.d/apply.h"
 #include "rules.d/check.h"
 #include "rules.d/explain.h"
 #include "rules.d/import.h"
@@ -122,16 +123,13 @@ static int parse_options(int argc, char **argv, struct options *o)
 
 /* The rules for the config in O as a new string in *RET. Returns 0, or -errno with the reason
  * said. */
-static int make_rules(const struct options *o, char **ret)
+static int make_rules(const struct options *o, const struct config *config, char **ret)
 {
-	_cleanup_(config_freep) struct config *config = NULL;
 	_cleanup_free_ char *text = NULL, *path = NULL;
 	size_t size;
 	FILE *out;
-	int r = config_load(o->config, stderr, &config);
+	int r;
 
-	if (r < 0)
-		return r;
 	path = realpath(o->config, NULL);
 	out = open_memstream(&text, &size);
 	if (!out)
@@ -173,9 +171,9 @@ static int check_rules(const struct options *o, const char *text)
 	return EXIT_FAILURE;
 }
 
-static int apply_rules(void)
+static int apply_rules(const struct config *config)
 {
-	int r = rules_apply();
+	int r = rules_apply(config);
 
 	if (r < 0)
 		return EXIT_FAILURE;
@@ -245,6 +243,7 @@ static int import_config(const struct options *o)
 
 int main(int argc, char **argv)
 {
+	_cleanup_(config_freep) struct config *config = NULL;
 	_cleanup_free_ char *text = NULL;
 	struct options o;
 	int r = parse_options(argc, argv, &o);
@@ -257,7 +256,7 @@ int main(int argc, char **argv)
 		return lint_config(&o);
 	if (o.explain)
 		return explain_devices(&o);
-	if (make_rules(&o, &text) < 0)
+	if (config_load(o.config, stderr, &config) < 0 || make_rules(&o, config, &text) < 0)
 		return EXIT_FAILURE;
 	if (o.check)
 		return check_rules(&o, text);
@@ -266,5 +265,5 @@ int main(int argc, char **argv)
 	r = rules_install(o.output, text);
 	if (r < 0)
 		return report_failure(o.output, r);
-	return o.apply ? apply_rules() : EXIT_SUCCESS;
+	return o.apply ? apply_rules(config) : EXIT_SUCCESS;
 }

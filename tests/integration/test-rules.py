@@ -258,6 +258,67 @@ class RulesTest(unittest.TestCase):
         self.assertEqual(done.returncode, status, done.stderr)
         return done.stdout
 
+    def applied(self, config, devices):
+        """Which of DEVICES the kernel is asked for events of when CONFIG is applied."""
+        texts = {}
+        for path in devices:
+            with open(f"/sys{path}/uevent", encoding="ascii") as file:
+                texts[path] = file.read()
+        with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+            file.write(config)
+            file.flush()
+            subprocess.run([GEN_RULES, "-c", file.name], check=True, stdout=subprocess.DEVNULL,
+                           env={**os.environ, "SYSTEMD_DEVICE_VERIFY_SYSFS": "0"})
+        asked = set()
+        for path, text in texts.items():
+            with open(f"/sys{path}/uevent", "r+", encoding="ascii") as file:
+                if file.read().startswith("add "):
+                    asked.add(path)
+                file.seek(0)
+                file.truncate()
+                file.write(text)
+        return asked
+
+    def test_applying_asks_only_whose_answer_can_change(self):
+        self.use(VM)
+        keyboard = Device(self.host, HUB_PORT)
+        interface = keyboard.child("1-1:1.0", "usb", "usb_interface", {}, {"MODALIAS": "usb:x"})
+        disk = Device(self.host, HUB_PORT[:-1] + "2", interfaces=((8, 6, 80),))
+        below_disk = disk.child("1-2:1.0", "usb", "usb_interface", {}, {"MODALIAS": "usb:y"})
+        hub = Device(self.host, HUB_PORT[:-1] + "3", interfaces=((9, 0, 0),), device_class=(9, 0, 0))
+        lid = self.host.add_device("platform/lid/input/input9/event9", "input", None,
+                                   {"device/name": b"Lid\n"})
+        self.host.write_rules(b'SUBSYSTEM=="input", ENV{SEAT}="0"\n', "50-others.rules")
+        self.host.reload()
+        usb = (keyboard, disk, hub)
+        everything = [device.path for device in usb] + [interface, below_disk, lid]
+        # What udev has not seen yet may be anything.
+        self.assertEqual(self.applied(VM, everything), set(everything))
+        for device in usb:
+            device.event("add")
+        for path in (interface, below_disk):
+            self.interface_event(path)
+        self.host.event("add", lid, "input")
+        self.assertEqual(self.applied(VM, everything), set())
+        self.assertEqual(self.applied(KEYBOARDS, everything), {keyboard.path, interface})
+        keyboard.event("add")
+        self.interface_event(interface)
+        for config in (KEYBOARDS, VM):
+            self.assertEqual(self.applied(config, everything), {keyboard.path, interface})
+        keyboard.event("add")
+        self.interface_event(interface)
+        self.assertEqual(self.applied(VM, everything), set())
+        # Not below it: the host has never been kept away.
+        config = KEYBOARDS.replace("targetVm = vm1", "targetVm = vm1\nfence = no")
+        self.assertEqual(self.applied(config, everything), {keyboard.path})
+        # What another rule of the system will say of a property can't be known.
+        config = VM + "[evdev G]\ntargetVm = vm1\n[allow A]\nproperty = SEAT\nvalue = 1\n"
+        self.assertEqual(self.applied(config, everything), {lid})
+        for device in usb:
+            self.host.remove_device(device.path)
+        self.host.remove_device(lid)
+        os.unlink("/etc/udev/rules.d/50-others.rules")
+
     def test_explain_by_every_name(self):
         config = KEYBOARDS + "[deny Boot]\ninterfaceProtocol = 2\n"
         self.use(config)
