@@ -385,7 +385,7 @@ static void socket_changed(void *data)
 	vm_check(vm);
 }
 
-#define VMM_ROW(id, name, word, kinds, ...) [VM_##id] = &vmm_##name,
+#define VMM_ROW(id, name, word, kinds, delay, ...) [VM_##id] = &vmm_##name,
 static const struct vmm *const vmms[VM_TYPES] = {VMM_TABLE(VMM_ROW)};
 
 /* Returns 0 or -errno. */

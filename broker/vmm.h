@@ -73,6 +73,6 @@ struct vmm {
 };
 
 /* vmm_qemu, vmm_crosvm …: one for each row of the table in conf/vmms.h. */
-#define VMM_DECLARE(id, name, word, kinds, ...) extern const struct vmm vmm_##name;
+#define VMM_DECLARE(id, name, word, kinds, delay, ...) extern const struct vmm vmm_##name;
 VMM_TABLE(VMM_DECLARE)
 #undef VMM_DECLARE

@@ -98,7 +98,8 @@ static int store_delay(const struct key_place *place, void *target)
 	return 0;
 }
 
-#define VM_TYPE_ROW(id, name, word, kinds, ...) [VM_##id] = {word, kinds, {__VA_ARGS__}},
+#define VM_TYPE_ROW(id, name, word, kinds, delay, ...) \
+	[VM_##id] = {word, kinds, delay, {__VA_ARGS__}},
 const struct config_vm_type config_vm_types[VM_TYPES] = {VMM_TABLE(VM_TYPE_ROW)};
 
 void key_list_vm_types(unsigned kinds, char *ret_list, size_t size)

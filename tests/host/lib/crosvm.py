@@ -30,7 +30,7 @@ class CrosvmVm:
 
     def config(self):
         """Its section in the config."""
-        return f"[vm {self.name}]\ntype = crosvm\nsocket = {self.socket}\n"
+        return f"[vm {self.name}]\ntype = crosvm\nsocket = {self.socket}\ndelay = 0\n"
 
     def start(self):
         self.dir.mkdir(parents=True, exist_ok=True)
