@@ -10,6 +10,7 @@
 
 #include "broker/log.h"
 #include "broker/manager.h"
+#include "broker/reconcile.h"
 #include "broker/service.h"
 #include "conf/load.h"
 #include "helper/root.h"
@@ -208,12 +209,14 @@ static int watch_clock(struct broker *broker)
 				&broker->clock);
 }
 
-/* Events first: they are committed before anything else is written. */
+/* Events first: they are committed before anything is done about them, and before anything else is
+ * written. */
 static void pass_end(void *data)
 {
 	struct broker *broker = data;
 
 	intake_flush(broker->intake);
+	reconcile_pass(&broker->manager.registry);
 	store_flush(broker->store);
 }
 

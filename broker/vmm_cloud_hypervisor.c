@@ -432,7 +432,7 @@ static void add_was_answered(struct request *request, const struct http_answer *
 	}
 	json_t *reply = json_loadb(answer->body, answer->length, JSON_REJECT_DUPLICATES, NULL);
 	const char *place = json_string_value(json_object_get(reply, "bdf"));
-	text_copy(device->guest_bus, sizeof(device->guest_bus), place);
+	text_copy(device->place.bus, sizeof(device->place.bus), place);
 	json_decref(reply);
 	finish(request, VMM_OK, "%s", "");
 }
@@ -449,7 +449,7 @@ static void try_name(struct request *request)
 		return;
 	}
 	make_name(name, sizeof(name), request->base.handle, ++request->n_names);
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", request->base.device->kernel_name);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", request->base.device->id.kernel_name);
 	ask(request, "PUT", "vm.add-device", json_pack("{s:s, s:s}", "path", path, "id", name),
 	    add_was_answered);
 }
@@ -464,7 +464,7 @@ static void add_device(struct request *request, const json_t *info)
 		       ""); /* by a request that nobody heard the answer of */
 		return;
 	}
-	if ((other = find_function(info, device->kernel_name))) {
+	if ((other = find_function(info, device->id.kernel_name))) {
 		finish(request, VMM_FAILED,
 		       "it is in the VM already, as \"%s\" (--device); take it out there", other);
 		return;
@@ -493,10 +493,10 @@ static void ch_attach(struct vm *vm, struct device *device, int fd)
 	struct cloud_hypervisor *ch = vm->backend;
 
 	(void) fd;
-	if (device->kind != DEVICE_PCI)
+	if (device->id.kind != DEVICE_PCI)
 		refuse(vm, device, VMM_FAILED,
 		       "cloud-hypervisor takes PCI devices only: give it the USB controller");
-	else if (request_new(ch, end_attach, add_device, device, device->handle))
+	else if (request_new(ch, end_attach, add_device, device, device->place.handle))
 		op_queue_run(&ch->ops);
 	else
 		refuse(vm, device, VMM_RETRY, "out of memory");

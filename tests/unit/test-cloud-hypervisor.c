@@ -133,9 +133,9 @@ static int setup(void **state)
 	snprintf(proc, sizeof(proc), "%s/proc", f.dir);
 	assert_int_equal(symlink("/proc", proc), 0);
 	root_set(f.dir);
-	f.nic = (struct device){.kind = DEVICE_PCI, .present = true};
-	strcpy(f.nic.kernel_name, ADDRESS);
-	strcpy(f.nic.handle, HANDLE);
+	f.nic = (struct device){.id.kind = DEVICE_PCI, .wish.present = true};
+	strcpy(f.nic.id.kernel_name, ADDRESS);
+	strcpy(f.nic.place.handle, HANDLE);
 	snprintf(f.socket, sizeof(f.socket), "%s/api.sock", f.dir);
 	assert_int_equal(loop_new(&f.loop), 0);
 	double_start_as(&f.ch, DOUBLES "/cloud_hypervisor_server.py", f.socket);
@@ -211,7 +211,7 @@ static void test_attach_and_detach(void **state)
 	for (int i = 0; i < 3; i++) {
 		attach(VMM_OK, "");
 		assert_int_equal(f.n_sent, 1);
-		assert_string_equal(f.nic.guest_bus, "0000:00:05.0");
+		assert_string_equal(f.nic.place.bus, "0000:00:05.0");
 		assert_string_equal(names("config"), HANDLE " ");
 		/* A request to the guest; who asks again hears that it is done. */
 		detach(VMM_PENDING, "");
@@ -307,7 +307,7 @@ static void test_refusals(void **state)
 	double_do(&f.ch, "cold " ADDRESS);
 	attach(VMM_FAILED, "it is in the VM already, as \"_vfio1\"");
 	assert_string_equal(names("config"), "_vfio1 ");
-	f.nic.kind = DEVICE_USB;
+	f.nic.id.kind = DEVICE_USB;
 	attach(VMM_FAILED, "PCI devices only");
 }
 

@@ -49,7 +49,7 @@ class CloudHypervisorVm:
             return ["/usr/bin/python3", "-B", SERVER, self.socket]
         small_guest.load_kvm()
         # 39: the emulated IOMMU has no more address bits.
-        return [PROGRAM, "--api-socket", f"path={self.socket}", "--kernel", small_guest.kernel(),
+        return [PROGRAM, "--api-socket", f"path={self.socket}", "--kernel", small_guest.KERNEL,
                 "--initramfs", small_guest.make(self.dir), "--cmdline", small_guest.COMMAND_LINE,
                 "--cpus", "boot=1,max_phys_bits=39", "--memory", "size=192M",
                 "--serial", f"file={self.console.path}", "--console", "off"]
