@@ -264,13 +264,17 @@ static void ask(struct request *request, const char *method, const char *what, j
 		TAKE_FD(fd);
 }
 
-/* What went wrong, in cloud-hypervisor's words: an array of texts, the cause last. */
+/* What went wrong, in cloud-hypervisor's words: an array of texts, the cause last, perhaps again at
+ * the end of the one before it, which says more. */
 static void describe_error(const struct http_answer *answer, char *ret_text, size_t size)
 {
 	json_t *texts = json_loadb(answer->body, answer->length, JSON_REJECT_DUPLICATES, NULL);
 	size_t n = json_array_size(texts);
 	const char *cause = json_string_value(json_array_get(texts, n - 1));
+	const char *before = json_string_value(json_array_get(texts, n - 2));
 
+	if (cause && before && strstr(before, cause))
+		cause = before;
 	if (cause)
 		text_copy(ret_text, size, cause);
 	else

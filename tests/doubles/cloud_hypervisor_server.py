@@ -50,7 +50,7 @@ class Machine:
 
     def info(self):
         if self.state == "none":
-            raise Refused(500, "Error from API", "The VM info is not available", "VM is not created")
+            raise Refused(404, "Error from API", "The VM info is not available", "VM is not created")
         devices = [{"path": path, "iommu": False, "id": name, "pci_segment": 0} for name, path in self.config.items()]
         tree = {name: {"id": name, "resources": [], "parent": "_pci_segment_0", "children": [],
                        "pci_bdf": f"0000:00:{number + 5:02x}.0"} for number, name in enumerate(self.tree)}
@@ -82,7 +82,7 @@ class Machine:
         except OSError as error:
             raise Refused(500, "Error from API", "The device could not be added to the VM",
                           f"failed to open /dev/vfio/{group} group: {os.strerror(error.errno)} "
-                          f"(os error {error.errno})") from error
+                          f"(os error {error.errno})", f"{os.strerror(error.errno)} (os error {error.errno})") from error
 
     def remove(self, name):
         if name not in self.config and name not in self.tree:

@@ -343,7 +343,7 @@ static void start_broker(void)
 	snprintf(path, sizeof(path), "%s/vhotplug.conf", w.dir);
 	FILE *file = fopen(path, "we");
 	assert_non_null(file);
-	fprintf(file, "[general]\ncrosvm = %s\n[vm vm1]\ntype = crosvm\nsocket = %s\n", w.program,
+	fprintf(file, "[general]\ncrosvm = %s\n[vm vm1]\ntype = crosvm\ndelay = 0\nsocket = %s\n", w.program,
 		w.socket);
 	fclose(file);
 	assert_int_equal(config_load(path, stderr, &config), 0);
