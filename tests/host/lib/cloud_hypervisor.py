@@ -105,11 +105,11 @@ class CloudHypervisorVm:
         devices = self.api("GET", "vm.info")["config"].get("devices") or []
         return [pathlib.Path(device["path"]).name for device in devices]
 
-    def wait_reads(self, words):
-        """The guest reads WORDS at the beginning of a disk. (The stand-in has no guest.)"""
+    def wait_reads(self, name):
+        """The guest reads the name of the file system on a disk. (The stand-in has no guest.)"""
         if self.is_real:
-            wait_until(lambda: f"disk-{words}" in self.console.has(), 60,
-                       lambda: f"the guest reads '{words}' from a disk; it has {self.console.has()}")
+            wait_until(lambda: f"disk-{name}" in self.console.has(), 60,
+                       lambda: f"the guest reads '{name}' from a disk; it has {self.console.has()}")
 
     def wait_lost(self, ids):
         if self.is_real:

@@ -25,7 +25,8 @@ look() {
 	for disk in /dev/nvme?n1 /dev/sd?; do
 		[ -b "$disk" ] || continue
 		# Past the page cache, so that the device really works.
-		echo "disk-$(dd if="$disk" bs=4096 count=1 iflag=direct 2>/dev/null | dd bs=8 count=1 2>/dev/null)"
+		# The name of its file system.
+		echo "disk-$(dd if="$disk" bs=4096 count=1 iflag=direct 2>/dev/null | dd bs=1 skip=1144 count=8 2>/dev/null)"
 	done
 }
 echo "guest: ready" >/dev/ttyS0
@@ -86,6 +87,6 @@ class Console:
                    lambda: f"the guest is up; it said: {self.text()[-1500:]}")
 
     def has(self):
-        """What it sees now: "pci-8086:100e", "usb-0627:0001", "disk-" and its first bytes."""
+        """What it sees now: "pci-8086:100e", "usb-0627:0001", "disk-nvme", by the name of its file system."""
         lines = re.findall(r"^guest: has (.*)$", self.text(), re.M)
         return lines[-1].split() if lines else []

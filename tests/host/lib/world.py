@@ -35,7 +35,6 @@ class World:
         self.stage = pathlib.Path(request["stage"])
         self.installed = None
         self.host = Host(request["images"])
-        self.card = request["card"]
         self.udev = Udev(LOGS / "udevd.log")
         self.broker = Broker(LOGS / "broker.log")
         self.db = Database()
