@@ -167,6 +167,7 @@ const struct vmm vmm_crosvm = {
 	.attach = crosvm_attach,
 	.detach = crosvm_detach,
 	.reset = crosvm_reset,
+	.wants_reset = true,
 	.gives_handles = true,
 	.is_doubtful = crosvm_is_doubtful,
 	.is_unlisted = crosvm_vfio_is_current,
