@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 
 #include "broker/device.h"
+#include "helper/text.h"
 
 #define KILL_MS 1000 /* for a killed process to end */
 #define CANCEL_MS 50
@@ -282,7 +283,7 @@ static void last_line(char *to, size_t size, const char *text)
 		if (*line)
 			found = line;
 	}
-	text_copy(to, size, found);
+	text_clean(to, size, found);
 }
 
 static void describe_failure(const char *program, const struct crosvm_command_result *result,

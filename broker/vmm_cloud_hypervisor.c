@@ -18,6 +18,7 @@
 #include "broker/pci.h"
 #include "broker/vm.h"
 #include "helper/root.h"
+#include "helper/text.h"
 
 #define ANSWER_MS 10000 /* to map a big guest's memory takes its time */
 #define PREFIX "vhp-"
@@ -276,7 +277,7 @@ static void describe_error(const struct http_answer *answer, char *ret_text, siz
 	if (cause && before && strstr(before, cause))
 		cause = before;
 	if (cause)
-		text_copy(ret_text, size, cause);
+		text_clean(ret_text, size, cause);
 	else
 		snprintf(ret_text, size, "status %u", answer->status);
 	json_decref(texts);
@@ -436,7 +437,7 @@ static void add_was_answered(struct request *request, const struct http_answer *
 	}
 	json_t *reply = json_loadb(answer->body, answer->length, JSON_REJECT_DUPLICATES, NULL);
 	const char *place = json_string_value(json_object_get(reply, "bdf"));
-	text_copy(device->place.bus, sizeof(device->place.bus), place);
+	text_clean(device->place.bus, sizeof(device->place.bus), place);
 	json_decref(reply);
 	finish(request, VMM_OK, "%s", "");
 }
