@@ -82,8 +82,8 @@ class Console:
     def text(self):
         return self.path.read_text(errors="replace") if self.path.exists() else ""
 
-    def wait_ready(self, times=1):
-        wait_until(lambda: self.text().count("guest: ready") >= times, 120,
+    def wait_ready(self):
+        wait_until(lambda: "guest: ready" in self.text(), 120,
                    lambda: f"the guest is up; it said: {self.text()[-1500:]}")
 
     def has(self):
