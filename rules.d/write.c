@@ -32,21 +32,6 @@ struct writer {
 	struct target hit; /* where every group's hit ends up */
 };
 
-char *rules_safe_name(const char *name)
-{
-	char *safe = strdup(name);
-
-	for (char *s = safe; s && *s;) {
-		size_t n = utf8_length(s);
-
-		if (n == 0 || (n == 1 && ((unsigned char) *s < ' ' || strchr("\"\\$%/\x7f", *s))))
-			*s++ = '_';
-		else
-			s += n;
-	}
-	return safe;
-}
-
 static void write_escaped(FILE *out, const char *value)
 {
 	for (; *value; value++) {
@@ -141,8 +126,8 @@ static void write_options(struct writer *w, const struct config_group *group,
 static int write_assignments(struct writer *w, const struct config_group *group,
 			     const struct config_rule *rule)
 {
-	_cleanup_free_ char *group_name = rules_safe_name(group->name);
-	_cleanup_free_ char *rule_name = rules_safe_name(rule->name);
+	_cleanup_free_ char *group_name = config_safe_name(group->name);
+	_cleanup_free_ char *rule_name = config_safe_name(rule->name);
 	const char *family = rule->family ?: group->family;
 
 	if (!group_name || !rule_name)
@@ -451,7 +436,7 @@ static bool is_live(const struct config_group *group)
 
 static int write_group(struct writer *w, const struct config_group *group, size_t index)
 {
-	_cleanup_free_ char *name = rules_safe_name(group->name);
+	_cleanup_free_ char *name = config_safe_name(group->name);
 	_cleanup_(steps_finish) struct steps steps = {0};
 	struct target hit = {0}, next = {0};
 
