@@ -211,7 +211,7 @@ static json_t *view_vm(const struct registry *registry, const struct vm *vm)
 	for (const struct device *d = registry->devices; d; d = d->next)
 		n += d->place.vm == vm;
 	json_object_set_new(view, "name", json_string(vm->name));
-	json_object_set_new(view, "type", json_string(vm->type == VM_QEMU ? "qemu" : "crosvm"));
+	json_object_set_new(view, "type", json_string(config_vm_types[vm->type].word));
 	json_object_set_new(view, "state", json_string(states[vm->state]));
 	json_object_set_new(view, "reason", json_string(vm->reason));
 	json_object_set_new(view, "pid",

@@ -47,6 +47,8 @@ struct crosvm {
 	unsigned n_owed;            /* lists that will be answered, and whose answer nobody wants */
 	unsigned n_pushes;
 
+	unsigned n_dead; /* time-outs of its USB controller without an answer in between */
+
 	/* A guest without USB driver. */
 	unsigned n_not_ready;
 	uint64_t not_before; /* ms, monotonic: no attach until then */
@@ -66,6 +68,7 @@ struct crosvm_op {
 	/* crosvm_ask_ports */
 	crosvm_answer_fn listed;
 	enum vmm_outcome without_usb; /* what it comes to in a crosvm that has no USB */
+	enum vmm_outcome when_dead;   /* … whose USB controller has died */
 	unsigned freeing;             /* the port that is taken back */
 	/* probe */
 	int error; /* why crosvm could not be asked, or 0 */
@@ -94,8 +97,11 @@ void crosvm_session_is_idle(struct op_queue *ops);
 void crosvm_ask_list(struct crosvm_op *op, crosvm_answer_fn answered);
 void crosvm_ask_attach(struct crosvm_op *op, crosvm_answer_fn answered);
 void crosvm_ask_detach(struct crosvm_op *op, unsigned port, crosvm_answer_fn answered);
-/* How long crosvm took for the answer that is just being looked at, in ms. */
-uint64_t crosvm_answer_took(const struct crosvm *crosvm);
+/* Has crosvm's USB controller died? It does when the guest starts its driver while a device is on a
+ * port; nothing but another VM process mends that, and each request would keep crosvm for two
+ * seconds. */
+bool crosvm_is_dead(const struct crosvm *crosvm);
+void crosvm_describe_dead(const struct crosvm *crosvm, char *ret_text, size_t size);
 
 /* crosvm_ports.c */
 

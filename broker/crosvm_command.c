@@ -248,14 +248,42 @@ int crosvm_command_run(struct loop *loop, const char *const *argv, unsigned dead
 
 /* The words */
 
-/* The first line of TEXT that is not empty, printable. */
-static void first_line(char *to, size_t size, const char *text)
+/* Takes out what a terminal would make colours of. */
+static void strip_colours(char *text)
 {
-	char line[sizeof(((struct crosvm_command_result *) NULL)->out)];
+	char *to = text;
 
-	text += strspn(text, "\r\n");
-	snprintf(line, sizeof(line), "%.*s", (int) strcspn(text, "\r\n"), text);
-	text_clean(to, size, line);
+	while (*text) {
+		if (text[0] == '\033' && text[1] == '[') {
+			text += 2;
+			text += strspn(text, "0123456789;");
+			text += *text != 0; /* "m" */
+		} else {
+			*to++ = *text++;
+		}
+	}
+	*to = 0;
+}
+
+/* The last line of TEXT that says anything, printable: what a program says before it ends is why it
+ * ends. Without the "[time level module]" of a log in front. */
+static void last_line(char *to, size_t size, const char *text)
+{
+	char copy[sizeof(((struct crosvm_command_result *) NULL)->out)];
+	const char *found = "";
+
+	snprintf(copy, sizeof(copy), "%s", text);
+	strip_colours(copy);
+	for (char *save = NULL, *line = strtok_r(copy, "\r\n", &save); line;
+	     line = strtok_r(NULL, "\r\n", &save)) {
+		const char *end = *line == '[' ? strchr(line, ']') : NULL;
+
+		line = end && end[1] ? (char *) end + 1 : line;
+		line += strspn(line, " \t");
+		if (*line)
+			found = line;
+	}
+	text_clean(to, size, found);
 }
 
 static void describe_failure(const char *program, const struct crosvm_command_result *result,
@@ -264,7 +292,7 @@ static void describe_failure(const char *program, const struct crosvm_command_re
 	char line[120];
 
 	/* What it prints for its caller comes before what it logs. */
-	first_line(line, sizeof(line), *result->out ? result->out : result->err);
+	last_line(line, sizeof(line), *result->out ? result->out : result->err);
 	if (!result->started)
 		snprintf(
 			text, size,
@@ -342,7 +370,7 @@ void crosvm_command_parse(const char *program, const struct crosvm_command_resul
 	bool is_whole = result->started && !result->timed_out && WIFEXITED(result->status);
 	bool is_good = is_whole && WEXITSTATUS(result->status) == 0;
 
-	first_line(reply.text, sizeof(reply.text), result->out);
+	last_line(reply.text, sizeof(reply.text), result->out);
 	if (is_good && reply.text[0] == 0)
 		snprintf(reply.text, sizeof(reply.text), "done"); /* CROSVM_OK */
 	else if (!is_good || !parse_word(reply.text, &reply)) {

@@ -3,8 +3,6 @@
 
 #include "broker/log.h"
 
-#define INNER_LIMIT_MS 1500 /* an EIO later than this is crosvm's own time-out, of 2 s */
-
 /* Handles */
 
 void crosvm_make_handle(const struct crosvm *crosvm, char *handle, size_t size, unsigned port,
@@ -87,14 +85,12 @@ static bool describe_refusal(const struct crosvm *crosvm, const struct crosvm_re
 			     char *text, size_t size)
 {
 	const char *name = crosvm->vm->name;
-	bool is_late = crosvm_answer_took(crosvm) >= INNER_LIMIT_MS;
-
 	if (reply->error == ENODEV) {
 		snprintf(text, size, "the crosvm of %s was built without USB; install another one",
 			 name);
 		return true;
 	}
-	if (reply->error == EIO && !is_late) {
+	if (reply->error == EIO && crosvm->n_dead == 0) {
 		snprintf(text, size,
 			 "crosvm has no USB for %s (%s): start it without --no-usb and not as a"
 			 " protected VM; if it had USB before, restart it",
@@ -166,6 +162,12 @@ void crosvm_ask_ports(struct crosvm_op *op)
 
 	if (op->base.is_done)
 		return; /* another process was found, and everything was answered */
+	if (r == 0 && crosvm_is_dead(op->crosvm)) {
+		crosvm_describe_dead(op->crosvm, reason, sizeof(reason));
+		op_set_result(&op->base, op->when_dead, reason);
+		op_finish(&op->base);
+		return;
+	}
 	if (r < 0) {
 		op->error = r;
 		op_set_result(&op->base, VMM_RETRY, *reason ? reason : strerror(-r));

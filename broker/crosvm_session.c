@@ -7,7 +7,9 @@
 
 #include "broker/log.h"
 
-#define MAX_PUSHES 64 /* crosvm's time-outs so far; each costs one more list */
+#define MAX_PUSHES 64       /* crosvm's time-outs so far; each costs one more list */
+#define INNER_LIMIT_MS 1500 /* an EIO later than this is crosvm's own time-out, of 2 s */
+#define MAX_DEAD 3          /* of those in a row: once may be a controller that is busy */
 
 static struct crosvm_op *op_under_way(const struct crosvm *crosvm)
 {
@@ -102,9 +104,37 @@ void crosvm_ask_detach(struct crosvm_op *op, unsigned port, crosvm_answer_fn ans
 	has_asked(op, false, answered, crosvm_send_detach(op->crosvm->fd, port));
 }
 
-uint64_t crosvm_answer_took(const struct crosvm *crosvm)
+/* The controller */
+
+static bool is_time_out(const struct crosvm *crosvm, const struct crosvm_reply *reply)
 {
-	return now_monotonic_ms() - crosvm->asked;
+	return reply->answer == CROSVM_ERROR && reply->error == EIO &&
+	       now_monotonic_ms() - crosvm->asked >= INNER_LIMIT_MS;
+}
+
+bool crosvm_is_dead(const struct crosvm *crosvm)
+{
+	return crosvm->n_dead >= MAX_DEAD;
+}
+
+void crosvm_describe_dead(const struct crosvm *crosvm, char *ret_text, size_t size)
+{
+	snprintf(ret_text, size,
+		 "the USB controller that crosvm gives %s has stopped working; restart the VM (and"
+		 " give it a longer \"delay =\" if that comes back)",
+		 crosvm->vm->name);
+}
+
+static void note_life(struct crosvm *crosvm, const struct crosvm_reply *reply)
+{
+	char text[200];
+
+	if (!is_time_out(crosvm, reply)) {
+		crosvm->n_dead = 0;
+	} else if (++crosvm->n_dead == MAX_DEAD) {
+		crosvm_describe_dead(crosvm, text, sizeof(text));
+		log_warning("%s: %s", crosvm->vm->name, text);
+	}
 }
 
 /* Answers */
@@ -168,6 +198,7 @@ static void has_answered(struct crosvm *crosvm, const struct crosvm_reply *reply
 	if (crosvm->is_pinged)
 		crosvm->n_owed++;
 	crosvm->is_pinged = false;
+	note_life(crosvm, reply);
 	op->answered(op, reply);
 }
 

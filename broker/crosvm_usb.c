@@ -222,7 +222,7 @@ void crosvm_usb_attach(struct crosvm *crosvm, struct device *device, int fd)
 	op->crosvm = crosvm;
 	op->base.fd = TAKE_FD(copy);
 	op->listed = send_attach;
-	op->without_usb = VMM_FAILED;
+	op->without_usb = op->when_dead = VMM_FAILED;
 	op_queue_run(&crosvm->ops);
 }
 
@@ -288,6 +288,6 @@ void crosvm_usb_detach(struct crosvm *crosvm, struct device *device, const char 
 	}
 	op->crosvm = crosvm;
 	op->listed = send_detach;
-	op->without_usb = VMM_GONE;
+	op->without_usb = op->when_dead = VMM_GONE;
 	op_queue_run(&crosvm->ops);
 }

@@ -69,8 +69,8 @@ static void note_refused(struct request *request, const struct crosvm_reply *rep
 		return;
 	}
 	vmm_set_result(&request->base.result, VMM_FAILED,
-		       "%.110s, %u times; crosvm has one PCI slot unless started with"
-		       " --pci-hotplug-slots: free one or restart the VM",
+		       "%.110s, %u times; crosvm has one PCI slot, and none that works with"
+		       " --pci-hotplug-slots 2: restart the VM, or start it with --vfio",
 		       reply->text, device->attempt.n_retries + 1);
 	request->base.result.is_full = true;
 }

@@ -40,6 +40,8 @@ static int ask_worker(struct registry *registry, struct device *device, enum wor
 {
 	unsigned options = device->wish.options & OPTION_FORCE ? WORKER_FORCE : 0;
 
+	if (device->place.vm->vmm->wants_reset && !(device->wish.options & OPTION_NO_RESET))
+		options |= WORKER_RESET;
 	return send_job(registry, device, job, options, &device->attempt.request);
 }
 

@@ -219,6 +219,10 @@ static void probe_failed(struct vm *vm, int r, const char *reason)
 	case ESTALE:
 		retry_later(vm);
 		return;
+	case EHOSTDOWN:
+		vm_set_reason(vm, "%s can't take devices yet: %s", vm->name, reason);
+		retry_later(vm);
+		return;
 	default:
 		vm_set_reason(vm, "%s does not answer on %s: %s", vm->name, vm->socket,
 			      *reason ? reason : strerror(-r));
@@ -421,7 +425,7 @@ static void socket_changed(void *data)
 	vm_check(vm);
 }
 
-#define VMM_ROW(id, name, word, kinds, ...) [VM_##id] = &vmm_##name,
+#define VMM_ROW(id, name, word, kinds, delay, ...) [VM_##id] = &vmm_##name,
 static const struct vmm *const vmms[VM_TYPES] = {VMM_TABLE(VMM_ROW)};
 
 /* Returns 0 or -errno. */

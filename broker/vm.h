@@ -103,7 +103,8 @@ void vm_refresh(struct vm *vm);
 /* Who answers on the connected socket FD, and may it have our descriptors? Notes a new process: the
  * former one has then exited. Returns 0, or -EPERM, -errno with the reason in REASON. */
 int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size) _must_check_;
-/* The answer to a probe: R is 0, or -ENOENT, -ECONNREFUSED, -EAGAIN, -EPERM …, with REASON. */
+/* The answer to a probe: R is 0, or -ENOENT, -ECONNREFUSED, -EAGAIN, -EPERM, -EHOSTDOWN (the VMM
+ * runs, its VM does not) …, with REASON. */
 void vm_probed(struct vm *vm, int r, const char *reason, char *const *handles, size_t n);
 void vm_set_reason(struct vm *vm, const char *format, ...) _printf_(2, 3);
 /* Puts DEVICE->handle on disk at once: what follows must be found again by whoever comes after a

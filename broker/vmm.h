@@ -60,6 +60,9 @@ struct vmm {
 	 * 0, or -errno. NULL for a kind that does not dial. */
 	int (*dialled)(struct vm *vm, int fd);
 
+	/* The VMM does not reset a USB device that it gets: what a former VM has left on it (an
+	 * endpoint that is stalled, say) would stay. */
+	bool wants_reset;
 	/* The VMM makes up the handles: a free one is given to the next device, and one that is not
 	 * on record is somebody else's. Otherwise handles are ours alone (device_make_handle). */
 	bool gives_handles;
@@ -73,6 +76,6 @@ struct vmm {
 };
 
 /* vmm_qemu, vmm_crosvm …: one for each row of the table in conf/vmms.h. */
-#define VMM_DECLARE(id, name, word, kinds, ...) extern const struct vmm vmm_##name;
+#define VMM_DECLARE(id, name, word, kinds, delay, ...) extern const struct vmm vmm_##name;
 VMM_TABLE(VMM_DECLARE)
 #undef VMM_DECLARE

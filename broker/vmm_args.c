@@ -1,7 +1,7 @@
 /* Arguments for a VMM: see vmm_args.h. Called by the control sockets.
  *
  * Source of the words: QEMU, vfio-pci and virtio-input-host-pci; crosvm, src/crosvm/cmdline.rs,
- * --vfio and --input. The names are those that clients of vhotplug expect. */
+ * --vfio and --input; cloud-hypervisor, --device. The names are those that clients of vhotplug expect. */
 #include "broker/vmm_args.h"
 
 #include "broker/log.h"
@@ -79,6 +79,13 @@ static void add_pci(json_t *list, const struct config_vm *vm, const char *addres
 
 	if (vm->type == VM_CROSVM) {
 		add(list, "--vfio", json_sprintf("/sys/bus/pci/devices/%s,iommu=viommu", address));
+		return;
+	}
+	if (vm->type == VM_CLOUD_HYPERVISOR) {
+		/* One option for all of them. */
+		if (json_array_size(list) == 0)
+			json_array_append_new(list, json_string("--device"));
+		json_array_append_new(list, json_sprintf("path=/sys/bus/pci/devices/%s", address));
 		return;
 	}
 	if (args->bus_prefix && !vm->qemu_use_root_bus)

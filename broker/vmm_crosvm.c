@@ -63,7 +63,7 @@ static void crosvm_probe(struct vm *vm)
 	}
 	op->crosvm = crosvm;
 	op->listed = note_ports;
-	op->without_usb = VMM_OK; /* it runs, and has nothing */
+	op->without_usb = op->when_dead = VMM_OK; /* it runs, and has nothing */
 	op_queue_run(&crosvm->ops);
 }
 
@@ -118,6 +118,7 @@ static void crosvm_reset(struct vm *vm)
 	crosvm->doubt.set = false;
 	crosvm->is_silent = false;
 	crosvm->n_not_ready = 0;
+	crosvm->n_dead = 0;
 	crosvm->not_before = 0;
 	op_queue_fail(&crosvm->ops, "the VM has ended");
 }
@@ -166,6 +167,7 @@ const struct vmm vmm_crosvm = {
 	.attach = crosvm_attach,
 	.detach = crosvm_detach,
 	.reset = crosvm_reset,
+	.wants_reset = true,
 	.gives_handles = true,
 	.is_doubtful = crosvm_is_doubtful,
 	.is_unlisted = crosvm_vfio_is_current,

@@ -149,6 +149,9 @@ void worker_usb_open(const struct worker_request *request, struct worker_answer 
 	await_configuration(request->devpath);
 	if (check_host(request, &inuse, answer) < 0 || prepare(request, answer) < 0)
 		return;
+	/* If it can't be reset, the VMM will tell what is wrong with it. */
+	if (request->options & WORKER_RESET)
+		ioctl(fd, USBDEVFS_RESET);
 	fds[answer->n_fds++] = TAKE_FD(fd);
 	while (inuse.n_disks > 0)
 		fds[answer->n_fds++] = inuse.disks[--inuse.n_disks];

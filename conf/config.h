@@ -35,7 +35,7 @@ enum config_kind {
 	CONFIG_KINDS,
 };
 
-#define VM_TYPE_ID(id, name, word, kinds, ...) VM_##id,
+#define VM_TYPE_ID(id, name, word, kinds, delay, ...) VM_##id,
 enum vm_type {
 	VMM_TABLE(VM_TYPE_ID) /* VM_QEMU, … */
 	VM_TYPES,
@@ -45,6 +45,7 @@ enum vm_type {
 struct config_vm_type {
 	const char *word;    /* "type =" */
 	unsigned kinds;      /* bit n: rules may give it devices of config_kind n */
+	unsigned delay;      /* seconds, where the config does not say */
 	const char *keys[5]; /* of [vm] that mean nothing to others; NULL at the end */
 };
 extern const struct config_vm_type config_vm_types[VM_TYPES];
@@ -59,7 +60,7 @@ struct config_vm {
 	char **usb_bus; /* guest bus names in order of preference, NULL-terminated; NULL: not said
 			 */
 	char *listen;   /* absolute path of the socket that QEMU dials; NULL: not said */
-	unsigned delay; /* seconds between the VM's start and the first device; default 0 */
+	unsigned delay; /* seconds between the VM's start and the first device */
 	char **pci_bus; /* guest PCI ports in order of preference, NULL-terminated; NULL: not said
 			 */
 	bool qemu_use_root_bus; /* put PCI devices on the root bus; default no */

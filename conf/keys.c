@@ -121,7 +121,8 @@ static int store_choose(const struct key_place *place, void *target)
 	return 0;
 }
 
-#define VM_TYPE_ROW(id, name, word, kinds, ...) [VM_##id] = {word, kinds, {__VA_ARGS__}},
+#define VM_TYPE_ROW(id, name, word, kinds, delay, ...) \
+	[VM_##id] = {word, kinds, delay, {__VA_ARGS__}},
 const struct config_vm_type config_vm_types[VM_TYPES] = {VMM_TABLE(VM_TYPE_ROW)};
 
 void key_list_vm_types(unsigned kinds, char *ret_list, size_t size)
@@ -151,7 +152,7 @@ static int store_type(const struct key_place *place, void *target)
 			return 0;
 		}
 	key_list_vm_types(~0u, allowed, sizeof(allowed));
-	if (streq(value, "libvirt") || streq(value, "cloud-hypervisor"))
+	if (streq(value, "libvirt"))
 		strcat(allowed, " (this one is not supported yet)");
 	add_mistake(place, allowed);
 	return 0;

@@ -161,6 +161,8 @@ static int read_vm(struct loader *loader, const struct ini_section *section)
 	int r = store_section(loader, section, vm_settings, vm);
 	if (r == 0)
 		check_type_keys(loader, section, vm->type);
+	if (!has_key(section, "delay"))
+		vm->delay = config_vm_types[vm->type].delay;
 	return r;
 }
 

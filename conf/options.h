@@ -8,10 +8,11 @@
 
 /* ROW(NAME, the key in the config, the word in the rules and from there to the broker). A row more
  * is a key more for groups and rules, and a bit OPTION_NAME more. */
-#define OPTION_LIST(ROW)                                      \
-	ROW(FORCE, "force", "force")                          \
-	ROW(IOMMU_ADD_ALL, "pciIommuAddAll", "iommu-add-all") \
-	ROW(IOMMU_SKIP_IF_SHARED, "pciIommuSkipIfShared", "iommu-skip-if-shared")
+#define OPTION_LIST(ROW)                                                          \
+	ROW(FORCE, "force", "force")                                              \
+	ROW(IOMMU_ADD_ALL, "pciIommuAddAll", "iommu-add-all")                     \
+	ROW(IOMMU_SKIP_IF_SHARED, "pciIommuSkipIfShared", "iommu-skip-if-shared") \
+	ROW(NO_RESET, "usbNoReset", "no-reset")
 
 enum {
 #define OPTION_NUMBER(name, key, word) OPTION_NUMBER_##name,

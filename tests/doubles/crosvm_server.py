@@ -10,7 +10,8 @@ behaviour stands the source it follows.
 It is told what happens to it by lines on standard input, and answers each with one line of JSON
 (the state) on standard output:
 
-    guest on|off        the guest has a USB driver, or not yet (on at the start)
+    guest on|off        the guest has a USB driver, or not yet (on at the start). One that starts while a
+                        device is on a port is the end of the USB controller, as in the real one
     usb on|off|absent   off: --no-usb, or a protected VM; absent: built without
     hang / go           nothing is read from the sockets, as when the main loop is stuck
     stall WORD          from the next request with WORD on, the USB controller's process does not
@@ -50,7 +51,7 @@ USB3_FIRST = 9  # devices/src/usb/xhci/xhci_regs.rs: ports 1 to 8 are USB 2, 9 t
 INNER_LIMIT = 2.0  # devices/src/usb/backend/device_provider.rs: SOCKET_TIMEOUT_MS
 MAX_FDS = 32  # base/src/sys/unix/tube.rs: TUBE_MAX_FDS
 PCI_SLOTS = 1  # src/crosvm/sys/linux.rs: pci_hotplug_slots.unwrap_or(1)
-ROOT = pathlib.Path(os.environ.get("CROSVM_DOUBLE_ROOT", "/"))  # of /sys and /dev/vfio
+ROOT = pathlib.Path(os.environ.get("VMM_DOUBLE_ROOT", "/"))  # of /sys and /dev/vfio
 USBDEVFS_DISCONNECT_CLAIM = 0x8108551b  # include/uapi/linux/usbdevice_fs.h
 
 
@@ -212,7 +213,7 @@ class Server:
     def __init__(self, path):
         self.path = path
         self.hub = Hub()
-        self.usb, self.hanging, self.stalled = "on", False, False
+        self.usb, self.hanging, self.stalled, self.dead = "on", False, False, False
         self.deaf = self.stall = self.late = None
         self.eof = False
         self.inner_requests, self.inner_answers = [], []
@@ -284,7 +285,7 @@ class Server:
                 os.close(argument)
             return {"Err": errno.EIO}
         self.inner_requests.append((command, argument))
-        if self.stalled:
+        if self.stalled or self.dead:
             time.sleep(INNER_LIMIT)
             return {"Err": errno.EIO}
         self.run_usb()
@@ -349,6 +350,8 @@ class Server:
     def told(self, line):
         word, *rest = line.split()
         if word == "guest":
+            starts = rest[0] == "on" and not self.hub.guest_ready
+            self.dead = self.dead or (starts and bool(self.hub.ports))
             self.hub.guest_ready = rest[0] == "on"
         elif word == "usb":
             self.usb = rest[0]

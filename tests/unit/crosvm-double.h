@@ -1,5 +1,5 @@
-/* tests/doubles/crosvm_server.py as a child of a test: started, told what happens to it, asked what
- * it has. Its commands are in its own head. */
+/* tests/doubles/crosvm_server.py (or its sister) as a child of a test: started, told what happens
+ * to it, asked what it has. Its commands are in its own head. */
 #pragma once
 
 #include <fcntl.h>
@@ -36,7 +36,7 @@ static inline const char *double_pci_function(const char *dir, const char *addre
 		abort();
 	snprintf(full, sizeof(full), "%s/dev/vfio/7", dir);
 	int fd = open(full, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0 || setenv("CROSVM_DOUBLE_ROOT", dir, 1) < 0)
+	if (fd < 0 || setenv("VMM_DOUBLE_ROOT", dir, 1) < 0)
 		abort();
 	close(fd);
 	return path;
@@ -55,8 +55,8 @@ static inline json_t *double_read(struct crosvm_double *d)
 	return state;
 }
 
-/* Returns when it listens. */
-static inline void double_start(struct crosvm_double *d, const char *socket)
+/* PROGRAM is one of the servers in DOUBLES. Returns when it listens. */
+static inline void double_start_as(struct crosvm_double *d, const char *program, const char *socket)
 {
 	int to[2], from[2];
 
@@ -66,8 +66,7 @@ static inline void double_start(struct crosvm_double *d, const char *socket)
 	if (d->pid == 0) {
 		dup2(to[0], 0);
 		dup2(from[1], 1);
-		execl("/usr/bin/python3", "python3", "-B", DOUBLES "/crosvm_server.py", socket,
-		      NULL);
+		execl("/usr/bin/python3", "python3", "-B", program, socket, NULL);
 		_exit(127);
 	}
 	close(to[0]);
@@ -75,6 +74,11 @@ static inline void double_start(struct crosvm_double *d, const char *socket)
 	d->to = fdopen(to[1], "w");
 	d->from = fdopen(from[0], "r");
 	json_decref(double_read(d));
+}
+
+static inline void double_start(struct crosvm_double *d, const char *socket)
+{
+	double_start_as(d, DOUBLES "/crosvm_server.py", socket);
 }
 
 static inline json_t *double_tell(struct crosvm_double *d, const char *what)

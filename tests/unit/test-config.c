@@ -11,6 +11,7 @@
 
 #define SIXTY "u23456789012345678901234567890123456789012345678901234567890"
 #define VM "[vm vm1]\ntype = qemu\nsocket = /run/vm1.sock\n"
+#define CH "[vm c]\ntype = cloud-hypervisor\nsocket = /c\n"
 #define GROUP VM "[usb G]\ntargetVm = vm1\n"
 #define PCI VM "[pci G]\ntargetVm = vm1\n[allow R]\n"
 #define EVDEV VM "[evdev G]\ntargetVm = vm1\n[allow R]\n"
@@ -207,7 +208,7 @@ static void every_mistake_is_named(void **state)
 		{VM "[vm vm1]\nsocket = /s\n", 4, "again (first in line 1)"},
 		{"[vm a]\ntype = qemu\n", 1, "says no socket"},
 		{"[vm a]\nsocket = s\n", 2, "a socket from the root"},
-		{"[vm a]\nsocket = /s\ntype = xen\n", 3, "qemu or crosvm"},
+		{"[vm a]\nsocket = /s\ntype = xen\n", 3, "qemu, crosvm or cloud-hypervisor"},
 		{"[vm a]\nsocket = /s\ntype = libvirt\n", 3, "not supported yet"},
 		{"[vm a]\nsocket = /s\nuser = -1\n", 3, "a uid"},
 		{"[vm a]\nsocket = /s\nuser = 4294967295\n", 3, "a uid"},
@@ -222,6 +223,13 @@ static void every_mistake_is_named(void **state)
 		{"[vm a]\npciBus = x\nsocket = /s\ntype = crosvm\n", 2, "pciBus in the section of"},
 		{"[vm a]\nsocket = /s\nqemuUseRootBus = yes\ntype = crosvm\n", 3,
 		 "qemuUseRootBus in the section of"},
+		{CH "listen = /l\n", 4, "listen in the section of a cloud-hypervisor"},
+		{CH "[usb G]\ntargetVm = c\n", 5,
+		 "c is a cloud-hypervisor, which takes no usb devices (but in a [pci] group the USB"
+		 " controller that they are at), allowed here: a VM of type qemu or crosvm"},
+		{CH "[evdev G]\ntargetVm = c\n", 5, "takes no evdev devices, allowed here: a VM of"},
+		{VM CH "[usb G]\nallowedVms = vm1, c\n", 8, "takes no usb devices"},
+		{"[usb G]\ntargetVm = c\n" CH, 2, "takes no usb devices"},
 		{"[vm a]\nsocket = /s\nvendorId = 046d\n", 3, "no key of [vm]"},
 		{VM "[usb]\ntargetVm = vm1\n", 4, "without a description"},
 		{VM "[usb G]\n", 4, "says no VM"},
@@ -326,7 +334,7 @@ static void all_mistakes_in_one_run(void **state)
 		      "x.conf:2: attachConnected = 1, allowed here: yes or no\n"
 		      "x.conf:5: foo is no key of [usb], allowed here: targetVm allowedVms "
 		      "fence choose skipOnSuspend disable description tag "
-		      "family force pciIommuAddAll pciIommuSkipIfShared\n"
+		      "family force pciIommuAddAll pciIommuSkipIfShared usbNoReset\n"
 		      "x.conf:6: there is no VM x, allowed here: the name of a [vm] section (there "
 		      "is none)\n"
 		      "x.conf:8: bus = 0, allowed here: 1 to 999\n"

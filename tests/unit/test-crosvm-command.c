@@ -338,11 +338,35 @@ static void test_lists_that_are_none(void **state)
 	}
 }
 
+/* Why it has ended is what it said last, without a log's dress. */
+static void test_the_last_line_counts(void **state)
+{
+	static const char *const texts[][2] = {
+		{"syslog init failed: no /dev/log\nthe cause\n", "crosvm: the cause (status 1)"},
+		{"a\n\033[31m[2026-08-21T10:00:00Z ERROR crosvm]\033[0m the cause\r\n\n",
+		 "crosvm: the cause (status 1)"},
+		{"the cause\n[2026 ERROR]\n  \n", "crosvm: [2026 ERROR] (status 1)"},
+		{"\033[", "crosvm: failed without a word (status 1)"},
+		{"[", "crosvm: [ (status 1)"},
+	};
+	struct crosvm_command_result result = {.started = true, .status = 1 << 8};
+	struct crosvm_reply reply;
+
+	(void) state;
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
+		strcpy(result.err, texts[i][0]);
+		crosvm_command_parse("crosvm", &result, &reply);
+		assert_int_equal(reply.answer, CROSVM_ERROR);
+		assert_string_equal(reply.text, texts[i][1]);
+	}
+}
+
 #define COMMAND(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_the_last_line_counts),
 		COMMAND(test_usb_words),
 		COMMAND(test_failures_with_status_0),
 		COMMAND(test_errors),

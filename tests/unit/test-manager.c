@@ -182,6 +182,8 @@ static void job_answer(int result, const char *detail)
 
 	assert_true(w.n_jobs > 0);
 	snprintf(answer.detail, sizeof(answer.detail), "%s", detail);
+	/* QEMU resets what it gets. */
+	assert_false(w.jobs[0].options & WORKER_RESET);
 	if (w.jobs[0].job == WORKER_USB_OPEN && result == 0) {
 		fds[answer.n_fds++] = open("/dev/null", O_RDWR | O_CLOEXEC);
 		fds[answer.n_fds++] = open("/dev/zero", O_RDONLY | O_CLOEXEC);

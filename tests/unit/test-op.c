@@ -161,7 +161,7 @@ static void test_what_an_op_owns(void **state)
 /* conf/vmms.h: what one part of the broker makes of a row must fit what another one does. */
 static void test_every_kind_of_vm_is_whole(void **state)
 {
-#define ROW(id, name, word, kinds, ...) [VM_##id] = &vmm_##name,
+#define ROW(id, name, word, kinds, delay, ...) [VM_##id] = &vmm_##name,
 	static const struct vmm *const vmms[VM_TYPES] = {VMM_TABLE(ROW)};
 
 	(void) state;

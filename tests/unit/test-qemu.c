@@ -591,7 +591,7 @@ static void test_several_at_once(void **state)
 		d[i] = stick("1-2", (uint64_t) i);
 		attach(&d[i]);
 	}
-	spin_for(m.loop, 20);
+	spin_for(m.loop, 200);
 	assert_int_equal(m.n_clients, 2); /* the probe's connection, and one for all of them */
 	for (unsigned port = 1; port <= PORTS; port++)
 		assert_true(m.devices[port][0]);
@@ -637,10 +637,10 @@ static void test_all_ports_taken_behind_our_back(void **state)
 	expect("no free USB port");
 	/* That made it look again; a port that is free by then is used the next time. */
 	m.devices[1][0] = 0;
-	spin_for(m.loop, 20);
+	spin_for(m.loop, 200);
 	int ups = s.ups;
 	attach(&d);
-	spin_for(m.loop, 20);
+	spin_for(m.loop, 200);
 	attach(&d);
 	expect("attached 1-2 0 1 ;");
 	assert_int_equal(s.ups, ups); /* for itself only */
@@ -677,13 +677,13 @@ static void test_no_confirmation(void **state)
 	expect("attached 1-2 0 4 ;");
 	m.keeps_devices = true;
 	detach(&d);
-	spin_for(m.loop, 20);
+	spin_for(m.loop, 200);
 	assert_string_equal(s.log, ""); /* an answer without the event is none */
 	assert_true(m.fd >= 0);
 	/* Somebody else's event does not count. */
 	say(json_pack("{s:s, s:{s:s}}", "event", "DEVICE_DELETED", "data", "device", "other"));
 	say(json_pack("{s:s, s:{s:s}}", "event", "DEVICE_DELETED", "data", "path", "/x"));
-	spin_for(m.loop, 20);
+	spin_for(m.loop, 200);
 	assert_string_equal(s.log, "");
 	say(json_pack("{s:s, s:{s:s}}", "event", "DEVICE_DELETED", "data", "device", "vhp-1-2-7"));
 	expect("detached vhp-1-2-7 0 ;");
@@ -698,7 +698,7 @@ static void test_monitor_leaves_in_the_middle(void **state)
 	m.leaves = true;
 	attach(&d);
 	attach(&e);
-	spin_for(m.loop, 20);
+	spin_for(m.loop, 200);
 	assert_non_null(strstr(s.log, "attached 1-2 3 0 it closed the connection;"));
 	assert_non_null(strstr(s.log, "attached 1-3 3 0 it closed the connection;"));
 	m.leaves = false;
@@ -717,7 +717,7 @@ static void test_monitor_leaves_while_the_event_is_awaited(void **state)
 	expect("attached 1-2 0 4 ;");
 	m.keeps_devices = true;
 	detach(&d);
-	spin_for(m.loop, 20);
+	spin_for(m.loop, 200);
 	hang_up();
 	expect("detached vhp-1-2-7 3 it closed the connection;");
 }
@@ -777,7 +777,7 @@ static void test_probe_and_attach_at_once(void **state)
 	vm_check(s.vm);
 	attach(&e);
 	expect("attached 1-3 0 3 ;");
-	spin_for(m.loop, 20);
+	spin_for(m.loop, 200);
 	assert_string_equal(m.devices[4], "vhp-1-2-7");
 	assert_int_equal(m.fd, -1);
 	detach(&d);

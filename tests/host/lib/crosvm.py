@@ -13,6 +13,13 @@ DOUBLES = pathlib.Path(__file__).resolve().parents[2] / "doubles"
 SERVER, PROGRAM = DOUBLES / "crosvm_server.py", DOUBLES / "crosvm"
 
 
+def read_answer(process):
+    """What a stand-in answers to what it was told."""
+    if not select.select([process.stdout], [], [], 60)[0]:
+        raise Failed(f"{process.args[2]} does not answer")
+    return json.loads(process.stdout.readline())
+
+
 class CrosvmVm:
     """NAME is the VM's name in the config. What can happen to it is in the head of the server."""
 
@@ -23,7 +30,7 @@ class CrosvmVm:
 
     def config(self):
         """Its section in the config."""
-        return f"[vm {self.name}]\ntype = crosvm\nsocket = {self.socket}\n"
+        return f"[vm {self.name}]\ntype = crosvm\nsocket = {self.socket}\ndelay = 0\n"
 
     def start(self):
         self.dir.mkdir(parents=True, exist_ok=True)
@@ -35,9 +42,7 @@ class CrosvmVm:
         return self
 
     def answer(self):
-        if not select.select([self.process.stdout], [], [], 60)[0]:
-            raise Failed(f"the stand-in for {self.name} does not answer")
-        return json.loads(self.process.stdout.readline())
+        return read_answer(self.process)
 
     def tell(self, words):
         """Makes it happen, and returns the state after it."""

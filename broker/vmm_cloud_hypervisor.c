@@ -1,0 +1,602 @@
+/* cloud-hypervisor behind vmm.h: PCI devices, over the API socket (HTTP, http.h).
+ *
+ * Each request begins with "vm.info", which has everything: config.devices is what the VM is to
+ * have, device_tree what it has still. To remove a device is a request to the guest; what tells
+ * that it has let go is that the process has the IOMMU group open no more, since a name may stay in
+ * the tree. A name that is taken for good is followed by others of the same device ("vhp-….2"), so
+ * that it comes back all the same; outside of this file a device has one handle.
+ *
+ * One request at a time. Source: cloud-hypervisor, vmm/src/api/openapi/cloud-hypervisor.yaml.
+ */
+#include <jansson.h>
+#include <stdarg.h>
+#include <sys/socket.h>
+
+#include "broker/device.h"
+#include "broker/http.h"
+#include "broker/op.h"
+#include "broker/pci.h"
+#include "broker/vm.h"
+#include "helper/root.h"
+#include "helper/text.h"
+
+#define ANSWER_MS 10000 /* to map a big guest's memory takes its time */
+#define PREFIX "vhp-"
+#define MAX_NAMES 9 /* of one device: "vhp-…", "vhp-….2" to "vhp-….9" */
+#define MAX_HANDLES 64
+#define API "/api/v1/"
+
+struct cloud_hypervisor {
+	struct vm *vm;
+	struct op_queue ops; /* serial */
+	struct http *http;   /* of the op under way */
+};
+
+struct request;
+typedef void (*answer_fn)(struct request *request, const struct http_answer *answer);
+
+struct request {
+	struct op base;
+	struct cloud_hypervisor *ch;
+	answer_fn answered; /* gets the answer to what was asked last */
+	void (*informed)(struct request *request, const json_t *info);
+	char handles[MAX_HANDLES][96]; /* probe */
+	size_t n_handles;
+	unsigned n_names; /* attach: tried so far */
+	int error;        /* why it can't be asked, or 0 */
+};
+
+static struct request *request_of(struct op *op)
+{
+	return (struct request *) op;
+}
+
+/* Names */
+
+/* Is NAME, as the VM has it, one of HANDLE's: "vhp-…" or "vhp-….2"? */
+static bool is_name_of(const char *name, const char *handle)
+{
+	const char *rest = startswith(name, handle);
+
+	return rest && (!*rest || (rest[0] == '.' && rest[1] && !rest[2]));
+}
+
+static void make_name(char *ret_name, size_t size, const char *handle, unsigned n)
+{
+	if (n <= 1)
+		snprintf(ret_name, size, "%s", handle);
+	else
+		snprintf(ret_name, size, "%s.%u", handle, n);
+}
+
+/* The handle behind NAME: without the ".2" after its last part. */
+static void handle_of(const char *name, char *ret_handle, size_t size)
+{
+	const char *last = strrchr(name, '-'), *dot = strchr(last, '.');
+
+	snprintf(ret_handle, size, "%.*s", (int) (dot ? dot - name : (ptrdiff_t) strlen(name)),
+		 name);
+}
+
+/* The PCI address in "vhp-0000.01.00.0-4436". */
+static bool address_of(const char *handle, char *ret_address, size_t size)
+{
+	char domain[9], bus[3], slot[3], function[2];
+
+	if (sscanf(handle, PREFIX "%8[0-9a-f].%2[0-9a-f].%2[0-9a-f].%1[0-7]-", domain, bus, slot,
+		   function) != 4)
+		return false;
+	snprintf(ret_address, size, "%s:%s:%s.%s", domain, bus, slot, function);
+	return true;
+}
+
+/* What the VM has */
+
+static const json_t *devices_of(const json_t *info)
+{
+	return json_object_get(json_object_get(info, "config"), "devices");
+}
+
+/* The name that INFO's config has for HANDLE's device, or NULL. */
+static const char *find_listed(const json_t *info, const char *handle)
+{
+	const json_t *devices = devices_of(info), *device;
+	size_t i;
+
+	json_array_foreach(devices, i, device)
+	{
+		const char *name = json_string_value(json_object_get(device, "id"));
+
+		if (name && is_name_of(name, handle))
+			return name;
+	}
+	return NULL;
+}
+
+/* The same in what it has still. */
+static const char *find_registered(const json_t *info, const char *handle)
+{
+	json_t *tree = json_object_get(info, "device_tree"), *node;
+	const char *name;
+
+	json_object_foreach(tree, name, node) if (is_name_of(name, handle)) return name;
+	return NULL;
+}
+
+/* Does PATH, perhaps with slashes at its end, lead to the function at ADDRESS? */
+static bool is_path_of(const char *path, const char *address)
+{
+	size_t length = strlen(path), n = strlen(address);
+
+	while (length > 0 && path[length - 1] == '/')
+		length--;
+	return length > n && path[length - n - 1] == '/' &&
+	       strncmp(path + length - n, address, n) == 0;
+}
+
+/* The name that the config has for the function at ADDRESS, or NULL. */
+static const char *find_function(const json_t *info, const char *address)
+{
+	const json_t *devices = devices_of(info), *device;
+	size_t i;
+
+	json_array_foreach(devices, i, device)
+	{
+		const char *path = json_string_value(json_object_get(device, "path"));
+		const char *name = json_string_value(json_object_get(device, "id"));
+
+		if (path && is_path_of(path, address))
+			return name ? name : "";
+	}
+	return NULL;
+}
+
+/* Is descriptor FD of process PID the file TARGET? */
+static bool is_open_as(pid_t pid, const char *fd, const char *target)
+{
+	char path[PATH_MAX], found[PATH_MAX];
+
+	if (root_path(path, sizeof(path), "/proc/%d/fd/%s", (int) pid, fd) < 0)
+		return false;
+	ssize_t n = readlink(path, found, sizeof(found) - 1);
+	found[n > 0 ? n : 0] = 0;
+	return streq(found, target);
+}
+
+/* Has VM's process the IOMMU group of the function at ADDRESS open? Returns 1, 0, or -errno when
+ * that can't be told. */
+static int has_group_open(const struct vm *vm, const char *address)
+{
+	char group[16], target[PATH_MAX];
+	struct dirent *entry;
+	int found = 0;
+	int r = root_link_name(group, sizeof(group), "/sys/bus/pci/devices/%s/iommu_group",
+			       address);
+
+	if (r < 0) /* The kernel takes a function away only when nobody has it any more. */
+		return root_inode("/sys/bus/pci/devices/%s", address) ? r : 0;
+	if ((r = root_path(target, sizeof(target), "/dev/vfio/%s", group)) < 0)
+		return r;
+	DIR *dir = root_opendir("/proc/%d/fd", (int) vm->peer.pid);
+	if (!dir)
+		return -errno;
+	while (!found && (entry = readdir(dir)))
+		found = is_open_as(vm->peer.pid, entry->d_name, target);
+	closedir(dir);
+	return found;
+}
+
+/* Does the VM hold on to the device that HANDLE stands for? Where the kernel does not tell, INFO
+ * does. */
+static bool is_held(const struct request *request, const char *handle, const json_t *info)
+{
+	char address[PCI_ADDRESS_SIZE];
+	int r = address_of(handle, address, sizeof(address))
+			? has_group_open(request->ch->vm, address)
+			: -EINVAL;
+
+	return r < 0 ? find_registered(info, handle) != NULL : r > 0;
+}
+
+/* Asking */
+
+/* Ends REQUEST with an OUTCOME and words for people. */
+static void finish(struct request *request, enum vmm_outcome outcome, const char *format, ...)
+	_printf_(3, 4);
+static void finish(struct request *request, enum vmm_outcome outcome, const char *format, ...)
+{
+	char detail[sizeof(request->base.result.detail)];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(detail, sizeof(detail), format, args);
+	va_end(args);
+	op_set_result(&request->base, outcome, detail);
+	op_finish(&request->base);
+}
+
+static void can_not_ask(struct request *request, int r, const char *reason)
+{
+	request->error = r;
+	finish(request, VMM_RETRY, "%s",
+	       *reason            ? reason
+	       : r == -ETIMEDOUT  ? "cloud-hypervisor has not answered in time"
+	       : r == -ECONNRESET ? "cloud-hypervisor has closed the connection"
+	       : r == -EBADMSG || r == -EMSGSIZE
+		       ? "what answers on the socket does not speak cloud-hypervisor's protocol"
+		       : strerror(-r));
+}
+
+static void has_answered(void *data, int r, const struct http_answer *answer)
+{
+	struct request *request = data;
+
+	request->ch->http = NULL;
+	if (r < 0)
+		can_not_ask(request, r, "");
+	else
+		request->answered(request, answer);
+}
+
+/* Sends METHOD WHAT with BODY (taken over; NULL: none): ANSWERED gets the answer. REQUEST ends
+ * where that can't be done. */
+static void ask(struct request *request, const char *method, const char *what, json_t *body,
+		answer_fn answered)
+{
+	struct cloud_hypervisor *ch = request->ch;
+	_cleanup_close_ int fd = -1;
+	_cleanup_free_ char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+	char reason[300] = "", path[64];
+	int r = peer_connect(ch->vm->socket, SOCK_STREAM, &fd);
+
+	json_decref(body);
+	snprintf(path, sizeof(path), API "%s", what);
+	request->answered = answered;
+	if (r == 0)
+		r = vm_check_peer(ch->vm, fd, reason, sizeof(reason));
+	if (request->base.is_done)
+		return; /* another process was found, and everything was answered */
+	if (r == 0)
+		r = http_ask(ch->vm->loop, fd, method, path, text, ANSWER_MS, has_answered, request,
+			     &ch->http);
+	if (r < 0)
+		can_not_ask(request, r, reason);
+	else
+		TAKE_FD(fd);
+}
+
+/* What went wrong, in cloud-hypervisor's words: an array of texts, the cause last, perhaps again at
+ * the end of the one before it, which says more. */
+static void describe_error(const struct http_answer *answer, char *ret_text, size_t size)
+{
+	json_t *texts = json_loadb(answer->body, answer->length, JSON_REJECT_DUPLICATES, NULL);
+	size_t n = json_array_size(texts);
+	const char *cause = json_string_value(json_array_get(texts, n - 1));
+	const char *before = json_string_value(json_array_get(texts, n - 2));
+
+	if (cause && before && strstr(before, cause))
+		cause = before;
+	if (cause)
+		text_clean(ret_text, size, cause);
+	else
+		snprintf(ret_text, size, "status %u", answer->status);
+	json_decref(texts);
+}
+
+/* Does the VM run, so that devices can be asked for? Else REQUEST ends. */
+static bool check_state(struct request *request, const json_t *info)
+{
+	const char *state = json_string_value(json_object_get(info, "state"));
+
+	if (state && (streq(state, "Running") || streq(state, "Paused")))
+		return true;
+	can_not_ask(request, -EHOSTDOWN, state ? "it has not been booted" : "it has no VM");
+	return false;
+}
+
+static void info_is_there(struct request *request, const struct http_answer *answer)
+{
+	json_t *info = NULL;
+	char text[200];
+
+	if (answer->status != 200) {
+		describe_error(answer, text, sizeof(text));
+		can_not_ask(request, -EHOSTDOWN, text);
+		return;
+	}
+	info = json_loadb(answer->body, answer->length, JSON_REJECT_DUPLICATES, NULL);
+	if (!json_is_object(info))
+		can_not_ask(request, -EBADMSG, "");
+	else if (check_state(request, info))
+		request->informed(request, info);
+	json_decref(info);
+}
+
+static void begin(struct op *op)
+{
+	ask(request_of(op), "GET", "vm.info", NULL, info_is_there);
+}
+
+static struct request *request_new(struct cloud_hypervisor *ch, void (*end)(struct op *op),
+				   void (*informed)(struct request *request, const json_t *info),
+				   struct device *device, const char *handle)
+{
+	struct request *request = op_new(&ch->ops, sizeof(*request), begin, end, device, handle);
+
+	if (request) {
+		request->ch = ch;
+		request->informed = informed;
+	}
+	return request;
+}
+
+/* Probe */
+
+/* NAME is the VM's by INFO's config, or only by what it has still. */
+static void add_handle(struct request *request, const char *name, bool is_listed,
+		       const json_t *info)
+{
+	char handle[96];
+
+	if (!startswith(name, PREFIX))
+		return;
+	handle_of(name, handle, sizeof(handle));
+	for (size_t i = 0; i < request->n_handles; i++)
+		if (streq(request->handles[i], handle))
+			return;
+	if (request->n_handles < MAX_HANDLES && (is_listed || is_held(request, handle, info)))
+		strcpy(request->handles[request->n_handles++], handle);
+}
+
+static void note_handles(struct request *request, const json_t *info)
+{
+	json_t *tree = json_object_get(info, "device_tree"), *node;
+	const json_t *devices = devices_of(info), *device;
+	const char *name;
+	size_t i;
+
+	json_array_foreach(devices, i, device)
+	{
+		name = json_string_value(json_object_get(device, "id"));
+		add_handle(request, name ? name : "", true, info);
+	}
+	/* One that it is to have no more, and has still. */
+	json_object_foreach(tree, name, node)
+	{
+		add_handle(request, name, false, info);
+	}
+	op_finish(&request->base);
+}
+
+static void end_probe(struct op *op)
+{
+	struct request *request = request_of(op);
+	struct vm *vm = request->ch->vm;
+	char *handles[MAX_HANDLES];
+
+	for (size_t i = 0; i < request->n_handles; i++)
+		handles[i] = request->handles[i];
+	if (op->result.outcome == VMM_OK)
+		vm_probed(vm, 0, "", handles, request->n_handles);
+	else
+		vm_probed(vm, request->error, op->result.detail, NULL, 0);
+}
+
+static void ch_probe(struct vm *vm)
+{
+	struct cloud_hypervisor *ch = vm->backend;
+
+	if (request_new(ch, end_probe, note_handles, NULL, ""))
+		op_queue_run(&ch->ops);
+	else
+		vm_probed(vm, -ENOMEM, "", NULL, 0);
+}
+
+/* Attach */
+
+/* What a person can do about an error, or "". */
+static const char *advice(const char *text)
+{
+	if (strstr(text, "DMA map"))
+		return "; if the host's IOMMU has fewer address bits than the guest, start it with "
+		       "--cpus …,max_phys_bits=39";
+	if (strstr(text, "ermission denied"))
+		return "; say in \"user =\" who cloud-hypervisor runs as";
+	if (strstr(text, "annot allocate memory"))
+		return "; raise its limit of locked memory (RLIMIT_MEMLOCK) above the guest's "
+		       "memory";
+	return "";
+}
+
+static void try_name(struct request *request);
+
+static void add_was_refused(struct request *request, const struct http_answer *answer)
+{
+	char text[120];
+
+	describe_error(answer, text, sizeof(text));
+	if (answer->status == 409 && strstr(text, "not unique"))
+		try_name(request);
+	else if (answer->status == 409)
+		finish(request, VMM_FAILED,
+		       "it is in the VM already, under a name of another's (%s); take it out there",
+		       text);
+	else if (answer->status == 500 && !strstr(text, "DMA map"))
+		finish(request, VMM_RETRY, "cloud-hypervisor: %s%s", text, advice(text));
+	else
+		finish(request, VMM_FAILED, "cloud-hypervisor: %s%s", text, advice(text));
+}
+
+static void add_was_answered(struct request *request, const struct http_answer *answer)
+{
+	struct device *device = request->base.device;
+
+	if (answer->status != 200 && answer->status != 204) {
+		add_was_refused(request, answer);
+		return;
+	}
+	json_t *reply = json_loadb(answer->body, answer->length, JSON_REJECT_DUPLICATES, NULL);
+	const char *place = json_string_value(json_object_get(reply, "bdf"));
+	text_clean(device->place.bus, sizeof(device->place.bus), place);
+	json_decref(reply);
+	finish(request, VMM_OK, "%s", "");
+}
+
+/* Asks for the device under the next name of its own. */
+static void try_name(struct request *request)
+{
+	char name[96 + 8], path[64];
+
+	if (request->n_names == MAX_NAMES) {
+		finish(request, VMM_FAILED,
+		       "cloud-hypervisor keeps the names of its %d former stays; restart the VM",
+		       MAX_NAMES);
+		return;
+	}
+	make_name(name, sizeof(name), request->base.handle, ++request->n_names);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", request->base.device->id.kernel_name);
+	ask(request, "PUT", "vm.add-device", json_pack("{s:s, s:s}", "path", path, "id", name),
+	    add_was_answered);
+}
+
+static void add_device(struct request *request, const json_t *info)
+{
+	const char *other;
+	struct device *device = request->base.device;
+
+	if (find_listed(info, request->base.handle)) {
+		finish(request, VMM_OK, "%s",
+		       ""); /* by a request that nobody heard the answer of */
+		return;
+	}
+	if ((other = find_function(info, device->id.kernel_name))) {
+		finish(request, VMM_FAILED,
+		       "it is in the VM already, as \"%s\" (--device); take it out there", other);
+		return;
+	}
+	try_name(request);
+	if (!request->base.is_done)
+		vm_attach_sent(request->ch->vm, device);
+}
+
+static void end_attach(struct op *op)
+{
+	vm_attached(request_of(op)->ch->vm, op->device, &op->result);
+}
+
+static void refuse(struct vm *vm, struct device *device, enum vmm_outcome outcome,
+		   const char *detail)
+{
+	struct vmm_result result;
+
+	vmm_set_result(&result, outcome, "%s", detail);
+	vm_attached(vm, device, &result);
+}
+
+static void ch_attach(struct vm *vm, struct device *device, int fd)
+{
+	struct cloud_hypervisor *ch = vm->backend;
+
+	(void) fd;
+	if (device->id.kind != DEVICE_PCI)
+		refuse(vm, device, VMM_FAILED,
+		       "cloud-hypervisor takes PCI devices only: give it the USB controller");
+	else if (request_new(ch, end_attach, add_device, device, device->place.handle))
+		op_queue_run(&ch->ops);
+	else
+		refuse(vm, device, VMM_RETRY, "out of memory");
+}
+
+/* Detach */
+
+static void remove_was_answered(struct request *request, const struct http_answer *answer)
+{
+	char text[120];
+
+	/* 404: it knows the name no more, but has not closed the group. */
+	if (answer->status == 204 || answer->status == 200 || answer->status == 404) {
+		op_finish(&request->base); /* with what was made out before */
+		return;
+	}
+	describe_error(answer, text, sizeof(text));
+	finish(request, VMM_RETRY, "cloud-hypervisor: %s", text);
+}
+
+static void remove_device(struct request *request, const json_t *info)
+{
+	const char *state = json_string_value(json_object_get(info, "state"));
+	const char *name = find_listed(info, request->base.handle);
+
+	/* Asked before: a guest that was just starting may not have heard it. */
+	if (!name && is_held(request, request->base.handle, info))
+		name = find_registered(info, request->base.handle);
+	else if (!name) {
+		finish(request, VMM_OK, "%s", "");
+		return;
+	}
+	op_set_result(&request->base, VMM_PENDING,
+		      state && streq(state, "Paused") ? "the VM is paused" : "");
+	if (name)
+		ask(request, "PUT", "vm.remove-device", json_pack("{s:s}", "id", name),
+		    remove_was_answered);
+	else
+		op_finish(&request->base);
+}
+
+static void end_detach(struct op *op)
+{
+	vm_detached(request_of(op)->ch->vm, op->device, op->handle, &op->result);
+}
+
+static void ch_detach(struct vm *vm, struct device *device, const char *handle)
+{
+	struct cloud_hypervisor *ch = vm->backend;
+
+	if (request_new(ch, end_detach, remove_device, device, handle)) {
+		op_queue_run(&ch->ops);
+		return;
+	}
+	struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
+	vm_detached(vm, device, handle, &result);
+}
+
+/* The VM's life */
+
+static void ch_reset(struct vm *vm)
+{
+	struct cloud_hypervisor *ch = vm->backend;
+
+	ch->http = http_cancel(ch->http);
+	op_queue_fail(&ch->ops, "the VM has ended");
+}
+
+static int ch_init(struct vm *vm)
+{
+	struct cloud_hypervisor *ch = calloc(1, sizeof(*ch));
+
+	if (!ch)
+		return -ENOMEM;
+	ch->vm = vm;
+	ch->ops = (struct op_queue){.loop = vm->loop, .is_serial = true};
+	vm->backend = ch;
+	return 0;
+}
+
+static void ch_finish(struct vm *vm)
+{
+	struct cloud_hypervisor *ch = vm->backend;
+
+	http_cancel(ch->http);
+	op_queue_clear(&ch->ops);
+	free(ch);
+	vm->backend = NULL;
+}
+
+const struct vmm vmm_cloud_hypervisor = {
+	.init = ch_init,
+	.finish = ch_finish,
+	.probe = ch_probe,
+	.attach = ch_attach,
+	.detach = ch_detach,
+	.reset = ch_reset,
+};

@@ -1,0 +1,237 @@
+#!/usr/bin/python3
+"""A stand-in for a running cloud-hypervisor: its API socket, as far as PCI devices go. It does what
+version 53 was seen to do; a story compares the two where there is a real one.
+
+    cloud_hypervisor_server.py SOCKET
+
+It is told what happens to it by lines on standard input, and answers each with one line of JSON
+(the state) on standard output:
+
+    vm STATE         Running (at the start), Paused, Created, Shutdown, or none: there is no VM
+    guest keep|let-go
+                     the guest does not let go of a device when it is asked; or it does (at the
+                     start), also of what it was asked for before
+    names stay|go    the name of a device that was removed stays in device_tree and is refused again;
+                     or not (at the start)
+    add TEXT         the next vm.add-device is answered by 500 and TEXT
+    cold ADDRESS     a device was given to it at its start
+    hang / go        nothing is read from the sockets; it is again
+    cut              the next answer ends in its middle
+    garbage          the next answer is no HTTP
+    late             the next request is carried out, and its answer never sent
+    state            nothing
+"""
+import json
+import os
+import pathlib
+import select
+import signal
+import socket
+import sys
+
+ROOT = pathlib.Path(os.environ.get("VMM_DOUBLE_ROOT", "/"))  # of /sys and /dev/vfio
+API = "/api/v1/"
+
+
+class Refused(Exception):
+    """An answer that is an error: a status, and texts, the cause last."""
+
+    def __init__(self, status, *texts):
+        super().__init__(status)
+        self.status, self.texts = status, texts
+
+
+class Machine:
+    """The VM: what it is to have (config) and what it has still (tree), by name."""
+
+    def __init__(self):
+        self.state, self.keeps, self.names_stay, self.error = "Running", False, False, None
+        self.config, self.tree, self.groups = {}, {}, {}
+
+    def info(self):
+        if self.state == "none":
+            raise Refused(404, "Error from API", "The VM info is not available", "VM is not created")
+        devices = [{"path": path, "iommu": False, "id": name, "pci_segment": 0} for name, path in self.config.items()]
+        tree = {name: {"id": name, "resources": [], "parent": "_pci_segment_0", "children": [],
+                       "pci_bdf": f"0000:00:{number + 5:02x}.0"} for number, name in enumerate(self.tree)}
+        return {"config": {"cpus": {"boot_vcpus": 1}, "devices": devices or None}, "state": self.state,
+                "memory_actual_size": 1 << 28, "device_tree": tree}
+
+    def add(self, path, name):
+        if self.error:
+            error, self.error = self.error, None
+            raise Refused(500, "Error from API", "The device could not be added to the VM", error)
+        path = path.rstrip("/")
+        if not (ROOT / path.lstrip("/")).is_dir():
+            raise Refused(500, "Error from API", "The device could not be added to the VM", "invalid file path")
+        if path in self.config.values():
+            raise Refused(409, "Error from API", f"Duplicated device path: {path}")
+        if name in self.config or name in self.tree:
+            raise Refused(409, "Error from API", f"Identifier {name} is not unique")
+        if self.state in ("Running", "Paused"):
+            self.groups[name] = self.open_group(path)
+            self.tree[name] = path
+        self.config[name] = path
+        return {"id": name, "bdf": "0000:00:05.0"} if name in self.tree else None
+
+    @staticmethod
+    def open_group(path):
+        group = os.path.basename(os.readlink(ROOT / path.lstrip("/") / "iommu_group"))
+        try:
+            return os.open(ROOT / "dev/vfio" / group, os.O_RDWR)
+        except OSError as error:
+            raise Refused(500, "Error from API", "The device could not be added to the VM",
+                          f"failed to open /dev/vfio/{group} group: {os.strerror(error.errno)} "
+                          f"(os error {error.errno})", f"{os.strerror(error.errno)} (os error {error.errno})") from error
+
+    def remove(self, name):
+        if name not in self.config and name not in self.tree:
+            raise Refused(404, "Error from API", f"Missing device {name}")
+        self.config.pop(name, None)
+        self.settle()
+
+    def settle(self):
+        """The guest lets go of what it was asked for. One that is paused does not."""
+        for name in list(self.tree):
+            if name in self.config or self.keeps or self.state != "Running":
+                continue
+            if name in self.groups:
+                os.close(self.groups.pop(name))
+            if not self.names_stay:
+                del self.tree[name]
+
+
+class Server:
+    def __init__(self, path):
+        self.vm, self.log, self.clients, self.hanging, self.next = Machine(), [], {}, False, None
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.listener.bind(path)
+        self.listener.listen(10)
+
+    def execute(self, method, path, body):
+        what = path.removeprefix(API)
+        if (method, what) == ("GET", "vmm.ping"):
+            return {"build_version": "v53.0", "version": "53.0.0", "pid": os.getpid(), "features": []}
+        if (method, what) == ("GET", "vm.info"):
+            return self.vm.info()
+        if method != "PUT" or what not in ("vm.add-device", "vm.remove-device"):
+            raise Refused(404, "Not found")
+        try:
+            request = json.loads(body)
+            name, place = request["id"], request.get("path")
+        except (ValueError, KeyError, TypeError) as error:
+            raise Refused(400, "Error from API", str(error)) from error
+        return self.vm.add(place, name) if what == "vm.add-device" else self.vm.remove(name)
+
+    def answer(self, method, path, body):
+        """The bytes of one answer."""
+        try:
+            status, value = 200, self.execute(method, path, body)
+        except Refused as refused:
+            status, value = refused.status, list(refused.texts)
+        head = f"HTTP/1.1 {204 if value is None else status} \r\nServer: Cloud Hypervisor API\r\nConnection: keep-alive\r\n"
+        if value is None:
+            return (head + "\r\n").encode()
+        text = json.dumps(value)
+        return f"{head}Content-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
+
+    def serve(self, client):
+        """Takes what a client says, and answers each whole request."""
+        try:
+            data = client.recv(65536)
+        except OSError:
+            data = b""
+        if not data:
+            del self.clients[client]
+            client.close()
+            return
+        self.clients[client] += data
+        while client in self.clients and (request := self.take(client)):
+            self.log.append(" ".join(request))
+            self.send(client, self.answer(*request))
+
+    def take(self, client):
+        """One request: method, path and body; None while it is not whole."""
+        head, found, rest = self.clients[client].partition(b"\r\n\r\n")
+        if not found:
+            return None
+        lines = head.decode().split("\r\n")
+        fields = dict(line.lower().split(": ", 1) for line in lines[1:])
+        length = int(fields.get("content-length", 0))
+        if len(rest) < length:
+            return None
+        self.clients[client] = rest[length:]
+        method, path, _ = lines[0].split(" ")
+        return method, path, rest[:length].decode()
+
+    def send(self, client, data):
+        how, self.next = self.next, None
+        if how == "late":
+            return
+        data = b"220 a mail server\r\n\r\n" if how == "garbage" else data[:len(data) - 5] if how == "cut" else data
+        try:
+            client.sendall(data)
+        except OSError:
+            return
+        if how == "cut":
+            del self.clients[client]
+            client.close()
+
+    def told(self, line):
+        word, _, rest = line.partition(" ")
+        if word == "vm":
+            self.vm.state = rest
+        elif word == "guest":
+            self.vm.keeps = rest == "keep"
+        elif word == "names":
+            self.vm.names_stay = rest == "stay"
+        elif word == "add":
+            self.vm.error = rest
+        elif word == "cold":
+            self.vm.config["_vfio1"] = self.vm.tree["_vfio1"] = f"/sys/bus/pci/devices/{rest}/"
+        elif word in ("hang", "go"):
+            self.hanging = word == "hang"
+        elif word in ("cut", "garbage", "late"):
+            self.next = word
+        self.vm.settle()
+        print(json.dumps(self.state()), flush=True)
+
+    def state(self):
+        return {"config": self.vm.config, "tree": self.vm.tree, "open": sorted(self.vm.groups),
+                "clients": len(self.clients), "requests": self.log}
+
+    def run(self, wakeup):
+        told = b""
+        while True:
+            sockets = [] if self.hanging else [self.listener, *self.clients]
+            readable, _, _ = select.select([0, wakeup, *sockets], [], [])
+            if wakeup in readable:
+                return
+            if 0 in readable:
+                data = os.read(0, 4096)
+                if not data:
+                    return
+                *lines, told = (told + data).split(b"\n")
+                for line in lines:
+                    self.told(line.decode())
+                continue  # what it was told comes first
+            for ready in readable:
+                if ready is self.listener:
+                    self.clients[self.listener.accept()[0]] = b""
+                elif ready in self.clients:
+                    self.serve(ready)
+
+
+def main():
+    server = Server(sys.argv[1])
+    # A signal just before select() would otherwise be seen only after it.
+    wakeup, other = socket.socketpair()
+    other.setblocking(False)
+    signal.set_wakeup_fd(other.fileno())
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    print(json.dumps(server.state()), flush=True)
+    server.run(wakeup)  # the socket stays, as after the real one's death by a signal
+
+
+if __name__ == "__main__":
+    main()

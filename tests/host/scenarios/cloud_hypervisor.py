@@ -1,0 +1,112 @@
+"""A PCI card into cloud-hypervisor and back: with the real one the guest reads the disk that is on
+it; the stand-in really opens its IOMMU group."""
+from lib.cloud_hypervisor import CloudHypervisorVm
+from lib.parts import functions, wait_driver
+from lib.story import story
+from lib.wait import expect, stays, wait_until
+
+IDS = "1b36:0010"
+CARDS = """
+[pci Disks]
+targetVm = vm1
+
+[allow the NVMe card]
+vendorId = 1b36
+deviceId = 0010
+"""
+
+
+def nvme():
+    """The host's NVMe card."""
+    card, = functions(*IDS.split(":"))
+    wait_driver(card, "nvme")
+    return card
+
+
+def vm_with_card(world, card):
+    world.vms["vm1"] = CloudHypervisorVm("vm1")
+    vm1 = world.vms["vm1"].start()
+    world.configure(vm1.config(), CARDS)
+    world.broker.start()
+    wait_has(world, vm1, card)
+    return vm1
+
+
+def wait_has(world, vm1, card):
+    world.wait_state(card, "attached", "vm1 has it")
+    expect(vm1.functions() == [card.name], f"vm1 has {vm1.functions()}")
+    expect(card.driver() == "vfio-pci", f"{card.driver()} holds it")
+    vm1.wait_reads("nvme")
+
+
+def withdraw(world, vm1):
+    world.configure(vm1.config())
+
+
+def wait_back(world, vm1, card):
+    wait_driver(card, "nvme")
+    wait_until(lambda: world.db.assignment(card) is None, 60, "it has no row any more")
+    expect(not vm1.functions(), f"vm1 has {vm1.functions()}")
+    vm1.wait_lost(IDS)
+
+
+@story
+def cloud_hypervisor_gets_a_card_and_gives_it_back(world):
+    """Three times: it moves into the VM, the guest reads the disk on it, and the host's driver has it
+    again when the rule is withdrawn. A rebooted guest has it still."""
+    card = nvme()
+    vm1 = vm_with_card(world, card)
+    for _ in range(2):
+        withdraw(world, vm1)
+        wait_back(world, vm1, card)
+        world.configure(vm1.config(), CARDS)
+        wait_has(world, vm1, card)
+    vm1.reboot()
+    wait_has(world, vm1, card)
+    withdraw(world, vm1)
+    wait_back(world, vm1, card)
+    expect(len(world.db.history(card, "attach")) == 3, "the history has three attaches")
+
+
+@story
+def cloud_hypervisor_and_a_restarted_broker(world):
+    """Killed and restarted, the broker finds by the VM's own list what it has, and asks for nothing
+    again; what is no longer wanted meanwhile leaves."""
+    card = nvme()
+    vm1 = vm_with_card(world, card)
+    world.broker.kill9()
+    world.broker.start()
+    world.wait_state(card, "attached")
+    stays(lambda: vm1.functions() == [card.name], 2, "it stays there")
+    expect(len(world.db.history(card, "attach")) == 1, "it was attached once")
+    world.broker.kill9()
+    withdraw(world, vm1)
+    world.broker.start()
+    wait_back(world, vm1, card)
+
+
+@story
+def cloud_hypervisor_that_is_paused(world):
+    """A paused guest can't let go: the view says so, the host does not take the card from under it,
+    and has it when the guest runs again."""
+    card = nvme()
+    vm1 = vm_with_card(world, card)
+    vm1.set_paused(True)
+    withdraw(world, vm1)
+    world.wait_state(card, "releasing", "waiting for the guest of vm1 to let go of it: the VM is paused")
+    stays(lambda: card.driver() == "vfio-pci", 3, "the host does not take it")
+    vm1.set_paused(False)
+    wait_back(world, vm1, card)
+
+
+@story
+def cloud_hypervisor_killed_and_started_again(world):
+    """It dies by kill -9 and is started again: it gets its card back. Its socket file, left behind,
+    misleads nobody."""
+    card = nvme()
+    vm1 = vm_with_card(world, card)
+    vm1.kill9()
+    world.wait_state(card, "waiting", "not running")
+    vm1.start()
+    wait_has(world, vm1, card)
+    world.wait_history(card, "attach", "ok", 2)

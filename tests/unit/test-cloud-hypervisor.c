@@ -1,0 +1,401 @@
+/* The cloud-hypervisor backend against the stand-in for it: what it asks, and what it makes of each
+ * answer. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "broker/device.h"
+#include "broker/log.h"
+#include "broker/vm.h"
+#include "helper/root.h"
+#include "tests/unit/crosvm-double.h"
+#include "tests/unit/spin.h"
+#include "tests/unit/temp.h"
+
+#define ADDRESS "ffff:ff:1f.7" /* of a PCI function that no machine has */
+#define HANDLE "vhp-ffff.ff.1f.7-4436"
+
+static struct fixture {
+	char *dir;
+	char socket[128];
+	struct loop *loop;
+	struct vm *vm;
+	struct crosvm_double ch; /* its server */
+	struct device nic;
+	unsigned n_up, n_exited, n_sent, n_answers;
+	char handles[8][96];
+	size_t n_handles;
+	struct vmm_result result;
+} f;
+
+static void on_up(void *data, struct vm *vm, char *const *handles, size_t n)
+{
+	(void) data, (void) vm;
+	f.n_up++;
+	f.n_handles = n;
+	for (size_t i = 0; i < n; i++)
+		snprintf(f.handles[i], sizeof(f.handles[i]), "%s", handles[i]);
+}
+
+static void on_exited(void *data, struct vm *vm)
+{
+	(void) data, (void) vm;
+	f.n_exited++;
+}
+
+static void on_reason(void *data, struct vm *vm)
+{
+	(void) data, (void) vm;
+}
+
+static void on_handle_changed(void *data, struct device *device)
+{
+	(void) data, (void) device;
+	fail_msg("the handle is ours");
+}
+
+static void on_attach_sent(void *data, struct device *device)
+{
+	(void) data, (void) device;
+	f.n_sent++;
+}
+
+static void on_attached(void *data, struct device *device, const struct vmm_result *result)
+{
+	(void) data, (void) device;
+	f.n_answers++;
+	f.result = *result;
+}
+
+static void on_detached(void *data, struct vm *vm, struct device *device, const char *handle,
+			const struct vmm_result *result)
+{
+	(void) vm;
+	assert_string_equal(handle, HANDLE);
+	on_attached(data, device, result);
+}
+
+static const struct vm_handler handler = {
+	.up = on_up,
+	.exited = on_exited,
+	.reason = on_reason,
+	.handle_changed = on_handle_changed,
+	.attach_sent = on_attach_sent,
+	.attached = on_attached,
+	.detached = on_detached,
+};
+
+static bool is_up(void *data)
+{
+	return f.vm->state == VM_UP && f.n_up > *(unsigned *) data;
+}
+
+static bool is_answered(void *data)
+{
+	return f.n_answers > *(unsigned *) data;
+}
+
+static bool has_reason(void *data)
+{
+	return strstr(f.vm->reason, data) != NULL;
+}
+
+static void probe(void)
+{
+	unsigned before = f.n_up;
+
+	vm_check(f.vm);
+	spin_until(f.loop, is_up, &before);
+}
+
+static void make_vm(void)
+{
+	const struct config_general general = {0};
+	const struct config_vm config = {
+		.name = (char *) "vm1", .type = VM_CLOUD_HYPERVISOR, .socket = f.socket};
+
+	assert_int_equal(vm_new(f.loop, &general, &config, &handler, NULL, &f.vm), 0);
+}
+
+/* A system with one PCI function; its processes are the real ones. */
+static int setup(void **state)
+{
+	char proc[200];
+
+	(void) state;
+	f = (struct fixture){0};
+	log_init(false);
+	f.dir = temp_new();
+	double_pci_function(f.dir, ADDRESS);
+	snprintf(proc, sizeof(proc), "%s/proc", f.dir);
+	assert_int_equal(symlink("/proc", proc), 0);
+	root_set(f.dir);
+	f.nic = (struct device){.id.kind = DEVICE_PCI, .wish.present = true};
+	strcpy(f.nic.id.kernel_name, ADDRESS);
+	strcpy(f.nic.place.handle, HANDLE);
+	snprintf(f.socket, sizeof(f.socket), "%s/api.sock", f.dir);
+	assert_int_equal(loop_new(&f.loop), 0);
+	double_start_as(&f.ch, DOUBLES "/cloud_hypervisor_server.py", f.socket);
+	make_vm();
+	probe();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void) state;
+	vm_unref(f.vm);
+	loop_free(f.loop);
+	double_stop(&f.ch, SIGTERM);
+	root_set("");
+	temp_remove(&f.dir);
+	return 0;
+}
+
+static void begin_attach(void)
+{
+	f.n_sent = 0;
+	f.vm->vmm->attach(f.vm, &f.nic, -1);
+}
+
+static void assert_result(enum vmm_outcome outcome, const char *words)
+{
+	if (f.result.outcome != outcome || !strstr(f.result.detail, words))
+		fail_msg("outcome %d (%s), not %d (…%s…)", f.result.outcome, f.result.detail,
+			 outcome, words);
+}
+
+static void attach(enum vmm_outcome outcome, const char *words)
+{
+	unsigned before = f.n_answers;
+
+	begin_attach();
+	spin_until(f.loop, is_answered, &before);
+	assert_result(outcome, words);
+	assert_int_equal(f.n_answers, before + 1);
+}
+
+static void detach(enum vmm_outcome outcome, const char *words)
+{
+	unsigned before = f.n_answers;
+
+	f.vm->vmm->detach(f.vm, &f.nic, HANDLE);
+	spin_until(f.loop, is_answered, &before);
+	assert_result(outcome, words);
+}
+
+/* The names that the VM has: PART is its config, or its device tree. */
+static const char *names(const char *part)
+{
+	static char text[300];
+	json_t *state = double_tell(&f.ch, "state"), *path;
+	const char *name;
+
+	text[0] = 0;
+	json_object_foreach(json_object_get(state, part), name, path)
+	{
+		size_t n = strlen(text);
+
+		snprintf(text + n, sizeof(text) - n, "%s ", name);
+	}
+	json_decref(state);
+	return text;
+}
+
+static void test_attach_and_detach(void **state)
+{
+	(void) state;
+	for (int i = 0; i < 3; i++) {
+		attach(VMM_OK, "");
+		assert_int_equal(f.n_sent, 1);
+		assert_string_equal(f.nic.place.bus, "0000:00:05.0");
+		assert_string_equal(names("config"), HANDLE " ");
+		/* A request to the guest; who asks again hears that it is done. */
+		detach(VMM_PENDING, "");
+		detach(VMM_OK, "");
+		assert_string_equal(names("tree"), "");
+	}
+	assert_int_equal(double_requests(&f.ch, "vm.remove-device"), 3);
+}
+
+static void test_what_it_has_is_known(void **state)
+{
+	(void) state;
+	double_do(&f.ch, "cold 0000:00:09.0");
+	attach(VMM_OK, "");
+	/* The others are somebody else's. */
+	probe();
+	assert_int_equal(f.n_handles, 1);
+	assert_string_equal(f.handles[0], HANDLE);
+	/* What the guest has not let go of is still there. */
+	double_do(&f.ch, "guest keep");
+	detach(VMM_PENDING, "");
+	assert_string_equal(names("config"), "_vfio1 ");
+	probe();
+	assert_int_equal(f.n_handles, 1);
+	detach(VMM_PENDING, "");
+	assert_int_equal(double_requests(&f.ch, "vm.remove-device"), 2);
+	double_do(&f.ch, "guest let-go");
+	detach(VMM_OK, "");
+	probe();
+	assert_int_equal(f.n_handles, 0);
+}
+
+static void test_paused(void **state)
+{
+	(void) state;
+	attach(VMM_OK, "");
+	double_do(&f.ch, "vm Paused");
+	probe();
+	detach(VMM_PENDING, "paused");
+	detach(VMM_PENDING, "paused");
+	double_do(&f.ch, "vm Running");
+	detach(VMM_OK, "");
+}
+
+/* A name that the VM does not give up must not keep the device out, and must not make a loop. */
+static void test_names_that_stay(void **state)
+{
+	(void) state;
+	double_do(&f.ch, "names stay");
+	for (int i = 1; i <= 9; i++) {
+		attach(VMM_OK, "");
+		probe();
+		assert_int_equal(f.n_handles, 1);
+		assert_string_equal(f.handles[0], HANDLE);
+		detach(VMM_PENDING, "");
+		detach(VMM_OK, "");
+		probe();
+		assert_int_equal(f.n_handles, 0);
+	}
+	assert_non_null(strstr(names("tree"), HANDLE ".9 "));
+	attach(VMM_FAILED, "keeps the names of its 9 former stays; restart the VM");
+}
+
+static void test_an_answer_that_is_lost(void **state)
+{
+	static const char *const ways[][2] = {
+		{"cut", "closed the connection"},
+		{"garbage", "does not speak"},
+	};
+
+	(void) state;
+	attach(VMM_OK, "");
+	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
+		double_do(&f.ch, ways[i][0]);
+		attach(VMM_RETRY, ways[i][1]);
+		double_do(&f.ch, ways[i][0]);
+		detach(VMM_RETRY, ways[i][1]);
+	}
+	/* It has been there all the time, once. */
+	attach(VMM_OK, "");
+	assert_int_equal(double_requests(&f.ch, "vm.add-device"), 1);
+}
+
+static void test_refusals(void **state)
+{
+	(void) state;
+	double_do(&f.ch, "add failed to open /dev/vfio/7 group: Permission denied (os error 13)");
+	attach(VMM_RETRY, "say in \"user =\" who");
+	double_do(&f.ch, "add Failed to DMA map: Invalid argument (os error 22)");
+	attach(VMM_FAILED, "max_phys_bits=39");
+	double_do(&f.ch, "add something new");
+	attach(VMM_RETRY, "cloud-hypervisor: something new");
+	double_do(&f.ch, "cold " ADDRESS);
+	attach(VMM_FAILED, "it is in the VM already, as \"_vfio1\"");
+	assert_string_equal(names("config"), "_vfio1 ");
+	f.nic.id.kind = DEVICE_USB;
+	attach(VMM_FAILED, "PCI devices only");
+}
+
+static void test_a_function_that_has_gone(void **state)
+{
+	char path[300];
+
+	(void) state;
+	attach(VMM_OK, "");
+	double_do(&f.ch, "names stay");
+	detach(VMM_PENDING, "");
+	/* The kernel takes it away only when nobody has it any more. */
+	snprintf(path, sizeof(path), "%s/sys/bus/pci/devices/" ADDRESS "/iommu_group", f.dir);
+	unlink(path);
+	*strrchr(path, '/') = 0;
+	rmdir(path);
+	detach(VMM_OK, "");
+}
+
+static void test_a_vm_that_does_not_run(void **state)
+{
+	static const char *const states[][2] = {
+		{"vm none", "can't take devices yet: VM is not created"},
+		{"vm Created", "can't take devices yet: it has not been booted"},
+	};
+
+	(void) state;
+	vm_unref(f.vm);
+	for (size_t i = 0; i < ARRAY_SIZE(states); i++) {
+		double_do(&f.ch, states[i][0]);
+		make_vm();
+		vm_check(f.vm);
+		spin_until(f.loop, has_reason, (void *) states[i][1]);
+		assert_int_equal(f.vm->state, VM_DOWN);
+		assert_false(f.vm->is_absent);
+		if (i + 1 < ARRAY_SIZE(states))
+			vm_unref(f.vm);
+	}
+	/* It is asked again until it does. */
+	unsigned before = f.n_up;
+	double_do(&f.ch, "vm Running");
+	spin_until(f.loop, is_up, &before);
+}
+
+static bool has_exited(void *data)
+{
+	(void) data;
+	return f.n_exited > 0 && f.vm->state == VM_DOWN;
+}
+
+static void test_killed(void **state)
+{
+	unsigned before = f.n_answers;
+
+	(void) state;
+	double_do(&f.ch, "hang");
+	begin_attach();
+	double_stop(&f.ch, SIGKILL);
+	spin_until(f.loop, has_exited, NULL);
+	assert_int_equal(f.n_answers, before + 1);
+	assert_result(VMM_RETRY, "");
+	/* Its socket is left behind. */
+	spin_until(f.loop, has_reason, (void *) "nobody listens");
+}
+
+static void test_free_while_under_way(void **state)
+{
+	(void) state;
+	begin_attach();
+	vm_check(f.vm);
+	/* teardown: the VM goes before the answers come */
+}
+
+int main(void)
+{
+#define BACKEND(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		BACKEND(test_attach_and_detach),
+		BACKEND(test_what_it_has_is_known),
+		BACKEND(test_paused),
+		BACKEND(test_names_that_stay),
+		BACKEND(test_an_answer_that_is_lost),
+		BACKEND(test_refusals),
+		BACKEND(test_a_function_that_has_gone),
+		BACKEND(test_a_vm_that_does_not_run),
+		BACKEND(test_killed),
+		BACKEND(test_free_while_under_way),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
