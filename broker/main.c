@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 
+#include "broker/attend.h"
 #include "broker/log.h"
 #include "broker/manager.h"
 #include "broker/service.h"
@@ -28,13 +29,16 @@ struct broker {
 	struct intake *intake;
 	struct manager manager;
 	bool managing;
+	struct attend attend;
+	bool exit_when_idle;
 };
 
 static const char usage[] =
-	"Usage: vhotplug-broker [-d] [-c FILE]\n"
+	"Usage: vhotplug-broker [-d] [-c FILE] [--exit-when-idle]\n"
 	"Moves devices into virtual machines as udev's rules say; see vhotplug-broker(8).\n"
 	"  -c, --config FILE  the config (default " VHOTPLUG_CONFDIR "/vhotplug.conf)\n"
 	"  -d, --debug        say more\n"
+	"      --exit-when-idle  end when there is nothing to do\n"
 	"  -h, --help         this text\n"
 	"      --version      the version\n";
 
@@ -42,11 +46,9 @@ static const char usage[] =
 static int parse_arguments(struct broker *broker, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"config", required_argument, NULL, 'c'},
-		{"debug", no_argument, NULL, 'd'},
-		{"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'},
-		{NULL, 0, NULL, 0},
+		{"config", required_argument, NULL, 'c'},   {"debug", no_argument, NULL, 'd'},
+		{"exit-when-idle", no_argument, NULL, 'e'}, {"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},        {NULL, 0, NULL, 0},
 	};
 	bool debug = false;
 	int option;
@@ -58,6 +60,9 @@ static int parse_arguments(struct broker *broker, int argc, char **argv)
 			break;
 		case 'd':
 			debug = true;
+			break;
+		case 'e':
+			broker->exit_when_idle = true;
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -215,6 +220,23 @@ static void pass_end(void *data)
 
 	intake_flush(broker->intake);
 	store_flush(broker->store);
+	attend_pass_end(&broker->attend);
+}
+
+/* Whether somebody is still to answer: the worker, a VMM, a guest; or a VM may dial in. */
+static bool is_busy(void *data)
+{
+	struct broker *broker = data;
+	const struct config *config = broker->manager.config;
+
+	for (const struct device *d = broker->manager.devices; d; d = d->next)
+		if (d->state == DEVICE_OPENING || d->state == DEVICE_ATTACHING ||
+		    d->state == DEVICE_RELEASING || d->state == DEVICE_DETACHING)
+			return true;
+	for (size_t i = 0; i < config->n_vms; i++)
+		if (config->vms[i].listen)
+			return true;
+	return false;
 }
 
 static int start(struct broker *broker, struct config *config)
@@ -251,6 +273,7 @@ static int start(struct broker *broker, struct config *config)
 	manager_start(&broker->manager);
 	loop_set_pass_end(broker->loop, pass_end, broker);
 	service_notify("READY=1");
+	attend_start(&broker->attend, broker->loop, broker->exit_when_idle, is_busy, broker);
 	log_info("ready: %zu VMs, config %s (%s)", broker->manager.config->n_vms,
 		 broker->config_path, broker->manager.config->digest);
 	return 0;
@@ -259,6 +282,7 @@ static int start(struct broker *broker, struct config *config)
 static void stop(struct broker *broker)
 {
 	service_notify("STOPPING=1");
+	attend_stop(&broker->attend);
 	/* Devices hold helpers that wait for their answer. */
 	if (broker->managing)
 		manager_finish(&broker->manager);
