@@ -1,32 +1,17 @@
 """Runs inside the emulated host that has systemd as process 1: the package's life, from the first
 installation to the purge, beside a VM that has a device. Each step goes on where the one before it
 ended; the first that fails ends it. Tells the outside by the virtio port "results"."""
-import json
 import os
 import pathlib
 import signal
+import sqlite3
 import subprocess
-import sys
-import time
-import traceback
 
-from lib.broker import DATABASE, Database
-from lib.host import Host, open_port
-from lib.vm import QemuVm
-from lib.wait import Failed, expect, stays, wait_until
+from lib.broker import DATABASE
+from lib.steps import CONFIG, KEYBOARDS, PATIENCE, RUN, brokers, main, run
+from lib.wait import expect, stays, wait_until
 
-RUN = pathlib.Path("/checkout/.build-host/system")
-CONFIG = pathlib.Path("/etc/vhotplug/vhotplug.conf")
 RULES = pathlib.Path("/etc/udev/rules.d/66-vhotplug.rules")
-KEYBOARDS = "[usb Input]\ntargetVm = vm1\n[allow Keyboards]\ninterfaceClass = 3\ninterfaceProtocol = 1\n"
-PATIENCE = 120
-
-
-def run(*command, status=0):
-    result = subprocess.run(command, capture_output=True, text=True)
-    expect(result.returncode == status, f"{' '.join(command)} ended with {result.returncode}: "
-                                        f"{result.stdout[-500:]}{result.stderr[-1000:]}")
-    return result.stdout + result.stderr
 
 
 def unit(name="vhotplug.service"):
@@ -47,27 +32,6 @@ def dropin(name, text):
     run("systemctl", "daemon-reload")
 
 
-class World:
-    def __init__(self):
-        self.host = Host(json.loads((RUN / "request.json").read_text())["images"])
-        self.db = Database()
-        self.vm = QemuVm("vm1").start()
-        self.keyboard = None
-        self.ids = None
-
-    def wait_attached(self):
-        def seen():
-            row = self.db.assignment(self.keyboard)
-            return row and row["state"] == "attached" and self.vm.usb_ids(self.keyboard)
-        wait_until(seen, PATIENCE, lambda: f"the keyboard is in the VM; {self.db.dump()}")
-
-    def expect_untouched(self):
-        """It is in the VM, by the handle that it was given first, and never left."""
-        self.wait_attached()
-        expect(self.vm.usb_ids(self.keyboard) == self.ids, f"{self.vm.usb_ids(self.keyboard)}, before: {self.ids}")
-        expect(not self.db.history(self.keyboard, "detach"), self.db.dump)
-
-
 def installed(world):
     """The package is installed: the broker runs in its whole sandbox, from now on at every boot."""
     run("dpkg", "-i", str(RUN / "old.deb"))
@@ -81,9 +45,7 @@ def plugged_in(world):
     """A config, applied, and a device: it is in the VM."""
     CONFIG.write_text(world.vm.config() + KEYBOARDS)
     run("vhotplug-gen-rules")
-    world.keyboard = world.host.plug_keyboard()
-    world.wait_attached()
-    world.ids = world.vm.usb_ids(world.keyboard)
+    world.plug()
 
 
 def restarted(world):
@@ -113,7 +75,6 @@ def not_back_behind_the_database(world):
     before = broker_pid()
     schema = DATABASE.read_bytes()[60:64]
     run("systemctl", "stop", "vhotplug.service")
-    import sqlite3
     with sqlite3.connect(DATABASE) as database:
         database.execute("pragma user_version = 99")
         database.execute("pragma wal_checkpoint(truncate)")
@@ -130,11 +91,8 @@ def not_back_behind_the_database(world):
 
 def unplugged_and_plugged(world):
     """It all still works: pulled out, and another one plugged in."""
-    world.host.unplug(world.keyboard)
-    wait_until(lambda: not world.vm.usb_ids(), PATIENCE, "the VM has lost it")
-    world.keyboard = world.host.plug_keyboard()
-    world.wait_attached()
-    world.ids = world.vm.usb_ids(world.keyboard)
+    world.unplug()
+    world.plug()
 
 
 def watchdog(world):
@@ -148,12 +106,6 @@ def watchdog(world):
     world.expect_untouched()
 
 
-def brokers():
-    """All processes of the broker, whoever has started them."""
-    return [path.parent.name for path in pathlib.Path("/proc").glob("[0-9]*/comm") if path.exists()
-            and path.read_text().startswith("vhotplug")]
-
-
 def nobody(why):
     wait_until(lambda: not brokers(), PATIENCE, lambda: f"nothing of ours runs {why}; there is {brokers()}")
 
@@ -165,11 +117,10 @@ def on_demand(world):
     run("systemctl", "enable", "--now", "vhotplug-on-demand.socket", path)
     nobody("at first")
     world.expect_untouched()
-    first, world.keyboard = world.keyboard, world.host.plug_keyboard()
-    world.wait_attached()
+    first = world.keyboard
+    world.plug()
     nobody("after the plug")
-    world.host.unplug(world.keyboard)
-    wait_until(lambda: not world.vm.usb_ids(world.keyboard), PATIENCE, "the VM has lost it")
+    world.unplug()
     nobody("after the unplug")
     world.keyboard = first
     world.vm.kill9()
@@ -212,35 +163,10 @@ STEPS = [installed, plugged_in, restarted, upgraded, not_back_behind_the_databas
          watchdog, on_demand, removed, purged, no_complaints]
 
 
-def run_steps(world):
-    for step in STEPS:
-        start = time.monotonic()
-        name = step.__name__.replace("_", "-")
-        try:
-            step(world)
-        except Exception as error:
-            what = str(error) if isinstance(error, Failed) else traceback.format_exc()
-            log = subprocess.run(["journalctl", "--no-pager", "-n", "60"], capture_output=True, text=True).stdout
-            print(f"FAIL {name} ({time.monotonic() - start:.1f} s)\n{what}\n{log}")
-            return 1
-        print(f"ok {name} ({time.monotonic() - start:.1f} s)")
-    return 0
-
-
-def main():
-    sys.stdout = os.fdopen(open_port("results"), "w", buffering=1)
-    os.environ.update(SYSTEMD_PAGER="cat", SYSTEMD_COLORS="0", DEBIAN_FRONTEND="noninteractive", LC_ALL="C")
-    status = 1
-    try:
-        print(f"emulated host with systemd: up after {time.clock_gettime(time.CLOCK_BOOTTIME):.0f} s")
-        status = run_steps(World())
-    except Exception:
-        print(traceback.format_exc())
-    print(f"{len(STEPS)} steps" if status == 0 else "not all steps")
-    print(f"::exit {status}")
-    sys.stdout.flush()
-    subprocess.run(["systemctl", "poweroff"], check=False)
+def journal():
+    return subprocess.run(["journalctl", "--no-pager", "-n", "60"], capture_output=True, text=True).stdout
 
 
 if __name__ == "__main__":
-    main()
+    main("systemd", STEPS, journal)
+    subprocess.run(["systemctl", "poweroff"], check=False)
