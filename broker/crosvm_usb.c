@@ -40,7 +40,7 @@ static void note_not_ready(struct crosvm_op *op)
 static void note_full(struct crosvm_op *op)
 {
 	const char *name = op->crosvm->vm->name;
-	unsigned n_retries = op->base.device->n_retries;
+	unsigned n_retries = op->base.device->attempt.n_retries;
 
 	if (n_retries + 1 < crosvm_pace.attempts) {
 		vmm_set_result(
@@ -86,15 +86,15 @@ static void attach_is_done(struct crosvm_op *op, unsigned port)
 	struct device *device = op->base.device;
 	bool was_waiting = crosvm->n_not_ready > 0;
 
-	crosvm_make_handle(crosvm, device->handle, sizeof(device->handle), port,
+	crosvm_make_handle(crosvm, device->place.handle, sizeof(device->place.handle), port,
 			   crosvm->doubt.vendor, crosvm->doubt.product);
-	snprintf(device->guest_bus, sizeof(device->guest_bus), "crosvm's hub");
-	device->guest_port = port;
+	snprintf(device->place.bus, sizeof(device->place.bus), "crosvm's hub");
+	device->place.port = port;
 	crosvm->doubt.set = false;
 	crosvm->n_not_ready = 0;
 	crosvm->not_before = 0;
 	vmm_set_result(&op->base.result, VMM_OK, "on port %u", port);
-	end_detaches(crosvm, device->handle);
+	end_detaches(crosvm, device->place.handle);
 	op_finish(&op->base);
 	/* The others that wait for the guest need not wait for their time. */
 	if (was_waiting)
@@ -134,7 +134,7 @@ static void ports_after_attach(struct crosvm_op *op, const struct crosvm_reply *
 	}
 	if (n > 1)
 		log_warning("%s: %u ports have been taken by devices like %s meanwhile: left alone",
-			    crosvm->vm->name, n, op->base.device->kernel_name);
+			    crosvm->vm->name, n, op->base.device->id.kernel_name);
 	crosvm->doubt.set = false;
 	op_finish(&op->base);
 }
@@ -175,12 +175,12 @@ static void send_attach(struct crosvm_op *op, const struct crosvm_reply *list)
 	struct device *device = op->base.device;
 	struct crosvm_doubt doubt = {0};
 
-	sscanf(device->vid_pid, "%4x:%4x", &doubt.vendor, &doubt.product);
+	sscanf(device->id.vid_pid, "%4x:%4x", &doubt.vendor, &doubt.product);
 	for (unsigned port = 1; port <= CROSVM_PORTS; port++)
 		if (list->ports[port].used)
 			doubt.before |= 1U << port;
 	crosvm->doubt = doubt;
-	crosvm_make_doubtful_handle(crosvm, device->handle, sizeof(device->handle));
+	crosvm_make_doubtful_handle(crosvm, device->place.handle, sizeof(device->place.handle));
 	vm_handle_changed(crosvm->vm, device);
 	op->ignored = attach_was_ignored;
 	crosvm_ask_attach(op, attach_was_answered);
@@ -193,7 +193,7 @@ static void begin_attach(struct op *base)
 	struct crosvm_op *op = crosvm_op_of(base);
 	uint64_t now = now_monotonic_ms();
 
-	if (!base->device->present) {
+	if (!base->device->wish.present) {
 		op_set_result(base, VMM_GONE, "it has been unplugged");
 		op_finish(base);
 	} else if (now < op->crosvm->not_before) {
@@ -209,7 +209,7 @@ void crosvm_usb_attach(struct crosvm *crosvm, struct device *device, int fd)
 	_cleanup_close_ int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	struct crosvm_op *op = copy < 0 ? NULL
 					: op_new(&crosvm->ops, sizeof(*op), begin_attach,
-						 end_attach, device, device->handle);
+						 end_attach, device, device->place.handle);
 
 	if (!op) {
 		struct vmm_result result;

@@ -28,8 +28,8 @@ struct request {
 
 static void make_handle(const struct vm *vm, const struct device *device, char *handle, size_t size)
 {
-	snprintf(handle, size, PREFIX "%.16s-%llu@%d.%llu", device->kernel_name,
-		 (unsigned long long) device->inode, (int) vm->peer.pid,
+	snprintf(handle, size, PREFIX "%.16s-%llu@%d.%llu", device->id.kernel_name,
+		 (unsigned long long) device->id.inode, (int) vm->peer.pid,
 		 (unsigned long long) vm->peer.start_time);
 }
 
@@ -62,16 +62,16 @@ static void note_refused(struct request *request, const struct crosvm_reply *rep
 {
 	const struct device *device = request->base.device;
 
-	if (device->n_retries + 1 < crosvm_pace.attempts) {
+	if (device->attempt.n_retries + 1 < crosvm_pace.attempts) {
 		vmm_set_result(&request->base.result, VMM_RETRY, "%.150s; it is tried again",
 			       reply->text);
-		request->base.result.delay_ms = crosvm_wait_ms(device->n_retries);
+		request->base.result.delay_ms = crosvm_wait_ms(device->attempt.n_retries);
 		return;
 	}
 	vmm_set_result(&request->base.result, VMM_FAILED,
 		       "%.110s, %u times; crosvm has one PCI slot unless started with"
 		       " --pci-hotplug-slots: free one or restart the VM",
-		       reply->text, device->n_retries + 1);
+		       reply->text, device->attempt.n_retries + 1);
 	request->base.result.is_full = true;
 }
 
@@ -99,7 +99,9 @@ static void add_has_ended(struct request *request, const struct crosvm_command_r
 		vmm_set_result(&request->base.result, VMM_FAILED, "%s", reply->text);
 	} else {
 		if (reply->answer == CROSVM_OK)
-			vmm_set_result(&request->base.result, VMM_OK, "%s", "");
+			vmm_set_result(&request->base.result, VMM_OK,
+				       "crosvm has accepted it and not opened it (it hot-plugs PCI"
+				       " devices on x86-64 only); start the VM with --vfio");
 		else
 			note_refused(request, reply);
 		request->base.result.is_unsure = true;
@@ -146,13 +148,13 @@ static void run_program(void *data)
 	const char *const words[] = {program, "vfio",     request->add ? "add" : "remove",
 				     path,    vm->socket, NULL};
 
-	if (sysfs_inode(device->devpath) != device->inode) {
+	if (sysfs_inode(device->id.devpath) != device->id.inode) {
 		/* The kernel takes it away only when nobody has it any more. */
 		vmm_set_result(&request->base.result, VMM_GONE, "it has been unplugged");
 		op_finish(&request->base);
 		return;
 	}
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%.64s", device->kernel_name);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%.64s", device->id.kernel_name);
 	int r = crosvm_command_run(vm->loop, words, crosvm_pace.command, program_has_ended, request,
 				   &request->command);
 	if (r < 0) {
@@ -205,7 +207,7 @@ static void stop_program(struct crosvm_vfio *vfio)
 void crosvm_vfio_attach(struct crosvm_vfio *vfio, struct device *device)
 {
 	struct vm *vm = vfio->vm;
-	struct request *request = request_new(vfio, device, true, device->handle);
+	struct request *request = request_new(vfio, device, true, device->place.handle);
 
 	if (!request) {
 		struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
@@ -214,7 +216,7 @@ void crosvm_vfio_attach(struct crosvm_vfio *vfio, struct device *device)
 		return;
 	}
 	/* Whatever happens to the broker now, this is what the device may be in. */
-	make_handle(vm, device, device->handle, sizeof(device->handle));
+	make_handle(vm, device, device->place.handle, sizeof(device->place.handle));
 	vm_handle_changed(vm, device);
 	vm_attach_sent(vm, device);
 	op_queue_run(&vfio->ops);

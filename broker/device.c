@@ -2,6 +2,7 @@
 #include "broker/device.h"
 
 #include "helper/root.h"
+#include "helper/text.h"
 
 static const char *const kind_names[] = {
 	[DEVICE_USB] = "usb",
@@ -20,7 +21,7 @@ static const char *const state_names[] = {
 static const char *const cause_names[] = {
 	[CAUSE_PLUG] = "plug",         [CAUSE_UNPLUG] = "unplug",   [CAUSE_COLDPLUG] = "coldplug",
 	[CAUSE_VM_START] = "vm-start", [CAUSE_VM_EXIT] = "vm-exit", [CAUSE_CONFIG] = "config",
-	[CAUSE_RETRY] = "retry",       [CAUSE_REBOOT] = "reboot",   [CAUSE_LOST] = "lost",
+	[CAUSE_LOST] = "lost",
 };
 
 const char *device_kind_name(enum device_kind kind)
@@ -54,22 +55,112 @@ const char *device_cause_name(enum device_cause cause)
 	return cause_names[cause];
 }
 
-/* The length of the UTF-8 character at S (RFC 3629), or 0 when there is none. */
-static size_t utf8_length(const unsigned char *s)
+void device_mark(struct device *device)
 {
-	size_t n = s[0] < 0x80                   ? 1
-		   : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
-		   : s[0] >= 0xe0 && s[0] < 0xf0 ? 3
-		   : s[0] >= 0xf0 && s[0] < 0xf5 ? 4
-						 : 0;
+	device->marked = true;
+}
 
-	for (size_t i = 1; i < n; i++)
-		if ((s[i] & 0xc0) != 0x80)
-			return 0;
-	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) ||
-	    (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
-		return 0;
-	return n;
+void device_retry(struct device *device)
+{
+	device->attempt.not_before = 0;
+	device->attempt.gave_up = false;
+	device_mark(device);
+}
+
+void device_set_cause(struct device *device, enum device_cause cause)
+{
+	device->attempt.cause = cause;
+	device->attempt.started = now_monotonic_ms();
+}
+
+static bool list_has(const char *list, const char *name)
+{
+	size_t length = strlen(name);
+
+	for (const char *s = list; *s; s += strcspn(s, ","), s += *s == ',')
+		if (strcspn(s, ",") == length && strncmp(s, name, length) == 0)
+			return true;
+	return false;
+}
+
+bool device_may_be_in(const struct device *device, const char *name)
+{
+	if (!device->wish.present || !device->wish.rule[0])
+		return false;
+	/* A move to where it should be has failed: where it was is as good for now. */
+	if (device->attempt.move.failed[0])
+		return streq(device->attempt.move.from, name);
+	return list_has(device->wish.vms, name);
+}
+
+void device_make_handle(const struct device *device, char *ret_handle, size_t size)
+{
+	snprintf(ret_handle, size, "vhp-%s-%llu", device->id.kernel_name,
+		 (unsigned long long) device->id.inode);
+	/* Letters, digits, '-', '.', '_': what QEMU accepts in an id. */
+	for (char *c = ret_handle; *c; c++)
+		if (*c == ':')
+			*c = '.';
+}
+
+/* Invariants */
+
+/* Has a VM of its own been asked for it, or may it be in one? */
+static bool is_with_vmm(enum device_state state)
+{
+	return state == DEVICE_ATTACHING || state == DEVICE_ATTACHED || state == DEVICE_RELEASING ||
+	       state == DEVICE_DETACHING;
+}
+
+static const char *check_place(const struct device *device)
+{
+	const struct device_place *place = &device->place;
+	enum device_state state = device->record.state;
+
+	if ((place->vm != NULL) != (state == DEVICE_OPENING || is_with_vmm(state)))
+		return "it has a VM exactly while opening, attaching, …, detaching";
+	if ((place->handle[0] != 0) != is_with_vmm(state))
+		return "it has a handle exactly once the VMM was asked";
+	if (place->unverified && state != DEVICE_ATTACHED)
+		return "only what is attached on record is unverified";
+	if ((place->was_arriving || place->redo) && state != DEVICE_ATTACHED)
+		return "what a former broker began is attached, as far as we know";
+	return NULL;
+}
+
+static const char *check_attempt(const struct device *device)
+{
+	const struct device_attempt *attempt = &device->attempt;
+	enum device_state state = device->record.state;
+
+	if (attempt->n_disks > 0 && state != DEVICE_ATTACHING)
+		return "its disks are held only until the VMM has answered";
+	if (attempt->opened || attempt->node_fd >= 0)
+		return "what was opened is given at once";
+	if (attempt->vmm_asked && (!is_with_vmm(state) || state == DEVICE_ATTACHED))
+		return "the VMM is asked only to attach or to detach";
+	if (state == DEVICE_DETACHING && !attempt->vmm_asked)
+		return "detaching means that the VMM is asked";
+	if (state == DEVICE_OPENING && attempt->request == 0)
+		return "opening means that the worker is asked";
+	if (attempt->request != 0 && !device->place.vm)
+		return "the worker is asked only for a VM's sake";
+	if (attempt->helpers && !attempt->awaits_send)
+		return "helpers wait only for an attach that is not on its way";
+	if (attempt->move.failed[0] && !attempt->move.from[0])
+		return "a move that failed began somewhere";
+	return NULL;
+}
+
+const char *device_check(const struct device *device)
+{
+	const char *wrong = check_place(device);
+
+	if (!wrong)
+		wrong = check_attempt(device);
+	if (!wrong && !device->record.reason[0])
+		wrong = "every state has a reason";
+	return wrong;
 }
 
 /* C0, DEL and C1 control characters: they could steer the reader's terminal. */
@@ -84,7 +175,7 @@ void text_copy(char *to, size_t size, const char *from)
 	size_t at = 0;
 
 	while (*s) {
-		size_t n = utf8_length(s);
+		size_t n = utf8_length((const char *) s);
 		bool good = n > 0 && !is_control(s);
 
 		if (at + (good ? n : 1) >= size)

@@ -1,33 +1,26 @@
 /* One device instance: what the broker knows of a device between its plug and its unplug.
  *
  * An instance is boot + devpath + inode of its sysfs directory: a replug makes a new one, a
- * retrigger does not. All instances are in one list, owned by struct manager (manager.h), which is
- * the only one to change them.
+ * retrigger does not. All instances are in one list (registry.h). What changes of a device are
+ * facts; whoever changes one marks the device, and the next pass (reconcile.h) moves it.
  */
 #pragma once
 
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "broker/intake.h"
 #include "broker/loop.h"
 #include "broker/vmm.h"
+#include "conf/options.h"
 #include "helper/macro.h"
 
-struct manager;
+struct intake_client;
 struct vm;
 
 enum device_kind {
 	DEVICE_USB,
 	DEVICE_PCI,
 	DEVICE_EVDEV,
-};
-
-/* What the rule says beyond the VM; VHOTPLUG_OPTIONS. */
-enum device_option {
-	DEVICE_FORCE = 1 << 0,
-	DEVICE_IOMMU_ADD_ALL = 1 << 1,
-	DEVICE_IOMMU_SKIP_IF_SHARED = 1 << 2,
 };
 
 enum device_state {
@@ -50,16 +43,11 @@ enum device_cause {
 	CAUSE_VM_START,
 	CAUSE_VM_EXIT,
 	CAUSE_CONFIG,
-	CAUSE_RETRY,
-	CAUSE_REBOOT,
 	CAUSE_LOST,
 };
 
-struct device {
-	struct device *next;
-	int64_t row; /* in the table device; 0 before it is stored */
-
-	/* Who it is. Strings are printable UTF-8. */
+/* Who it is; does not change. Strings are printable UTF-8. */
+struct device_identity {
 	char devpath[512]; /* below /sys */
 	uint64_t inode;    /* of /sys + devpath */
 	enum device_kind kind;
@@ -68,55 +56,121 @@ struct device {
 	char name[128];
 	char vid_pid[16];
 	unsigned speed; /* Mbit/s, rounded down; 0: unknown */
+	int group;      /* PCI: the number of its IOMMU group; -1: it has none */
+};
 
-	/* What is wanted. */
+/* What is wanted of it. */
+struct device_wish {
 	bool present;   /* plugged in, as far as we know */
+	bool held;      /* was plugged in already and attachConnected = no */
 	char rule[256]; /* "" when no rule claims it */
 	char vms[256];  /* candidates, comma-separated, in order */
 	char config[32];
-	unsigned options;   /* enum device_option */
-	unsigned order;     /* of the rule in the config: PCI devices are attached in this order */
+	unsigned options;   /* enum config_option */
+	unsigned order;     /* of the rule in the config */
 	char family[64];    /* keeps its VM when it comes back as another device; "" */
 	char family_vm[64]; /* the VM it was kept in for its family's sake; "" */
-	char host_driver[64]; /* PCI: what held it when it was taken from the host; "" */
-	char leader[512];   /* devpath of the device whose IOMMU group this one is given with; "" */
-	char former_vm[64]; /* where it was before a move */
-	char unreachable[64];     /* the VM that the move to failed: not tried again for now */
-	pid_t unreachable_pid;    /* its process: another one may be tried */
-	bool unreachable_is_full; /* it may be tried when another device has left it */
-	uint64_t seqnum;          /* of the newest event that counted */
+	char leader[512];   /* devpath of the device whose IOMMU group it is given with; "" */
+	uint64_t seqnum;    /* of the newest event that counted */
+};
 
-	/* What is. */
-	enum device_state state;
-	struct vm *vm;       /* counted reference while opening, attaching, attached, detaching */
-	char vm_name[64];    /* the VM that state speaks of */
-	char handle[96];     /* id in the VMM; "" while it has none */
-	char guest_bus[64];  /* QEMU: where it is in the guest, while that is known */
-	unsigned guest_port; /* 0: not known */
-	bool was_arriving;   /* on record it was still on its way there */
-	bool unverified;     /* attached on record; the VMM has not been asked yet */
-	char reason[256];
-	uint64_t since; /* ms, wall clock: when state was entered */
+/* Where it is. */
+struct device_place {
+	struct vm *vm;     /* counted reference while opening, attaching, …, detaching */
+	char handle[96];   /* id in the VMM; "" before the VMM has been asked */
+	char bus[64];      /* where it is in the guest, while that is known */
+	unsigned port;     /* 0: not known */
+	bool unverified;   /* attached on record; the VMM has not been asked yet */
+	bool was_arriving; /* on record it was still on its way there */
+	bool redo;         /* nobody knows what it is there: it is taken out and given anew */
+};
 
-	/* What is under way. */
+/* A move from one VM to another. */
+struct device_move {
+	char from[64];    /* "": it does not move */
+	char failed[64];  /* the VM that it could not go to: not tried again for now */
+	pid_t failed_pid; /* its process: another one may be tried */
+	bool was_full;    /* it may be tried when another device has left it */
+};
+
+/* What a look at its IOMMU group has found, for one attempt. */
+struct device_group {
+	bool looked;
+	char strangers[400]; /* members that no rule claims and that spoil the group; "" */
+};
+
+/* What is under way. */
+struct device_attempt {
 	enum device_cause cause;
-	uint64_t started;          /* ms, monotonic: when the cause arrived */
-	bool awaits_vm;            /* its VM was not running: the VM's start will be the cause */
-	uint64_t attempted;        /* ms, monotonic: when the present attempt began */
-	uint64_t request;          /* the worker's number; 0: none */
-	struct vmm_result verdict; /* on an attach, while the kernel is asked what came of it */
-	int held_fds[16];          /* disks held exclusively until the VMM has answered */
-	size_t n_held_fds;
-	struct loop_timer slow; /* while opening: then a person should know what takes so long */
-	struct loop_timer retry;
+	uint64_t started; /* ms, monotonic: when the cause arrived */
+	bool awaits_vm;   /* its VM was not running: the VM's start will be the cause */
+	uint64_t began;   /* ms, monotonic: when the present attempt began */
+	uint64_t request; /* the worker's number; 0: none */
+	bool opened;      /* the worker has opened it: to be given to the VMM now */
+	int node_fd;      /* then; -1 for a kind without */
+	int disks[16];    /* held exclusively until the VMM has answered */
+	size_t n_disks;
+	bool vmm_asked;            /* attach or detach: its answer is awaited */
+	struct vmm_result verdict; /* on an attach, while it is verified */
+	bool released;             /* the worker has done what it could about host drivers */
+	bool check;                /* attached: is it really? */
+	struct device_group group;
+	char host_driver[64]; /* PCI: what held it when it was taken from the host; "" */
+
+	uint64_t not_before; /* ms, monotonic: nothing is tried before; 0: at once */
+	bool gave_up;        /* nothing is tried until something changes */
 	unsigned n_retries;
 	char failure[256]; /* why the last attempt came to nothing; the history has it once */
-	struct intake_client *waiting; /* helpers to acknowledge once the attach is on its way */
-	struct loop_timer waiting_limit;
-	struct manager *manager; /* for the timers */
-	bool dropped; /* not in the list any more; the memory stays to the end of the pass */
-	struct loop_garbage garbage;
+	struct device_move move;
+
+	bool awaits_send;              /* its attach is not on its way yet */
+	struct intake_client *helpers; /* to acknowledge when it is */
+	struct loop_timer helpers_limit;
 };
+
+/* What people see of it. record.c alone writes this. */
+struct device_record {
+	int64_t row; /* in the table device; 0 before it is stored */
+	enum device_state state;
+	char reason[256];
+	uint64_t since;  /* ms, wall clock: when state was entered */
+	char vm[64];     /* the VM that state speaks of */
+	char handle[96]; /* as in place, when it was stored */
+};
+
+struct device {
+	struct device *next;
+	struct device_identity id;
+	struct device_wish wish;
+	struct device_place place;
+	struct device_attempt attempt;
+	struct device_record record, saved; /* as it is, and as the store has it */
+	enum device_state told;             /* the state that the observer knows (record.h) */
+	bool changed;                       /* since then */
+	bool dropped;                       /* is about to leave the list */
+
+	bool marked;             /* something has changed: it is looked at in this pass */
+	unsigned n_looks;        /* in this pass */
+	struct loop_timer again; /* marks it when time has changed something */
+};
+
+/* Something about DEVICE has changed: it is looked at before the pass is over. */
+void device_mark(struct device *device);
+/* The same, and what failed or waits for its time may be tried at once. */
+void device_retry(struct device *device);
+
+/* Sets DEVICE's cause, and the time from which its history counts. */
+void device_set_cause(struct device *device, enum device_cause cause);
+
+/* May DEVICE be in the VM called NAME, by the wish on record? */
+bool device_may_be_in(const struct device *device, const char *name);
+
+/* The name that DEVICE has in a VMM that does not make up its own: that of the instance, whatever
+ * the VM, so that an attach that was sent twice is noticed. */
+void device_make_handle(const struct device *device, char *ret_handle, size_t size);
+
+/* What is wrong with DEVICE between two passes, in words; NULL: nothing. */
+const char *device_check(const struct device *device);
 
 const char *device_kind_name(enum device_kind kind);
 /* -1 for a name that is none. */

@@ -11,6 +11,7 @@
 #include "broker/attend.h"
 #include "broker/log.h"
 #include "broker/manager.h"
+#include "broker/reconcile.h"
 #include "broker/service.h"
 #include "conf/load.h"
 #include "helper/root.h"
@@ -213,12 +214,14 @@ static int watch_clock(struct broker *broker)
 				&broker->clock);
 }
 
-/* Events first: they are committed before anything else is written. */
+/* Events first: they are committed before anything is done about them, and before anything else is
+ * written. */
 static void pass_end(void *data)
 {
 	struct broker *broker = data;
 
 	intake_flush(broker->intake);
+	reconcile_pass(&broker->manager.registry);
 	store_flush(broker->store);
 	attend_pass_end(&broker->attend);
 }
@@ -229,10 +232,13 @@ static bool is_busy(void *data)
 	struct broker *broker = data;
 	const struct config *config = broker->manager.config;
 
-	for (const struct device *d = broker->manager.devices; d; d = d->next)
-		if (d->state == DEVICE_OPENING || d->state == DEVICE_ATTACHING ||
-		    d->state == DEVICE_RELEASING || d->state == DEVICE_DETACHING)
+	for (const struct device *d = broker->manager.registry.devices; d; d = d->next) {
+		enum device_state state = d->record.state;
+
+		if (state == DEVICE_OPENING || state == DEVICE_ATTACHING ||
+		    state == DEVICE_RELEASING || state == DEVICE_DETACHING)
 			return true;
+	}
 	for (size_t i = 0; i < config->n_vms; i++)
 		if (config->vms[i].listen)
 			return true;

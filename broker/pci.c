@@ -55,8 +55,8 @@ int pci_get_group(const char *address, struct pci_group *ret_group)
 	struct dirent *entry;
 	int r = 0;
 
-	if (root_link_name(number, sizeof(number), "/sys/bus/pci/devices/%s/iommu_group",
-			   address) < 0)
+	if (root_link_name(number, sizeof(number), "/sys/bus/pci/devices/%s/iommu_group", address) <
+	    0)
 		return -ENOENT;
 	group.number = atoi(number);
 	DIR *dir = root_opendir("/sys/kernel/iommu_groups/%d/devices", group.number);

@@ -8,11 +8,11 @@
 static json_t *pci_arguments(const struct qemu_op *op)
 {
 	const struct device *device = op->base.device;
-	bool vfio = device->kind == DEVICE_PCI;
+	bool vfio = device->id.kind == DEVICE_PCI;
 	json_t *arguments =
 		json_pack("{s:s, s:s, s:s}", "driver", vfio ? "vfio-pci" : "virtio-input-host-pci",
 			  "id", op->base.handle, vfio ? "host" : "evdev",
-			  vfio ? device->kernel_name : device->node);
+			  vfio ? device->id.kernel_name : device->id.node);
 
 	if (arguments && op->bus[0]) {
 		json_object_set_new(arguments, "bus", json_string(op->bus));
@@ -31,7 +31,7 @@ static json_t *device_arguments(struct qemu_op *op, uint32_t fdset)
 	if (!arguments)
 		return NULL;
 	if (op->qemu->no_hostdevice) {
-		sscanf(op->base.device->node, "/dev/bus/usb/%u/%u", &bus, &address);
+		sscanf(op->base.device->id.node, "/dev/bus/usb/%u/%u", &bus, &address);
 		json_object_set_new(arguments, "hostbus", json_integer(bus));
 		json_object_set_new(arguments, "hostaddr", json_integer(address));
 	} else {
@@ -53,7 +53,7 @@ static void send_attach(struct qemu_op *op)
 	struct qemu *qemu = op->qemu;
 	uint32_t fdset = qemu->next_fdset;
 
-	if (op->base.device->kind != DEVICE_USB) {
+	if (op->base.device->id.kind != DEVICE_USB) {
 		qemu_op_command(op, "device_add", pci_arguments(op), qemu_plain_reply, op);
 		qemu_op_flush(op, -1);
 		return;
@@ -61,10 +61,10 @@ static void send_attach(struct qemu_op *op)
 
 	/* QEMU takes ids up to INT32_MAX; one is never used twice in a row. */
 	qemu->next_fdset = fdset < INT32_MAX ? fdset + 1 : 1;
-	qemu_op_command(
-		op, "add-fd",
-		json_pack("{s:i, s:s}", "fdset-id", (int) fdset, "opaque", op->base.device->node),
-		qemu_plain_reply, op);
+	qemu_op_command(op, "add-fd",
+			json_pack("{s:i, s:s}", "fdset-id", (int) fdset, "opaque",
+				  op->base.device->id.node),
+			qemu_plain_reply, op);
 	qemu_op_command(op, "device_add", device_arguments(op, fdset), qemu_plain_reply, op);
 	qemu_op_command(op, "remove-fd", json_pack("{s:i}", "fdset-id", (int) fdset),
 			qemu_plain_reply, op);
@@ -115,7 +115,7 @@ static const char *advice(const char *text)
 
 static bool place_is_taken(const struct qemu_op *op, const char *text)
 {
-	if (op->base.device->kind == DEVICE_USB)
+	if (op->base.device->id.kind == DEVICE_USB)
 		return op->port > 0 && strstr(text, "not found (in use?)");
 	return op->bus[0] &&
 	       (strstr(text, "not available for") || strstr(text, "already occupied by"));
@@ -123,7 +123,7 @@ static bool place_is_taken(const struct qemu_op *op, const char *text)
 
 static bool is_wrong_speed(const struct qemu_op *op, const char *text)
 {
-	return op->base.device->kind == DEVICE_USB &&
+	return op->base.device->id.kind == DEVICE_USB &&
 	       startswith(text, "failed to open host usb device") &&
 	       qemu_candidate_bus(op->qemu, op->first_bus + 1);
 }
@@ -192,8 +192,8 @@ void qemu_attach(struct vm *vm, struct device *device, int fd)
 {
 	struct qemu *qemu = vm->backend;
 	char reason[300];
-	struct qemu_op *op =
-		op_new(&qemu->ops, sizeof(*op), step_attach, end_attach, device, device->handle);
+	struct qemu_op *op = op_new(&qemu->ops, sizeof(*op), step_attach, end_attach, device,
+				    device->place.handle);
 
 	if (!op) {
 		struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
@@ -216,7 +216,7 @@ void qemu_attach(struct vm *vm, struct device *device, int fd)
 	}
 	if (!qemu_choose_place(op)) {
 		op_set_result(&op->base, VMM_RETRY,
-			      device->kind == DEVICE_USB
+			      device->id.kind == DEVICE_USB
 				      ? "the VM has no free USB port; give its controller more:"
 					" -device qemu-xhci,p2=15,p3=15"
 				      : "the VM has no free PCIe port; give it more: -device "

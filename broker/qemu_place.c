@@ -35,8 +35,8 @@ void qemu_note_place(struct qemu_op *op)
 {
 	struct device *device = op->base.device;
 
-	snprintf(device->guest_bus, sizeof(device->guest_bus), "%s", op->bus);
-	device->guest_port = op->port;
+	snprintf(device->place.bus, sizeof(device->place.bus), "%s", op->bus);
+	device->place.port = op->port;
 	if (op->port > 0)
 		snprintf(op->base.result.detail, sizeof(op->base.result.detail), "on port %u of %s",
 			 op->port, op->bus);
@@ -46,8 +46,8 @@ void qemu_forget_place(struct qemu_op *op)
 {
 	struct device *device = op->base.device;
 
-	qemu_set_place(op->qemu, device->guest_bus, device->guest_port, false);
-	device->guest_port = 0;
+	qemu_set_place(op->qemu, device->place.bus, device->place.port, false);
+	device->place.port = 0;
 }
 
 void qemu_places_have_changed(struct qemu *qemu)
@@ -79,7 +79,7 @@ static struct qemu_usb_bus *find_bus(struct qemu *qemu, const char *name)
 static bool try_bus(struct qemu_op *op, struct qemu_usb_bus *bus)
 {
 	bool counted = bus->ports_2 > 0 || bus->ports_3 > 0;
-	unsigned port = counted ? free_port(bus, op->base.device->speed) : 0;
+	unsigned port = counted ? free_port(bus, op->base.device->id.speed) : 0;
 
 	if (!bus->name[0] || (counted && port == 0))
 		return false;
@@ -155,5 +155,5 @@ static bool choose_pci_port(struct qemu_op *op)
 
 bool qemu_choose_place(struct qemu_op *op)
 {
-	return op->base.device->kind == DEVICE_USB ? choose_port(op) : choose_pci_port(op);
+	return op->base.device->id.kind == DEVICE_USB ? choose_port(op) : choose_pci_port(op);
 }

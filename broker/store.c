@@ -19,11 +19,11 @@
 
 enum statement {
 	ADD_EVENT,
-	SAVE_DEVICE,
 	DELETE_DEVICE,
 	ADD_HISTORY,
 	PRUNE_EVENTS,
 	PRUNE_HISTORY,
+	SAVE_DEVICE, /* made from the table of columns */
 	N_STATEMENTS,
 };
 
@@ -31,12 +31,6 @@ static const char *const statement_sql[N_STATEMENTS] = {
 	[ADD_EVENT] =
 		"insert or ignore into event (time, boot_id, seqnum, action, devpath, inode, vm,"
 		" rule) values (?, ?, ?, ?, ?, ?, ?, ?)",
-	[SAVE_DEVICE] =
-		"insert or replace into device (id, boot_id, devpath, inode, kind, device,"
-		" node, name, vid_pid, rule, vms, config, seqnum, state, reason, vm, handle,"
-		" since, options, rank, family, leader, family_vm) values (?, ?, ?, ?, ?, ?, ?, ?, "
-		"?, ?,"
-		" ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	[DELETE_DEVICE] = "delete from device where id = ?",
 	[ADD_HISTORY] = "insert into action (time, device, name, vid_pid, vm, action, cause, rule,"
 			" result, milliseconds, detail) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -44,11 +38,63 @@ static const char *const statement_sql[N_STATEMENTS] = {
 	[PRUNE_HISTORY] = "delete from action where id <= (select max(id) from action) - ?",
 };
 
+/* What the table device has of a device. */
+struct row {
+	struct device_identity id;
+	struct device_wish wish;
+	struct device_record record;
+};
+
+enum column_kind {
+	COLUMN_TEXT,
+	COLUMN_INT64,
+	COLUMN_UNSIGNED,
+	COLUMN_KIND,  /* enum device_kind, by name */
+	COLUMN_STATE, /* enum device_state, by name */
+};
+
+struct column {
+	const char *name;
+	enum column_kind kind;
+	size_t offset, size; /* of the member of struct row */
+};
+
+#define COLUMN(name, kind, member)                                                           \
+	{                                                                                    \
+		name, kind, offsetof(struct row, member), sizeof(((struct row *) 0)->member) \
+	}
+
+/* Besides these it has boot_id. */
+static const struct column columns[] = {
+	COLUMN("id", COLUMN_INT64, record.row),
+	COLUMN("devpath", COLUMN_TEXT, id.devpath),
+	COLUMN("inode", COLUMN_INT64, id.inode),
+	COLUMN("kind", COLUMN_KIND, id.kind),
+	COLUMN("device", COLUMN_TEXT, id.kernel_name),
+	COLUMN("node", COLUMN_TEXT, id.node),
+	COLUMN("name", COLUMN_TEXT, id.name),
+	COLUMN("vid_pid", COLUMN_TEXT, id.vid_pid),
+	COLUMN("rule", COLUMN_TEXT, wish.rule),
+	COLUMN("vms", COLUMN_TEXT, wish.vms),
+	COLUMN("config", COLUMN_TEXT, wish.config),
+	COLUMN("seqnum", COLUMN_INT64, wish.seqnum),
+	COLUMN("state", COLUMN_STATE, record.state),
+	COLUMN("reason", COLUMN_TEXT, record.reason),
+	COLUMN("vm", COLUMN_TEXT, record.vm),
+	COLUMN("handle", COLUMN_TEXT, record.handle),
+	COLUMN("since", COLUMN_INT64, record.since),
+	COLUMN("options", COLUMN_UNSIGNED, wish.options),
+	COLUMN("rank", COLUMN_UNSIGNED, wish.order),
+	COLUMN("family", COLUMN_TEXT, wish.family),
+	COLUMN("family_vm", COLUMN_TEXT, wish.family_vm),
+	COLUMN("leader", COLUMN_TEXT, wish.leader),
+};
+
 /* One queued change: a device row, or its removal, or neither, and perhaps a history row. */
 struct change {
 	struct change *next;
 	bool save, forget, has_history;
-	struct device device;
+	struct row row;
 	struct history history;
 	uint64_t time;
 };
@@ -98,6 +144,81 @@ static int error_number(int sqlite_error)
 		return -EUCLEAN;
 	default:
 		return -EIO;
+	}
+}
+
+/* "NAME,NAME,…": the columns of the table device, or with MARKS a question mark for each. */
+static void list_columns(char *ret, size_t size, bool marks)
+{
+	size_t at = 0;
+
+	*ret = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(columns) && at < size; i++)
+		at += (size_t) snprintf(ret + at, size - at, "%s%s", i > 0 ? "," : "",
+					marks ? "?" : columns[i].name);
+}
+
+/* Binds the columns of ROW, from parameter FIRST on. */
+static void bind_row(sqlite3_stmt *statement, int first, const struct row *row)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(columns); i++) {
+		const struct column *column = &columns[i];
+		const void *from = (const char *) row + column->offset;
+		int at = first + (int) i;
+
+		switch (column->kind) {
+		case COLUMN_TEXT:
+			sqlite3_bind_text(statement, at, from, -1, SQLITE_TRANSIENT);
+			break;
+		case COLUMN_INT64:
+			sqlite3_bind_int64(statement, at, *(const int64_t *) from);
+			break;
+		case COLUMN_UNSIGNED:
+			sqlite3_bind_int64(statement, at, *(const unsigned *) from);
+			break;
+		case COLUMN_KIND:
+			sqlite3_bind_text(statement, at,
+					  device_kind_name(*(const enum device_kind *) from), -1,
+					  SQLITE_STATIC);
+			break;
+		case COLUMN_STATE:
+			sqlite3_bind_text(statement, at,
+					  device_state_name(*(const enum device_state *) from), -1,
+					  SQLITE_STATIC);
+			break;
+		}
+	}
+}
+
+static void read_row(sqlite3_stmt *statement, struct row *ret_row)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(columns); i++) {
+		const struct column *column = &columns[i];
+		void *to = (char *) ret_row + column->offset;
+		const char *text = (const char *) sqlite3_column_text(statement, (int) i);
+		int value;
+
+		switch (column->kind) {
+		case COLUMN_TEXT:
+			snprintf(to, column->size, "%s", text);
+			break;
+		case COLUMN_INT64:
+			*(int64_t *) to = sqlite3_column_int64(statement, (int) i);
+			break;
+		case COLUMN_UNSIGNED:
+			*(unsigned *) to = (unsigned) sqlite3_column_int64(statement, (int) i);
+			break;
+		case COLUMN_KIND:
+			value = device_kind_from_name(text);
+			*(enum device_kind *) to =
+				value < 0 ? DEVICE_USB : (enum device_kind) value;
+			break;
+		case COLUMN_STATE:
+			value = device_state_from_name(text);
+			*(enum device_state *) to =
+				value < 0 ? DEVICE_WAITING : (enum device_state) value;
+			break;
+		}
 	}
 }
 
@@ -207,6 +328,25 @@ static int check_pages(struct store *store)
 	return good ? 0 : -EUCLEAN;
 }
 
+static int prepare_statements(struct store *store)
+{
+	char names[400], marks[100], save[600];
+
+	list_columns(names, sizeof(names), false);
+	list_columns(marks, sizeof(marks), true);
+	snprintf(save, sizeof(save), "insert or replace into device (boot_id,%s) values (?,%s)",
+		 names, marks);
+	for (size_t i = 0; i < N_STATEMENTS; i++) {
+		int r = sqlite3_prepare_v3(store->db, i == SAVE_DEVICE ? save : statement_sql[i],
+					   -1, SQLITE_PREPARE_PERSISTENT, &store->statements[i],
+					   NULL);
+
+		if (r != SQLITE_OK)
+			return r == SQLITE_ERROR ? -EUCLEAN : error_number(r);
+	}
+	return 0;
+}
+
 static int open_database(struct store *store, const char *path)
 {
 	int keep_wal = 1;
@@ -226,13 +366,7 @@ static int open_database(struct store *store, const char *path)
 		return error_number(r);
 	if ((r = set_up_schema(store, path)) < 0 || (r = check_pages(store)) < 0)
 		return r;
-	for (size_t i = 0; i < N_STATEMENTS; i++) {
-		r = sqlite3_prepare_v3(store->db, statement_sql[i], -1, SQLITE_PREPARE_PERSISTENT,
-				       &store->statements[i], NULL);
-		if (r != SQLITE_OK)
-			return r == SQLITE_ERROR ? -EUCLEAN : error_number(r);
-	}
-	return 0;
+	return prepare_statements(store);
 }
 
 static void close_database(struct store *store)
@@ -349,14 +483,12 @@ int store_events(struct store *store, struct event **events, size_t n)
 	return r;
 }
 
-static int write_device(struct store *store, const struct device *d)
+static int write_device(struct store *store, const struct row *row)
 {
-	bind_all(store->statements[SAVE_DEVICE], "ississssssssissssiiisss", (sqlite3_int64) d->row,
-		 store->boot_id, d->devpath, (sqlite3_int64) d->inode, device_kind_name(d->kind),
-		 d->kernel_name, d->node, d->name, d->vid_pid, d->rule, d->vms, d->config,
-		 (sqlite3_int64) d->seqnum, device_state_name(d->state), d->reason, d->vm_name,
-		 d->handle, (sqlite3_int64) d->since, (sqlite3_int64) d->options,
-		 (sqlite3_int64) d->order, d->family, d->leader, d->family_vm);
+	sqlite3_stmt *statement = store->statements[SAVE_DEVICE];
+
+	sqlite3_bind_text(statement, 1, store->boot_id, -1, SQLITE_STATIC);
+	bind_row(statement, 2, row);
 	return run(store, SAVE_DEVICE);
 }
 
@@ -373,9 +505,10 @@ static int write_change(struct store *store, const struct change *change)
 	int r = 0;
 
 	if (change->save)
-		r = write_device(store, &change->device);
+		r = write_device(store, &change->row);
 	if (change->forget) {
-		bind_all(store->statements[DELETE_DEVICE], "i", (sqlite3_int64) change->device.row);
+		bind_all(store->statements[DELETE_DEVICE], "i",
+			 (sqlite3_int64) change->row.record.row);
 		r = run(store, DELETE_DEVICE);
 	}
 	if (r == 0 && change->has_history)
@@ -428,7 +561,7 @@ static void supersede(struct store *store, int64_t row)
 	struct change **at = &store->first;
 
 	while (*at) {
-		if ((*at)->device.row == row)
+		if ((*at)->row.record.row == row)
 			(*at)->save = false;
 		if (is_void(*at))
 			drop(store, at);
@@ -467,8 +600,9 @@ static void queue(struct store *store, const struct device *device, bool forget,
 	}
 	change->time = now_realtime_ms();
 	if (device) {
-		supersede(store, device->row);
-		change->device = *device;
+		supersede(store, device->record.row);
+		change->row = (struct row){
+			.id = device->id, .wish = device->wish, .record = device->record};
 		change->save = !forget;
 		change->forget = forget;
 	}
@@ -488,55 +622,28 @@ static void queue(struct store *store, const struct device *device, bool forget,
 
 void store_device(struct store *store, struct device *device, const struct history *history)
 {
-	if (device->row == 0)
-		device->row = store->next_row++;
+	if (device->record.row == 0)
+		device->record.row = store->next_row++;
 	queue(store, device, false, history);
 }
 
 void store_forget(struct store *store, struct device *device, const struct history *history)
 {
-	queue(store, device->row ? device : NULL, true, history);
+	queue(store, device->record.row ? device : NULL, true, history);
 }
-
-void store_history(struct store *store, const struct history *history)
-{
-	queue(store, NULL, false, history);
-}
-
-#define COPY_COLUMN(field, column)             \
-	snprintf((field), sizeof(field), "%s", \
-		 (const char *) sqlite3_column_text(statement, (column)))
 
 static struct device *read_device(sqlite3_stmt *statement)
 {
 	struct device *d = calloc(1, sizeof(*d));
+	struct row row = {0};
 
 	if (!d)
 		return NULL;
-	d->row = sqlite3_column_int64(statement, 0);
-	COPY_COLUMN(d->devpath, 1);
-	d->inode = (uint64_t) sqlite3_column_int64(statement, 2);
-	int kind = device_kind_from_name((const char *) sqlite3_column_text(statement, 3));
-	d->kind = kind < 0 ? DEVICE_USB : (enum device_kind) kind;
-	COPY_COLUMN(d->kernel_name, 4);
-	COPY_COLUMN(d->node, 5);
-	COPY_COLUMN(d->name, 6);
-	COPY_COLUMN(d->vid_pid, 7);
-	COPY_COLUMN(d->rule, 8);
-	COPY_COLUMN(d->vms, 9);
-	COPY_COLUMN(d->config, 10);
-	d->seqnum = (uint64_t) sqlite3_column_int64(statement, 11);
-	int state = device_state_from_name((const char *) sqlite3_column_text(statement, 12));
-	d->state = state < 0 ? DEVICE_WAITING : (enum device_state) state;
-	COPY_COLUMN(d->reason, 13);
-	COPY_COLUMN(d->vm_name, 14);
-	COPY_COLUMN(d->handle, 15);
-	d->since = (uint64_t) sqlite3_column_int64(statement, 16);
-	d->options = (unsigned) sqlite3_column_int(statement, 17);
-	d->order = (unsigned) sqlite3_column_int(statement, 18);
-	COPY_COLUMN(d->family, 19);
-	COPY_COLUMN(d->leader, 20);
-	COPY_COLUMN(d->family_vm, 21);
+	read_row(statement, &row);
+	d->id = row.id;
+	d->wish = row.wish;
+	d->record = d->saved = row.record;
+	d->told = d->record.state;
 	return d;
 }
 
@@ -560,16 +667,14 @@ static int close_earlier_boots(struct store *store)
 int store_load(struct store *store, store_device_fn fn, void *data)
 {
 	sqlite3_stmt *statement = NULL;
+	char names[400], sql[500];
 	int step, r;
 
 	if ((r = close_earlier_boots(store)) < 0 || (r = prune(store)) < 0)
 		return r;
-	r = sqlite3_prepare_v2(
-		store->db,
-		"select id, devpath, inode, kind, device, node, name, vid_pid, rule, vms,"
-		" config, seqnum, state, reason, vm, handle, since, options, rank, family, leader,"
-		" family_vm from device order by id",
-		-1, &statement, NULL);
+	list_columns(names, sizeof(names), false);
+	snprintf(sql, sizeof(sql), "select %s from device order by id", names);
+	r = sqlite3_prepare_v2(store->db, sql, -1, &statement, NULL);
 	if (r != SQLITE_OK)
 		return error_number(r);
 	r = 0;

@@ -50,13 +50,11 @@ void store_close(struct store *store);
  * is locked, -ENOSPC or -EIO; then nothing was stored. */
 int store_events(struct store *store, struct event **events, size_t n) _must_check_;
 
-/* Queues the present state of DEVICE (and one history row with it, unless NULL). Sets
- * DEVICE->row when it is new. */
+/* Queues a copy of DEVICE's identity, wish and record (and one history row with it, unless NULL).
+ * Sets DEVICE->record.row when it is new. */
 void store_device(struct store *store, struct device *device, const struct history *history);
 /* Queues the removal of DEVICE's row, with a history row unless NULL. */
 void store_forget(struct store *store, struct device *device, const struct history *history);
-/* Queues a history row. */
-void store_history(struct store *store, const struct history *history);
 
 /* Writes what is queued; called at the end of every pass of the loop. */
 void store_flush(struct store *store);

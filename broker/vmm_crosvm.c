@@ -84,7 +84,7 @@ static void crosvm_attach(struct vm *vm, struct device *device, int fd)
 {
 	struct crosvm *crosvm = vm->backend;
 
-	switch (device->kind) {
+	switch (device->id.kind) {
 	case DEVICE_USB:
 		crosvm_usb_attach(crosvm, device, fd);
 		break;

@@ -12,7 +12,7 @@ static void deleted_too_late(void *data)
 {
 	struct op *op = data;
 
-	if (op->device && op->device->kind != DEVICE_USB)
+	if (op->device && op->device->id.kind != DEVICE_USB)
 		op_set_result(op, VMM_PENDING, "");
 	else
 		op_set_result(op, VMM_RETRY, "QEMU has not confirmed the removal (DEVICE_DELETED)");
@@ -28,7 +28,7 @@ static bool is_unplugging(const char *text)
 static void step_detach(struct op *base)
 {
 	struct qemu_op *op = qemu_op_of(base);
-	bool pci = op->base.device && op->base.device->kind != DEVICE_USB;
+	bool pci = op->base.device && op->base.device->id.kind != DEVICE_USB;
 
 	if (op->base.result.outcome == VMM_FAILED)
 		op->base.result.outcome =

@@ -131,6 +131,7 @@ static bool is_name(const struct expression *e)
 static bool may_assign(const struct expression *e)
 {
 	static const char *const names[] = {
+		".VHOTPLUG_INTERFACES",
 		"MODALIAS",
 		"ID_MM_DEVICE_IGNORE",
 		"ID_MM_PORT_IGNORE",

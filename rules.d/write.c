@@ -404,17 +404,21 @@ _Static_assert(sizeof(MANY_INTERFACES) - 2 == MANY_INTERFACES_BYTES, "as --expla
 /* What comes before the groups of each kind: what the kind never takes. A device that is gone
  * already has no attributes left to be denied by. */
 static const char *const kind_prologue[CONFIG_KINDS] = {
-	[CONFIG_USB] = "TEST!=\"idVendor\", GOTO=\"vhp_child\"\n"
-		       "# udev may have lost the interfaces; what can't be known is not taken\n"
-		       "ENV{ID_USB_INTERFACES}==\"|" MANY_INTERFACES
-		       "\", IMPORT{program}=\"" MATCHER " interfaces\"\n"
-		       "ENV{ID_USB_INTERFACES}==\"\", GOTO=\"vhp_child\"\n"
-		       "# hubs stay with the host\n"
-		       "ATTR{bDeviceClass}==\"09\", GOTO=\"vhp_child\"\n"
-		       "ENV{ID_USB_INTERFACES}==\"*:09????:*\", GOTO=\"vhp_child\"\n"
-		       "# one name of each kind; udev takes none over 511 bytes\n" NAME_LINES(
-			       VENDOR_NAME, "ID_VENDOR_FROM_DATABASE", "ID_VENDOR")
-			       NAME_LINES(PRODUCT_NAME, "ID_MODEL_FROM_DATABASE", "ID_MODEL"),
+	[CONFIG_USB] =
+		"TEST!=\"idVendor\", GOTO=\"vhp_child\"\n"
+		"# udev may have lost the interfaces; what can't be known is not taken\n"
+		"ENV{ID_USB_INTERFACES}==\"|" MANY_INTERFACES "\", IMPORT{program}=\"" MATCHER
+		" interfaces\", "
+		"ENV{.VHOTPLUG_INTERFACES}=\"known\"\n"
+		"ENV{.VHOTPLUG_INTERFACES}!=\"known\", ENV{ID_USB_INTERFACES}==\"" MANY_INTERFACES
+		"\", GOTO=\"vhp_child\"\n"
+		"ENV{ID_USB_INTERFACES}==\"\", GOTO=\"vhp_child\"\n"
+		"# hubs stay with the host\n"
+		"ATTR{bDeviceClass}==\"09\", GOTO=\"vhp_child\"\n"
+		"ENV{ID_USB_INTERFACES}==\"*:09????:*\", GOTO=\"vhp_child\"\n"
+		"# one name of each kind; udev takes none over 511 bytes\n" NAME_LINES(
+			VENDOR_NAME, "ID_VENDOR_FROM_DATABASE", "ID_VENDOR")
+			NAME_LINES(PRODUCT_NAME, "ID_MODEL_FROM_DATABASE", "ID_MODEL"),
 	[CONFIG_PCI] = "TEST!=\"vendor\", GOTO=\"vhp_child\"\n"
 		       "# bridges stay with the host\n"
 		       "ATTR{class}==\"0x06????\", GOTO=\"vhp_child\"\n",

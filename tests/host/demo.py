@@ -9,6 +9,13 @@ from lib.wait import Failed
 from lib.world import CONFIG
 
 RULES = pathlib.Path("/etc/udev/rules.d/66-vhotplug.rules")
+NEXT = """
+== That was all; but for the packages, nothing on this machine has changed. What next:
+
+  ./scripts/install                      installs vhotplug on this machine
+  editor /etc/vhotplug/vhotplug.conf     which device for which VM: as above, or README.md's examples
+  vhotplug-gen-rules                     makes it so; then plug something in
+"""
 seen = 0  # lines of the broker's log
 GROUPS = """
 [usb Devices for vm1]
@@ -38,7 +45,13 @@ def command(words, shown=None):
 
 
 def query(sql):
-    command(["sqlite3", "-header", "-column", str(DATABASE), sql], f"sqlite3 -header -column {DATABASE} '{sql}'")
+    command(["sqlite3", "-box", str(DATABASE), sql], f"sqlite3 -box {DATABASE} '{sql}'")
+
+
+def show_rule(device):
+    """What udev's database has about it: the rule that took it, and for which VM."""
+    line = f"udevadm info -q property -n {device.node} | grep -E 'VHOTPLUG_(RULE|VM)='"
+    command(["sh", "-c", line], line)
 
 
 class Progress:
@@ -92,20 +105,26 @@ def main(world):
     command(["grep", "-c", "", str(RULES)], f"wc -l < {RULES}")
     world.broker.start()
 
-    headline("A keyboard is plugged in")
+    headline("A keyboard is plugged in; udevd finds the rule, and the broker hands it over")
     keyboard = world.host.plug_keyboard(serial="DEMO-1")
     follow(world, keyboard, "attached")
+    show_rule(keyboard)
     headline("A disk is plugged in")
     disk = world.host.plug_disk()
     follow(world, disk, "attached")
-    query("select seqnum, action, rule, vm, devpath from event")
-    query("select device, name, vid_pid, vm, state, reason, rule from assignments")
-    print(f"\n  QEMU itself says: {', '.join(sorted(vm1.usb_ids()))}")
+    show_rule(disk)
+    headline("Where everything is now")
+    query("select device, name, vm, state, reason from assignments")
+    print("\n  QEMU itself says:")
+    for name in vm1.usb_ids():
+        print(f"  {name}, a usb-host device")
 
     headline("The keyboard is pulled out")
     keyboard.unplug()
     follow(world, keyboard, None)
     headline("What is remembered")
-    query("select time, device, name, vm, action, cause, rule, result, milliseconds as ms from history")
+    query("select substr(time, 12, 8) as time, device, name, vm, action, cause, rule, result,"
+          " milliseconds as ms from history")
     world.broker.stop()
+    print(NEXT)
     return 0

@@ -180,7 +180,8 @@ class RulesTest(unittest.TestCase):
         self.use(VM + "[usb G]\ntargetVm = vm1\n[allow A]\nmatchAll = yes\n"
                       "[deny Storage]\ninterfaceClass = 8\n")
         os.rename(LIBEXECDIR + "/vhotplug-match", LIBEXECDIR + "/away")
-        device = Device(self.host, HUB_PORT, manufacturer='"' * 64)
+        # More of them than udev keeps.
+        device = Device(self.host, HUB_PORT, interfaces=tuple((1, 0, n) for n in range(200)))
         self.check_free(device.event("add"))
         os.rename(LIBEXECDIR + "/away", LIBEXECDIR + "/vhotplug-match")
         self.check_claimed(device.event("add"), "usb/G/A")

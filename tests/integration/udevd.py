@@ -54,6 +54,13 @@ class Udevd:
         os.makedirs(path)
         mount("--bind", path, target)
 
+    def _layer(self, name, target):
+        """What is in TARGET stays: a compiler may have its parts there."""
+        upper, work = os.path.join(self.root, name), os.path.join(self.root, name + ".work")
+        os.makedirs(upper)
+        os.makedirs(work)
+        mount("-t", "overlay", "overlay", "-o", f"lowerdir={target},upperdir={upper},workdir={work}", target)
+
     def _private_directories(self, base_rules):
         kept = {}
         for name in os.listdir(RULES):
@@ -85,10 +92,13 @@ class Udevd:
 
     def _private_libexec(self):
         """A recorder stands in for the helper: one file of the environment per event."""
-        parent = self.libexecdir
-        while not os.path.isdir(parent):
-            parent = os.path.dirname(parent)
-        self._directory("libexec", parent)
+        if os.path.isdir(self.libexecdir):
+            self._directory("libexec", self.libexecdir)
+        else:
+            parent = os.path.dirname(self.libexecdir)
+            while not os.path.isdir(parent):
+                parent = os.path.dirname(parent)
+            self._layer("libexec", parent)
         os.makedirs(self.libexecdir, exist_ok=True)
         self.install_program("vhotplug-helper", "#!/bin/sh\nenv > /run/helper/$SEQNUM\n")
 

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "broker/handover.h"
 #include "broker/log.h"
 #include "broker/manager.h"
 #include "broker/pci.h"
@@ -134,8 +135,8 @@ int worker_send(struct worker *worker, struct worker_request *request)
 
 static struct device *find_device(const char *name)
 {
-	for (struct device *d = w.manager.devices; d; d = d->next)
-		if (streq(d->kernel_name, name))
+	for (struct device *d = w.manager.registry.devices; d; d = d->next)
+		if (streq(d->id.kernel_name, name))
 			return d;
 	return NULL;
 }
@@ -144,7 +145,7 @@ static bool is_in_doubt(const void *data)
 {
 	const struct device *d = find_device(data);
 
-	return d && d->state == DEVICE_ATTACHING && device_is_doubtful(d);
+	return d && d->record.state == DEVICE_ATTACHING && handover_is_doubtful(d);
 }
 
 static void read_handle_on_disk(void)
@@ -181,7 +182,7 @@ static void do_job(const struct worker_request *job)
 		fds[answer.n_fds++] = open(place->file, O_RDWR | O_CLOEXEC);
 		assert_true(fds[0] >= 0);
 	}
-	reconcile_worker_answer(&w.manager, &answer, fds);
+	handover_worker_answered(&w.manager.registry, &answer, fds);
 }
 
 /* The end of each pass: the worker's answers, the store, and the question of the test. */
@@ -190,11 +191,13 @@ static void pass_end(void *data)
 	(void) data;
 	if (!w.handle_on_disk[0] && is_in_doubt("1-2"))
 		read_handle_on_disk();
+	reconcile_pass(&w.manager.registry);
 	while (w.n_jobs > 0) {
 		struct worker_request job = w.jobs[0];
 
 		memmove(w.jobs, w.jobs + 1, --w.n_jobs * sizeof(w.jobs[0]));
 		do_job(&job);
+		reconcile_pass(&w.manager.registry);
 	}
 	store_flush(w.store);
 	if (w.until && w.until(w.until_data))
@@ -225,28 +228,29 @@ static bool is_attached(const void *data)
 {
 	const struct device *d = find_device(data);
 
-	return d && d->state == DEVICE_ATTACHED && !d->unverified && d->guest_port != 0;
+	return d && d->record.state == DEVICE_ATTACHED && !d->place.unverified &&
+	       d->place.port != 0;
 }
 
 static bool is_settled(const void *data)
 {
 	const struct device *d = find_device(data);
 
-	return d && d->state == DEVICE_ATTACHED && !d->unverified;
+	return d && d->record.state == DEVICE_ATTACHED && !d->place.unverified;
 }
 
 static bool is_waiting(const void *data)
 {
 	const struct device *d = find_device(data);
 
-	return d && d->state == DEVICE_WAITING && d->retry.loop;
+	return d && d->record.state == DEVICE_WAITING && d->attempt.not_before > now_monotonic_ms();
 }
 
 static bool is_nowhere(const void *data)
 {
 	const struct device *d = find_device(data);
 
-	return d && d->state == DEVICE_WAITING && !d->vm;
+	return d && d->record.state == DEVICE_WAITING && !d->place.vm;
 }
 
 static bool is_forgotten(const void *data)
@@ -259,8 +263,8 @@ static void wait_for(bool (*until)(const void *), const char *name)
 	if (!run_for(until, name, PATIENCE_MS)) {
 		const struct device *d = find_device(name);
 
-		fail_msg("%s is %s: %s", name, d ? device_state_name(d->state) : "unknown",
-			 d ? d->reason : "");
+		fail_msg("%s is %s: %s", name, d ? device_state_name(d->record.state) : "unknown",
+			 d ? d->record.reason : "");
 	}
 }
 
@@ -395,7 +399,7 @@ static void plug_into(const char *name, unsigned port)
 {
 	plug(name);
 	wait_for(is_attached, name);
-	assert_int_equal(find_device(name)->guest_port, port);
+	assert_int_equal(find_device(name)->place.port, port);
 	assert_string_equal(double_port(&w.crosvm, port), name);
 }
 
@@ -419,14 +423,14 @@ static void test_a_restarted_broker_keeps_them(void **state)
 	double_do(&w.crosvm, "foreign 046d c31c 2"); /* on record nowhere: somebody else's */
 	plug_into("1-1", 2);
 	plug_into("1-2", 3);
-	snprintf(left, sizeof(left), "%s", find_device("1-1")->handle);
-	snprintf(right, sizeof(right), "%s", find_device("1-2")->handle);
+	snprintf(left, sizeof(left), "%s", find_device("1-1")->place.handle);
+	snprintf(right, sizeof(right), "%s", find_device("1-2")->place.handle);
 	end_broker();
 	start_broker();
 	wait_for(is_settled, "1-1");
 	wait_for(is_settled, "1-2");
-	assert_string_equal(find_device("1-1")->handle, left);
-	assert_string_equal(find_device("1-2")->handle, right);
+	assert_string_equal(find_device("1-1")->place.handle, left);
+	assert_string_equal(find_device("1-2")->place.handle, right);
 	assert_int_equal(double_requests(&w.crosvm, "AttachDevice"), 2);
 	assert_int_equal(double_requests(&w.crosvm, "DetachDevice"), 0);
 	/* Pulled out while nobody looked. */
@@ -484,7 +488,7 @@ static void test_a_port_that_moved_on(void **state)
 	double_do(&w.crosvm, "unplug 1");
 	w.places[0].pulled = true;
 	plug_into("1-2", 1);
-	assert_string_equal(find_device("1-1")->handle, "");
+	assert_string_equal(find_device("1-1")->place.handle, "");
 	end_broker();
 	start_broker();
 	unplugged("1-1");
@@ -539,7 +543,8 @@ static void test_all_wait_for_the_guest(void **state)
 	wait_for(is_waiting, "1-1");
 	wait_for(is_waiting, "1-2");
 	wait_for(is_waiting, "1-3");
-	assert_non_null(strstr(find_device("1-3")->reason, "has not started its USB driver yet"));
+	assert_non_null(
+		strstr(find_device("1-3")->record.reason, "has not started its USB driver yet"));
 	/* One of them has asked for all. */
 	assert_int_equal(double_requests(&w.crosvm, "AttachDevice"), 1);
 	assert_int_equal(double_ports(&w.crosvm), 0);
@@ -556,7 +561,7 @@ static bool is_in_state(const void *data)
 {
 	const struct device *d = find_device(ADDRESS);
 
-	return d && d->state == *(const enum device_state *) data && !d->unverified;
+	return d && d->record.state == *(const enum device_state *) data && !d->place.unverified;
 }
 
 /* The function is in STATE, and the reason has WORDS in it. */
@@ -565,9 +570,10 @@ static void wait_function(enum device_state state, const char *words)
 	bool is_there = run_for(is_in_state, &state, PATIENCE_MS);
 	const struct device *d = find_device(ADDRESS);
 
-	if (!is_there || !d || !strstr(d->reason, words))
-		fail_msg("it is %s (%s), not %s (%s)", d ? device_state_name(d->state) : "unknown",
-			 d ? d->reason : "", device_state_name(state), words);
+	if (!is_there || !d || !strstr(d->record.reason, words))
+		fail_msg("it is %s (%s), not %s (%s)",
+			 d ? device_state_name(d->record.state) : "unknown",
+			 d ? d->record.reason : "", device_state_name(state), words);
 }
 
 static void withdraw_rule(void)
@@ -582,7 +588,8 @@ static void test_function_comes_and_goes(void **state)
 	plug_function();
 	wait_function(DEVICE_ATTACHED, "vm1 has it");
 	assert_int_equal(double_functions(&w.crosvm), 1);
-	assert_non_null(startswith(find_device(ADDRESS)->handle, "crosvm-pci-" ADDRESS "-1@"));
+	assert_non_null(
+		startswith(find_device(ADDRESS)->place.handle, "crosvm-pci-" ADDRESS "-1@"));
 	withdraw_rule();
 	wait_for(is_forgotten, ADDRESS);
 	assert_int_equal(double_functions(&w.crosvm), 0);
@@ -639,7 +646,7 @@ static bool has_failed(const void *data)
 {
 	const struct device *d = find_device(data);
 
-	return d && d->state == DEVICE_FAILED;
+	return d && d->record.state == DEVICE_FAILED;
 }
 
 /* That the group is open says nothing about the second one, for which crosvm has no slot. */
@@ -652,7 +659,7 @@ static void test_second_function_of_a_group(void **state)
 	wait_function(DEVICE_ATTACHED, "");
 	plug_function_at(SECOND, 1);
 	wait_for(has_failed, SECOND);
-	assert_non_null(strstr(find_device(SECOND)->reason, "crosvm has one PCI slot"));
+	assert_non_null(strstr(find_device(SECOND)->record.reason, "crosvm has one PCI slot"));
 	wait_function(DEVICE_ATTACHED, "");
 	assert_int_equal(double_functions(&w.crosvm), 1);
 	/* The first one's slot is free again. */
@@ -699,7 +706,8 @@ static void test_function_that_is_refused(void **state)
 	double_do(&w.crosvm, "pci refuse");
 	plug_function();
 	wait_for(is_waiting, ADDRESS);
-	assert_non_null(strstr(find_device(ADDRESS)->reason, "Invalid argument (os error 22)"));
+	assert_non_null(
+		strstr(find_device(ADDRESS)->record.reason, "Invalid argument (os error 22)"));
 	wait_function(DEVICE_FAILED, "3 times; crosvm has one PCI slot");
 	assert_int_equal(double_requests(&w.crosvm, "HotPlugVfioCommand"), 3);
 	double_do(&w.crosvm, "pci take");
@@ -795,7 +803,8 @@ static bool is_silent(const void *data)
 	const struct device *d = find_device(ADDRESS);
 
 	(void) data;
-	return d && d->state == DEVICE_ATTACHING && strstr(d->reason, "does not answer");
+	return d && d->record.state == DEVICE_ATTACHING &&
+	       strstr(d->record.reason, "does not answer");
 }
 
 /* What it was asked before it hung is done when it is over, once. */

@@ -178,7 +178,7 @@ static void on_handle_changed(void *data, struct device *device)
 	struct test_device *d = (struct test_device *) device;
 
 	d->n_recorded++;
-	strcpy(d->recorded, device->handle);
+	strcpy(d->recorded, device->place.handle);
 	/* Nothing may have been sent yet. */
 	d->was_recorded_first = d->n_sent == 0;
 	(void) f;
@@ -205,7 +205,7 @@ static void on_detached(void *data, struct vm *vm, struct device *device, const 
 	struct test_device *d = (struct test_device *) device;
 
 	(void) data, (void) vm;
-	assert_string_equal(handle, device->handle);
+	assert_string_equal(handle, device->place.handle);
 	d->n_detached++;
 	d->result = *result;
 }
@@ -320,7 +320,7 @@ static int teardown(void **state)
 static struct test_device new_device(struct fixture *f, const char *name, uint16_t vendor,
 				     uint16_t product, unsigned usb)
 {
-	struct test_device d = {.device.present = true};
+	struct test_device d = {.device.wish.present = true};
 	const uint8_t descriptor[18] = {18,
 					1,
 					0,
@@ -340,11 +340,11 @@ static struct test_device new_device(struct fixture *f, const char *name, uint16
 					0,
 					1};
 
-	snprintf(d.device.kernel_name, sizeof(d.device.kernel_name), "%s", name);
-	snprintf(d.device.node, sizeof(d.device.node), "%.40s/%s", f->dir, name);
-	snprintf(d.device.vid_pid, sizeof(d.device.vid_pid), "%04x:%04x", vendor, product);
-	snprintf(d.device.handle, sizeof(d.device.handle), "vhp-%s-1", name);
-	FILE *file = fopen(d.device.node, "we");
+	snprintf(d.device.id.kernel_name, sizeof(d.device.id.kernel_name), "%s", name);
+	snprintf(d.device.id.node, sizeof(d.device.id.node), "%.40s/%s", f->dir, name);
+	snprintf(d.device.id.vid_pid, sizeof(d.device.id.vid_pid), "%04x:%04x", vendor, product);
+	snprintf(d.device.place.handle, sizeof(d.device.place.handle), "vhp-%s-1", name);
+	FILE *file = fopen(d.device.id.node, "we");
 	assert_non_null(file);
 	assert_int_equal(fwrite(descriptor, 1, 18, file), 18);
 	fclose(file);
@@ -358,7 +358,7 @@ static struct test_device new_keyboard(struct fixture *f, const char *name)
 
 static void begin_attach(struct fixture *f, struct test_device *d)
 {
-	int fd = open(d->device.node, O_RDWR | O_CLOEXEC);
+	int fd = open(d->device.id.node, O_RDWR | O_CLOEXEC);
 
 	assert_true(fd >= 0);
 	d->n_attached = d->n_detached = d->n_sent = 0;
@@ -369,7 +369,7 @@ static void begin_attach(struct fixture *f, struct test_device *d)
 static void begin_detach(struct fixture *f, struct test_device *d)
 {
 	d->n_attached = d->n_detached = 0;
-	f->vm->vmm->detach(f->vm, &d->device, d->device.handle);
+	f->vm->vmm->detach(f->vm, &d->device, d->device.place.handle);
 }
 
 static void finish(struct fixture *f, struct test_device *d)
@@ -393,7 +393,7 @@ static void detach(struct fixture *f, struct test_device *d)
 static void assert_result(const struct test_device *d, enum vmm_outcome outcome, const char *words)
 {
 	if (d->result.outcome != outcome || !strstr(d->result.detail, words))
-		fail_msg("%s: outcome %d (%s), not %d (…%s…)", d->device.kernel_name,
+		fail_msg("%s: outcome %d (%s), not %d (…%s…)", d->device.id.kernel_name,
 			 d->result.outcome, d->result.detail, outcome, words);
 }
 
@@ -402,9 +402,9 @@ static void assert_attached(const struct test_device *d, unsigned port)
 	char start[32];
 
 	assert_result(d, VMM_OK, "on port");
-	snprintf(start, sizeof(start), "crosvm-%u-%s@", port, d->device.vid_pid);
-	assert_non_null(startswith(d->device.handle, start));
-	assert_int_equal(d->device.guest_port, port);
+	snprintf(start, sizeof(start), "crosvm-%u-%s@", port, d->device.id.vid_pid);
+	assert_non_null(startswith(d->device.place.handle, start));
+	assert_int_equal(d->device.place.port, port);
 }
 
 static size_t open_descriptors(void)
@@ -431,7 +431,7 @@ static void test_attach_and_detach(void **state)
 	assert_true(keyboard.was_recorded_first);
 	assert_non_null(startswith(keyboard.recorded, "crosvm-after-00000-046d:c31c@"));
 	assert_true(f->vm->vmm->is_doubtful(keyboard.recorded));
-	assert_false(f->vm->vmm->is_doubtful(keyboard.device.handle));
+	assert_false(f->vm->vmm->is_doubtful(keyboard.device.place.handle));
 
 	detach(f, &keyboard);
 	assert_result(&keyboard, VMM_OK, "");
@@ -571,7 +571,7 @@ static void test_the_hub_is_full(void **state)
 	assert_int_equal(ninth.result.delay_ms, 1000);
 	assert_int_equal(double_ports(&f->crosvm), 8);
 	assert_int_equal(double_requests(&f->crosvm, "DetachDevice"), 0);
-	ninth.device.n_retries = 19;
+	ninth.device.attempt.n_retries = 19;
 	attach(f, &ninth);
 	assert_result(&ninth, VMM_FAILED, "take a device out");
 	/* Ports of the other kind are still there. */
@@ -627,7 +627,7 @@ static void test_an_unreadable_device(void **state)
 	struct fixture *f = *state;
 	struct test_device broken = new_keyboard(f, "1-1");
 
-	assert_int_equal(truncate(broken.device.node, 7), 0);
+	assert_int_equal(truncate(broken.device.id.node, 7), 0);
 	attach(f, &broken);
 	assert_result(&broken, VMM_GONE, "NoSuchDevice");
 }
@@ -639,7 +639,7 @@ static void test_a_device_that_left_the_queue_is_not_asked_for(void **state)
 
 	begin_attach(f, &first);
 	begin_attach(f, &second);
-	second.device.present = false;
+	second.device.wish.present = false;
 	finish(f, &first);
 	finish(f, &second);
 	assert_result(&second, VMM_GONE, "unplugged");
@@ -796,8 +796,8 @@ static void test_a_doubtful_attach_is_undone(void **state)
 	double_do(&f->crosvm, "foreign 046d c31c 2");
 	attach(f, &keyboard);
 	assert_attached(&keyboard, 2);
-	strcpy(good, keyboard.device.handle);
-	strcpy(keyboard.device.handle, keyboard.recorded);
+	strcpy(good, keyboard.device.place.handle);
+	strcpy(keyboard.device.place.handle, keyboard.recorded);
 
 	vm_unref(f->vm);
 	run(f, NULL, NULL, 1);
@@ -819,7 +819,7 @@ static void test_doubt_that_fits_two_ports_frees_none(void **state)
 
 	attach(f, &keyboard);
 	double_do(&f->crosvm, "foreign 046d c31c 2");
-	strcpy(keyboard.device.handle, keyboard.recorded);
+	strcpy(keyboard.device.place.handle, keyboard.recorded);
 	detach(f, &keyboard);
 	assert_result(&keyboard, VMM_GONE, "");
 	assert_int_equal(double_ports(&f->crosvm), 2);
@@ -832,11 +832,11 @@ static void test_handles_of_another_process(void **state)
 	struct test_device keyboard = new_keyboard(f, "1-1"), twin = new_keyboard(f, "1-2");
 
 	attach(f, &keyboard);
-	strcpy(strchr(keyboard.device.handle, '@'), "@1.1");
+	strcpy(strchr(keyboard.device.place.handle, '@'), "@1.1");
 	detach(f, &keyboard);
 	assert_result(&keyboard, VMM_GONE, "");
 	attach(f, &twin);
-	strcpy(twin.device.handle, "crosvm-after-00000-046d:c31c@1.1");
+	strcpy(twin.device.place.handle, "crosvm-after-00000-046d:c31c@1.1");
 	detach(f, &twin);
 	assert_result(&twin, VMM_GONE, "");
 	assert_int_equal(double_ports(&f->crosvm), 2);

@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "broker/handover.h"
 #include "broker/manager.h"
 #include "broker/pci.h"
 #include "broker/reconcile.h"
@@ -186,7 +187,7 @@ static void job_answer(int result, const char *detail)
 	if (w.jobs[0].job == WORKER_USB_RELEASE && result == 0)
 		find_place(w.jobs[0].devpath)->driver[0] = 0;
 	memmove(w.jobs, w.jobs + 1, --w.n_jobs * sizeof(w.jobs[0]));
-	reconcile_worker_answer(&w.manager, &answer, fds);
+	handover_worker_answered(&w.manager.registry, &answer, fds);
 }
 
 /* The VMM */
@@ -322,9 +323,9 @@ static void probe_answer(struct vm *vm)
 static void fake_attach(struct vm *vm, struct device *device, int fd)
 {
 	w.n_attaches++;
-	assert_ptr_equal(device->vm, vm);
-	assert_true(fd >= 0 || device->kind != DEVICE_USB);
-	note_call('a', vm, device, device->handle);
+	assert_ptr_equal(device->place.vm, vm);
+	assert_true(fd >= 0 || device->id.kind != DEVICE_USB);
+	note_call('a', vm, device, device->place.handle);
 	if (w.policy.full) {
 		answer('a', VMM_RETRY, "the VM has no free USB port");
 		vm_refresh(vm);
@@ -397,8 +398,12 @@ static bool world_step(void)
 static void world_pass(void *data)
 {
 	(void) data;
-	for (int i = 0; i < 50 && world_step(); i++)
-		;
+	for (int i = 0; i < 50; i++) {
+		reconcile_pass(&w.manager.registry);
+		if (!world_step())
+			break;
+	}
+	reconcile_pass(&w.manager.registry);
 	store_flush(w.store);
 }
 
@@ -552,8 +557,8 @@ static void unplug(struct place *place)
 
 static struct device *device(const char *name)
 {
-	for (struct device *d = w.manager.devices; d; d = d->next)
-		if (streq(d->kernel_name, name))
+	for (struct device *d = w.manager.registry.devices; d; d = d->next)
+		if (streq(d->id.kernel_name, name))
 			return d;
 	return NULL;
 }
@@ -596,14 +601,14 @@ static size_t n_held(void)
 {
 	size_t n = 0;
 
-	for (struct device *d = w.manager.devices; d; d = d->next)
-		n += d->n_held_fds;
+	for (struct device *d = w.manager.registry.devices; d; d = d->next)
+		n += d->attempt.n_disks;
 	return n;
 }
 
 static void vm_dies(const char *name)
 {
-	struct vm *vm = manager_find_vm(&w.manager, name);
+	struct vm *vm = registry_find_vm(&w.manager.registry, name);
 
 	/* What process_exited does, without a process: the next probe finds nobody. */
 	w.policy.probes_refused = true;
@@ -615,7 +620,7 @@ static void vm_dies(const char *name)
 static void vm_starts(const char *name)
 {
 	w.policy.probes_refused = false;
-	vm_check(manager_find_vm(&w.manager, name));
+	vm_check(registry_find_vm(&w.manager.registry, name));
 	run();
 }
 
@@ -699,8 +704,8 @@ static void test_twins(void **state)
 
 static void test_ids_have_separators(void **state)
 {
-	struct device a = {.kernel_name = "1-12", .inode = 3},
-		      b = {.kernel_name = "1-1", .inode = 23};
+	struct device a = {.id = {.kernel_name = "1-12", .inode = 3}},
+		      b = {.id = {.kernel_name = "1-1", .inode = 23}};
 	char one[96], two[96];
 
 	(void) state;
@@ -716,7 +721,7 @@ static void test_unplug_while_opening(void **state)
 	(void) state;
 	w.policy.worker_waits = true;
 	struct place *stick = plug("1-2", 100, "vm1");
-	assert_int_equal(device("1-2")->state, DEVICE_OPENING);
+	assert_int_equal(device("1-2")->record.state, DEVICE_OPENING);
 	unplug(stick);
 	/* The worker may be stuck with it: nothing waits for its answer. */
 	assert_null(device("1-2"));
@@ -731,7 +736,7 @@ static void test_unplug_while_attaching(void **state)
 	(void) state;
 	w.policy.vmm_waits = true;
 	struct place *stick = plug("1-2", 100, "vm1");
-	assert_int_equal(device("1-2")->state, DEVICE_ATTACHING);
+	assert_int_equal(device("1-2")->record.state, DEVICE_ATTACHING);
 	assert_int_equal(n_held(), 1);
 	unplug(stick);
 	assert_non_null(device("1-2"));
@@ -802,20 +807,20 @@ static void test_cards_in_the_order_of_their_rules(void **state)
 	run();
 	w.policy.worker_waits = true;
 	vm_starts("vm1");
-	assert_int_equal(device("ffff:ff:1f.6")->state, DEVICE_OPENING);
+	assert_int_equal(device("ffff:ff:1f.6")->record.state, DEVICE_OPENING);
 	expect("ffff:ff:1f.7", "waiting vm1");
 	expect("ffff:ff:1f.5", "waiting vm1");
 	assert_non_null(
-		strstr(device("ffff:ff:1f.7")->reason, "its turn comes after ffff:ff:1f.6"));
+		strstr(device("ffff:ff:1f.7")->record.reason, "its turn comes after ffff:ff:1f.6"));
 	job_answer(0, "");
 	run_for(300);
 	expect("ffff:ff:1f.6", "attached vm1");
-	assert_int_equal(device("ffff:ff:1f.7")->state, DEVICE_OPENING);
+	assert_int_equal(device("ffff:ff:1f.7")->record.state, DEVICE_OPENING);
 	expect("ffff:ff:1f.5", "waiting vm1");
 	/* The second is stuck. */
 	run_for(3500);
-	assert_int_equal(device("ffff:ff:1f.7")->state, DEVICE_OPENING);
-	assert_int_equal(device("ffff:ff:1f.5")->state, DEVICE_OPENING);
+	assert_int_equal(device("ffff:ff:1f.7")->record.state, DEVICE_OPENING);
+	assert_int_equal(device("ffff:ff:1f.5")->record.state, DEVICE_OPENING);
 }
 
 /* The wish */
@@ -998,7 +1003,7 @@ static void test_vm_exits_while_detaching(void **state)
 
 	w.policy.vmm_waits = true;
 	unplug(stick);
-	assert_int_equal(device("1-2")->state, DEVICE_DETACHING);
+	assert_int_equal(device("1-2")->record.state, DEVICE_DETACHING);
 	vm_dies("vm1");
 	assert_null(device("1-2"));
 	expect("1-2", "(none)");
@@ -1041,12 +1046,12 @@ static void test_probes_do_not_overlap(void **state)
 	(void) state;
 	w.policy.probe_waits = true;
 	for (int i = 0; i < 5; i++) {
-		vm_check(manager_find_vm(&w.manager, "vm1"));
+		vm_check(registry_find_vm(&w.manager.registry, "vm1"));
 		run();
 	}
 	/* And what happened meanwhile is looked at afterwards. */
 	size_t before = w.n_probes;
-	probe_answer(manager_find_vm(&w.manager, "vm1"));
+	probe_answer(registry_find_vm(&w.manager.registry, "vm1"));
 	run_for(10);
 	assert_int_equal(w.n_probes, before + 1);
 }
@@ -1062,7 +1067,7 @@ static void test_retry_with_backoff(void **state)
 		uint64_t before = now_monotonic_ms();
 		answer('a', VMM_RETRY, "failed to open host usb device");
 		uint64_t after = now_monotonic_ms();
-		assert_in_range(device("1-2")->retry.deadline, before + (200u << i),
+		assert_in_range(device("1-2")->attempt.not_before, before + (200u << i),
 				after + (200u << i));
 		run();
 		expect("1-2", "waiting vm1");
@@ -1243,7 +1248,7 @@ static void test_guest_takes_its_time(void **state)
 	manager_resync(&w.manager);
 	run();
 	manager_resync(&w.manager);
-	vm_check(manager_find_vm(&w.manager, "vm1"));
+	vm_check(registry_find_vm(&w.manager.registry, "vm1"));
 	run_for(300);
 	answer('d', VMM_PENDING, "");
 	run_for(500); /* asked again by the timer */
@@ -1288,7 +1293,7 @@ static void test_move_that_fails_goes_back(void **state)
 	struct place *stick = plug("1-2", 100, "vm1");
 
 	begin_move(stick);
-	struct vm *vm2 = manager_find_vm(&w.manager, "vm2");
+	struct vm *vm2 = registry_find_vm(&w.manager.registry, "vm2");
 	answer('a', VMM_RETRY, "the VM has no free USB port");
 	vm_refresh(vm2);
 	run();
@@ -1314,7 +1319,7 @@ static void test_move_to_a_vm_that_asks_for_time(void **state)
 	answer('a', VMM_OK, "");
 	run();
 	expect("1-2", "attached vm2");
-	assert_string_equal(device("1-2")->former_vm, "");
+	assert_string_equal(device("1-2")->attempt.move.from, "");
 }
 
 /* One that came back is not pulled from its VM again for every question that VM is asked, nor when
@@ -1333,7 +1338,7 @@ static void test_what_came_back_is_left_alone(void **state)
 	expect("1-2", "attached vm1");
 	w.policy.vmm_waits = false;
 	size_t n_detaches = w.n_detaches;
-	vm_check(manager_find_vm(&w.manager, "vm2"));
+	vm_check(registry_find_vm(&w.manager.registry, "vm2"));
 	run();
 	unplug(other);
 	run_for(300);
@@ -1371,7 +1376,7 @@ static void test_group_moves_as_a_whole(void **state)
 	run_for(500);
 	expect(FIRST, "waiting vm1");
 	assert_non_null(
-		strstr(device(FIRST)->reason, SECOND " of its IOMMU group is still in vm1"));
+		strstr(device(FIRST)->record.reason, SECOND " of its IOMMU group is still in vm1"));
 	w.policy.vmm_waits = false;
 	answer('d', VMM_OK, "");
 	run_for(2500);
@@ -1400,8 +1405,8 @@ static void test_leader_and_follower_vanish(void **state)
 	vm_dies("vm1");
 	struct place *first = grouped_card(FIRST, "vm1"), *second = grouped_card(SECOND, "vm1");
 
-	device(FIRST)->options |= DEVICE_IOMMU_ADD_ALL;
-	strcpy(device(SECOND)->leader, device(FIRST)->devpath);
+	device(FIRST)->wish.options |= OPTION_IOMMU_ADD_ALL;
+	strcpy(device(SECOND)->wish.leader, device(FIRST)->id.devpath);
 	*first = *second = (struct place){0};
 	manager_resync(&w.manager);
 	run();
@@ -1422,7 +1427,7 @@ static void test_restart_while_attached(void **state)
 	(void) state;
 	plug("1-2", 100, "vm1");
 	restart();
-	assert_int_equal(device("1-2")->state, DEVICE_ATTACHED);
+	assert_int_equal(device("1-2")->record.state, DEVICE_ATTACHED);
 	manager_start(&w.manager);
 	run();
 	expect("1-2", "attached vm1");
@@ -1471,7 +1476,7 @@ static void test_killed_before_the_attach_was_recorded(void **state)
 {
 	(void) state;
 	w.policy.probes_refused = true;
-	vm_check(manager_find_vm(&w.manager, "vm1"));
+	vm_check(registry_find_vm(&w.manager.registry, "vm1"));
 	run();
 	plug("1-2", 100, "vm1");
 	handle_add("vm1", "vhp-1-2-100"); /* the packet was out, the record was not */
@@ -1514,7 +1519,7 @@ static void test_attach_connected_no(void **state)
 	run();
 	assert_string_equal(sql("select state from assignments"), "held");
 	trigger(stick); /* is no plug */
-	vm_check(manager_find_vm(&w.manager, "vm1"));
+	vm_check(registry_find_vm(&w.manager.registry, "vm1"));
 	run();
 	assert_string_equal(sql("select state from assignments"), "held");
 	unplug(stick);
@@ -1574,9 +1579,9 @@ static void test_candidates_in_order_at_start(void **state)
 	w.policy.probe_waits = true;
 	manager_start(&w.manager);
 	run();
-	probe_answer(manager_find_vm(&w.manager, "vm2"));
+	probe_answer(registry_find_vm(&w.manager.registry, "vm2"));
 	run();
-	probe_answer(manager_find_vm(&w.manager, "vm1"));
+	probe_answer(registry_find_vm(&w.manager.registry, "vm1"));
 	run();
 	expect("1-2", "attached vm1");
 }

@@ -403,14 +403,14 @@ static void on_reason(void *data, struct vm *vm)
 static void on_sent(void *data, struct device *device)
 {
 	(void) data;
-	note("sent %s;", device->kernel_name);
+	note("sent %s;", device->id.kernel_name);
 }
 
 static void on_attached(void *data, struct device *device, const struct vmm_result *result)
 {
 	(void) data;
-	note("attached %s %d %u %s;", device->kernel_name, (int) result->outcome,
-	     device->guest_port, result->outcome == VMM_OK ? "" : result->detail);
+	note("attached %s %d %u %s;", device->id.kernel_name, (int) result->outcome,
+	     device->place.port, result->outcome == VMM_OK ? "" : result->detail);
 }
 
 static void on_detached(void *data, struct vm *vm, struct device *device, const char *handle,
@@ -499,20 +499,21 @@ static int teardown(void **state)
 
 static struct device stick(const char *name, uint64_t inode)
 {
-	struct device d = {.kind = DEVICE_USB, .inode = inode, .speed = 480, .present = true};
+	struct device d = {.id = {.kind = DEVICE_USB, .inode = inode, .speed = 480},
+			   .wish.present = true};
 
-	snprintf(d.kernel_name, sizeof(d.kernel_name), "%s", name);
-	snprintf(d.handle, sizeof(d.handle), "vhp-%s-%d", name, (int) inode);
-	snprintf(d.node, sizeof(d.node), "/dev/bus/usb/001/003");
+	snprintf(d.id.kernel_name, sizeof(d.id.kernel_name), "%s", name);
+	snprintf(d.place.handle, sizeof(d.place.handle), "vhp-%s-%d", name, (int) inode);
+	snprintf(d.id.node, sizeof(d.id.node), "/dev/bus/usb/001/003");
 	return d;
 }
 
 static struct device card(const char *address)
 {
-	struct device d = {.kind = DEVICE_PCI, .inode = 7, .present = true};
+	struct device d = {.id = {.kind = DEVICE_PCI, .inode = 7}, .wish.present = true};
 
-	snprintf(d.kernel_name, sizeof(d.kernel_name), "%s", address);
-	snprintf(d.handle, sizeof(d.handle), "vhp-%s-7", address);
+	snprintf(d.id.kernel_name, sizeof(d.id.kernel_name), "%s", address);
+	snprintf(d.place.handle, sizeof(d.place.handle), "vhp-%s-7", address);
 	return d;
 }
 
@@ -523,7 +524,7 @@ static void attach(struct device *device)
 
 static void detach(struct device *device)
 {
-	s.vm->vmm->detach(s.vm, device, device->handle);
+	s.vm->vmm->detach(s.vm, device, device->place.handle);
 }
 
 /* Tests */
@@ -550,7 +551,7 @@ static void test_attach_and_detach(void **state)
 	assert_string_equal(s.log, "sent 1-2;"); /* and nobody waits for the answer */
 	expect("attached 1-2 0 4 ;");
 	assert_string_equal(m.devices[4], "vhp-1-2-7");
-	assert_string_equal(d.guest_bus, "xhci.0");
+	assert_string_equal(d.place.bus, "xhci.0");
 	spin_for(m.loop, 5);
 	assert_int_equal(m.fd, -1);
 	detach(&d);
@@ -598,7 +599,7 @@ static void test_several_at_once(void **state)
 	assert_int_equal(m.n_adds, PORTS);
 	/* Each on a port of its own, and the book is right about it. */
 	for (int i = 0; i < PORTS; i++)
-		assert_string_equal(m.devices[d[i].guest_port], d[i].handle);
+		assert_string_equal(m.devices[d[i].place.port], d[i].place.handle);
 }
 
 static void test_port_taken_behind_our_back(void **state)
@@ -847,8 +848,8 @@ static void test_card_on_a_free_port(void **state)
 	start_vm(NULL);
 	attach(&d);
 	expect("attached 0000:03:00.0 0 0 ;");
-	assert_string_equal(d.guest_bus, "rp2");
-	assert_string_equal(m.slots[2], d.handle);
+	assert_string_equal(d.place.bus, "rp2");
+	assert_string_equal(m.slots[2], d.place.handle);
 	/* The third can't hot-plug. */
 	attach(&e);
 	expect("the VM has no free PCIe port; give it more: -device pcie-root-port");
@@ -857,7 +858,7 @@ static void test_card_on_a_free_port(void **state)
 	expect("detached vhp-0000:03:00.0-7 0 ;");
 	attach(&e);
 	expect("attached 0000:04:00.0 0 0 ;");
-	assert_string_equal(e.guest_bus, "rp2");
+	assert_string_equal(e.place.bus, "rp2");
 }
 
 static void test_slot_taken_behind_our_back(void **state)
@@ -869,7 +870,7 @@ static void test_slot_taken_behind_our_back(void **state)
 	strcpy(m.slots[1], "nic");
 	attach(&d);
 	expect("attached 0000:03:00.0 0 0 ;");
-	assert_string_equal(d.guest_bus, "rp2");
+	assert_string_equal(d.place.bus, "rp2");
 	assert_int_equal(m.n_adds, 2);
 }
 
@@ -882,7 +883,7 @@ static void test_slots_in_the_order_of_the_config(void **state)
 	start_vm_of((struct config_vm){.pci_bus = ports});
 	attach(&d);
 	expect("attached 0000:03:00.0 0 0 ;");
-	assert_string_equal(d.guest_bus, "rp2");
+	assert_string_equal(d.place.bus, "rp2");
 }
 
 static void test_card_on_the_root_bus(void **state)
@@ -896,7 +897,7 @@ static void test_card_on_the_root_bus(void **state)
 	m.root_hot_plugs = true;
 	attach(&d);
 	expect("attached 0000:03:00.0 0 0 ;");
-	assert_string_equal(m.slots[0], d.handle);
+	assert_string_equal(m.slots[0], d.place.handle);
 }
 
 static void test_input_device(void **state)
@@ -904,12 +905,12 @@ static void test_input_device(void **state)
 	struct device d = card("event3");
 
 	(void) state;
-	d.kind = DEVICE_EVDEV;
-	snprintf(d.node, sizeof(d.node), "/dev/input/event3");
+	d.id.kind = DEVICE_EVDEV;
+	snprintf(d.id.node, sizeof(d.id.node), "/dev/input/event3");
 	start_vm(NULL);
 	attach(&d);
 	expect("attached event3 0 0 ;");
-	assert_string_equal(d.guest_bus, "rp1");
+	assert_string_equal(d.place.bus, "rp1");
 }
 
 /* Asked, and asked again: only the event counts, or that it has gone. */

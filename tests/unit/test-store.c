@@ -125,22 +125,21 @@ static int store_one(struct store *store, uint64_t seqnum, bool *ret_new)
 
 static struct device a_device(const char *name, uint64_t inode)
 {
-	struct device d = {.inode = inode,
-			   .kind = DEVICE_USB,
-			   .vid_pid = "046d:c52b",
-			   .rule = "usb/g/r",
-			   .vms = "vm1",
-			   .config = "0123456789abcdef",
-			   .state = DEVICE_ATTACHED,
-			   .vm_name = "vm1",
+	struct device d = {
+		.id = {.inode = inode, .kind = DEVICE_USB, .vid_pid = "046d:c52b"},
+		.wish = {.rule = "usb/g/r", .vms = "vm1", .config = "0123456789abcdef"},
+		.record = {.state = DEVICE_ATTACHED,
+			   .vm = "vm1",
 			   .reason = "vm1 has it",
-			   .since = 1767225600123};
+			   .since = 1767225600123},
+	};
 
-	snprintf(d.kernel_name, sizeof(d.kernel_name), "%s", name);
-	snprintf(d.devpath, sizeof(d.devpath), "/devices/x/usb1/%s", name);
-	snprintf(d.name, sizeof(d.name), "Logitech Mouse");
-	snprintf(d.node, sizeof(d.node), "/dev/bus/usb/001/002");
-	snprintf(d.handle, sizeof(d.handle), "vhp-%s-%llu", name, (unsigned long long) inode);
+	snprintf(d.id.kernel_name, sizeof(d.id.kernel_name), "%s", name);
+	snprintf(d.id.devpath, sizeof(d.id.devpath), "/devices/x/usb1/%s", name);
+	snprintf(d.id.name, sizeof(d.id.name), "Logitech Mouse");
+	snprintf(d.id.node, sizeof(d.id.node), "/dev/bus/usb/001/002");
+	snprintf(d.record.handle, sizeof(d.record.handle), "vhp-%s-%llu", name,
+		 (unsigned long long) inode);
 	return d;
 }
 
@@ -204,7 +203,7 @@ static void test_hostile_text(void **state)
 	struct archive *a = *state;
 	struct device d = a_device("1-2", 1);
 
-	snprintf(d.name, sizeof(d.name), "'); drop table device; --%%s");
+	snprintf(d.id.name, sizeof(d.id.name), "'); drop table device; --%%s");
 	store_device(a->store, &d, NULL);
 	store_flush(a->store);
 	assert_string_equal(sql(a->reader, "select name from assignments"),
@@ -323,18 +322,18 @@ static void test_locked_changes_are_written_later_in_order(void **state)
 	struct history h;
 
 	hold(a, "begin immediate");
-	d.state = DEVICE_WAITING;
+	d.record.state = DEVICE_WAITING;
 	h = a_history("one");
 	store_device(a->store, &d, &h);
 	store_flush(a->store);
-	d.state = DEVICE_ATTACHING;
+	d.record.state = DEVICE_ATTACHING;
 	store_device(a->store, &d, NULL);
 	store_flush(a->store);
-	d.state = DEVICE_ATTACHED;
+	d.record.state = DEVICE_ATTACHED;
 	h = a_history("two");
 	store_device(a->store, &d, &h);
 	h = a_history("three");
-	store_history(a->store, &h);
+	store_device(a->store, &d, &h);
 	store_flush(a->store);
 	spin_for(a->loop, 250); /* tried again and again, in vain */
 	hold(a, "rollback");
@@ -397,7 +396,7 @@ static void test_too_much_is_queued(void **state)
 		struct history h = a_history("");
 
 		snprintf(h.detail, sizeof(h.detail), "%d", i);
-		d.state = i < 4999 ? DEVICE_WAITING : DEVICE_ATTACHED;
+		d.record.state = i < 4999 ? DEVICE_WAITING : DEVICE_ATTACHED;
 		store_device(a->store, &d, &h);
 	}
 	hold(a, "rollback");
@@ -470,7 +469,7 @@ static void damaged(struct archive *a, off_t offset, size_t size)
 	for (int i = 0; i < 3000; i++) {
 		struct history h = a_history("some text to fill some pages of the file with");
 
-		store_history(a->store, &h);
+		store_device(a->store, &d, &h);
 	}
 	archive_close(a);
 	assert_string_equal(sql(a->reader, "pragma wal_checkpoint(truncate)"), "0|0|0");
@@ -638,34 +637,34 @@ static void test_load(void **state)
 	struct archive *a = *state;
 	struct device d = a_device("1-2", 0xfedcba9876543210), pci = a_device("0000:01:00.0", 7);
 
-	d.seqnum = 77;
-	pci.kind = DEVICE_PCI;
-	pci.options = DEVICE_FORCE | DEVICE_IOMMU_ADD_ALL;
-	pci.order = 3;
+	d.wish.seqnum = 77;
+	pci.id.kind = DEVICE_PCI;
+	pci.wish.options = OPTION_FORCE | OPTION_IOMMU_ADD_ALL;
+	pci.wish.order = 3;
 	store_device(a->store, &d, NULL);
 	store_device(a->store, &pci, NULL);
 	archive_close(a);
 	archive_open(a, BOOT);
 	assert_int_equal(store_load(a->store, take, NULL), 0);
 	assert_int_equal(n_loaded, 2);
-	assert_string_equal(loaded[0]->devpath, d.devpath);
-	assert_true(loaded[0]->inode == d.inode);
-	assert_string_equal(loaded[0]->kernel_name, "1-2");
-	assert_string_equal(loaded[0]->handle, d.handle);
-	assert_string_equal(loaded[0]->node, d.node);
-	assert_string_equal(loaded[0]->vms, "vm1");
-	assert_int_equal(loaded[0]->state, DEVICE_ATTACHED);
-	assert_int_equal(loaded[0]->seqnum, 77);
-	assert_int_equal(loaded[0]->row, d.row);
-	assert_true(loaded[0]->since == d.since);
-	assert_int_equal(loaded[1]->kind, DEVICE_PCI);
-	assert_int_equal(loaded[1]->options, pci.options);
-	assert_int_equal(loaded[1]->order, 3);
+	assert_string_equal(loaded[0]->id.devpath, d.id.devpath);
+	assert_true(loaded[0]->id.inode == d.id.inode);
+	assert_string_equal(loaded[0]->id.kernel_name, "1-2");
+	assert_string_equal(loaded[0]->record.handle, d.record.handle);
+	assert_string_equal(loaded[0]->id.node, d.id.node);
+	assert_string_equal(loaded[0]->wish.vms, "vm1");
+	assert_int_equal(loaded[0]->record.state, DEVICE_ATTACHED);
+	assert_int_equal(loaded[0]->wish.seqnum, 77);
+	assert_int_equal(loaded[0]->record.row, d.record.row);
+	assert_true(loaded[0]->record.since == d.record.since);
+	assert_int_equal(loaded[1]->id.kind, DEVICE_PCI);
+	assert_int_equal(loaded[1]->wish.options, pci.wish.options);
+	assert_int_equal(loaded[1]->wish.order, 3);
 	forget_loaded();
 	/* New rows do not take the place of old ones. */
 	struct device other = a_device("1-3", 9);
 	store_device(a->store, &other, NULL);
-	assert_true(other.row > pci.row);
+	assert_true(other.record.row > pci.record.row);
 }
 
 static void test_reboot_closes_what_was_open(void **state)
@@ -673,8 +672,8 @@ static void test_reboot_closes_what_was_open(void **state)
 	struct archive *a = *state;
 	struct device open = a_device("1-2", 1), closed = a_device("1-3", 2);
 
-	closed.handle[0] = 0;
-	closed.state = DEVICE_WAITING;
+	closed.record.handle[0] = 0;
+	closed.record.state = DEVICE_WAITING;
 	store_device(a->store, &open, NULL);
 	store_device(a->store, &closed, NULL);
 	archive_close(a);

@@ -1,4 +1,5 @@
 """The broker under test, and the two views of its database."""
+import contextlib
 import os
 import pathlib
 import re
@@ -21,6 +22,20 @@ def rights():
     unit = UNIT.read_text()
     names = re.search(r"^CapabilityBoundingSet=(.*)$", unit, re.M)[1].replace("CAP_", "+").lower().split()
     return ["setpriv", "--no-new-privs", "--bounding-set=-all," + ",".join(names)]
+
+
+def of_process(pid, name):
+    """What /proc has about a process under NAME; nothing, if it has ended meanwhile."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/{name}").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def number_in(status, name):
+    """The number behind NAME in a /proc/PID/status; 0 if the process has ended."""
+    match = re.search(rf"^{name}:\s+(\d+)", status, re.M)
+    return int(match[1]) if match else 0
 
 
 class Broker:
@@ -78,30 +93,30 @@ class Broker:
         found, new = [], [self.process.pid]
         while new:
             found.append(new.pop())
-            children = pathlib.Path(f"/proc/{found[-1]}/task/{found[-1]}/children").read_text()
-            new += [int(pid) for pid in children.split()]
+            new += [int(pid) for pid in of_process(found[-1], f"task/{found[-1]}/children").split()]
         return found
 
     def descriptors(self):
         """How many file descriptors it and its worker have open."""
-        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self.processes())
+        count = 0
+        for pid in self.processes():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                count += len(os.listdir(f"/proc/{pid}/fd"))
+        return count
 
     def wakeups(self):
         """How often it and its worker have gone to sleep so far."""
-        return sum(int(re.search(r"\nvoluntary_ctxt_switches:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1])
-                   for pid in self.processes())
+        return sum(number_in(of_process(pid, "status"), "voluntary_ctxt_switches") for pid in self.processes())
 
     def kernel_stacks(self):
         """Where it and its worker are in the kernel: says what one that hangs waits for."""
         if not self.is_running():
             return "it does not run"
-        return "".join(f"process {pid}\n" + pathlib.Path(f"/proc/{pid}/stack").read_text()
-                       for pid in self.processes())
+        return "".join(f"process {pid}\n" + of_process(pid, "stack") for pid in self.processes())
 
     def memory(self):
         """How many kilobytes it and its worker have of their own in memory, not of files."""
-        return sum(int(re.search(r"RssAnon:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1])
-                   for pid in self.processes())
+        return sum(number_in(of_process(pid, "status"), "RssAnon") for pid in self.processes())
 
     def log(self):
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""

@@ -74,6 +74,8 @@ class Host:
         """Plugs any USB device QEMU has. PORT is like 3 or 3.1 (port 1 of the hub in port 3); the
         first free one if not said. Returns when the kernel knows the device."""
         port = str(port or self.free_port())
+        if driver == "usb-audio":  # since QEMU 10 there is no default for it
+            properties.setdefault("audiodev", "quiet")
         self.serial += 1
         ident = f"{name}{self.serial}"
         self.monitor.command("device_add", driver=driver, id=ident, bus="xhci.0", port=port, **properties)

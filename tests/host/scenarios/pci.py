@@ -30,7 +30,7 @@ deviceId = 2415
 def sound_card(world, bus, addr="0"):
     """With-block: a sound card, of a kind that the host does not have otherwise, is plugged in."""
     monitor = world.host.monitor
-    monitor.command("device_add", driver="AC97", id="ac97", bus=bus, addr=addr)
+    monitor.command("device_add", driver="AC97", audiodev="quiet", id="ac97", bus=bus, addr=addr)
     try:
         card, = wait_until(lambda: functions("8086", "2415"), 30, "the kernel sees it")
         yield card

@@ -1,0 +1,58 @@
+/* New devices: see arrival.h. Called by the manager's edges, and by the look at an IOMMU group. */
+#include "broker/arrival.h"
+
+#include "broker/log.h"
+#include "broker/record.h"
+#include "helper/root.h"
+
+struct device *arrival_new(struct registry *registry, const char *devpath, uint64_t inode,
+			   property_fn property, void *from, const struct device *leader,
+			   enum device_cause cause)
+{
+	struct device *d = calloc(1, sizeof(*d));
+	const struct family *family;
+
+	if (!d || strlen(devpath) >= sizeof(d->id.devpath)) {
+		log_error("%s is ignored: %s", devpath,
+			  d ? "its path is too long" : "out of memory");
+		free(d);
+		return NULL;
+	}
+	strcpy(d->id.devpath, devpath);
+	d->id.inode = inode;
+	d->wish.present = true;
+	properties_read_identity(d, property, from);
+	properties_read_wish(d, property, from);
+	if (leader)
+		registry_follow(d, leader);
+	family = registry_join_family(registry, d);
+	if (family)
+		log_info("%s (%s): stays in %s with its family %s", d->id.kernel_name, d->id.name,
+			 family->vm, family->name);
+	device_set_cause(d, cause);
+	registry_add(registry, d);
+	record_set(registry, d, DEVICE_WAITING, "the broker has just seen it");
+	return d;
+}
+
+static const char *follower_property(void *from, const char *key)
+{
+	(void) from;
+	return streq(key, "SUBSYSTEM") ? "pci" : NULL;
+}
+
+bool arrival_lead(struct registry *registry, const struct device *leader, const char *address)
+{
+	char path[PATH_MAX];
+	struct device *follower = NULL;
+
+	if (root_resolve(path, "/sys/bus/pci/devices/%s", address) == 0 &&
+	    startswith(path, "/sys/devices/"))
+		follower = arrival_new(registry, path + strlen("/sys"),
+				       sysfs_inode(path + strlen("/sys")), follower_property, NULL,
+				       leader, leader->attempt.cause);
+	if (follower)
+		log_info("%s (%s): goes with %s, whose IOMMU group it shares", address,
+			 follower->id.name, leader->id.kernel_name);
+	return follower != NULL;
+}

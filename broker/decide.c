@@ -1,0 +1,325 @@
+/* The one decision: see decide.h. Called by reconcile_pass for each marked device. */
+#include "broker/decide.h"
+
+#include <stdarg.h>
+
+#include "broker/group.h"
+
+#define SLOW_MS 3000    /* what takes longer to be opened, or its driver to let go, is stuck */
+#define TURN_MS 3000    /* how long a PCI device waits for those whose rules come before its own */
+#define ASK_MS 200      /* how often it looks whether its turn has come */
+#define LEAVING_MS 2000 /* the same, for those that wait for a guest */
+
+static const char *const step_names[] = {
+	[STEP_REST] = "rest",       [STEP_TELL] = "tell",     [STEP_DROP] = "drop",
+	[STEP_HOLD] = "hold",       [STEP_WAIT] = "wait",     [STEP_FAIL] = "fail",
+	[STEP_LOOK] = "look",       [STEP_REFUSE] = "refuse", [STEP_OPEN] = "open",
+	[STEP_ABANDON] = "abandon", [STEP_GIVE] = "give",     [STEP_END] = "end",
+	[STEP_VERIFY] = "verify",   [STEP_TAKE] = "take",     [STEP_REPEAT] = "repeat",
+};
+
+const char *decide_step_name(enum step step)
+{
+	return step_names[step];
+}
+
+static struct decision do_step(enum step step, struct vm *vm)
+{
+	return (struct decision){.step = step, .vm = vm};
+}
+
+static struct decision rest(void)
+{
+	return (struct decision){.step = STEP_REST};
+}
+
+/* Rests until TIME, if that is not over yet. */
+static struct decision rest_until(uint64_t time, uint64_t now)
+{
+	return (struct decision){.step = STEP_REST, .again_ms = time > now ? time - now : 0};
+}
+
+static struct decision say(enum step step, struct vm *vm, const char *format, ...) _printf_(3, 4);
+static struct decision say(enum step step, struct vm *vm, const char *format, ...)
+{
+	struct decision decision = {.step = step, .vm = vm};
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(decision.reason, sizeof(decision.reason), format, args);
+	va_end(args);
+	return decision;
+}
+
+/* DECISION, or rest where people have been told so already. */
+static struct decision unless_told(const struct device *device, struct decision decision,
+				   enum device_state state, const char *vm)
+{
+	const struct device_record *record = &device->record;
+
+	if (record->state == state && streq(record->reason, decision.reason) &&
+	    streq(record->vm, vm))
+		decision.step = STEP_REST;
+	return decision;
+}
+
+/* Where */
+
+static bool is_candidate(const struct registry *registry, const struct device *device,
+			 struct vm *vm)
+{
+	return vm && device_may_be_in(device, vm->name) &&
+	       registry_find_vm(registry, vm->name) == vm;
+}
+
+/* The first candidate that is up or about to be; else the first one; NULL: none is in the config.
+ */
+static struct vm *first_candidate(const struct registry *registry, const struct device *device)
+{
+	const struct device_move *move = &device->attempt.move;
+	char names[sizeof(device->wish.vms)], *save = NULL;
+	struct vm *first = NULL;
+
+	snprintf(names, sizeof(names), "%s", move->failed[0] ? move->from : device->wish.vms);
+	for (char *name = strtok_r(names, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
+		struct vm *vm = registry_find_vm(registry, name);
+
+		/* One that is being asked for the first time may be up in a moment: its answer
+		 * decides, not who answers first. */
+		if (vm && (vm->state == VM_UP || (vm->state == VM_PROBING && !*vm->reason)))
+			return vm;
+		if (!first)
+			first = vm;
+	}
+	return first;
+}
+
+/* The VM that DEVICE should be in: where it is, or where its IOMMU group is, if it may be there. */
+static struct vm *choose_vm(const struct registry *registry, const struct device *device)
+{
+	struct vm *of_group;
+
+	if (is_candidate(registry, device, device->place.vm))
+		return device->place.vm;
+	of_group = device->id.kind == DEVICE_PCI ? group_vm(registry, device) : NULL;
+	if (is_candidate(registry, device, of_group))
+		return of_group;
+	return first_candidate(registry, device);
+}
+
+/* May DEVICE stay where it is? */
+static bool is_in_place(const struct registry *registry, const struct device *device)
+{
+	const struct vm *vm = device->place.vm;
+
+	return device_may_be_in(device, vm->name) && choose_vm(registry, device) == vm;
+}
+
+/* A device that is nowhere and for which nothing is under way */
+
+static struct decision wait_for_vm(const struct device *device, struct vm *vm)
+{
+	struct decision decision =
+		say(STEP_WAIT, vm, "%s", *vm->reason ? vm->reason : "its VM is being asked");
+
+	return unless_told(device, decision, DEVICE_WAITING, vm->name);
+}
+
+static struct decision fail_without_vm(const struct device *device)
+{
+	const char *vms = device->wish.vms;
+	struct decision decision =
+		say(STEP_FAIL, NULL,
+		    "no VM \"%.60s\" in the broker's config; run vhotplug-gen-rules", vms);
+	char name[sizeof(device->record.vm)];
+
+	snprintf(name, sizeof(name), "%.60s", vms);
+	return unless_told(device, decision, DEVICE_FAILED, name);
+}
+
+static struct decision hold(const struct device *device)
+{
+	struct decision decision = say(
+		STEP_HOLD, NULL, "was plugged in already (attachConnected = no); plug it in again");
+
+	return unless_told(device, decision, DEVICE_HELD, device->record.vm);
+}
+
+/* Sets *RET_DECISION and returns true while DEVICE has to wait for other PCI devices: they go in
+ * the order of their rules, but one that is stuck does not hold up the others. */
+static bool waits_for_others(const struct registry *registry, const struct device *device,
+			     struct vm *vm, uint64_t now, struct decision *ret_decision)
+{
+	const struct device *other;
+	struct decision decision;
+	uint64_t again_ms = LEAVING_MS;
+
+	if ((other = group_elsewhere(registry, device, vm))) {
+		decision = say(STEP_WAIT, vm, "%s of its IOMMU group is still in %.60s",
+			       other->id.kernel_name, other->record.vm);
+	} else if ((other = group_leaving(registry, vm))) {
+		decision = say(STEP_WAIT, vm, "%.60s has to let go of %s first", vm->name,
+			       other->id.kernel_name);
+	} else if ((other = group_earlier(registry, device, vm)) &&
+		   now - other->attempt.began <= TURN_MS) {
+		decision = say(STEP_WAIT, vm, "its turn comes after %s", other->id.kernel_name);
+		again_ms = ASK_MS;
+	} else {
+		return false;
+	}
+	decision = unless_told(device, decision, DEVICE_WAITING, device->record.vm);
+	decision.again_ms = again_ms;
+	*ret_decision = decision;
+	return true;
+}
+
+static struct decision prepare(const struct registry *registry, const struct device *device,
+			       struct vm *vm, uint64_t now)
+{
+	struct decision decision;
+	char reason[sizeof(decision.reason)];
+
+	if (device->id.kind != DEVICE_PCI)
+		return do_step(STEP_OPEN, vm);
+	if (waits_for_others(registry, device, vm, now, &decision))
+		return decision;
+	if (!device->attempt.group.looked)
+		return do_step(STEP_LOOK, vm);
+	if (!group_may_go(registry, device, vm, reason, sizeof(reason)))
+		return say(STEP_REFUSE, vm, "%s", reason);
+	return do_step(STEP_OPEN, vm);
+}
+
+static struct decision decide_nowhere(const struct registry *registry, const struct device *device,
+				      uint64_t now)
+{
+	const struct device_attempt *attempt = &device->attempt;
+	struct vm *vm;
+
+	if (!device->wish.present || !device->wish.rule[0])
+		return do_step(STEP_DROP, NULL);
+	if (device->wish.held)
+		return hold(device);
+	vm = choose_vm(registry, device);
+	if (!vm)
+		return fail_without_vm(device);
+	if (vm->state != VM_UP)
+		return wait_for_vm(device, vm);
+	if (attempt->gave_up)
+		return rest();
+	if (now < attempt->not_before)
+		return rest_until(attempt->not_before, now);
+	return prepare(registry, device, vm, now);
+}
+
+/* On its way, there, and on its way back */
+
+static struct decision decide_opening(const struct device *device, uint64_t now)
+{
+	const struct device_attempt *attempt = &device->attempt;
+	struct vm *vm = device->place.vm;
+	uint64_t slow = attempt->began + SLOW_MS;
+	struct decision decision;
+
+	if (!device_may_be_in(device, vm->name))
+		return do_step(STEP_ABANDON, NULL);
+	if (attempt->opened && vm->state == VM_UP)
+		return do_step(STEP_GIVE, vm);
+	if (attempt->opened)
+		return say(STEP_END, vm, "%s", *vm->reason ? vm->reason : "its VM has ended");
+	if (now < slow)
+		return rest_until(slow, now);
+	if (attempt->host_driver[0])
+		decision = say(STEP_TELL, vm, "waiting for the host's driver %s to let go of it",
+			       attempt->host_driver);
+	else
+		decision = say(STEP_TELL, vm,
+			       "waiting for the host's kernel: the device does not respond");
+	return unless_told(device, decision, DEVICE_OPENING, device->record.vm);
+}
+
+/* The VMM has been asked and has not answered: says why, if there is something to say. */
+static struct decision await_vmm(const struct device *device, const char *otherwise)
+{
+	const struct vm *vm = device->place.vm;
+	const struct device_record *record = &device->record;
+	struct decision decision = say(STEP_TELL, NULL, "%s", *vm->reason ? vm->reason : otherwise);
+
+	return unless_told(device, decision, record->state, record->vm);
+}
+
+static struct decision decide_attaching(const struct device *device, uint64_t now)
+{
+	const struct device_attempt *attempt = &device->attempt;
+
+	if (attempt->vmm_asked)
+		return await_vmm(device, "asking its VMM");
+	if (attempt->request != 0)
+		return rest();
+	if (now < attempt->not_before)
+		return rest_until(attempt->not_before, now);
+	return do_step(STEP_VERIFY, NULL);
+}
+
+static struct decision decide_attached(const struct registry *registry, const struct device *device,
+				       uint64_t now)
+{
+	const struct device_attempt *attempt = &device->attempt;
+
+	/* On record only, after a restart of the broker: its VM has not been asked yet, and when it
+	 * is not running that is said by vm_handler.exited. */
+	if (device->place.unverified)
+		return rest();
+	if (now < attempt->not_before)
+		return rest_until(attempt->not_before, now);
+	if (device->place.redo || !is_in_place(registry, device))
+		return do_step(STEP_TAKE, NULL);
+	if (attempt->check && attempt->request == 0)
+		return do_step(STEP_VERIFY, NULL);
+	return rest();
+}
+
+/* PCI: unplugging is a request to the guest. It may be lost before an operating system runs, and
+ * there is no event for a refusal, so it is repeated. */
+static struct decision decide_releasing(const struct device *device, uint64_t now)
+{
+	const struct device_attempt *attempt = &device->attempt;
+
+	if (attempt->vmm_asked)
+		return await_vmm(device, device->record.reason);
+	if (attempt->request != 0)
+		return rest();
+	if (now < attempt->not_before)
+		return rest_until(attempt->not_before, now);
+	return do_step(STEP_REPEAT, NULL);
+}
+
+static struct decision decide_detaching(const struct device *device)
+{
+	char otherwise[100];
+
+	snprintf(otherwise, sizeof(otherwise), "leaving %s", device->place.vm->name);
+	return await_vmm(device, otherwise);
+}
+
+struct decision decide(const struct registry *registry, const struct device *device, uint64_t now)
+{
+	switch (device->record.state) {
+	case DEVICE_OPENING:
+		return decide_opening(device, now);
+	case DEVICE_ATTACHING:
+		return decide_attaching(device, now);
+	case DEVICE_ATTACHED:
+		return decide_attached(registry, device, now);
+	case DEVICE_RELEASING:
+		return decide_releasing(device, now);
+	case DEVICE_DETACHING:
+		return decide_detaching(device);
+	case DEVICE_WAITING:
+	case DEVICE_HELD:
+	case DEVICE_REFUSED:
+	case DEVICE_FAILED:
+		return decide_nowhere(registry, device, now);
+	}
+	abort();
+}

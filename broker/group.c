@@ -1,0 +1,112 @@
+/* IOMMU groups as a whole: see group.h. Called by decide and handover. */
+#include "broker/group.h"
+
+static bool is_same_group(const struct device *a, const struct device *b)
+{
+	return a != b && a->id.kind == DEVICE_PCI && b->id.kind == DEVICE_PCI && a->id.group >= 0 &&
+	       a->id.group == b->id.group;
+}
+
+/* The next other member of DEVICE's group that is plugged in, after AT (NULL: the first). */
+static struct device *next_member(const struct registry *registry, const struct device *device,
+				  const struct device *at)
+{
+	for (struct device *d = at ? at->next : registry->devices; d; d = d->next)
+		if (is_same_group(device, d) && d->wish.present)
+			return d;
+	return NULL;
+}
+
+bool group_is_in_use(const struct registry *registry, const struct device *device)
+{
+	for (struct device *d = NULL; (d = next_member(registry, device, d));)
+		if (d->place.vm)
+			return true;
+	return false;
+}
+
+struct vm *group_vm(const struct registry *registry, const struct device *device)
+{
+	for (struct device *d = NULL; (d = next_member(registry, device, d));)
+		if (d->record.state == DEVICE_OPENING || d->record.state == DEVICE_ATTACHING ||
+		    d->record.state == DEVICE_ATTACHED)
+			return d->place.vm;
+	return NULL;
+}
+
+bool group_stays(const struct registry *registry, const struct device *device)
+{
+	for (struct device *d = NULL; (d = next_member(registry, device, d));)
+		if (d->place.vm == device->place.vm && d->record.state == DEVICE_ATTACHED)
+			return true;
+	return false;
+}
+
+const struct device *group_elsewhere(const struct registry *registry, const struct device *device,
+				     const struct vm *vm)
+{
+	for (struct device *d = NULL; (d = next_member(registry, device, d));)
+		if (d->place.vm && d->place.vm != vm && device_may_be_in(d, vm->name))
+			return d;
+	return NULL;
+}
+
+const struct device *group_leaving(const struct registry *registry, const struct vm *vm)
+{
+	if (!vm->vmm || !vm->vmm->is_unlisted)
+		return NULL;
+	for (struct device *d = registry->devices; d; d = d->next)
+		if (d->id.kind == DEVICE_PCI && d->place.vm == vm &&
+		    (d->record.state == DEVICE_DETACHING || d->record.state == DEVICE_RELEASING))
+			return d;
+	return NULL;
+}
+
+const struct device *group_earlier(const struct registry *registry, const struct device *device,
+				   const struct vm *vm)
+{
+	for (struct device *d = registry->devices; d; d = d->next) {
+		bool is_attaching = d->record.state == DEVICE_ATTACHING;
+		bool is_opening = d->record.state == DEVICE_OPENING;
+
+		if (d == device || d->id.kind != DEVICE_PCI || (!is_opening && !is_attaching))
+			continue;
+		if (d->place.vm == vm && d->wish.order < device->wish.order)
+			return d;
+		if (is_opening && is_same_group(device, d))
+			return d;
+	}
+	return NULL;
+}
+
+static void add_member(const struct device *member, char *names, size_t size)
+{
+	size_t length = strlen(names);
+
+	snprintf(names + length, size - length, "%s%s (%.60s, for %.60s)", length ? ", " : "",
+		 member->id.kernel_name, member->id.name,
+		 member->wish.rule[0] ? member->wish.vms : "the host");
+}
+
+bool group_may_go(const struct registry *registry, const struct device *device, const struct vm *vm,
+		  char *reason, size_t size)
+{
+	bool goes_alone = device->wish.options & OPTION_IOMMU_SKIP_IF_SHARED;
+	char others[sizeof(device->attempt.group.strangers)];
+
+	snprintf(others, sizeof(others), "%s", device->attempt.group.strangers);
+	for (struct device *d = NULL; (d = next_member(registry, device, d));)
+		if (goes_alone || !device_may_be_in(d, vm->name))
+			add_member(d, others, sizeof(others));
+	if (!others[0])
+		return true;
+	if (goes_alone)
+		snprintf(reason, size,
+			 "left alone (pciIommuSkipIfShared): it shares IOMMU group %d with %s",
+			 device->id.group, others);
+	else
+		snprintf(reason, size,
+			 "IOMMU group %d also holds %s; say pciIommuAddAll = yes or add rules",
+			 device->id.group, others);
+	return false;
+}

@@ -1,0 +1,33 @@
+/* Questions about IOMMU groups and the order of PCI devices, over what is known: nothing is looked
+ * at on the host here. A group is in one VM at a time (kernel, Documentation/driver-api/vfio.rst).
+ */
+#pragma once
+
+#include "broker/registry.h"
+
+/* Is another device of DEVICE's group still in a VM, or on its way? The group can't be given back
+ * before. */
+bool group_is_in_use(const struct registry *registry, const struct device *device);
+/* The VM that another device of DEVICE's group is in, or on its way to, or NULL. */
+struct vm *group_vm(const struct registry *registry, const struct device *device);
+/* Is another device of DEVICE's group attached to DEVICE's VM, and stays there? Then that the group
+ * is open says nothing about DEVICE. */
+bool group_stays(const struct registry *registry, const struct device *device);
+
+/* Another device of DEVICE's group that is in another VM than VM and is to go to VM too, or NULL.
+ */
+const struct device *group_elsewhere(const struct registry *registry, const struct device *device,
+				     const struct vm *vm);
+/* The PCI device that VM has been asked to let go of and has not yet, or NULL: crosvm forgets about
+ * it when it gets another one meanwhile. Always NULL for a VMM that keeps a list. */
+const struct device *group_leaving(const struct registry *registry, const struct vm *vm);
+/* The device that is just being prepared and that DEVICE has to wait for, or NULL: PCI devices are
+ * attached to VM in the order of the rules, and one group is taken once at a time. */
+const struct device *group_earlier(const struct registry *registry, const struct device *device,
+				   const struct vm *vm);
+
+/* May DEVICE's group go to VM? A member that no rule claims and that has a driver forbids it, and
+ * so does one that goes elsewhere (and with pciIommuSkipIfShared any other). Returns true, or false
+ * with the reason and what to do in REASON. It must have been looked at (look.h). */
+bool group_may_go(const struct registry *registry, const struct device *device, const struct vm *vm,
+		  char *reason, size_t size);

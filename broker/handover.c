@@ -1,0 +1,662 @@
+/* One device on its way into a VM and back: see handover.h. The steps are called by reconcile_pass,
+ * the answers by worker and VMs. */
+#include "broker/handover.h"
+
+#include "broker/arrival.h"
+#include "broker/group.h"
+#include "broker/intake.h"
+#include "broker/log.h"
+#include "broker/look.h"
+#include "broker/record.h"
+
+#define ACK_LIMIT_MS 300 /* udevd is never kept longer by an attach that is not on its way yet */
+#define FIRST_RETRY_MS 200
+#define MAX_RETRY_MS 30000
+#define REFUSED_RETRY_MS 2000 /* a disk in use is not looked at more often */
+#define RELEASE_MS 30000      /* a guest that has not let go by then is said to refuse */
+#define MAX_RELEASE_MS 5000   /* how often it is asked again, at the least */
+#define UNSURE_MS 2000        /* for a program that the former broker has started to end */
+
+/* Helpers */
+
+void handover_release_helpers(struct device *device)
+{
+	loop_timer_stop(&device->attempt.helpers_limit);
+	device->attempt.helpers = intake_acknowledge_all(device->attempt.helpers);
+}
+
+static void release_helpers_now(void *data)
+{
+	handover_release_helpers(data);
+}
+
+void handover_add_helper(struct registry *registry, struct device *device,
+			 struct intake_client *client)
+{
+	struct device_attempt *attempt = &device->attempt;
+
+	if (!client)
+		return;
+	attempt->helpers = intake_chain(client, attempt->helpers);
+	if (!attempt->helpers_limit.loop)
+		loop_timer_start(registry->loop, &attempt->helpers_limit, ACK_LIMIT_MS,
+				 release_helpers_now, device);
+}
+
+/* Small steps */
+
+static void close_disks(struct device *device)
+{
+	while (device->attempt.n_disks > 0)
+		close(device->attempt.disks[--device->attempt.n_disks]);
+}
+
+/* It is in no VM, and on the way to none. */
+static void leave_vm(struct device *device)
+{
+	struct device_attempt *attempt = &device->attempt;
+
+	vm_unref(device->place.vm);
+	device->place = (struct device_place){0};
+	attempt->request = 0;
+	attempt->opened = attempt->vmm_asked = attempt->released = attempt->check = false;
+	attempt->awaits_send = false;
+	attempt->node_fd = close_fd(attempt->node_fd);
+	close_disks(device);
+	attempt->verdict = (struct vmm_result){0};
+	attempt->group = (struct device_group){0};
+}
+
+void handover_let_go(struct device *device)
+{
+	handover_release_helpers(device);
+	leave_vm(device);
+}
+
+/* Something has changed that other PCI devices may wait for. */
+static void mark_all(struct registry *registry, struct device *device)
+{
+	device_mark(device);
+	if (device->id.kind == DEVICE_PCI)
+		registry_mark_pci(registry, device);
+}
+
+static uint64_t limit(uint64_t ms, uint64_t least, uint64_t most)
+{
+	return ms < least ? least : ms > most ? most : ms;
+}
+
+/* Tries again later, each time later, and not before AT_LEAST ms have passed. */
+static void back_off(struct device *device, uint64_t at_least)
+{
+	struct device_attempt *attempt = &device->attempt;
+	uint64_t delay = FIRST_RETRY_MS << (attempt->n_retries < 8 ? attempt->n_retries : 8);
+
+	attempt->n_retries++;
+	attempt->not_before =
+		now_monotonic_ms() + limit(delay, limit(at_least, 0, MAX_RETRY_MS), MAX_RETRY_MS);
+	device_mark(device);
+}
+
+/* A move that ends nowhere goes back where it came from; not one that takes its time. */
+static bool goes_back(const struct device *device, enum device_state state, uint64_t delay_ms)
+{
+	const char *from = device->attempt.move.from;
+	bool is_later = state == DEVICE_WAITING && delay_ms > 0;
+
+	return *from && !streq(from, device->record.vm) && device->wish.present &&
+	       device->wish.rule[0] && !is_later;
+}
+
+static void go_back(struct registry *registry, struct device *device, bool was_full)
+{
+	struct device_move *move = &device->attempt.move;
+	const struct vm *vm = registry_find_vm(registry, device->record.vm);
+
+	snprintf(move->failed, sizeof(move->failed), "%s", device->record.vm);
+	move->failed_pid = vm ? vm->peer.pid : 0;
+	move->was_full = was_full;
+	log_warning("%s: goes back to %s", device->id.kernel_name, move->from);
+}
+
+/* An attach has come to nothing; the next one is DELAY_MS away or more. */
+static void fail_attempt(struct registry *registry, struct device *device, enum device_state state,
+			 const char *reason, uint64_t delay_ms)
+{
+	char words[sizeof(device->record.reason)];
+	bool was_full = device->attempt.verdict.is_full;
+
+	snprintf(words, sizeof(words), "%s", *reason ? reason : "its VMM does not say why");
+	leave_vm(device);
+	record_failed(registry, device, state, words);
+	if (goes_back(device, state, delay_ms))
+		go_back(registry, device, was_full);
+	else if (state == DEVICE_FAILED)
+		device->attempt.gave_up = true;
+	else
+		back_off(device, state == DEVICE_REFUSED ? REFUSED_RETRY_MS : delay_ms);
+	mark_all(registry, device);
+}
+
+/* Asking the worker */
+
+static int send_job(struct registry *registry, const struct device *device, enum worker_job job,
+		    unsigned options, uint64_t *ret_number)
+{
+	const struct vm *vm = device->place.vm;
+	struct worker_request request = {.job = job, .inode = device->id.inode, .options = options};
+
+	snprintf(request.devpath, sizeof(request.devpath), "%s", device->id.devpath);
+	snprintf(request.node, sizeof(request.node), "%s", device->id.node);
+	if (vm)
+		request.uid = vm->user != (uid_t) -1 ? vm->user : vm->peer.uid;
+	int r = worker_send(registry->worker, &request);
+	if (r == 0)
+		*ret_number = request.number;
+	return r;
+}
+
+/* Its answer is waited for. */
+static int ask_worker(struct registry *registry, struct device *device, enum worker_job job)
+{
+	unsigned options = device->wish.options & OPTION_FORCE ? WORKER_FORCE : 0;
+
+	return send_job(registry, device, job, options, &device->attempt.request);
+}
+
+/* Its answer is not. */
+static void give_back_as(struct registry *registry, const struct device *device,
+			 enum worker_job job, unsigned options)
+{
+	uint64_t number;
+
+	if (send_job(registry, device, job, options, &number) < 0)
+		log_warning("%s: not given back to its host driver: the worker is overloaded",
+			    device->id.kernel_name);
+}
+
+/* Gives DEVICE back to its host driver, now that no VM has it and none shall have it. */
+static void give_back(struct registry *registry, const struct device *device)
+{
+	switch (device->id.kind) {
+	case DEVICE_USB:
+		give_back_as(registry, device, WORKER_USB_RETURN, 0);
+		break;
+	case DEVICE_PCI:
+		if (!group_is_in_use(registry, device))
+			give_back_as(registry, device, WORKER_PCI_RETURN, 0);
+		break;
+	case DEVICE_EVDEV:
+		give_back_as(registry, device, WORKER_EVDEV_RETURN, 0);
+		break;
+	}
+}
+
+void handover_drop(struct registry *registry, struct device *device)
+{
+	if (device->wish.present)
+		give_back(registry, device);
+	handover_let_go(device);
+	record_forget(registry, device);
+	registry_remove(registry, device);
+}
+
+/* Looking at the group */
+
+struct group_search {
+	struct registry *registry;
+	struct device *device;
+};
+
+static void look_at_member(void *data, const char *address)
+{
+	struct group_search *search = data;
+	struct device *device = search->device;
+	char *strangers = device->attempt.group.strangers;
+	unsigned options = device->wish.options;
+
+	if (registry_find_pci(search->registry, address))
+		return;
+	if (options & OPTION_IOMMU_ADD_ALL && arrival_lead(search->registry, device, address))
+		return;
+	if (options & OPTION_IOMMU_SKIP_IF_SHARED || look_host_uses(address))
+		look_describe(address, strangers, sizeof(device->attempt.group.strangers));
+}
+
+void handover_look(struct registry *registry, struct device *device)
+{
+	struct group_search search = {.registry = registry, .device = device};
+
+	device->attempt.group = (struct device_group){.looked = true};
+	look_at_members(device, look_at_member, &search);
+	device_mark(device);
+}
+
+/* Attach: open, give, verify */
+
+static void begin_attempt(struct device *device, const struct vm *vm)
+{
+	struct device_attempt *attempt = &device->attempt;
+
+	if (attempt->awaits_vm)
+		device_set_cause(device, CAUSE_VM_START);
+	attempt->awaits_vm = false;
+	attempt->not_before = 0;
+	attempt->began = now_monotonic_ms();
+	record_name_vm(device, vm->name);
+}
+
+void handover_refuse(struct registry *registry, struct device *device, struct vm *vm,
+		     const char *reason)
+{
+	begin_attempt(device, vm);
+	/* The rules have set it aside for vfio-pci; the host is better off with it. */
+	if (!streq(device->attempt.failure, reason))
+		give_back_as(registry, device, WORKER_PCI_RETURN, WORKER_ALONE);
+	fail_attempt(registry, device, DEVICE_REFUSED, reason, 0);
+}
+
+static enum worker_job open_job(enum device_kind kind)
+{
+	switch (kind) {
+	case DEVICE_USB:
+		return WORKER_USB_OPEN;
+	case DEVICE_PCI:
+		return WORKER_PCI_TAKE;
+	case DEVICE_EVDEV:
+		return WORKER_EVDEV_TAKE;
+	}
+	abort();
+}
+
+void handover_open(struct registry *registry, struct device *device, struct vm *vm)
+{
+	struct device_attempt *attempt = &device->attempt;
+
+	begin_attempt(device, vm);
+	device->place.vm = vm_ref(vm);
+	attempt->group.looked = false;
+	attempt->awaits_send = true;
+	/* Now: a driver that is slow to let go is not to be seen in sysfs any more. */
+	if (device->id.kind == DEVICE_PCI)
+		look_at_pci_driver(device, attempt->host_driver, sizeof(attempt->host_driver));
+	/* What a person saw before (a reason for waiting, say) stays until there is news. */
+	record_pass_through(device, DEVICE_OPENING);
+	if (ask_worker(registry, device, open_job(device->id.kind)) < 0)
+		fail_attempt(registry, device, DEVICE_WAITING, "the worker process is overloaded",
+			     0);
+	else
+		mark_all(registry, device);
+}
+
+void handover_abandon(struct registry *registry, struct device *device)
+{
+	/* The worker may be stuck with it: its answer is not waited for. */
+	handover_let_go(device);
+	record_pass_through(device, DEVICE_WAITING);
+	mark_all(registry, device);
+}
+
+void handover_end(struct registry *registry, struct device *device, const char *reason)
+{
+	fail_attempt(registry, device, DEVICE_WAITING, reason, 0);
+}
+
+void handover_give(struct registry *registry, struct device *device)
+{
+	struct vm *vm = device->place.vm;
+	_cleanup_close_ int fd = TAKE_FD(device->attempt.node_fd);
+
+	device->attempt.opened = false;
+	device->attempt.vmm_asked = true;
+	device_make_handle(device, device->place.handle, sizeof(device->place.handle));
+	record_set(registry, device, DEVICE_ATTACHING, "%s",
+		   *vm->reason ? vm->reason : "asking its VMM");
+	vm->vmm->attach(vm, device, fd);
+}
+
+static void close_fds(int *fds, int n)
+{
+	for (int i = 0; i < n; i++)
+		close(fds[i]);
+}
+
+static void note_opened(struct registry *registry, struct device *device,
+			const struct worker_answer *answer, int *fds)
+{
+	struct device_attempt *attempt = &device->attempt;
+
+	if (answer->result < 0) {
+		close_fds(fds, answer->n_fds);
+		fail_attempt(registry, device,
+			     answer->result == -EBUSY        ? DEVICE_REFUSED
+			     : answer->result == -EOPNOTSUPP ? DEVICE_FAILED
+							     : DEVICE_WAITING,
+			     answer->detail[0] ? answer->detail : strerror(-answer->result), 0);
+		return;
+	}
+	attempt->opened = true;
+	attempt->node_fd = answer->n_fds > 0 ? fds[0] : -1;
+	for (int i = 1; i < answer->n_fds; i++)
+		attempt->disks[attempt->n_disks++] = fds[i];
+	device_mark(device);
+}
+
+void handover_attach_sent(struct registry *registry, struct device *device)
+{
+	(void) registry;
+	device->attempt.awaits_send = false;
+	handover_release_helpers(device);
+}
+
+bool handover_is_doubtful(const struct device *device)
+{
+	const struct vm *vm = device->place.vm;
+
+	return vm && vm->vmm->is_doubtful && vm->vmm->is_doubtful(device->place.handle);
+}
+
+bool handover_is_unlisted(const struct device *device)
+{
+	const struct vm *vm = device->place.vm;
+
+	return vm && vm->vmm->is_unlisted && vm->vmm->is_unlisted(vm, device->place.handle);
+}
+
+/* Does a host driver hold DEVICE, which is to be in its VM? */
+static bool host_has_it(const struct device *device, char *ret_driver, size_t size)
+{
+	return device->id.kind == DEVICE_USB && device_may_be_in(device, device->place.vm->name) &&
+	       usb_host_driver(device->id.devpath, ret_driver, size);
+}
+
+static void note_arrived(struct registry *registry, struct device *device)
+{
+	const struct device_place *place = &device->place;
+	struct device_attempt *attempt = &device->attempt;
+	char detail[64] = "";
+
+	if (place->port > 0)
+		snprintf(detail, sizeof(detail), "on port %u of %.40s", place->port, place->bus);
+	else if (place->bus[0])
+		snprintf(detail, sizeof(detail), "on %.50s", place->bus);
+	attempt->n_retries = 0;
+	attempt->awaits_vm = false;
+	record_arrived(registry, device, detail);
+	if (!attempt->move.failed[0])
+		attempt->move.from[0] = attempt->failure[0] = 0;
+	mark_all(registry, device);
+}
+
+static void note_host_driver(struct registry *registry, struct device *device, const char *driver)
+{
+	const char *vm = device->place.vm->name;
+
+	if (device->record.state != DEVICE_ATTACHING || device->attempt.n_retries == 0)
+		log_warning("%s: %s has it, but so has the host driver %s", device->id.kernel_name,
+			    vm, driver);
+	record_set(registry, device, DEVICE_ATTACHING,
+		   "%s has it, but so has the host driver %s, which"
+		   " does not let go; is the fence off (fence = no)?",
+		   vm, driver);
+	back_off(device, 0);
+}
+
+/* It counts when no host driver has it. */
+void handover_verify(struct registry *registry, struct device *device)
+{
+	struct device_attempt *attempt = &device->attempt;
+	bool released = attempt->released;
+	char driver[200];
+
+	attempt->released = attempt->check = false;
+	if (!released && handover_is_unlisted(device)) {
+		if (ask_worker(registry, device, WORKER_PCI_LOOK) < 0)
+			back_off(device, 0);
+	} else if (host_has_it(device, driver, sizeof(driver))) {
+		if (released || ask_worker(registry, device, WORKER_USB_RELEASE) < 0)
+			note_host_driver(registry, device, driver);
+	} else if (device->record.state == DEVICE_ATTACHING) {
+		note_arrived(registry, device);
+	}
+}
+
+/* A handle that a VMM gave to DEVICE can't be another device's any more: that one has left without
+ * our knowing. It must not take DEVICE with it when it is detached. */
+static void note_handle(struct registry *registry, const struct device *device)
+{
+	for (struct device *d = registry->devices; d; d = d->next) {
+		if (d == device || d->place.vm != device->place.vm ||
+		    !streq(d->place.handle, device->place.handle) ||
+		    (d->record.state != DEVICE_ATTACHED && d->record.state != DEVICE_ATTACHING))
+			continue;
+		device_set_cause(d, CAUSE_LOST);
+		handover_note_left(registry, d, CAUSE_LOST, "its place has gone to another device");
+	}
+}
+
+void handover_attached(struct registry *registry, struct device *device,
+		       const struct vmm_result *result)
+{
+	struct device_attempt *attempt = &device->attempt;
+
+	close_disks(device);
+	attempt->vmm_asked = false;
+	attempt->awaits_send = false;
+	attempt->verdict = *result;
+	attempt->not_before = 0;
+	if (result->outcome == VMM_OK || result->is_unsure) {
+		note_handle(registry, device);
+		device_mark(device);
+	} else if (result->outcome == VMM_FAILED) {
+		fail_attempt(registry, device, DEVICE_FAILED, result->detail, 0);
+	} else {
+		fail_attempt(registry, device, DEVICE_WAITING, result->detail, result->delay_ms);
+	}
+}
+
+/* Detach: take, await the guest, repeat */
+
+static void ask_to_let_go(struct device *device)
+{
+	struct vm *vm = device->place.vm;
+
+	device->attempt.request = 0;
+	device->attempt.not_before = 0;
+	device->attempt.vmm_asked = true;
+	vm->vmm->detach(vm, device, device->place.handle);
+}
+
+void handover_take(struct registry *registry, struct device *device)
+{
+	struct device_attempt *attempt = &device->attempt;
+
+	/* Only a move can go back. */
+	attempt->move.from[0] = 0;
+	attempt->move.failed[0] = 0;
+	if (device->wish.present && device->wish.rule[0])
+		snprintf(attempt->move.from, sizeof(attempt->move.from), "%s", device->record.vm);
+	attempt->failure[0] = 0;
+	device->place.redo = false;
+	record_set(registry, device, DEVICE_DETACHING, "leaving %s", device->record.vm);
+	ask_to_let_go(device);
+}
+
+void handover_repeat(struct registry *registry, struct device *device)
+{
+	(void) registry;
+	ask_to_let_go(device);
+}
+
+/* A guest that is asked has its time; a reset of it completes the request as well. */
+static void await_guest(struct registry *registry, struct device *device, const char *detail)
+{
+	struct device_attempt *attempt = &device->attempt;
+	const char *vm = device->record.vm;
+	uint64_t now = now_monotonic_ms();
+	uint64_t delay = FIRST_RETRY_MS << (attempt->n_retries < 5 ? attempt->n_retries : 5);
+	bool is_patient = now - attempt->started < RELEASE_MS;
+	bool was_told = strstr(device->record.reason, "does not let go") != NULL;
+
+	if (is_patient)
+		record_set(registry, device, DEVICE_RELEASING,
+			   "waiting for the guest of %.60s to let go of it%s%.100s", vm,
+			   *detail ? ": " : "", detail);
+	else
+		record_set(registry, device, DEVICE_RELEASING,
+			   "the guest of %.60s does not let go of it; unload its driver there, or"
+			   " reset or stop the VM",
+			   vm);
+	if (!is_patient && !was_told)
+		log_warning("%s (%s): %s", device->id.kernel_name, device->id.name,
+			    device->record.reason);
+	attempt->n_retries++;
+	attempt->not_before = now + limit(delay, 0, MAX_RELEASE_MS);
+	device_mark(device);
+}
+
+/* Somebody may have waited for the room that is free now. */
+static void note_let_go(struct registry *registry, struct device *device, const char *detail)
+{
+	struct vm *vm = vm_ref(device->place.vm);
+
+	handover_note_left(registry, device, device->attempt.cause, detail);
+	registry_note_room(registry, vm);
+	vm_unref(vm);
+}
+
+void handover_detached(struct registry *registry, struct device *device,
+		       const struct vmm_result *result)
+{
+	device->attempt.vmm_asked = false;
+	if (result->outcome == VMM_PENDING && handover_is_unlisted(device) &&
+	    ask_worker(registry, device, WORKER_PCI_LOOK) == 0) {
+		record_set(registry, device, DEVICE_RELEASING,
+			   "waiting for the guest of %.60s to let go of it", device->record.vm);
+	} else if (result->outcome == VMM_PENDING) {
+		await_guest(registry, device, result->detail);
+	} else if (result->outcome == VMM_RETRY) {
+		/* It is still there, as far as we know. */
+		record_set(registry, device, DEVICE_ATTACHED, "still in %.60s: %.150s",
+			   device->record.vm, result->detail);
+		log_warning("%s: %s", device->id.kernel_name, device->record.reason);
+		back_off(device, 0);
+	} else {
+		note_let_go(registry, device,
+			    result->outcome == VMM_GONE ? "the VM no longer had it" : "");
+	}
+}
+
+/* The worker's answers */
+
+/* The kernel has said whether anybody has the IOMMU group of a device open that its VMM lists
+ * nowhere: -EBUSY, yes; 0, no; everything else, that can't be told now. */
+static void note_look_at_attaching(struct registry *registry, struct device *device,
+				   const struct worker_answer *answer)
+{
+	const struct vmm_result verdict = device->attempt.verdict;
+	bool is_open = answer->result == -EBUSY, is_ok = verdict.outcome == VMM_OK;
+
+	/* Open for another one of the group, perhaps: then the VMM's word is all there is. */
+	if (is_open && (is_ok || !group_stays(registry, device))) {
+		device->attempt.released = true;
+		device_mark(device);
+	} else if (!is_open && answer->result < 0) {
+		record_set(registry, device, DEVICE_ATTACHING, "%s", answer->detail);
+		back_off(device, 0);
+	} else if (!is_ok) {
+		fail_attempt(registry, device,
+			     verdict.outcome == VMM_FAILED ? DEVICE_FAILED : DEVICE_WAITING,
+			     verdict.detail, verdict.delay_ms);
+	} else {
+		fail_attempt(registry, device,
+			     device->attempt.n_retries == 0 ? DEVICE_WAITING : DEVICE_FAILED,
+			     verdict.detail, REFUSED_RETRY_MS);
+	}
+}
+
+static void note_look(struct registry *registry, struct device *device,
+		      const struct worker_answer *answer)
+{
+	enum device_state state = device->record.state;
+
+	if (state == DEVICE_ATTACHING) {
+		note_look_at_attaching(registry, device, answer);
+	} else if (state == DEVICE_RELEASING &&
+		   (answer->result == 0 || group_stays(registry, device))) {
+		note_let_go(registry, device, "");
+	} else if (state == DEVICE_RELEASING) {
+		await_guest(registry, device, answer->result == -EBUSY ? "" : answer->detail);
+	} else if (state == DEVICE_ATTACHED && answer->result == 0) {
+		device_set_cause(device, CAUSE_LOST);
+		note_let_go(registry, device, "the VM no longer had it");
+	}
+}
+
+/* A host driver was told to let go of a device that is in its VM. */
+static void note_released(struct device *device)
+{
+	device->attempt.released = device->attempt.check = true;
+	device_mark(device);
+}
+
+void handover_worker_answered(void *data, const struct worker_answer *answer, int *fds)
+{
+	struct registry *registry = data;
+	struct device *device = registry_find_request(registry, answer->number);
+
+	if (device)
+		device->attempt.request = 0;
+	if (device && device->record.state == DEVICE_OPENING) {
+		note_opened(registry, device, answer, fds);
+		return;
+	}
+	close_fds(fds, answer->n_fds);
+	if (device && handover_is_unlisted(device))
+		note_look(registry, device, answer);
+	else if (device)
+		note_released(device);
+}
+
+/* What edges have learnt */
+
+void handover_note_left(struct registry *registry, struct device *device, enum device_cause cause,
+			const char *detail)
+{
+	leave_vm(device);
+	device->attempt.n_retries = 0;
+	device->attempt.not_before = 0;
+	record_left(registry, device, cause, detail);
+	mark_all(registry, device);
+}
+
+void handover_note_never_arrived(struct registry *registry, struct device *device)
+{
+	handover_let_go(device);
+	record_set(registry, device, DEVICE_WAITING,
+		   "the broker has ended before it was in its VM");
+	device_mark(device);
+}
+
+void handover_resume(struct registry *registry, struct device *device)
+{
+	struct vmm_result result = {.outcome = VMM_OK};
+
+	device->place.unverified = device->place.was_arriving = false;
+	if (handover_is_unlisted(device)) {
+		vmm_set_result(&result, VMM_RETRY,
+			       "the former broker has ended before it had attached it");
+		result.is_unsure = true;
+		result.delay_ms = UNSURE_MS;
+	}
+	record_pass_through(device, DEVICE_ATTACHING);
+	handover_attached(registry, device, &result);
+}
+
+void handover_adopt(struct registry *registry, struct device *device, struct vm *vm)
+{
+	record_name_vm(device, vm->name);
+	device->place.vm = vm_ref(vm);
+	device_make_handle(device, device->place.handle, sizeof(device->place.handle));
+	note_arrived(registry, device);
+}

@@ -1,0 +1,62 @@
+/* The steps of a device on its way into a VM and back, and the answers of worker and VMMs to them.
+ *
+ * Every function changes facts, records what people are to see, asks worker or VMM for something,
+ * and marks the devices concerned. None decides what is next, and none calls back up: an answer
+ * that comes before the question has returned is one more mark.
+ */
+#pragma once
+
+#include "broker/registry.h"
+#include "broker/worker.h"
+
+/* Steps: see enum step. */
+
+/* Looks at DEVICE's IOMMU group; with pciIommuAddAll those of it that no rule claims are led along.
+ */
+void handover_look(struct registry *registry, struct device *device);
+void handover_refuse(struct registry *registry, struct device *device, struct vm *vm,
+		     const char *reason);
+void handover_open(struct registry *registry, struct device *device, struct vm *vm);
+void handover_abandon(struct registry *registry, struct device *device);
+void handover_give(struct registry *registry, struct device *device);
+/* What was prepared is not given: REASON says why. */
+void handover_end(struct registry *registry, struct device *device, const char *reason);
+void handover_verify(struct registry *registry, struct device *device);
+void handover_take(struct registry *registry, struct device *device);
+void handover_repeat(struct registry *registry, struct device *device);
+/* Gives DEVICE, which is in no VM, back to the host if it is there, and removes it. */
+void handover_drop(struct registry *registry, struct device *device);
+
+/* Facts that edges have learnt. */
+
+/* DEVICE is not in its VM any more: ends its stay there, in the history too. */
+void handover_note_left(struct registry *registry, struct device *device, enum device_cause cause,
+			const char *detail);
+/* DEVICE was on its way to its VM when the former broker ended, and has not arrived. */
+void handover_note_never_arrived(struct registry *registry, struct device *device);
+/* DEVICE was on its way to its VM when the former broker ended, and the VM has it: goes on there.
+ */
+void handover_resume(struct registry *registry, struct device *device);
+/* VM has DEVICE, as a former broker has left it and did not live to record. */
+void handover_adopt(struct registry *registry, struct device *device, struct vm *vm);
+/* Did a former broker begin to attach DEVICE, and nobody knows what came of it? */
+bool handover_is_doubtful(const struct device *device);
+/* Is DEVICE in its VM by our book, while its VMM keeps no list that could tell? */
+bool handover_is_unlisted(const struct device *device);
+
+/* Helpers wait until their device's attach is on its way, or for some 300 ms: CLIENT (or NULL) is
+ * acknowledged by handover_release_helpers at the latest. */
+void handover_add_helper(struct registry *registry, struct device *device,
+			 struct intake_client *client);
+void handover_release_helpers(struct device *device);
+/* Lets go of everything that DEVICE holds and waits for. */
+void handover_let_go(struct device *device);
+
+/* Answers. */
+
+void handover_worker_answered(void *data, const struct worker_answer *answer, int *fds);
+void handover_attach_sent(struct registry *registry, struct device *device);
+void handover_attached(struct registry *registry, struct device *device,
+		       const struct vmm_result *result);
+void handover_detached(struct registry *registry, struct device *device,
+		       const struct vmm_result *result);

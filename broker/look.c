@@ -1,0 +1,53 @@
+/* Looks at sysfs: see look.h. Called by handover and the manager. */
+#include "broker/look.h"
+
+#include "broker/pci.h"
+
+int look_up_group(const struct device *device)
+{
+	struct pci_group group;
+
+	if (device->id.kind != DEVICE_PCI || pci_get_group(device->id.kernel_name, &group) < 0)
+		return -1;
+	return group.number;
+}
+
+void look_at_members(const struct device *device, void (*fn)(void *data, const char *address),
+		     void *data)
+{
+	struct pci_group group;
+
+	if (pci_get_group(device->id.kernel_name, &group) < 0)
+		return;
+	for (size_t i = 0; i < group.n_members; i++)
+		if (!streq(group.members[i], device->id.kernel_name))
+			fn(data, group.members[i]);
+}
+
+void look_describe(const char *address, char *names, size_t size)
+{
+	unsigned vendor = 0, model = 0;
+	char name[128] = "", driver[64] = "no driver";
+	size_t length = strlen(names);
+
+	if (pci_attribute(address, "vendor", &vendor) == 0 &&
+	    pci_attribute(address, "device", &model) == 0)
+		pci_name(vendor, model, name, sizeof(name));
+	pci_driver(address, driver, sizeof(driver));
+	snprintf(names + length, size - length, "%s%s (%.60s, %s)", length ? ", " : "", address,
+		 *name ? name : "?", driver);
+}
+
+bool look_host_uses(const char *address)
+{
+	char driver[64];
+
+	return pci_driver(address, driver, sizeof(driver)) && !streq(driver, "vfio-pci");
+}
+
+void look_at_pci_driver(const struct device *device, char *ret_driver, size_t size)
+{
+	if (!look_host_uses(device->id.kernel_name) ||
+	    !pci_driver(device->id.kernel_name, ret_driver, size))
+		*ret_driver = 0;
+}

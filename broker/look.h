@@ -1,0 +1,25 @@
+/* What the host's sysfs says right now about a device: the facts that change while it is here. The
+ * steps look (handover.h), decide goes by what they have found.
+ */
+#pragma once
+
+#include "broker/device.h"
+#include "helper/macro.h"
+
+/* The number of DEVICE's IOMMU group, or -1. */
+int look_up_group(const struct device *device);
+
+/* Calls FN with the address of every other function of DEVICE's IOMMU group; bridges do not count.
+ */
+void look_at_members(const struct device *device, void (*fn)(void *data, const char *address),
+		     void *data);
+
+/* Appends "ADDRESS (NAME, DRIVER)" to the list NAMES. */
+void look_describe(const char *address, char *names, size_t size);
+
+/* Would taking the function at ADDRESS take something from the host? Not without a driver, nor from
+ * vfio-pci. */
+bool look_host_uses(const char *address);
+
+/* The host driver that the PCI function DEVICE is to be taken from; "" when there is none. */
+void look_at_pci_driver(const struct device *device, char *ret_driver, size_t size);

@@ -1,0 +1,177 @@
+/* udev's properties become a device: see properties.h. Called by the edges. */
+#include "broker/properties.h"
+
+#include "broker/look.h"
+#include "broker/pci.h"
+#include "conf/options.h"
+#include "helper/root.h"
+
+/* A text attribute of the device; "" when it has none. */
+static void read_attribute(const char *devpath, const char *attribute, char *ret, size_t size)
+{
+	if (root_read(ret, size, "/sys%s/%s", devpath, attribute) < 0)
+		*ret = 0;
+}
+
+/* The device's own word under KEY, where blanks have become '_'; udev puts the id there when the
+ * device has none, and then the hardware database's word is better. (The device's attributes in
+ * sysfs can't be read here: reading them waits for the device.) */
+static void own_words(property_fn property, void *from, const char *key, const char *id_key,
+		      const char *database_key, char *ret, size_t size)
+{
+	const char *own = property(from, key), *id = property(from, id_key);
+	const char *known = property(from, database_key);
+
+	if (known && (!own || (id && streq(own, id))))
+		own = known;
+	snprintf(ret, size, "%s", own ? own : "");
+	for (char *c = ret; own != known && *c; c++)
+		if (*c == '_')
+			*c = ' ';
+}
+
+/* What a person would call it: the device's own words, else those of the hardware database. */
+static void read_usb_name(struct device *d, property_fn property, void *from)
+{
+	char vendor[128], model[128], name[300];
+
+	own_words(property, from, "ID_VENDOR", "ID_VENDOR_ID", "ID_VENDOR_FROM_DATABASE", vendor,
+		  sizeof(vendor));
+	own_words(property, from, "ID_MODEL", "ID_MODEL_ID", "ID_MODEL_FROM_DATABASE", model,
+		  sizeof(model));
+	/* Many products begin with their maker's name. */
+	bool says_vendor = *vendor && strncasecmp(model, vendor, strlen(vendor)) == 0;
+	snprintf(name, sizeof(name), "%s%s%s", says_vendor ? "" : vendor,
+		 says_vendor || !*vendor || !*model ? "" : " ", model);
+	text_copy(d->id.name, sizeof(d->id.name), *name ? name : "USB device");
+}
+
+static void read_usb(struct device *d, property_fn property, void *from)
+{
+	const char *product = property(from, "PRODUCT");
+	unsigned vendor = 0, model = 0;
+	char speed[16];
+
+	read_usb_name(d, property, from);
+	/* The kernel's own: "46d/c52b/1211", hexadecimal without zeros in front. */
+	if (product && sscanf(product, "%4x/%4x/", &vendor, &model) == 2)
+		snprintf(d->id.vid_pid, sizeof(d->id.vid_pid), "%04x:%04x", vendor, model);
+	read_attribute(d->id.devpath, "speed", speed, sizeof(speed));
+	d->id.speed = (unsigned) strtoul(speed, NULL, 10);
+}
+
+static void read_pci(struct device *d)
+{
+	unsigned vendor = 0, model = 0;
+	char name[300];
+
+	if (pci_attribute(d->id.kernel_name, "vendor", &vendor) < 0 ||
+	    pci_attribute(d->id.kernel_name, "device", &model) < 0)
+		return;
+	snprintf(d->id.vid_pid, sizeof(d->id.vid_pid), "%04x:%04x", vendor, model);
+	pci_name(vendor, model, name, sizeof(name));
+	text_copy(d->id.name, sizeof(d->id.name), *name ? name : "PCI device");
+}
+
+static void read_evdev(struct device *d)
+{
+	char name[128], vendor[16], product[16];
+
+	read_attribute(d->id.devpath, "device/name", name, sizeof(name));
+	read_attribute(d->id.devpath, "device/id/vendor", vendor, sizeof(vendor));
+	read_attribute(d->id.devpath, "device/id/product", product, sizeof(product));
+	text_copy(d->id.name, sizeof(d->id.name), *name ? name : "input device");
+	snprintf(d->id.vid_pid, sizeof(d->id.vid_pid), "%.4s:%.4s", vendor, product);
+}
+
+static bool is_usb_node(const char *node)
+{
+	unsigned bus, address;
+	char rest;
+
+	return node && sscanf(node, "/dev/bus/usb/%3u/%3u%c", &bus, &address, &rest) == 2;
+}
+
+static bool is_event_node(const char *node)
+{
+	unsigned number;
+	char rest;
+
+	return node && sscanf(node, "/dev/input/event%5u%c", &number, &rest) == 1;
+}
+
+int properties_kind(property_fn property, void *from)
+{
+	const char *subsystem = property(from, "SUBSYSTEM"), *type = property(from, "DEVTYPE");
+	const char *node = property(from, "DEVNAME");
+
+	if (!subsystem)
+		return -1;
+	if (streq(subsystem, "usb"))
+		return type && streq(type, "usb_device") && is_usb_node(node) ? DEVICE_USB : -1;
+	if (streq(subsystem, "pci"))
+		return DEVICE_PCI;
+	if (streq(subsystem, "input"))
+		return is_event_node(node) ? DEVICE_EVDEV : -1;
+	return -1;
+}
+
+/* VHOTPLUG_OPTIONS: "force,order=3,…". */
+static void read_options(struct device *d, const char *text)
+{
+	char copy[256], *save = NULL;
+
+	d->wish.options = 0;
+	d->wish.order = 0;
+	snprintf(copy, sizeof(copy), "%s", text ? text : "");
+	for (char *word = strtok_r(copy, ",", &save); word; word = strtok_r(NULL, ",", &save)) {
+		const char *order = startswith(word, "order=");
+
+		if (order)
+			d->wish.order = (unsigned) strtoul(order, NULL, 10);
+		else
+			d->wish.options |= option_from_word(word);
+	}
+}
+
+bool properties_read_wish(struct device *d, property_fn property, void *from)
+{
+	char rule[sizeof(d->wish.rule)], vms[sizeof(d->wish.vms)];
+
+	text_copy(d->wish.config, sizeof(d->wish.config), property(from, "VHOTPLUG_CONFIG"));
+	text_copy(d->wish.family, sizeof(d->wish.family), property(from, "VHOTPLUG_FAMILY"));
+	text_copy(rule, sizeof(rule), property(from, "VHOTPLUG_RULE"));
+	text_copy(vms, sizeof(vms), property(from, "VHOTPLUG_VM"));
+	if (d->wish.family_vm[0] && d->wish.family[0])
+		strcpy(vms, d->wish.family_vm);
+	read_options(d, property(from, "VHOTPLUG_OPTIONS"));
+	bool changed = !streq(rule, d->wish.rule) || !streq(vms, d->wish.vms);
+	strcpy(d->wish.rule, rule);
+	strcpy(d->wish.vms, vms);
+	if (changed)
+		d->attempt.move.failed[0] = 0;
+	return changed;
+}
+
+void properties_read_identity(struct device *d, property_fn property, void *from)
+{
+	const char *node = property(from, "DEVNAME");
+
+	snprintf(d->id.kernel_name, sizeof(d->id.kernel_name), "%s",
+		 strrchr(d->id.devpath, '/') + 1);
+	d->id.kind = (enum device_kind) properties_kind(property, from);
+	if (node && d->id.kind != DEVICE_PCI)
+		snprintf(d->id.node, sizeof(d->id.node), "%s", node);
+	d->id.group = look_up_group(d);
+	switch (d->id.kind) {
+	case DEVICE_USB:
+		read_usb(d, property, from);
+		break;
+	case DEVICE_PCI:
+		read_pci(d);
+		break;
+	case DEVICE_EVDEV:
+		read_evdev(d);
+		break;
+	}
+}

@@ -1,0 +1,181 @@
+/* State, reason, since and history of devices: see record.h. */
+#include "broker/record.h"
+
+#include <stdarg.h>
+
+#include "broker/log.h"
+#include "broker/store.h"
+
+static void fill_history(struct history *history, const struct device *device, const char *action,
+			 enum device_cause cause, const char *result, const char *detail)
+{
+	*history = (struct history){
+		.action = action,
+		.cause = device_cause_name(cause),
+		.result = result,
+		.milliseconds =
+			device->attempt.started ? now_monotonic_ms() - device->attempt.started : 0,
+	};
+	snprintf(history->device, sizeof(history->device), "%s", device->id.kernel_name);
+	snprintf(history->name, sizeof(history->name), "%s", device->id.name);
+	snprintf(history->vid_pid, sizeof(history->vid_pid), "%s", device->id.vid_pid);
+	snprintf(history->vm, sizeof(history->vm), "%s", device->record.vm);
+	snprintf(history->rule, sizeof(history->rule), "%s", device->wish.rule);
+	text_copy(history->detail, sizeof(history->detail), detail);
+}
+
+static void queue_row(struct registry *registry, struct device *device,
+		      const struct history *history)
+{
+	strcpy(device->record.handle, device->place.handle);
+	store_device(registry->store, device, history);
+	device->saved = device->record;
+	device->changed = true;
+}
+
+static bool is_news(const struct device *device)
+{
+	const struct device_record *now = &device->record, *before = &device->saved;
+
+	return now->state != before->state || !streq(now->reason, before->reason) ||
+	       !streq(now->vm, before->vm) || !streq(device->place.handle, before->handle);
+}
+
+static void enter(struct device *device, enum device_state state)
+{
+	struct device_record *record = &device->record;
+
+	if (state == record->state && record->since != 0)
+		return;
+	record->state = state;
+	/* It has only passed through others meanwhile. */
+	record->since = state == device->saved.state && device->saved.since != 0
+				? device->saved.since
+				: now_realtime_ms();
+}
+
+static void set_reason(struct device *device, const char *format, va_list args) _printf_(2, 0);
+static void set_reason(struct device *device, const char *format, va_list args)
+{
+	char reason[sizeof(device->record.reason)];
+
+	vsnprintf(reason, sizeof(reason), format, args);
+	strcpy(device->record.reason, reason);
+}
+
+static void set(struct device *device, enum device_state state, const char *format, ...)
+	_printf_(3, 4);
+static void set(struct device *device, enum device_state state, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	set_reason(device, format, args);
+	va_end(args);
+	enter(device, state);
+}
+
+void record_set(struct registry *registry, struct device *device, enum device_state state,
+		const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	set_reason(device, format, args);
+	va_end(args);
+	enter(device, state);
+	if (is_news(device))
+		queue_row(registry, device, NULL);
+}
+
+void record_name_vm(struct device *device, const char *name)
+{
+	snprintf(device->record.vm, sizeof(device->record.vm), "%.63s", name);
+}
+
+void record_pass_through(struct device *device, enum device_state state)
+{
+	enter(device, state);
+}
+
+void record_save(struct registry *registry, struct device *device)
+{
+	queue_row(registry, device, NULL);
+}
+
+void record_arrived(struct registry *registry, struct device *device, const char *detail)
+{
+	const struct device_move *move = &device->attempt.move;
+	const char *vm = device->record.vm;
+	struct history history;
+
+	fill_history(&history, device, "attach", device->attempt.cause, "ok", detail);
+	log_info("%s (%s): attached to %s after %llu ms (%s), rule %s", device->id.kernel_name,
+		 device->id.name, vm, (unsigned long long) history.milliseconds,
+		 device_cause_name(device->attempt.cause), device->wish.rule);
+	if (move->failed[0])
+		set(device, DEVICE_ATTACHED, "back in %.60s; the move to %.60s failed: %.110s", vm,
+		    move->failed, device->attempt.failure);
+	else
+		set(device, DEVICE_ATTACHED, "%s has it%s%s", vm, *detail ? " " : "", detail);
+	queue_row(registry, device, &history);
+}
+
+void record_left(struct registry *registry, struct device *device, enum device_cause cause,
+		 const char *detail)
+{
+	struct history history;
+
+	fill_history(&history, device, "detach", cause, "ok", detail);
+	log_info("%s (%s): has left %s (%s)", device->id.kernel_name, device->id.name,
+		 device->record.vm, device_cause_name(cause));
+	set(device, DEVICE_WAITING, "has left %s", device->record.vm);
+	queue_row(registry, device, &history);
+}
+
+void record_failed(struct registry *registry, struct device *device, enum device_state state,
+		   const char *reason)
+{
+	struct history history;
+
+	set(device, state, "%s", reason);
+	if (streq(device->attempt.failure, reason)) {
+		if (is_news(device))
+			queue_row(registry, device, NULL);
+		return;
+	}
+	text_copy(device->attempt.failure, sizeof(device->attempt.failure), reason);
+	fill_history(&history, device, "attach", device->attempt.cause,
+		     state == DEVICE_REFUSED ? "refused" : "failed", reason);
+	log_warning("%s (%s): not attached to %s: %s", device->id.kernel_name, device->id.name,
+		    device->record.vm, reason);
+	queue_row(registry, device, &history);
+}
+
+static void tell_one(struct registry *registry, struct device *device)
+{
+	if (registry->observer)
+		registry->observer(registry->observer_data, device, device->told);
+	device->told = device->record.state;
+	device->changed = false;
+}
+
+void record_forget(struct registry *registry, struct device *device)
+{
+	store_forget(registry->store, device, NULL);
+	device->dropped = true;
+	tell_one(registry, device);
+}
+
+void record_observe(struct registry *registry, registry_observer_fn fn, void *data)
+{
+	registry->observer = fn;
+	registry->observer_data = data;
+}
+
+void record_tell(struct registry *registry)
+{
+	for (struct device *d = registry->devices; d; d = d->next)
+		if (d->changed)
+			tell_one(registry, d);
+}

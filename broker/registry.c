@@ -1,0 +1,136 @@
+/* The lists of devices, VMs and families: see registry.h. */
+#include "broker/registry.h"
+
+#define FAMILY_MS 10000 /* a device that comes back so soon under another name is the same one */
+
+struct device *registry_find(const struct registry *registry, const char *devpath, uint64_t inode)
+{
+	for (struct device *d = registry->devices; d; d = d->next)
+		if (d->id.inode == inode && streq(d->id.devpath, devpath))
+			return d;
+	return NULL;
+}
+
+struct device *registry_find_pci(const struct registry *registry, const char *address)
+{
+	for (struct device *d = registry->devices; d; d = d->next)
+		if (d->id.kind == DEVICE_PCI && d->wish.present &&
+		    streq(d->id.kernel_name, address))
+			return d;
+	return NULL;
+}
+
+struct device *registry_find_request(const struct registry *registry, uint64_t number)
+{
+	for (struct device *d = registry->devices; d; d = d->next)
+		if (d->attempt.request == number)
+			return d;
+	return NULL;
+}
+
+struct vm *registry_find_vm(const struct registry *registry, const char *name)
+{
+	for (struct vm *vm = registry->vms; vm; vm = vm->next)
+		if (streq(vm->name, name))
+			return vm;
+	return NULL;
+}
+
+void registry_add(struct registry *registry, struct device *device)
+{
+	struct device **at = &registry->devices;
+
+	while (*at)
+		at = &(*at)->next;
+	*at = device;
+	device->attempt.node_fd = -1;
+	device_mark(device);
+}
+
+void registry_remove(struct registry *registry, struct device *device)
+{
+	struct device **at = &registry->devices;
+
+	while (*at && *at != device)
+		at = &(*at)->next;
+	if (*at)
+		*at = device->next;
+	loop_timer_stop(&device->again);
+	free(device);
+}
+
+void registry_mark_of_vm(struct registry *registry, const char *name)
+{
+	for (struct device *d = registry->devices; d; d = d->next)
+		if ((d->place.vm && streq(d->place.vm->name, name)) || device_may_be_in(d, name))
+			device_mark(d);
+}
+
+void registry_mark_pci(struct registry *registry, const struct device *except)
+{
+	for (struct device *d = registry->devices; d; d = d->next)
+		if (d != except && d->id.kind == DEVICE_PCI)
+			device_mark(d);
+}
+
+void registry_note_room(struct registry *registry, const struct vm *vm)
+{
+	for (struct device *d = registry->devices; d; d = d->next) {
+		struct device_move *move = &d->attempt.move;
+
+		if (streq(move->failed, vm->name) && move->was_full) {
+			move->failed[0] = 0;
+			device_retry(d);
+		} else if (!d->place.vm && device_may_be_in(d, vm->name) &&
+			   d->record.state != DEVICE_REFUSED) {
+			d->attempt.n_retries = 0;
+			device_retry(d);
+		}
+	}
+}
+
+/* A stick in its boot loader, say: it leaves and comes back on the same port with other ids. */
+void registry_remember_family(struct registry *registry, const struct device *device)
+{
+	struct family *family;
+
+	if (!device->wish.family[0] || !device->place.vm)
+		return;
+	family = &registry->families[registry->next_family++ % REGISTRY_FAMILIES];
+	snprintf(family->devpath, sizeof(family->devpath), "%s", device->id.devpath);
+	snprintf(family->name, sizeof(family->name), "%s", device->wish.family);
+	snprintf(family->vm, sizeof(family->vm), "%s", device->place.vm->name);
+	family->left = now_monotonic_ms();
+}
+
+const struct family *registry_join_family(struct registry *registry, struct device *device)
+{
+	struct device_wish *wish = &device->wish;
+	const struct family *joined = NULL;
+
+	for (size_t i = 0; wish->family[0] && i < REGISTRY_FAMILIES; i++) {
+		const struct family *family = &registry->families[i];
+
+		if (streq(family->name, wish->family) &&
+		    streq(family->devpath, device->id.devpath) &&
+		    now_monotonic_ms() - family->left <= FAMILY_MS)
+			joined = family;
+	}
+	if (joined) {
+		snprintf(wish->family_vm, sizeof(wish->family_vm), "%s", joined->vm);
+		snprintf(wish->vms, sizeof(wish->vms), "%s", joined->vm);
+	}
+	return joined;
+}
+
+void registry_follow(struct device *device, const struct device *leader)
+{
+	struct device_wish *wish = &device->wish;
+
+	snprintf(wish->leader, sizeof(wish->leader), "%s", leader->id.devpath);
+	snprintf(wish->rule, sizeof(wish->rule), "%s", leader->wish.rule);
+	snprintf(wish->vms, sizeof(wish->vms), "%s", leader->wish.vms);
+	snprintf(wish->config, sizeof(wish->config), "%s", leader->wish.config);
+	wish->options = leader->wish.options;
+	wish->order = leader->wish.order;
+}

@@ -1,0 +1,72 @@
+/* Who is there: the devices, the VMs, and the families that have just left a port; and by what
+ * means something is done about them. The edges change it (manager.h), decide reads it, and
+ * nothing here moves a device.
+ */
+#pragma once
+
+#include "broker/device.h"
+#include "broker/vm.h"
+#include "helper/macro.h"
+
+#define REGISTRY_FAMILIES 32
+
+struct store;
+struct worker;
+
+/* Who has left a port a moment ago: see "family" in vhotplug.conf(5). */
+struct family {
+	char devpath[512];
+	char name[64];
+	char vm[64];
+	uint64_t left; /* ms, monotonic */
+};
+
+/* Told after a pass that DEVICE's record has changed (it is DEVICE->record now, and its state was
+ * BEFORE), or that it is gone (DEVICE->dropped). Changes nothing. */
+typedef void (*registry_observer_fn)(void *data, const struct device *device,
+				     enum device_state before);
+
+struct registry {
+	/* All borrowed. */
+	struct loop *loop;
+	struct store *store;
+	struct worker *worker;
+
+	struct device *devices; /* in the order of their arrival; to go on after a step, ask anew */
+	struct vm *vms;         /* of the config, in its order */
+	struct family families[REGISTRY_FAMILIES];
+	size_t next_family;
+	bool started; /* nothing is moved before everything is known */
+	registry_observer_fn observer;
+	void *observer_data;
+};
+
+/* The instance, or NULL. */
+struct device *registry_find(const struct registry *registry, const char *devpath, uint64_t inode);
+/* The PCI function at ADDRESS that is plugged in, or NULL. */
+struct device *registry_find_pci(const struct registry *registry, const char *address);
+/* The device that the worker's request NUMBER is for, or NULL. */
+struct device *registry_find_request(const struct registry *registry, uint64_t number);
+/* The VM of that name in the config, or NULL. */
+struct vm *registry_find_vm(const struct registry *registry, const char *name);
+
+/* Takes DEVICE (from calloc) into the list, marked. */
+void registry_add(struct registry *registry, struct device *device);
+/* Takes DEVICE out and frees it; it holds nothing any more. */
+void registry_remove(struct registry *registry, struct device *device);
+
+/* Marks the devices that may go to the VM called NAME, or are in it. */
+void registry_mark_of_vm(struct registry *registry, const char *name);
+/* Marks the other PCI devices: their turn, or their group, may have come. */
+void registry_mark_pci(struct registry *registry, const struct device *except);
+/* VM has got room: what waits for it may be tried at once. */
+void registry_note_room(struct registry *registry, const struct vm *vm);
+
+/* DEVICE has been unplugged: those of its family may take its place. */
+void registry_remember_family(struct registry *registry, const struct device *device);
+/* Keeps the new DEVICE in the VM that its family on this port was in a moment ago. Returns the
+ * family, or NULL. */
+const struct family *registry_join_family(struct registry *registry, struct device *device);
+
+/* What holds for LEADER holds for DEVICE, which shares its IOMMU group. */
+void registry_follow(struct device *device, const struct device *leader);

@@ -1,0 +1,117 @@
+#!/usr/bin/python3
+"""Runs unit and integration tests again and again, to find those that pass by luck.
+
+Usage: repeat.py BUILD_FOLDER N [NAME|NAME…]   (all but the fuzz tests and benchmarks, if none is named)
+
+Each test runs N times alone, then N times with others beside it, six at a time, whatever the
+number of processors. A unit test may then run beside itself. What fails is shown at once; at the
+end every test has a line, and the exit status says whether none has failed.
+"""
+import collections
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+WORKERS = 6
+
+
+class Test:
+    def __init__(self, entry):
+        properties = {item["name"]: item["value"] for item in entry.get("properties", ())}
+        self.name, self.command = entry["name"], entry["command"]
+        self.labels = properties.get("LABELS", [])
+        self.folder = properties.get("WORKING_DIRECTORY")
+        self.timeout = properties.get("TIMEOUT", 600)
+        self.slowest = 0
+        # Those that work in a folder of the build's can't run beside themselves.
+        self.lock = None if "unit" in self.labels else threading.Lock()
+
+    def run(self):
+        """Returns whether it has failed."""
+        began = time.monotonic()
+        with tempfile.TemporaryFile() as log:
+            try:
+                status = subprocess.run(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                        cwd=self.folder, timeout=self.timeout, check=False).returncode
+            except subprocess.TimeoutExpired:
+                status = "no end"
+            self.slowest = max(self.slowest, time.monotonic() - began)
+            if status == 0:
+                return False
+            log.seek(0)
+            text = log.read().decode(errors="replace")
+        print(f"--- {self.name} ended with {status}\n{text}\n---", flush=True)
+        return True
+
+
+def find_tests(build, names):
+    shown = subprocess.run(["ctest", "--test-dir", build, "--show-only=json-v1"], check=True,
+                           capture_output=True, text=True).stdout
+    tests = [Test(entry) for entry in json.loads(shown)["tests"] if entry.get("command")]
+    if names:
+        return [test for test in tests if test.name in names]
+    return [test for test in tests if not {"fuzz", "bench"} & set(test.labels)]
+
+
+def run_alone(tests, count):
+    failures = collections.Counter()
+    for test in tests:
+        for _ in range(count):
+            failures[test.name] += test.run()
+    return failures
+
+
+def run_together(tests, count):
+    """COUNT of each, in random order: a worker takes the next one that may run now."""
+    left = [test for test in tests for _ in range(count)]
+    random.shuffle(left)
+    failures, guard = collections.Counter(), threading.Lock()
+
+    def take():
+        with guard:
+            for at, test in enumerate(left):
+                if test.lock is None or test.lock.acquire(blocking=False):
+                    return left.pop(at)
+        return None
+
+    def work():
+        while left:
+            test = take()
+            if test is None:
+                time.sleep(0.1)
+                continue
+            failed = test.run()
+            if test.lock:
+                test.lock.release()
+            with guard:
+                failures[test.name] += failed
+
+    workers = [threading.Thread(target=work) for _ in range(WORKERS)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return failures
+
+
+def main():
+    build, count = sys.argv[1], int(sys.argv[2])
+    tests = find_tests(build, [name for name in "".join(sys.argv[3:]).split("|") if name])
+    if not tests:
+        sys.exit("repeat: no such test")
+    alone = run_alone(tests, count)
+    together = run_together(tests, count)
+    print(f"failures of {count} runs: alone, {WORKERS} at a time; the longest run in seconds")
+    for test in tests:
+        print(f"{alone[test.name]:6} {together[test.name]:6} {test.slowest:8.1f}  {test.name}")
+    total = sum(alone.values()) + sum(together.values())
+    print(f"{total} failures of {2 * count * len(tests)}")
+    return 1 if total else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
