@@ -78,7 +78,7 @@ def rule_withdrawn(world):
     CONFIG.write_text(world.vm.config() + KEYBOARDS)
     run(MDEV, "--all")
     world.wait_attached()
-    world.ids = world.vm.usb_ids(world.keyboard)
+    world.note()
 
 
 def nothing_resident(world):

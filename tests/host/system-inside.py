@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 
 from lib.broker import DATABASE
-from lib.steps import CONFIG, KEYBOARDS, PATIENCE, RUN, brokers, main, run
+from lib.steps import CONFIG, KEYBOARDS, PATIENCE, brokers, main, run
 from lib.wait import expect, stays, wait_until
 
 RULES = pathlib.Path("/etc/udev/rules.d/66-vhotplug.rules")
@@ -34,7 +34,7 @@ def dropin(name, text):
 
 def installed(world):
     """The package is installed: the broker runs in its whole sandbox, from now on at every boot."""
-    run("dpkg", "-i", str(RUN / "old.deb"))
+    run("dpkg", "-i", str(world.run / "old.deb"))
     expect(unit()["ActiveState"] == "active", lambda: str(unit()) + run("journalctl", "-u", "vhotplug", "-n", "20"))
     expect(run("systemctl", "is-enabled", "vhotplug.service").strip() == "enabled", "it is enabled")
     expect(RULES.exists(), "the rules are there")
@@ -64,7 +64,7 @@ def restarted(world):
 def upgraded(world):
     """A newer package: the broker is the new one, the config stays, the VM keeps the device."""
     before = broker_pid()
-    run("dpkg", "-i", str(RUN / "new.deb"))
+    run("dpkg", "-i", str(world.run / "new.deb"))
     expect(broker_pid() not in (0, before), "the broker is another one")
     expect(KEYBOARDS in CONFIG.read_text(), "the config stays")
     world.expect_untouched()
@@ -79,7 +79,7 @@ def not_back_behind_the_database(world):
         database.execute("pragma user_version = 99")
         database.execute("pragma wal_checkpoint(truncate)")
     database.close()
-    said = run("dpkg", "-i", str(RUN / "old.deb"), status=1)
+    said = run("dpkg", "-i", str(world.run / "old.deb"), status=1)
     expect("written by a newer vhotplug (schema 99," in said, said)
     with sqlite3.connect(DATABASE) as database:
         database.execute(f"pragma user_version = {int.from_bytes(schema, 'big')}")
@@ -127,7 +127,7 @@ def on_demand(world):
     world.vm.start()
     world.wait_attached()
     nobody("after the VM's restart")
-    world.ids = world.vm.usb_ids(world.keyboard)
+    world.note()
     run("vhotplug-gen-rules")
     nobody("after the config was applied")
     run("systemctl", "disable", "--now", "vhotplug-on-demand.socket", path)
