@@ -7,8 +7,8 @@
 
 #include "helper/macro.h"
 
-#define PCI_ADDRESS_SIZE 16
-#define PCI_MAX_GROUP 32
+#define PCI_ADDRESS_SIZE 24
+#define PCI_MAX_GROUP 512
 
 /* "Realtek Semiconductor Co., Ltd. RTL-8100/8101L/8139" for the ids VENDOR and DEVICE, or "" where
  * the database is not installed. */

@@ -54,6 +54,9 @@ static void do_job(int fd, const struct worker_request *request)
 	case WORKER_USB_RELEASE:
 		worker_usb_release(request, &reply);
 		break;
+	case WORKER_USB_FENCE:
+		worker_usb_fence(request, &reply);
+		break;
 	case WORKER_USB_RETURN:
 		worker_usb_return(request, &reply);
 		break;

@@ -16,18 +16,21 @@
 #define WORKER_MAX_FDS 17 /* the device's node and up to 16 disks */
 
 enum worker_job {
-	WORKER_USB_OPEN,    /* open the node for reading and writing, hold its disks exclusively */
+	WORKER_USB_OPEN, /* open the node for reading and writing and hold its disks exclusively, if
+			  * the host does not use it; take it from host drivers */
 	WORKER_USB_RELEASE, /* take the device's interfaces from their host drivers */
-	WORKER_USB_RETURN,  /* let host drivers have the interfaces that have none */
-	WORKER_PCI_TAKE,    /* bind the IOMMU group to vfio-pci */
-	WORKER_PCI_RETURN,  /* give the function back to its host driver, and those of its IOMMU
-			     * group with it if nobody has the group open */
-	WORKER_PCI_LOOK,    /* has anybody the IOMMU group open? -EBUSY: yes */
-	WORKER_EVDEV_TAKE,  /* see that nobody has grabbed it, let the VMM open it */
+	WORKER_USB_FENCE,  /* no VM has it: shut its interfaces for everybody. -EBUSY: the host uses
+			    * it, nothing was done */
+	WORKER_USB_RETURN, /* open its interfaces, and let host drivers have those that have none */
+	WORKER_PCI_TAKE,   /* bind the IOMMU group to vfio-pci */
+	WORKER_PCI_RETURN, /* give the function back to its host driver, and those of its IOMMU
+			    * group with it if nobody has the group open */
+	WORKER_PCI_LOOK,   /* has anybody the IOMMU group open? -EBUSY: yes */
+	WORKER_EVDEV_TAKE, /* see that nobody has grabbed it, let the VMM open it */
 	WORKER_EVDEV_RETURN,
 };
 
-#define WORKER_FORCE (1u << 0) /* PCI_TAKE: even the host's last network interface */
+#define WORKER_FORCE (1u << 0) /* even the host's last way to the network */
 #define WORKER_ALONE (1u << 1) /* PCI_RETURN: not the group, and only if it has no driver */
 
 struct worker_request {
@@ -74,6 +77,7 @@ int worker_keep_only(int fd);
  * ANSWER and FDS. */
 void worker_usb_open(const struct worker_request *request, struct worker_answer *answer, int *fds);
 void worker_usb_release(const struct worker_request *request, struct worker_answer *answer);
+void worker_usb_fence(const struct worker_request *request, struct worker_answer *answer);
 void worker_usb_return(const struct worker_request *request, struct worker_answer *answer);
 void worker_pci_take(const struct worker_request *request, struct worker_answer *answer);
 void worker_pci_return(const struct worker_request *request, struct worker_answer *answer);

@@ -6,68 +6,26 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
-#include "broker/device.h"
+#include "broker/inuse.h"
 #include "broker/worker.h"
 #include "broker/worker_host.h"
-#include "helper/root.h"
 
 #define ENDING_TRIES 10 /* for a process that ends to close its descriptors */
 #define ENDING_MS 50    /* between two tries */
 
-/* Does process PID have NODE open? Seen from another mount namespace the path may begin with more.
- */
-static bool has_open(const char *pid, const char *node)
-{
-	char target[300];
-	struct dirent *entry;
-	bool found = false;
-
-	DIR *dir = root_opendir("/proc/%s/fd", pid);
-	while (dir && !found && (entry = readdir(dir))) {
-		ssize_t n = readlinkat(dirfd(dir), entry->d_name, target, sizeof(target) - 1);
-
-		if (n > 0) {
-			target[n] = 0;
-			found = (size_t) n >= strlen(node) &&
-				streq(target + n - strlen(node), node);
-		}
-	}
-	if (dir)
-		closedir(dir);
-	return found;
-}
-
-/* "Xorg (process 123)", of the first process other than ourselves that has NODE open; false when
- * none can be seen. */
-static bool describe_holder(const char *node, char *ret_text, size_t size)
-{
-	DIR *proc = root_opendir("/proc");
-	struct dirent *entry;
-	bool found = false;
-
-	snprintf(ret_text, size, "another process");
-	while (proc && !found && (entry = readdir(proc))) {
-		char name[64];
-
-		if (entry->d_name[0] < '1' || entry->d_name[0] > '9' ||
-		    atoi(entry->d_name) == (int) getpid() || !has_open(entry->d_name, node))
-			continue;
-		if (root_read(name, sizeof(name), "/proc/%s/comm", entry->d_name) < 0)
-			strcpy(name, "?");
-		snprintf(ret_text, size, "%s (process %s)", name, entry->d_name);
-		found = true;
-	}
-	if (proc)
-		closedir(proc);
-	return found;
-}
-
 /* Can it be grabbed? A process that is just ending has a grab for a moment longer than a name:
  * that is waited for. Returns 0 or -EBUSY, with the HOLDER in words. */
-static int try_grab(int fd, const char *node, char *holder, size_t size)
+static int try_grab(int fd, char *holder, size_t size)
 {
+	struct node one = {0};
+	struct nodes nodes = {1, &one};
+	struct stat st;
+
+	snprintf(holder, size, "another process");
+	if (fstat(fd, &st) == 0)
+		one.number = st.st_rdev;
 	for (int tries = 0; ioctl(fd, EVIOCGRAB, 1) < 0; tries++) {
-		if (describe_holder(node, holder, size) || tries == ENDING_TRIES)
+		if (inuse_find_opener(&nodes, NULL, holder, size) > 0 || tries == ENDING_TRIES)
 			return -EBUSY;
 		usleep(ENDING_MS * 1000);
 	}
@@ -82,7 +40,7 @@ void worker_evdev_take(const struct worker_request *request, struct worker_answe
 
 	if (fd < 0)
 		return;
-	if (try_grab(fd, request->node, holder, sizeof(holder)) < 0) {
+	if (try_grab(fd, holder, sizeof(holder)) < 0) {
 		worker_fail(answer, -EBUSY, "%s is held by %s", request->node, holder);
 		return;
 	}

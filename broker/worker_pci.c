@@ -1,14 +1,14 @@
 /* The worker's jobs on PCI functions: taking an IOMMU group from its host drivers for vfio-pci, and
  * giving it back. Runs in a child of the worker: a driver may take for ever to let go.
  * Sources: kernel, Documentation/driver-api/vfio.rst; Documentation/ABI/testing/sysfs-bus-pci
- * (driver_override); Documentation/networking (proc/net/route). */
+ * (driver_override, sriov_numvfs, virtfnN); Documentation/PCI/pci-iov-howto.rst. */
 #include <fcntl.h>
 #include <libkmod.h>
-#include <net/route.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
 #include "broker/device.h"
+#include "broker/inuse.h"
 #include "broker/pci.h"
 #include "broker/worker.h"
 #include "broker/worker_host.h"
@@ -17,8 +17,7 @@
 #define GROUP_NODE_MS 5000 /* for udevd to make /dev/vfio/GROUP */
 #define CLOSING_TRIES 20   /* for a VMM that has just ended to close a group */
 #define CLOSING_MS 100     /* between two looks */
-#define MAX_DEPTH 12       /* of a disk below a PCI function */
-#define MAX_LAYERS 4       /* of interfaces made of others */
+#define MAX_NAMED 3        /* virtual functions that are named */
 
 static int write_attribute(const char *address, const char *attribute, const char *text)
 {
@@ -50,105 +49,87 @@ static void load_module(const char *name)
 
 /* Safety */
 
-/* Is the network interface NAME part of the function whose directory is PATH, or made of one that
- * is (a bridge, a bond, a VLAN)? */
-static bool interface_is_below(const char *name, const char *path, int depth)
+/* Who has the node of the IOMMU group of function VF open? */
+static bool find_group_opener(const char *vf, char *ret_who, size_t size)
 {
-	char place[PATH_MAX];
-	struct dirent *entry;
-	bool found = false;
+	char node[PATH_MAX];
+	struct pci_group group;
+	struct stat st;
 
-	if (root_resolve(place, "/sys/class/net/%s", name) < 0)
+	if (pci_get_group(vf, &group) < 0 ||
+	    root_path(node, sizeof(node), "/dev/vfio/%d", group.number) < 0 || stat(node, &st) < 0)
 		return false;
-	const char *rest = startswith(place, path);
-	if (rest && *rest == '/')
-		return true;
-	DIR *dir = depth > 0 ? root_opendir("%s", place) : NULL;
-	while (dir && !found && (entry = readdir(dir))) {
-		const char *lower = startswith(entry->d_name, "lower_");
-
-		found = lower && interface_is_below(lower, path, depth - 1);
-	}
-	if (dir)
-		closedir(dir);
-	return found;
+	struct node one = {.number = st.st_rdev};
+	struct nodes nodes = {1, &one};
+	return inuse_find_opener(&nodes, NULL, ret_who, size) > 0;
 }
 
-static bool is_below_group(const char *interface, const struct pci_group *group)
+/* "0000:02:00.1 (qemu-system-x86 (process 12)), 0000:02:00.2 (nvme)": the virtual functions of
+ * ADDRESS and who has them. */
+static void describe_vfs(const char *address, unsigned n_vfs, char *ret_text, size_t size)
 {
-	for (size_t i = 0; i < group->n_members; i++) {
-		char path[PATH_MAX];
+	unsigned n = n_vfs < MAX_NAMED ? n_vfs : MAX_NAMED;
+	size_t length = 0;
 
-		if (root_resolve(path, "/sys/bus/pci/devices/%s", group->members[i]) == 0 &&
-		    interface_is_below(interface, path, MAX_LAYERS))
-			return true;
-	}
-	return false;
-}
+	*ret_text = 0;
+	for (unsigned i = 0; i < n && length < size; i++) {
+		char vf[PCI_ADDRESS_SIZE], driver[64] = "no driver", who[96];
 
-/* The interface that the default route in LINE of /proc/net/route goes out by; false: it is none.
- */
-static bool parse_route(const char *line, char ret_interface[64])
-{
-	unsigned target, mask, flags;
-
-	return sscanf(line, "%63s %x %*s %x %*d %*d %*d %x", ret_interface, &target, &flags,
-		      &mask) == 4 &&
-	       target == 0 && mask == 0 && flags & RTF_UP && !(flags & RTF_REJECT);
-}
-
-/* The same for /proc/net/ipv6_route. */
-static bool parse_ipv6_route(const char *line, char ret_interface[64])
-{
-	char target[33];
-	unsigned length, flags;
-
-	return sscanf(line, "%32s %x %*s %*s %*s %*s %*s %*s %x %63s", target, &length, &flags,
-		      ret_interface) == 4 &&
-	       length == 0 && strspn(target, "0") == 32 && flags & RTF_UP && !(flags & RTF_REJECT);
-}
-
-/* Do all default routes in the table at PATH, and at least one, go through GROUP? */
-static bool needs_group(const char *path, bool (*parse)(const char *, char *),
-			const struct pci_group *group)
-{
-	char line[512], interface[64];
-	unsigned below = 0, other = 0;
-	_cleanup_fclose_ FILE *f = root_fopen("%s", path);
-
-	while (f && fgets(line, sizeof(line), f)) {
-		if (!parse(line, interface))
+		if (root_link_name(vf, sizeof(vf), "/sys/bus/pci/devices/%s/virtfn%u", address, i) <
+		    0)
 			continue;
-		if (is_below_group(interface, group))
-			below++;
-		else
-			other++;
+		pci_driver(vf, driver, sizeof(driver));
+		bool is_open = find_group_opener(vf, who, sizeof(who));
+		length += (size_t) snprintf(ret_text + length, size - length, "%s%s (%s)",
+					    length > 0 ? ", " : "", vf, is_open ? who : driver);
 	}
-	return below > 0 && other == 0;
+	if (n < n_vfs && length < size)
+		snprintf(ret_text + length, size - length, " and %u more", n_vfs - n);
 }
 
-/* The group must hold no disk in use, and not the host's last way to the network. Its disks are
- * held in DISKS (ANSWER->n_fds of them), so that nobody begins to use one before it has gone. */
+/* The driver of a function takes its virtual functions with it when it lets go. */
+static int check_vfs(struct inuse *inuse, const char *address)
+{
+	char number[16], vfs[180];
+	int r = root_read(number, sizeof(number), "/sys/bus/pci/devices/%s/sriov_numvfs", address);
+
+	if (r == -ENOENT || (r == 0 && streq(number, "0")))
+		return 0;
+	if (r < 0)
+		return inuse_say(inuse, "can't tell whether %s has virtual functions: %s", address,
+				 strerror(-r));
+	describe_vfs(address, (unsigned) atoi(number), vfs, sizeof(vfs));
+	return inuse_say(inuse, "%s has %s virtual function(s): %s", address, number, vfs);
+}
+
+static int check_member(struct inuse *inuse, const char *address)
+{
+	char path[PATH_MAX];
+	int r = check_vfs(inuse, address);
+
+	if (r < 0)
+		return r;
+	r = root_resolve(path, "/sys/bus/pci/devices/%s", address);
+	if (r < 0 && r != -ENOENT)
+		return inuse_say(inuse, "can't tell whether %s is in use: %s", address,
+				 strerror(-r));
+	return r < 0 ? 0 : inuse_below(inuse, path);
+}
+
+/* The group must have no virtual functions, hold nothing in use, and not the host's last way to the
+ * network. What INUSE holds keeps others from beginning to use it before it has gone. */
 static int check_group(const struct worker_request *request, const struct pci_group *group,
-		       struct worker_answer *answer, int *disks)
+		       struct inuse *inuse, struct worker_answer *answer)
 {
-	for (size_t i = 0; i < group->n_members; i++) {
-		char path[PATH_MAX];
+	int r = 0;
 
-		if (root_resolve(path, "/sys/bus/pci/devices/%s", group->members[i]) < 0)
-			continue;
-		int r = hold_disks(path, MAX_DEPTH, answer, disks);
-		if (r < 0)
-			return r;
-	}
-	if (!(request->options & WORKER_FORCE) &&
-	    (needs_group("/proc/1/net/route", parse_route, group) ||
-	     needs_group("/proc/1/net/ipv6_route", parse_ipv6_route, group)))
-		return worker_fail(
-			answer, -EBUSY,
-			"the host's only default route goes through it; force = yes in its rule"
-			" gives it away all the same");
-	return 0;
+	for (size_t i = 0; r == 0 && i < group->n_members; i++)
+		r = check_member(inuse, group->members[i]);
+	if (r == 0)
+		r = inuse_by_processes(inuse);
+	if (r == 0 && !(request->options & WORKER_FORCE))
+		r = inuse_by_routes(inuse);
+	return r < 0 ? worker_fail(answer, r, "%s", inuse->words) : 0;
 }
 
 /* Drivers */
@@ -255,8 +236,9 @@ static void return_members(const struct pci_group *group)
 void worker_pci_take(const struct worker_request *request, struct worker_answer *answer)
 {
 	const char *address = strrchr(request->devpath, '/') + 1;
+	_cleanup_(inuse_finish) struct inuse inuse = {0};
 	struct pci_group group, taken = {0};
-	int disks[WORKER_MAX_FDS], r;
+	int r;
 
 	if (sysfs_inode(request->devpath) != request->inode) {
 		worker_fail(answer, -ENODEV, "the device has been unplugged");
@@ -271,17 +253,18 @@ void worker_pci_take(const struct worker_request *request, struct worker_answer 
 			worker_fail(answer, -EOPNOTSUPP,
 				    "it has no IOMMU group; switch the IOMMU on (firmware, and"
 				    " intel_iommu=on on the kernel's command line)");
+		else if (r == -E2BIG)
+			worker_fail(answer, -EOPNOTSUPP,
+				    "its IOMMU group has more than %d functions", PCI_MAX_GROUP);
 		else
 			worker_fail(answer, r, "can't read its IOMMU group: %s", strerror(-r));
 		return;
 	}
 	_cleanup_close_ int lock = lock_group(&group);
-	if (check_group(request, &group, answer, disks) == 0) {
+	if (check_group(request, &group, &inuse, answer) == 0) {
 		load_module("vfio-pci");
 		r = take_group(&group, &taken, answer);
 	}
-	while (answer->n_fds > 0)
-		close(disks[--answer->n_fds]);
 	if (answer->result == 0)
 		open_group_node(group.number, request->uid, answer);
 	else if (r < 0)

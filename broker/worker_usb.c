@@ -1,21 +1,21 @@
-/* The worker's jobs on USB devices: opening the node, looking whether the host uses a disk below
- * it, taking interfaces from host drivers and giving them back. Runs in a child of the worker:
- * may block. */
+/* The worker's jobs on USB devices: opening the node after a look whether the host uses what is
+ * below it, taking interfaces from host drivers, shutting them for everybody, and giving them back.
+ * Runs in a child of the worker: may block. */
 #include <fcntl.h>
 #include <linux/usbdevice_fs.h>
 #include <sys/ioctl.h>
 
 #include "broker/device.h"
+#include "broker/grant.h"
+#include "broker/inuse.h"
 #include "broker/worker.h"
 #include "broker/worker_host.h"
 #include "helper/root.h"
 
 #define CONFIGURATION_MS 500
-#define MAX_DEPTH 12 /* of a disk below a USB device; usb-storage needs 5 */
 
 /* The kernel announces a device before it configures it. Opened in between, its interfaces would go
- * to host drivers after the VMM has looked. One that stays without configuration (not authorized,
- * not enough power) is the VM's business. Reading the attribute waits for the device's lock.
+ * to host drivers after the VMM has looked. Reading the attribute waits for the device's lock.
  * Source: kernel, Documentation/ABI/stable/sysfs-bus-usb, bConfigurationValue. */
 static void await_configuration(const char *devpath)
 {
@@ -29,20 +29,119 @@ static void await_configuration(const char *devpath)
 	}
 }
 
+/* The kernel gives such a device no configuration. One that has none for another reason (not enough
+ * power) is the VM's business. Source: kernel, Documentation/usb/authorization.rst. */
+static bool is_unauthorized(const char *devpath)
+{
+	char value[8];
+
+	return root_read(value, sizeof(value), "/sys%s/authorized", devpath) == 0 &&
+	       streq(value, "0");
+}
+
+static int check_use(const struct worker_request *request, struct inuse *inuse)
+{
+	char path[PATH_MAX];
+	int r;
+
+	snprintf(path, sizeof(path), "/sys%s", request->devpath);
+	r = inuse_below(inuse, path);
+	if (r == 0)
+		r = inuse_by_processes(inuse);
+	if (r == 0 && !(request->options & WORKER_FORCE))
+		r = inuse_by_routes(inuse);
+	if (r == 0 && inuse->n_disks > WORKER_MAX_FDS - 1)
+		r = inuse_say(inuse, "it has more than %d disks", WORKER_MAX_FDS - 1);
+	return r;
+}
+
+struct shutter {
+	const char *devpath, *value;
+	int error; /* of the first interface that could not be shut or opened */
+};
+
+static void move_shutter(void *data, const char *interface)
+{
+	struct shutter *shutter = data;
+	char class[8] = "";
+	int r = root_read(class, sizeof(class), "/sys%s/%s/bInterfaceClass", shutter->devpath,
+			  interface);
+
+	/* What hangs on a hub is not its VM's. */
+	if (streq(class, "09"))
+		return;
+	if (r >= 0)
+		r = root_write(shutter->value, "/sys%s/%s/authorized", shutter->devpath, interface);
+	if (r < 0 && r != -ENOENT && shutter->error == 0)
+		shutter->error = r;
+}
+
+/* No driver, and no program, gets an interface that is shut; the one that had it has lost it.
+ * Opened, it stays without one until somebody asks for it. Source: kernel,
+ * Documentation/usb/authorization.rst. Returns 0 or -errno. */
+static int shut(const char *devpath, bool is_shut)
+{
+	struct shutter shutter = {.devpath = devpath, .value = is_shut ? "0" : "1"};
+
+	usb_each_interface(devpath, move_shutter, &shutter);
+	return shutter.error;
+}
+
+/* Takes it from host drivers and opens it for the VM, in a way that the rules can see. */
+static int prepare(const struct worker_request *request, struct worker_answer *answer)
+{
+	char driver[256];
+	int r = grant_note(strrchr(request->devpath, '/') + 1, request->node);
+
+	if (r < 0)
+		return worker_fail(answer, r, "can't note that a VM has it: %s", strerror(-r));
+	if (usb_host_driver(request->devpath, driver, sizeof(driver)))
+		r = shut(request->devpath, true);
+	if (r == 0)
+		r = shut(request->devpath, false);
+	return r < 0 ? worker_fail(answer, r, "can't take it from the host: %s", strerror(-r)) : 0;
+}
+
 void worker_usb_open(const struct worker_request *request, struct worker_answer *answer, int *fds)
 {
-	char path[600];
-	int fd = worker_open_node(request, answer);
+	_cleanup_(inuse_finish) struct inuse inuse = {0};
+	_cleanup_close_ int fd = worker_open_node(request, answer);
 
 	if (fd < 0)
 		return;
-	fds[answer->n_fds++] = fd;
-	await_configuration(request->devpath);
-	snprintf(path, sizeof(path), "/sys%s", request->devpath);
-	if (hold_disks(path, MAX_DEPTH, answer, fds) < 0) {
-		while (answer->n_fds > 0)
-			close(fds[--answer->n_fds]);
+	if (is_unauthorized(request->devpath)) {
+		worker_fail(answer, -EACCES, "the host has not authorized it (authorized is 0)");
+		return;
 	}
+	await_configuration(request->devpath);
+	if (check_use(request, &inuse) < 0) {
+		worker_fail(answer, -EBUSY, "%s", inuse.words);
+		return;
+	}
+	if (prepare(request, answer) < 0)
+		return;
+	fds[answer->n_fds++] = TAKE_FD(fd);
+	while (inuse.n_disks > 0)
+		fds[answer->n_fds++] = inuse.disks[--inuse.n_disks];
+}
+
+void worker_usb_fence(const struct worker_request *request, struct worker_answer *answer)
+{
+	_cleanup_(inuse_finish) struct inuse inuse = {0};
+
+	if (sysfs_inode(request->devpath) != request->inode) {
+		worker_fail(answer, -ENODEV, "the device has been unplugged");
+		return;
+	}
+	if (check_use(request, &inuse) < 0) {
+		worker_fail(answer, -EBUSY, "%s", inuse.words);
+		return;
+	}
+	int r = grant_forget(strrchr(request->devpath, '/') + 1, request->node);
+	if (r == 0)
+		r = shut(request->devpath, true);
+	if (r < 0)
+		worker_fail(answer, r, "can't keep the host from it: %s", strerror(-r));
 }
 
 struct release {
@@ -88,8 +187,13 @@ static void probe_interface(void *data, const char *interface)
 
 void worker_usb_return(const struct worker_request *request, struct worker_answer *answer)
 {
-	if (sysfs_inode(request->devpath) != request->inode)
+	if (sysfs_inode(request->devpath) != request->inode) {
 		worker_fail(answer, -ENODEV, "the device has been unplugged");
-	else
-		usb_each_interface(request->devpath, probe_interface, NULL);
+		return;
+	}
+	grant_forget(strrchr(request->devpath, '/') + 1, request->node);
+	int r = shut(request->devpath, false);
+	if (r < 0)
+		worker_fail(answer, r, "can't give it back to the host: %s", strerror(-r));
+	usb_each_interface(request->devpath, probe_interface, NULL);
 }

@@ -77,10 +77,12 @@ enum config_match {
 	MATCH_PRODUCT_ID,
 	MATCH_VENDOR_NAME, /* a regular expression */
 	MATCH_PRODUCT_NAME,
+	MATCH_VENDOR_STRING, /* a regular expression; the device's own words */
+	MATCH_PRODUCT_STRING,
 	MATCH_SERIAL,          /* exactly as udev's ID_SERIAL_SHORT */
 	MATCH_BUS,             /* decimal */
 	MATCH_PORT,            /* decimal: the root port */
-	MATCH_PORT_PATH,       /* the kernel's 3-1.4 */
+	MATCH_PORT_PATH,       /* the kernel's 3-1.4, or *-1.4; several separated by | */
 	MATCH_DEVPATH,         /* /devices/…, without a slash at the end */
 	MATCH_INTERFACE_CLASS, /* two lower-case hex digits */
 	MATCH_INTERFACE_SUBCLASS,
@@ -90,7 +92,7 @@ enum config_match {
 	MATCH_DEVICE_PROTOCOL,
 	MATCH_REMOVABLE,   /* one or more of fixed, removable, unknown, separated by | */
 	MATCH_DRIVER_PATH, /* a regular expression */
-	MATCH_ADDRESS,     /* 0000:00:14.3, lower case */
+	MATCH_ADDRESS,     /* 0000:00:14.3, lower case; the domain may be longer */
 	MATCH_DEVICE_ID,
 	MATCH_SUBSYSTEM_VENDOR_ID,
 	MATCH_SUBSYSTEM_ID,

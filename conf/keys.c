@@ -160,22 +160,21 @@ static bool in_list(char *const *list, const char *name)
 	return false;
 }
 
-/* Names separated by commas, each once, into a new NULL-terminated array. */
-static int store_names(const struct key_place *place, void *target)
+/* The items of VALUE between its commas as a new NULL-terminated array in *RET, or NULL there when
+ * one is not GOOD or comes twice. Returns 0 or -ENOMEM. */
+static int split_list(const char *value, bool (*good)(const char *item), char ***ret)
 {
-	_cleanup_free_ char *copy = strdup(place->key->value);
+	_cleanup_free_ char *copy = strdup(value);
 	char **list, *rest = copy, *item;
 	size_t n = 0, most = 1;
 
-	for (const char *s = place->key->value; *s; s++)
+	for (const char *s = value; *s; s++)
 		most += *s == ',';
 	list = calloc(most + 1, sizeof(*list));
+	*ret = NULL;
 	while (list && copy && (item = strsep(&rest, ","))) {
 		item = trim_text(item);
-		if (!key_is_name(item) || in_list(list, item)) {
-			add_mistake(place,
-				    "names of letters, digits, . _ - with commas between them, "
-				    "each once");
+		if (!good(item) || in_list(list, item)) {
 			free_list(list);
 			return 0;
 		}
@@ -187,8 +186,21 @@ static int store_names(const struct key_place *place, void *target)
 		free_list(list);
 		return -ENOMEM;
 	}
-	*(char ***) target = list;
+	*ret = list;
 	return 0;
+}
+
+static int store_names(const struct key_place *place, void *target)
+{
+	char **list;
+	int r = split_list(place->key->value, key_is_name, &list);
+
+	if (list)
+		*(char ***) target = list;
+	else if (r == 0)
+		add_mistake(place, "names of letters, digits, . _ - with commas between them, "
+				   "each once");
+	return r;
 }
 
 static int store_option(const struct key_place *place, void *target, enum config_option option)
@@ -315,18 +327,61 @@ static int check_number(const struct key_place *place, char **ret)
 	return copy_if(place, is_number(value, strlen(value)), "1 to 999", ret);
 }
 
+/* "1.4", the N bytes at S. */
+static bool is_port_chain(const char *s, size_t n)
+{
+	for (;;) {
+		size_t digits = strcspn(s, ".");
+
+		if (digits >= n)
+			return is_number(s, n);
+		if (!is_number(s, digits))
+			return false;
+		s += digits + 1;
+		n -= digits + 1;
+	}
+}
+
+/* "3-1.4", or "1.4" on any bus. */
+static bool is_port_path(const char *s)
+{
+	size_t bus = strcspn(s, "-");
+
+	if (s[bus] == '\0')
+		return is_port_chain(s, bus);
+	return is_number(s, bus) && is_port_chain(s + bus + 1, strlen(s + bus + 1));
+}
+
+/* The port paths of LIST as a udev pattern, as a new string, or NULL when there is no memory. */
+static char *port_pattern(char *const *list)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *out = open_memstream(&text, &size);
+
+	if (!out)
+		return NULL;
+	for (char *const *s = list; *s; s++)
+		fprintf(out, "%s%s%s", s == list ? "" : "|", strchr(*s, '-') ? "" : "*-", *s);
+	if (fclose(out) == 0)
+		return text;
+	free(text);
+	return NULL;
+}
+
 static int check_port_path(const struct key_place *place, char **ret)
 {
-	const char *s = place->key->value;
-	size_t n = strcspn(s, "-");
-	bool good = s[n] == '-' && is_number(s, n);
+	char **list;
+	int r = split_list(place->key->value, is_port_path, &list);
 
-	while (good && s[n]) {
-		s += n + 1;
-		n = strcspn(s, ".");
-		good = is_number(s, n);
-	}
-	return copy_if(place, good, "the port as the kernel writes it: 3-1.4", ret);
+	*ret = list ? port_pattern(list) : NULL;
+	if (r == 0 && !list)
+		add_mistake(place, "ports as the kernel writes them: 3-1.4, or 1.4 on any bus; "
+				   "several with commas between them");
+	else if (r == 0 && !*ret)
+		r = -ENOMEM;
+	free_list(list);
+	return r;
 }
 
 static int check_devpath(const struct key_place *place, char **ret)
@@ -348,7 +403,7 @@ static int check_serial(const struct key_place *place, char **ret)
 	bool good = true;
 
 	for (const char *s = value; *s; s++)
-		good = good && ((unsigned char) *s >= 0x80 || strchr(ALNUM "#+-.:=@_", *s));
+		good = good && strchr(ALNUM "#+-.:=@_", *s);
 	return copy_if(place, good,
 		       "ID_SERIAL_SHORT as udevadm info prints it (letters, digits, #+-.:=@_)",
 		       ret);
@@ -388,16 +443,22 @@ static int check_removable(const struct key_place *place, char **ret)
 	return *ret ? 0 : -ENOMEM;
 }
 
+/* The domain has four digits, or more without a zero in front: VMD's begin with 10000. */
 static int check_address(const struct key_place *place, char **ret)
 {
-	static const char pattern[] = "xxxx:xx:xx.o";
+	static const char pattern[] = ":xx:xx.o", hex[] = "0123456789abcdefABCDEF";
 	const char *value = place->key->value;
-	bool good = strlen(value) == sizeof(pattern) - 1;
+	size_t domain = strspn(value, hex);
+	bool good = domain >= 4 && domain <= 8 && (domain == 4 || value[0] != '0') &&
+		    strlen(value) == domain + sizeof(pattern) - 1;
 
-	for (size_t i = 0; good && pattern[i]; i++)
-		good = pattern[i] == 'x'   ? strchr("0123456789abcdefABCDEF", value[i]) != NULL
-		       : pattern[i] == 'o' ? value[i] >= '0' && value[i] <= '7'
-					   : value[i] == pattern[i];
+	for (size_t i = 0; good && pattern[i]; i++) {
+		char c = value[domain + i];
+
+		good = pattern[i] == 'x'   ? strchr(hex, c) != NULL
+		       : pattern[i] == 'o' ? c >= '0' && c <= '7'
+					   : c == pattern[i];
+	}
 
 	int r = copy_if(place, good, "a PCI address: 0000:00:14.3", ret);
 	lower_text(*ret);
@@ -443,6 +504,8 @@ const struct key_match match_keys[MATCH_KEYS] = {
 	[MATCH_PRODUCT_ID] = {check_id, USB},
 	[MATCH_VENDOR_NAME] = {check_regex, USB},
 	[MATCH_PRODUCT_NAME] = {check_regex, USB},
+	[MATCH_VENDOR_STRING] = {check_regex, USB},
+	[MATCH_PRODUCT_STRING] = {check_regex, USB},
 	[MATCH_SERIAL] = {check_serial, USB},
 	[MATCH_BUS] = {check_number, USB},
 	[MATCH_PORT] = {check_number, USB},
@@ -462,7 +525,7 @@ const struct key_match match_keys[MATCH_KEYS] = {
 	[MATCH_SUBSYSTEM_ID] = {check_id, PCI},
 	[MATCH_DEVICE_PROG_IF] = {check_class, PCI},
 	[MATCH_NAME] = {check_regex, EVDEV},
-	[MATCH_PATH_TAG] = {check_regex, EVDEV},
+	[MATCH_PATH_TAG] = {check_regex, USB | EVDEV},
 	[MATCH_PROPERTY] = {check_property, EVDEV},
 	[MATCH_VALUE] = {check_text, EVDEV},
 };

@@ -76,6 +76,56 @@ static int match_text(const char *pattern, const char *text, const char **ret_wh
 	return r;
 }
 
+/* What the kernel has of a device's descriptors. */
+struct descriptors {
+	unsigned char data[256 * 1024]; /* eight configurations of 64 KiB can't all be full */
+	size_t size;
+};
+
+/* Reads all descriptors of the device; free what is returned in *RET. */
+static int read_descriptors(const struct match_places *places, struct descriptors **ret)
+{
+	enum { DEVICE_BYTES = 18 };
+	_cleanup_free_ struct descriptors *d = calloc(1, sizeof(*d));
+	_cleanup_close_ int fd = open_attribute(places, "descriptors");
+	ssize_t n;
+
+	if (fd < 0 || !d)
+		return fd < 0 ? fd : -ENOMEM;
+	while ((n = read(fd, d->data + d->size, sizeof(d->data) - d->size)) > 0)
+		d->size += (size_t) n;
+	if (n < 0)
+		return -errno;
+	if (d->size < DEVICE_BYTES)
+		return -EIO;
+	if (d->size == sizeof(d->data))
+		return -E2BIG;
+	*ret = TAKE_PTR(d);
+	return 0;
+}
+
+/* The first interface descriptor from *AT on (0: from the start), and *AT behind it. Returns 1, 0
+ * at the end, or -EBADMSG: the kernel leaves out what it can't read, so nothing odd may be here. */
+static int next_interface(const struct descriptors *d, size_t *at, const unsigned char **ret)
+{
+	enum { INTERFACE = 4, INTERFACE_BYTES = 9 };
+
+	while (*at < d->size) {
+		const unsigned char *found = d->data + *at;
+
+		if (d->size - *at < 2 || found[0] < 2 || found[0] > d->size - *at)
+			return -EBADMSG;
+		*at += found[0];
+		if (found[1] != INTERFACE)
+			continue;
+		if (found[0] < INTERFACE_BYTES)
+			return -EBADMSG;
+		*ret = found;
+		return 1;
+	}
+	return 0;
+}
+
 /* The part of a modalias that all interfaces of a device share. */
 static int device_alias(const struct match_places *places, char *ret, size_t size)
 {
@@ -127,20 +177,32 @@ static int match_alias(struct kmod_ctx *kmod, const char *alias, const char *pat
 	return r;
 }
 
-/* One modalias for each interface in ID_USB_INTERFACES (":ff0102:ffffff:"). */
-static int match_drivers(struct kmod_ctx *kmod, const char *device, const char *pattern,
-			 const char **ret_why)
+/* Whether an interface is of a class that says what it is: then no driver is looked up. */
+static int has_known_class(const struct descriptors *d)
 {
-	const char *interface = property_or_empty("ID_USB_INTERFACES");
+	const unsigned char *interface;
+	size_t at = 0;
+	int r;
+
+	while ((r = next_interface(d, &at, &interface)) > 0)
+		if (interface[5] != 0 && interface[5] != 0xff)
+			return 1;
+	return r;
+}
+
+/* One modalias for each interface. */
+static int match_drivers(struct kmod_ctx *kmod, const struct descriptors *d, const char *device,
+			 const char *pattern, const char **ret_why)
+{
+	const unsigned char *interface;
+	size_t at = 0;
 	int r = 0;
 
-	for (unsigned number = 0; r == 0 && strlen(interface) >= 8; number++, interface += 7) {
-		char alias[256], digits[7];
+	while (r == 0 && (r = next_interface(d, &at, &interface)) > 0) {
+		char alias[256];
 
-		for (size_t i = 0; i < 6; i++)
-			digits[i] = (char) toupper((unsigned char) interface[i + 1]);
-		snprintf(alias, sizeof(alias), "%sic%.2sisc%.2sip%.2sin%02X", device, digits,
-			 digits + 2, digits + 4, number);
+		snprintf(alias, sizeof(alias), "%sic%02Xisc%02Xip%02Xin%02X", device, interface[5],
+			 interface[6], interface[7], interface[2]);
 		r = match_alias(kmod, alias, pattern, ret_why);
 	}
 	return r;
@@ -149,32 +211,38 @@ static int match_drivers(struct kmod_ctx *kmod, const char *device, const char *
 static int match_driver_path(const struct match_places *places, const char *pattern,
 			     const char **ret_why)
 {
+	_cleanup_free_ struct descriptors *d = NULL;
 	char device[128];
 	struct kmod_ctx *kmod;
 	int r = device_alias(places, device, sizeof(device));
 
-	if (r < 0) {
+	if (r == 0)
+		r = read_descriptors(places, &d);
+	if (r == 0)
+		r = has_known_class(d);
+	if (r < 0)
 		*ret_why = "the device's attributes can't be read";
-		return r;
-	}
+	if (r != 0)
+		return r < 0 ? r : 0;
 	kmod = kmod_new(places->modules, NULL);
 	if (!kmod)
 		return -ENOMEM;
-	r = match_drivers(kmod, device, pattern, ret_why);
+	r = match_drivers(kmod, d, device, pattern, ret_why);
 	kmod_unref(kmod);
 	return r;
 }
 
-static int match_name(const struct match_places *places, const char *pattern, const char **ret_why)
+static int match_attribute(const struct match_places *places, const char *attribute,
+			   const char *pattern, const char **ret_why)
 {
-	char name[4096];
-	int r = read_attribute(places, "device/name", name, sizeof(name));
+	char text[4096];
+	int r = read_attribute(places, attribute, text, sizeof(text));
 
 	if (r < 0) {
 		*ret_why = "the device's name can't be read";
 		return r;
 	}
-	return match_text(pattern, name, ret_why);
+	return match_text(pattern, text, ret_why);
 }
 
 int match_field(const struct match_places *places, const char *key, const char *property,
@@ -186,10 +254,14 @@ int match_field(const struct match_places *places, const char *key, const char *
 				  ret_why);
 	if (streq(key, "productName"))
 		return match_text(pattern, name_of("ID_MODEL_FROM_DATABASE", "ID_MODEL"), ret_why);
+	if (streq(key, "vendorString"))
+		return match_attribute(places, "manufacturer", pattern, ret_why);
+	if (streq(key, "productString"))
+		return match_attribute(places, "product", pattern, ret_why);
 	if (streq(key, "pathTag"))
 		return match_text(pattern, property_or_empty("ID_PATH_TAG"), ret_why);
 	if (streq(key, "name"))
-		return match_name(places, pattern, ret_why);
+		return match_attribute(places, "device/name", pattern, ret_why);
 	if (streq(key, "driverPath"))
 		return match_driver_path(places, pattern, ret_why);
 	if (streq(key, "value") && property)
@@ -216,24 +288,18 @@ static int add_interface(char *list, const unsigned char *descriptor)
 
 int match_interfaces(const struct match_places *places, char ret[INTERFACES_MAX])
 {
-	enum { HEAD = 18, INTERFACE = 4, INTERFACE_BYTES = 9 };
-	static unsigned char
-		data[256 * 1024]; /* eight configurations of 64 KiB can't all be full */
-	_cleanup_close_ int fd = open_attribute(places, "descriptors");
-	ssize_t size = 0, n;
-	int r = 0;
+	_cleanup_free_ struct descriptors *d = NULL;
+	const unsigned char *interface;
+	size_t at = 0;
+	int r = read_descriptors(places, &d);
 
-	if (fd < 0)
-		return fd;
-	while ((n = read(fd, data + size, sizeof(data) - (size_t) size)) > 0)
-		size += n;
-	if (n < 0)
-		return -errno;
-	if (size < HEAD)
-		return -EIO;
+	if (r < 0)
+		return r;
 	strcpy(ret, ":");
-	for (ssize_t at = HEAD; r == 0 && at + 2 <= size && data[at] >= 2; at += data[at])
-		if (data[at + 1] == INTERFACE && at + INTERFACE_BYTES <= size)
-			r = add_interface(ret, data + at);
+	while ((r = next_interface(d, &at, &interface)) > 0) {
+		r = add_interface(ret, interface);
+		if (r < 0)
+			return r;
+	}
 	return r;
 }

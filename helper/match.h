@@ -21,9 +21,10 @@ int match_field(const struct match_places *places, const char *key, const char *
 
 #define INTERFACES_MAX 8192
 
-/* Writes all different interfaces of the USB device as udev would in ID_USB_INTERFACES
- * (":030102:080650:", ":" when there is none), from the descriptors that the kernel has. udev loses
- * the property in some cases: 252 when the manufacturer is 64 characters that it escapes, all
- * versions when there are more than 72 interfaces, or when the only one has no endpoint. Returns 0
- * or -errno; -E2BIG when they don't fit. */
+/* Writes all different interfaces of the USB device, of every configuration and alternate setting,
+ * as udev would in ID_USB_INTERFACES (":030102:080650:", ":" when there is none), from the
+ * descriptors that the kernel has. udev's own list may lack some: what comes after the 72nd or
+ * after 4096 bytes, a last one without an endpoint, and with 252 all of them when the manufacturer
+ * is 64 characters that it escapes. Returns 0 or -errno; -E2BIG when they don't fit; -EBADMSG when
+ * a descriptor contradicts itself. */
 int match_interfaces(const struct match_places *places, char ret[INTERFACES_MAX]) _must_check_;

@@ -23,7 +23,7 @@ static int report_failure(const char *key, const char *why)
 static int print_usage(void)
 {
 	fputs("Usage: vhotplug-match [--surely-not] KEY [PROPERTY] PATTERN\n"
-	      "       vhotplug-match interfaces\n"
+	      "       vhotplug-match interfaces PROPERTY\n"
 	      "PROPERTY and PATTERN in base64url; the device is that of the environment.\n",
 	      stderr);
 	return EXIT_ERROR;
@@ -53,15 +53,15 @@ static int parse_options(int argc, char **argv, struct match_places *places, boo
 	return 0;
 }
 
-/* For IMPORT{program}: fills in what udev lost. */
-static int print_interfaces(const struct match_places *places)
+/* For IMPORT{program}: all interfaces as PROPERTY. */
+static int print_interfaces(const struct match_places *places, const char *property)
 {
 	char interfaces[INTERFACES_MAX];
 	int r = match_interfaces(places, interfaces);
 
 	if (r < 0)
 		return report_failure("interfaces", strerror(-r));
-	printf("ID_USB_INTERFACES=%s\n", interfaces);
+	printf("%s=%s\n", property, interfaces);
 	return EXIT_MATCH;
 }
 
@@ -77,8 +77,8 @@ int main(int argc, char **argv)
 		return print_usage();
 	n = argc - optind;
 	argv += optind;
-	if (n == 1 && streq(argv[0], "interfaces"))
-		return print_interfaces(&places);
+	if (n == 2 && streq(argv[0], "interfaces"))
+		return print_interfaces(&places, argv[1]);
 	if (n < 2 || n > 3)
 		return print_usage();
 	if (base64url_decode(argv[n - 1], &pattern) < 0 ||

@@ -85,14 +85,15 @@ static int pass_init(struct pass *pass, const struct config *config)
 	return r < 0 ? r : udev_enumerate_scan_devices(pass->devices);
 }
 
-/* Whether a rule for KIND looks at a property that somebody else's rules make: what udev's database
- * says now is not what it will say. */
+/* Whether a rule for KIND looks at a property that somebody else's rules make, or that ours ask
+ * for: what udev's database says now is not what it will say. */
 static bool looks_elsewhere(const struct config *config, enum config_kind kind)
 {
 	for (size_t g = 0; g < config->n_groups; g++)
 		for (size_t i = 0; i < config->groups[g].n_rules; i++)
 			if (config->groups[g].kind == kind &&
-			    config_rule_field(&config->groups[g].rules[i], MATCH_PROPERTY))
+			    (config_rule_field(&config->groups[g].rules[i], MATCH_PROPERTY) ||
+			     config_rule_field(&config->groups[g].rules[i], MATCH_PATH_TAG)))
 				return true;
 	return false;
 }

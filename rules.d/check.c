@@ -93,19 +93,36 @@ static bool take_expression(const char **p, struct expression *e)
 /* Every way in which write.c uses a key. NAME: * is any, nothing is none. */
 static const struct use {
 	const char *key, *name, *op;
-	enum { TEXT, PATTERN, ASSIGNED, COMMAND, PLACE, SUBJECT } kind;
+	enum { TEXT, PATTERN, ASSIGNED, BUILTIN, COMMAND, PLACE, SUBJECT } kind;
 } uses[] = {
-	{"ACTION", "", "==", TEXT},      {"ACTION", "", "!=", TEXT},
-	{"SUBSYSTEM", "", "==", TEXT},   {"SUBSYSTEM", "", "!=", TEXT},
-	{"SUBSYSTEMS", "", "==", TEXT},  {"TAGS", "", "==", TEXT},
-	{"KERNEL", "", "==", PATTERN},   {"DEVPATH", "", "==", PATTERN},
-	{"ATTR", "*", "==", PATTERN},    {"ENV", "*", "==", PATTERN},
-	{"ENV", "*", "!=", PATTERN},     {"ENV", "*", "=", ASSIGNED},
-	{"TAG", "", "+=", ASSIGNED},     {"TEST", "", "!=", SUBJECT},
-	{"IMPORT", "db", "=", ASSIGNED}, {"IMPORT", "program", "=", COMMAND},
-	{"PROGRAM", "", "==", COMMAND},  {"PROGRAM", "", "!=", COMMAND},
-	{"RUN", "", "+=", COMMAND},      {"GOTO", "", "=", PLACE},
-	{"LABEL", "", "=", PLACE},       {"ATTR", "driver_override", "=", ASSIGNED},
+	{"ACTION", "", "==", TEXT},
+	{"ACTION", "", "!=", TEXT},
+	{"SUBSYSTEM", "", "==", TEXT},
+	{"SUBSYSTEM", "", "!=", TEXT},
+	{"SUBSYSTEMS", "", "==", TEXT},
+	{"TAGS", "", "==", TEXT},
+	{"KERNEL", "", "==", PATTERN},
+	{"DEVPATH", "", "==", PATTERN},
+	{"ATTR", "*", "==", PATTERN},
+	{"ENV", "*", "==", PATTERN},
+	{"ENV", "*", "!=", PATTERN},
+	{"ENV", "*", "=", ASSIGNED},
+	{"TAG", "", "+=", ASSIGNED},
+	{"TEST", "", "!=", SUBJECT},
+	{"TEST", "", "==", SUBJECT},
+	{"IMPORT", "db", "=", ASSIGNED},
+	{"IMPORT", "program", "=", COMMAND},
+	{"IMPORT", "builtin", "=", BUILTIN},
+	{"PROGRAM", "", "==", COMMAND},
+	{"PROGRAM", "", "!=", COMMAND},
+	{"RUN", "", "+=", COMMAND},
+	{"GOTO", "", "=", PLACE},
+	{"LABEL", "", "=", PLACE},
+	{"ATTR", "driver_override", "=", ASSIGNED},
+	{"ATTRS", "*", "==", PATTERN},
+	{"IMPORT", "parent", "=", ASSIGNED},
+	{"ATTR", "authorized", "=", ASSIGNED},
+	{"ATTR", "subsystem/drivers_probe", "=", ASSIGNED},
 };
 
 static const struct use *find_use(const struct expression *e)
@@ -117,9 +134,12 @@ static const struct use *find_use(const struct expression *e)
 	return NULL;
 }
 
-/* The one substitution there is: a name into a property that udev keeps to itself. */
+/* The substitutions there are: a name into a property that udev keeps to itself, and an interface
+ * that drivers are to look at. */
 static bool is_name(const struct expression *e)
 {
+	if (streq(e->name, "subsystem/drivers_probe"))
+		return streq(e->value, "$kernel");
 	if (streq(e->name, VENDOR_NAME))
 		return streq(e->value, "$env{ID_VENDOR_FROM_DATABASE}") ||
 		       streq(e->value, "$env{ID_VENDOR}");
@@ -127,16 +147,18 @@ static bool is_name(const struct expression *e)
 						streq(e->value, "$env{ID_MODEL}"));
 }
 
-/* What a rule may set: our properties, those that fence a child, and who drives a PCI function. */
+/* What a rule may set: our properties, those that fence a child, who drives a PCI function, and
+ * whether a USB interface is open. */
 static bool may_assign(const struct expression *e)
 {
 	static const char *const names[] = {
-		".VHOTPLUG_INTERFACES",
+		".VHOTPLUG_KNOWN",
 		"MODALIAS",
 		"ID_MM_DEVICE_IGNORE",
 		"ID_MM_PORT_IGNORE",
 		"UDISKS_IGNORE",
 		"SYSTEMD_READY",
+		"MTP_NO_PROBE",
 		"ID_INPUT_KEY",
 		"LIBINPUT_IGNORE_DEVICE",
 		"ID_INPUT_SWITCH",
@@ -146,8 +168,10 @@ static bool may_assign(const struct expression *e)
 		"DM_UDEV_DISABLE_OTHER_RULES_FLAG",
 	};
 
+	if (streq(e->name, "authorized"))
+		return streq(e->value, "0") || streq(e->value, "1");
 	if (streq(e->key, "ATTR"))
-		return streq(e->value, "vfio-pci");
+		return is_name(e) || streq(e->value, "vfio-pci");
 	if (!streq(e->key, "ENV") || startswith(e->name, "VHOTPLUG_") || is_name(e))
 		return true;
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
@@ -163,7 +187,7 @@ static bool is_our_command(const struct expression *e)
 
 	if (streq(e->key, "RUN"))
 		return streq(e->value, HELPER);
-	return arguments && strspn(arguments, WORD "- ") == strlen(arguments);
+	return arguments && strspn(arguments, WORD "-. ") == strlen(arguments);
 }
 
 static void check_value(struct checker *c, const struct expression *e, const struct use *use)
@@ -185,8 +209,13 @@ static void check_value(struct checker *c, const struct expression *e, const str
 		if (!is_our_command(e))
 			report_mistake(c, "a command that is not ours");
 		break;
+	case BUILTIN:
+		if (!streq(e->value, "path_id"))
+			report_mistake(c, "a builtin that is not ours");
+		break;
 	case SUBJECT:
-		if (strspn(e->value, WORD "./-") != strlen(e->value))
+		if (!streq(e->value, GIVEN) && !streq(e->value, REFUSED) &&
+		    strspn(e->value, WORD "./-") != strlen(e->value))
 			report_mistake(c, "an odd path");
 		break;
 	case PLACE:

@@ -102,6 +102,11 @@ static const char *field_value(const struct compiler *c, enum config_match match
 	return field ? field->value : otherwise;
 }
 
+static const char *interfaces_name(const struct compiler *c)
+{
+	return c->rule->deny ? ALL_INTERFACES : INTERFACES;
+}
+
 /* One interface must satisfy all interface fields at once: they are one pattern. */
 static int add_interface_test(struct compiler *c)
 {
@@ -111,7 +116,7 @@ static int add_interface_test(struct compiler *c)
 		 field_value(c, MATCH_INTERFACE_CLASS, "??"),
 		 field_value(c, MATCH_INTERFACE_SUBCLASS, "??"),
 		 field_value(c, MATCH_INTERFACE_PROTOCOL, "??"));
-	return add_test(c, TOKEN_ENV, "ID_USB_INTERFACES", pattern);
+	return add_test(c, TOKEN_ENV, interfaces_name(c), pattern);
 }
 
 /* The same for the three parts of a PCI class. */
@@ -171,7 +176,7 @@ static int add_program(struct compiler *c, const struct config_field *field)
 	if (!line || r < 0)
 		return -ENOMEM;
 	if (field->match == MATCH_DRIVER_PATH)
-		r = add_token(line, TOKEN_ENV, "ID_USB_INTERFACES", true, VALID_INTERFACE);
+		r = add_token(line, TOKEN_ENV, interfaces_name(c), true, VALID_INTERFACE);
 	return r < 0 ? r : add_token(line, TOKEN_PROGRAM, NULL, c->rule->deny, arguments);
 }
 
@@ -232,6 +237,8 @@ static int add_text_field(struct compiler *c, const struct config_field *field, 
 {
 	const struct source vendor = {TOKEN_ENV, VENDOR_NAME};
 	const struct source product = {TOKEN_ENV, PRODUCT_NAME};
+	const struct source own_vendor = {TOKEN_ATTR, "manufacturer"};
+	const struct source own_product = {TOKEN_ATTR, "product"};
 	const struct source name = {TOKEN_ATTR, "device/name"};
 	const struct source tag = {TOKEN_ENV, "ID_PATH_TAG"};
 	const struct source property = {TOKEN_ENV, field_value(c, MATCH_PROPERTY, "?")};
@@ -241,6 +248,10 @@ static int add_text_field(struct compiler *c, const struct config_field *field, 
 		return add_text(c, field, &vendor, programs);
 	case MATCH_PRODUCT_NAME:
 		return add_text(c, field, &product, programs);
+	case MATCH_VENDOR_STRING:
+		return add_text(c, field, &own_vendor, programs);
+	case MATCH_PRODUCT_STRING:
+		return add_text(c, field, &own_product, programs);
 	case MATCH_NAME:
 		return add_text(c, field, &name, programs);
 	case MATCH_PATH_TAG:
@@ -414,6 +425,26 @@ int field_compile(const struct config_rule *rule, enum config_kind kind,
 	if (r < 0)
 		compiled_finish(ret);
 	return r;
+}
+
+/* Whether a token of COMPILED is of KEY, or, for TOKEN_ENV, looks at NAME. */
+static bool compiled_has(const struct compiled_rule *compiled, enum token_key key, const char *name)
+{
+	for (size_t i = 0; i < compiled->n_stages; i++)
+		for (size_t l = 0; l < compiled->stages[i].n_lines; l++)
+			if (line_has(&compiled->stages[i].lines[l], key, name))
+				return true;
+	return false;
+}
+
+bool compiled_needs_interfaces(const struct compiled_rule *compiled)
+{
+	return compiled_has(compiled, TOKEN_ENV, ALL_INTERFACES);
+}
+
+bool compiled_needs_program(const struct compiled_rule *compiled)
+{
+	return compiled_has(compiled, TOKEN_PROGRAM, NULL);
 }
 
 static void stage_finish(struct stage *stage)

@@ -13,13 +13,34 @@ enum token_key {
 	TOKEN_PROGRAM,
 };
 
+/* There while a VM has the USB device that an interface belongs to: broker/grant.h. Behind a test
+ * of ATTRS{idVendor}. */
+#define GIVEN VHOTPLUG_RUNDIR "/given/$id-$attr{devnum}"
+
+/* The same while the broker refuses the device that a disk is on. */
+#define REFUSED VHOTPLUG_RUNDIR "/refused/$id-$attr{devnum}"
+
 /* Properties that the rules set before they test them, and that udev does not store: the name in
  * the hardware database and, only where it has none, the device's own. */
 #define VENDOR_NAME ".VHOTPLUG_VENDOR"
 #define PRODUCT_NAME ".VHOTPLUG_PRODUCT"
 
-/* udev stops at 72 interfaces (505 bytes): from this length on they are read again. */
-#define MANY_INTERFACES_BYTES 280
+/* What an allow looks at is udev's list, which may lack some; what a deny looks at is complete, and
+ * there only for a device that an allow of the group has taken. */
+#define INTERFACES "ID_USB_INTERFACES"
+#define ALL_INTERFACES ".VHOTPLUG_INTERFACES"
+
+/* Subsystems of what is a radio or an adapter on USB: their input devices are no USB devices. */
+#define BUSES_ON_USB "bluetooth|serio|i2c"
+
+/* When udev's list can't be trusted, and is read again: when it is empty; when its end is missing,
+ * as after a descriptor that contradicts itself; and from 280 bytes on, since udev stops at 72
+ * interfaces (505 bytes). */
+#define LOST_SEVEN "???????"
+#define LOST_SEVENTY                                                                            \
+	LOST_SEVEN LOST_SEVEN LOST_SEVEN LOST_SEVEN LOST_SEVEN LOST_SEVEN LOST_SEVEN LOST_SEVEN \
+		LOST_SEVEN LOST_SEVEN
+#define LOST_INTERFACES "|*[!:]|" LOST_SEVENTY LOST_SEVENTY LOST_SEVENTY LOST_SEVENTY "*"
 
 /* KEY{NAME}=="PATTERN". PATTERN is udev's glob, alternatives with |, not yet quoted. For
  * TOKEN_PROGRAM it is the arguments of vhotplug-match. */
@@ -68,6 +89,10 @@ int rule_compile(const struct config_rule *rule, enum config_kind kind,
  * whichever of them is asked for. */
 int field_compile(const struct config_rule *rule, enum config_kind kind,
 		  const struct config_field *field, struct compiled_rule *ret) _must_check_;
+
+/* Whether COMPILED looks at what only a program can tell. */
+bool compiled_needs_interfaces(const struct compiled_rule *compiled);
+bool compiled_needs_program(const struct compiled_rule *compiled);
 
 /* Frees what it holds, not COMPILED itself. */
 void compiled_finish(struct compiled_rule *compiled);

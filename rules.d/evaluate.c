@@ -49,8 +49,10 @@ const char *subject_property(const struct subject *s, const char *name)
 {
 	const char *value = find_property(s, name) ?: "";
 
-	if (streq(name, "ID_USB_INTERFACES"))
+	if (streq(name, INTERFACES))
 		return s->interfaces;
+	if (streq(name, ALL_INTERFACES))
+		return s->all_interfaces;
 	if (streq(name, VENDOR_NAME))
 		return name_of(s, "ID_VENDOR_FROM_DATABASE", "ID_VENDOR");
 	if (streq(name, PRODUCT_NAME))
@@ -139,6 +141,8 @@ static bool line_matches(const struct subject *s, const struct conjunction *line
 
 bool rule_matches(const struct subject *s, const struct compiled_rule *rule)
 {
+	if (s->all_interfaces[0] == '\0' && compiled_needs_interfaces(rule))
+		return true;
 	for (size_t i = 0; i < rule->n_stages; i++) {
 		const struct stage *stage = &rule->stages[i];
 		bool any = false;
@@ -151,8 +155,8 @@ bool rule_matches(const struct subject *s, const struct compiled_rule *rule)
 	return true;
 }
 
-/* Whether S or what it is plugged into is of SUBSYSTEM. */
-static bool is_below(const struct subject *s, const char *subsystem)
+/* Whether what S is plugged into is on USB, with no other bus between. */
+static bool is_on_usb(const struct subject *s)
 {
 	char path[PATH_MAX], link[PATH_MAX], target[PATH_MAX];
 	size_t root = (size_t) snprintf(path, sizeof(path), "%s", s->places.sysfs ?: "/sys");
@@ -161,6 +165,7 @@ static bool is_below(const struct subject *s, const char *subsystem)
 		return true;
 	strcpy(path + root, s->devpath);
 	for (char *slash; (slash = strrchr(path + root, '/')); *slash = '\0') {
+		const char *subsystem;
 		ssize_t n = -1;
 
 		if ((size_t) snprintf(link, sizeof(link), "%s/subsystem", path) < sizeof(link))
@@ -168,8 +173,11 @@ static bool is_below(const struct subject *s, const char *subsystem)
 		if (n < 0)
 			continue;
 		target[n] = '\0';
-		if (streq(strrchr(target, '/') ? strrchr(target, '/') + 1 : target, subsystem))
+		subsystem = strrchr(target, '/') ? strrchr(target, '/') + 1 : target;
+		if (streq(subsystem, "usb"))
 			return true;
+		if (pattern_matches(BUSES_ON_USB, subsystem))
+			return false;
 	}
 	return false;
 }
@@ -192,7 +200,7 @@ const char *subject_never_taken(const struct subject *s)
 			       ? "bridges stay with the host"
 			       : NULL;
 	case CONFIG_EVDEV:
-		return is_below(s, "usb") ? "input devices on USB go with their USB device" : NULL;
+		return is_on_usb(s) ? "input devices on USB go with their USB device" : NULL;
 	case CONFIG_KINDS:
 		break;
 	}
@@ -263,11 +271,11 @@ int subject_init(struct subject *s, const char *devpath, const char *subsystem, 
 	s->places = (struct match_places){.sysfs = sysfs, .devpath = devpath};
 	if (streq(subsystem, "usb") && streq(devtype, "usb_device")) {
 		s->kind = CONFIG_USB;
-		known = find_property(s, "ID_USB_INTERFACES");
-		if (known && *known && strlen(known) < MANY_INTERFACES_BYTES)
-			strcpy(s->interfaces, known);
-		else if (match_interfaces(&s->places, s->interfaces) < 0)
-			s->interfaces[0] = '\0';
+		known = find_property(s, INTERFACES) ?: "";
+		if (match_interfaces(&s->places, s->all_interfaces) < 0)
+			s->all_interfaces[0] = '\0';
+		strcpy(s->interfaces,
+		       pattern_matches(LOST_INTERFACES, known) ? s->all_interfaces : known);
 		return 1;
 	}
 	s->kind = streq(subsystem, "pci") ? CONFIG_PCI : CONFIG_EVDEV;

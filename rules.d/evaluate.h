@@ -8,10 +8,11 @@
 /* A device as rules see it. */
 struct subject {
 	enum config_kind kind;
-	const char *devpath;             /* /devices/…; borrowed */
-	char **properties;               /* udev's, NAME=VALUE, NULL-terminated */
-	char interfaces[INTERFACES_MAX]; /* ID_USB_INTERFACES, also where udev lost it */
-	struct match_places places;      /* its devpath is the above */
+	const char *devpath;                 /* /devices/…; borrowed */
+	char **properties;                   /* udev's, NAME=VALUE, NULL-terminated */
+	char interfaces[INTERFACES_MAX];     /* as an allow sees them; "": they can't be read */
+	char all_interfaces[INTERFACES_MAX]; /* as a deny sees them; "": they can't be read */
+	struct match_places places;          /* its devpath is the above */
 };
 
 /* Fills S for the device at DEVPATH, borrowed, of SUBSYSTEM and DEVTYPE ("" when it has none);
@@ -31,7 +32,8 @@ char *subject_attribute(const struct subject *s, const char *name);
 /* Why S is out of the question whatever the rules say, or NULL. */
 const char *subject_never_taken(const struct subject *s);
 
-/* Whether all stages of RULE match. Runs vhotplug-match where the rule needs it. */
+/* Whether all stages of RULE match, or it looks at what can't be read, which denies. Runs
+ * vhotplug-match where the rule needs it. */
 bool rule_matches(const struct subject *s, const struct compiled_rule *rule);
 
 /* The first group that takes S and its rule that does: in *RET_GROUP and *RET_RULE, NULL when none

@@ -23,9 +23,11 @@ static void print_value(FILE *out, const struct subject *s, const struct token *
 		break;
 	case TOKEN_ENV:
 		fprintf(out, " %s \"%s\"",
-			streq(token->name, VENDOR_NAME)    ? "vendor"
-			: streq(token->name, PRODUCT_NAME) ? "product"
-							   : token->name,
+			streq(token->name, VENDOR_NAME)      ? "vendor"
+			: streq(token->name, PRODUCT_NAME)   ? "product"
+			: streq(token->name, INTERFACES)     ? "interfaces"
+			: streq(token->name, ALL_INTERFACES) ? "interfaces"
+							     : token->name,
 			subject_property(s, token->name));
 		break;
 	case TOKEN_ATTR:

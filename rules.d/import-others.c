@@ -49,8 +49,7 @@ struct machine {
 	char hubs[160];
 	char ports[4096]; /* our rules */
 	unsigned n_ports;
-	unsigned delay; /* seconds */
-	char list[16];  /* the key whose items come */
+	char list[16]; /* the key whose items come */
 };
 
 static void finish_machine(struct importer *i, struct machine *m)
@@ -63,8 +62,6 @@ static void finish_machine(struct importer *i, struct machine *m)
 		fprintf(i->out, "\n[vm %s]\ntype = qemu\nsocket = %s\n", m->name, m->socket);
 		if (m->hubs[0])
 			fprintf(i->out, "usbBus = %s\n", m->hubs);
-		if (m->delay > 0)
-			fprintf(i->out, "delay = %u\n", m->delay);
 		fprintf(i->out, "\n[usb Ports for %.30s]\ntargetVm = %s\n%s", m->name, m->name,
 			m->ports);
 	}
@@ -93,9 +90,11 @@ static void machine_key(struct importer *i, struct machine *m, const char *key, 
 		snprintf(m->socket, sizeof(m->socket), "%s", value);
 	else if (streq(key, "hubs") || streq(key, "ports"))
 		snprintf(m->list, sizeof(m->list), "%s", key);
-	else if (streq(key, "delay") && strspn(value, "0123456789") == strlen(value) && *value &&
-		 strlen(value) < 4)
-		m->delay = (unsigned) atoi(value);
+	else if (streq(key, "delay"))
+		import_note(i,
+			    "delay of %s: there it is waited after each plug; here the device is "
+			    "handed over opened, and nothing has to be waited for",
+			    m->name);
 	else
 		import_note(i, "%s of %s: %s", key, m->name, value);
 }

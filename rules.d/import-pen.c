@@ -6,20 +6,53 @@
 #include "conf/array.h"
 #include "conf/ini.h"
 
+/* Control characters would end the line, and begin another one. */
+static void clean_line(char *s)
+{
+	for (; s && *s; s++)
+		if ((unsigned char) *s < ' ' || *s == 127)
+			*s = ' ';
+}
+
 void import_note(struct importer *i, const char *format, ...)
 {
-	va_list args, again;
+	_cleanup_free_ char *text = NULL;
+	va_list args;
 
 	va_start(args, format);
-	va_copy(again, args);
-	fputs("; not carried over: ", i->out);
-	vfprintf(i->out, format, args);
-	fputc('\n', i->out);
-	fputs("not carried over: ", i->notes);
-	vfprintf(i->notes, format, again);
-	fputc('\n', i->notes);
-	va_end(again);
+	if (vasprintf(&text, format, args) < 0)
+		text = NULL;
 	va_end(args);
+	if (!text) {
+		i->no_memory = true;
+		return;
+	}
+	clean_line(text);
+	fprintf(i->out, "; not carried over: %s\n", text);
+	fprintf(i->notes, "not carried over: %s\n", text);
+}
+
+/* Whether VALUE is one, and the same, when it is read behind "KEY = ". */
+static bool survives(const char *key, const char *value)
+{
+	size_t n = strlen(value);
+
+	if (n == 0 || strlen(key) + strlen(" = ") + n > INI_LINE_BYTES ||
+	    strchr(" \t;", value[0]) || strchr(" \t", value[n - 1]))
+		return false;
+	for (size_t c = 0; c < n; c++)
+		if ((unsigned char) value[c] < ' ' || value[c] == 127 ||
+		    (value[c] == ' ' && value[c + 1] == ';'))
+			return false;
+	return true;
+}
+
+bool import_value(struct importer *i, const char *key, const char *value)
+{
+	if (!survives(key, value))
+		return false;
+	fprintf(i->out, "%s = %s\n", key, value);
+	return true;
 }
 
 void import_forget_names(struct importer *i, size_t first)
@@ -40,15 +73,13 @@ static void clean_name(char *s)
 			*s = *s == '[' ? '(' : ')';
 		else if (*s == ';')
 			*s = ',';
-		else if ((unsigned char) *s < ' ' || *s == 127)
-			*s = ' ';
 	}
 }
 
 static bool name_is_used(const struct importer *i, size_t first, const char *name)
 {
 	for (size_t n = first; n < i->n_names; n++)
-		if (streq(i->names[n], name))
+		if (i->names[n] && streq(i->names[n], name))
 			return true;
 	return false;
 }
@@ -59,17 +90,33 @@ static void cut_name(const char *name, size_t room, char *ret)
 {
 	size_t n;
 
-	name += strspn(name, " \t");
+	while (*name && ((unsigned char) *name <= ' ' || *name == 127))
+		name++;
 	n = strnlen(name, room);
 	while (n > 0 && ((unsigned char) name[n] & 0xc0) == 0x80)
 		n--;
 	memcpy(ret, name, n);
 	ret[n] = '\0';
+	clean_line(ret);
 	clean_name(ret);
 	while (n > 0 && ret[n - 1] == ' ')
 		ret[--n] = '\0';
 	if (n == 0)
 		strcpy(ret, "?");
+}
+
+bool import_remember(struct importer *i, const char *name)
+{
+	char **slot;
+
+	if (name_is_used(i, 0, name))
+		return false;
+	slot = ARRAY_APPEND(i->names, i->n_names);
+	if (slot)
+		*slot = strdup(name);
+	if (!slot || !*slot)
+		i->no_memory = true;
+	return true;
 }
 
 void import_header(struct importer *i, size_t first, const char *kind, const char *name,
@@ -79,17 +126,12 @@ void import_header(struct importer *i, size_t first, const char *kind, const cha
 	/* The blanks, and a number of up to three digits. */
 	size_t room = INI_NAME_BYTES - strlen(kind) - strlen(detail) - 6;
 	unsigned number = 1;
-	char **slot;
 
 	cut_name(name, room, base);
 	snprintf(full, sizeof(full), "%s%s%s", base, detail[0] ? " " : "", detail);
 	while (name_is_used(i, first, full))
 		snprintf(full, sizeof(full), "%s%s%s %u", base, detail[0] ? " " : "", detail,
 			 ++number);
-	slot = ARRAY_APPEND(i->names, i->n_names);
-	if (slot)
-		*slot = strdup(full);
-	if (!slot || !*slot)
-		i->no_memory = true;
+	import_remember(i, full);
 	fprintf(i->out, "\n[%s %s]\n", kind, full);
 }

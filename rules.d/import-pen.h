@@ -14,13 +14,20 @@ struct importer {
 	bool no_memory;
 };
 
-/* Says, in the output and on the notes, what is left behind. */
+/* Says, in the output and on the notes, what is left behind: one line, whatever the words hold. */
 void import_note(struct importer *i, const char *format, ...) _printf_(2, 3);
+
+/* Prints "KEY = VALUE". False, and nothing printed, when VALUE would be another one, or more than a
+ * value, once it is read from the file. */
+bool import_value(struct importer *i, const char *key, const char *value) _must_check_;
 
 /* Prints "[KIND NAME DETAIL]" with NAME cut and changed as needed, so that it differs from those
  * since the name FIRST. */
 void import_header(struct importer *i, size_t first, const char *kind, const char *name,
 		   const char *detail);
+
+/* Remembers NAME among the names. False when it was there already. */
+bool import_remember(struct importer *i, const char *name);
 
 /* Forgets the names since FIRST. */
 void import_forget_names(struct importer *i, size_t first);

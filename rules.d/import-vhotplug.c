@@ -7,8 +7,8 @@
 #include <jansson.h>
 
 #include "conf/keys.h"
-#include "conf/regex.h"
 #include "rules.d/import-readers.h"
+#include "rules.d/import-regex.h"
 
 /* What a rule of theirs needs while its alternatives are printed. */
 struct rule {
@@ -17,6 +17,7 @@ struct rule {
 	const char *verb; /* allow or deny */
 	size_t first;     /* where the names of this group start */
 	unsigned n;       /* alternatives printed */
+	bool lost;        /* some could not be */
 };
 
 static const char *text_of(json_t *object, const char *key)
@@ -106,50 +107,46 @@ static void begin_rule(struct rule *rule, const char *detail)
 	print_removable(rule);
 }
 
-/* A regular expression as a value: blanks at its ends, and " ;", would not survive in the file. */
-static bool print_pattern(struct importer *i, const char *key, const char *pattern)
+/* PATTERN so that it survives in the file: a blank at its ends, and a ; where a comment could
+ * begin, stand in brackets. */
+static void bracket_pattern(const char *pattern, char *ret, size_t size)
 {
-	char value[512];
 	size_t n = 0;
 
-	for (const char *s = pattern; *s && n + 4 < sizeof(value); s++) {
+	ret[0] = '\0';
+	for (const char *s = pattern; *s && n + 4 < size; s++) {
 		bool blank = *s == ' ' && (s == pattern || s[1] == '\0' || s[1] == ';');
 		bool comment = *s == ';' && s == pattern;
 
-		n += (size_t) sprintf(value + n, blank || comment ? "[%c]" : "%c", *s);
+		n += (size_t) snprintf(ret + n, size - n, blank || comment ? "[%c]" : "%c", *s);
 	}
-	value[n] = '\0';
-	fprintf(i->out, "%s = %s\n", key, value);
-	return true;
 }
 
-/* Whether PATTERN can be a value of ours; notes it if not. */
-static bool check_pattern(struct rule *rule, const char *key, const char *pattern)
+/* Says that KEY of the rule can't be carried over. A deny must not get lost by that. */
+static void lose_key(struct rule *rule, const char *key, const char *why)
 {
-	char error[128];
-	pcre2_code *code = regex_compile(pattern, error, sizeof(error));
-	const char *why = code ? NULL : error;
-
-	pcre2_code_free(code);
-	for (const char *s = pattern; *s; s++)
-		if ((unsigned char) *s < ' ' || *s == 127)
-			why = "a control character";
-	if (strlen(pattern) > 160)
-		why = "too long for a line";
-	if (why)
-		import_note(rule->i, "%s of \"%s\": %s", key, description_of(rule->json, "rule"),
-			    why);
-	return !why;
+	import_note(rule->i, "%s of \"%s\": %s", key, description_of(rule->json, "rule"), why);
+	rule->lost = true;
 }
 
 static void pattern_alternative(struct rule *rule, const char *key)
 {
-	const char *pattern = text_of(rule->json, key);
+	const char *pattern = text_of(rule->json, key), *why;
+	char ours[256], value[256];
 
-	if (!pattern || !check_pattern(rule, key, pattern))
+	if (!pattern)
 		return;
+	why = import_regex(pattern, ours, sizeof(ours));
+	if (!why && strlen(ours) > 160)
+		why = "too long for a line";
+	if (why) {
+		lose_key(rule, key, why);
+		return;
+	}
 	begin_rule(rule, key);
-	print_pattern(rule->i, key, pattern);
+	bracket_pattern(ours, value, sizeof(value));
+	if (!import_value(rule->i, key, value))
+		lose_key(rule, key, "no value for a line");
 }
 
 /* Four hex digits into RET, also from 0x46d. False when the value names no id. */
@@ -249,13 +246,33 @@ static void usb_rule(struct rule *rule)
 	pattern_alternative(rule, "driverPath");
 }
 
+/* As in sysfs: nothing else ever matches there. */
+static bool is_address(const char *text)
+{
+	static const char shape[] = ":xx:xx.o", hex[] = "0123456789abcdefABCDEF";
+	size_t domain = strspn(text, hex);
+
+	if (domain < 4 || domain > 8 || (domain > 4 && text[0] == '0') ||
+	    strlen(text) != domain + sizeof(shape) - 1)
+		return false;
+	for (size_t i = 0; shape[i]; i++) {
+		char c = text[domain + i];
+
+		if (shape[i] == 'x'   ? !strchr(hex, c)
+		    : shape[i] == 'o' ? c < '0' || c > '7'
+				      : c != shape[i])
+			return false;
+	}
+	return true;
+}
+
 static void pci_rule(struct rule *rule)
 {
 	static const char *const class[] = {"deviceClass", "deviceSubclass", "deviceProgIf"};
 	const char *address = text_of(rule->json, "address");
 
 	if (address) {
-		if (strlen(address) == 12 && address[4] == ':' && address[10] == '.') {
+		if (is_address(address)) {
 			begin_rule(rule, "address");
 			fprintf(rule->i->out, "address = %s\n", address);
 		} else {
@@ -264,6 +281,14 @@ static void pci_rule(struct rule *rule)
 	}
 	ids_alternative(rule, "deviceId", true);
 	class_alternative(rule, class, "class");
+}
+
+/* A property's name in udev, which ours takes too. */
+static bool is_property(const char *name)
+{
+	return strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") ==
+		       strlen(name) &&
+	       strlen(name) <= 60 && !startswith(name, "VHOTPLUG_");
 }
 
 static void evdev_rule(struct rule *rule)
@@ -275,123 +300,286 @@ static void evdev_rule(struct rule *rule)
 	pattern_alternative(rule, "pathTag");
 	if (!property || !value)
 		return;
+	if (!is_property(property)) {
+		lose_key(rule, "property", "no name of a property");
+		return;
+	}
 	begin_rule(rule, "property");
-	fprintf(rule->i->out, "property = %s\nvalue = %s\n", property, value);
-}
-
-static void import_rules(struct importer *i, json_t *group, const char *verb, size_t first,
-			 void (*print)(struct rule *))
-{
-	size_t index;
-	json_t *item;
-
-	json_array_foreach(json_object_get(group, verb), index, item)
-	{
-		struct rule rule = {.i = i, .json = item, .verb = verb, .first = first};
-
-		print(&rule);
-		if (rule.n == 0)
-			import_note(i, "[%s %s]: nothing is left of it", verb,
-				    description_of(item, "rule"));
+	fprintf(rule->i->out, "property = %s\n", property);
+	if (!import_value(rule->i, "value", value)) {
+		lose_key(rule, "value", "no value for a line");
+		/* What no device has. */
+		fputs("value = ?\n", rule->i->out);
 	}
 }
 
-static bool vm_exists(json_t *root, const char *name)
+/* Keys of OBJECT that are not in KNOWN, a list that ends with NULL, and say anything. */
+static void note_other_keys(struct importer *i, json_t *object, const char *what,
+			    const char *const *known)
+{
+	const char *key;
+	json_t *value;
+
+	json_object_foreach(object, key, value)
+	{
+		bool carried = false;
+
+		for (const char *const *k = known; *k; k++)
+			carried = carried || streq(*k, key);
+		if (!carried && !json_is_false(value) && !json_is_null(value) &&
+		    !(json_is_object(value) && is_disabled(value)))
+			import_note(i, "%s of %s", key, what);
+	}
+}
+
+/* What the rules of one kind of device are read by. */
+struct kind {
+	const char *word;
+	void (*print)(struct rule *);
+	const char *known[16]; /* keys of a rule, besides those of all */
+};
+
+static const struct kind usb_kind = {"usb",
+				     usb_rule,
+				     {"vendorId", "productId", "vendorName", "productName", "bus",
+				      "port", "deviceClass", "deviceSubclass", "deviceProtocol",
+				      "interfaceClass", "interfaceSubclass", "interfaceProtocol",
+				      "driverPath", "removable", NULL}};
+static const struct kind pci_kind = {
+	"pci",
+	pci_rule,
+	{"address", "vendorId", "deviceId", "deviceClass", "deviceSubclass", "deviceProgIf", NULL}};
+static const struct kind evdev_kind = {
+	"evdev", evdev_rule, {"name", "pathTag", "property", "value", NULL}};
+
+static void note_rule_keys(struct rule *rule, const struct kind *kind)
+{
+	const char *known[24] = {"description", "disable", "enable"};
+	size_t n = 3;
+
+	for (const char *const *k = kind->known; *k; k++)
+		known[n++] = *k;
+	note_other_keys(rule->i, rule->json, description_of(rule->json, "rule"), known);
+}
+
+/* A deny that is not carried over whole would let devices through: it denies everything then. */
+static void close_deny(struct importer *i, const char *name, size_t first)
+{
+	import_note(i,
+		    "[deny %s] as it was: written so that its group takes nothing, until you say "
+		    "what it denies",
+		    name);
+	import_header(i, first, "deny", name, "whole");
+	fputs("matchAll = yes\n", i->out);
+}
+
+static void import_rule(struct importer *i, json_t *item, const char *verb, size_t first,
+			const struct kind *kind)
+{
+	struct rule rule = {.i = i, .json = item, .verb = verb, .first = first};
+	bool deny = streq(verb, "deny");
+
+	if (json_is_object(item)) {
+		note_rule_keys(&rule, kind);
+		kind->print(&rule);
+	} else {
+		lose_key(&rule, "a rule", "no object");
+	}
+	if (deny && rule.lost && !is_disabled(item))
+		close_deny(i, description_of(item, "rule"), first);
+	else if (rule.n == 0)
+		import_note(i, "[%s %s]: nothing is left of it", verb,
+			    description_of(item, "rule"));
+}
+
+static void import_rules(struct importer *i, json_t *group, const char *verb, size_t first,
+			 const struct kind *kind)
+{
+	json_t *list = json_object_get(group, verb), *item;
+	size_t index;
+
+	if (list && !json_is_array(list) && streq(verb, "deny"))
+		close_deny(i, "rules", first);
+	json_array_foreach(list, index, item)
+	{
+		import_rule(i, item, verb, first, kind);
+	}
+}
+
+static bool type_is_known(const char *type)
+{
+	for (size_t i = 0; type && i < VM_TYPES; i++)
+		if (streq(config_vm_types[i].word, type))
+			return true;
+	return false;
+}
+
+/* The VM of that name if it can be one of ours, or NULL. */
+static json_t *find_vm(json_t *root, const char *name)
 {
 	size_t index;
 	json_t *vm;
 
 	json_array_foreach(json_object_get(root, "vms"), index, vm)
 	{
-		const char *known = text_of(vm, "name"), *type = text_of(vm, "type");
+		const char *known = text_of(vm, "name"), *socket = text_of(vm, "socket");
 
-		if (known && streq(known, name) && text_of(vm, "socket") && key_is_name(known) &&
-		    type && (streq(type, "qemu") || streq(type, "crosvm")))
-			return true;
+		if (known && streq(known, name) && key_is_name(known) && strlen(known) <= 40 &&
+		    socket && socket[0] == '/' && strlen(socket) < CONFIG_SOCKET_SIZE &&
+		    type_is_known(text_of(vm, "type")))
+			return vm;
 	}
-	return false;
+	return NULL;
 }
 
-/* Prints which VMs. False when none of them exists: the group is then no use. */
-static bool print_target(struct importer *i, json_t *root, json_t *group, char *line, size_t size)
+/* A VM that the groups name and that can't be carried over gets a section all the same: its devices
+ * must wait for it, and not fall to the next group. RET: its name here. */
+static void import_absent_vm(struct importer *i, json_t *root, const char *name, char ret[64])
 {
-	const char *target = text_of(group, "targetVm"), *comma = "allowedVms = ";
-	size_t index, n = 0;
-	json_t *item;
+	char full[80];
 
-	(void) i;
-	line[0] = '\0';
-	if (target) {
-		snprintf(line, size, "targetVm = %s\n", target);
-		return vm_exists(root, target);
-	}
-	json_array_foreach(json_object_get(group, "allowedVms"), index, item)
+	snprintf(ret, 64, "%s%.40s", key_is_name(name) && !find_vm(root, name) ? "" : "absent-",
+		 name);
+	for (char *c = ret; *c; c++)
+		if (!key_is_name((char[]){*c, '\0'}))
+			*c = '_';
+	import_note(i, "VM %s: it is not there, or none for us; its devices wait for it", name);
+	snprintf(full, sizeof(full), "vm %s", ret);
+	if (import_remember(i, full))
+		fprintf(i->out, "\n[vm %s]\ntype = qemu\nsocket = /run/vhotplug/absent/%s.sock\n",
+			ret, ret);
+}
+
+/* Which VMs a group is for. */
+struct target {
+	char line[CONFIG_VALUE_SIZE + 16];
+	bool absent;
+};
+
+/* Adds the VM NAME to the line. False when there is no room. */
+static bool add_vm(struct target *target, const char *key, const char *name)
+{
+	size_t n = strlen(target->line);
+
+	if (n + strlen(key) + strlen(name) + 4 > CONFIG_VALUE_SIZE)
+		return false;
+	if (n == 0)
+		sprintf(target->line, "%s = %s", key, name);
+	else
+		sprintf(target->line + n, ", %s", name);
+	return true;
+}
+
+static void read_allowed_vms(struct importer *i, json_t *root, json_t *list, struct target *target)
+{
+	json_t *item;
+	size_t index;
+
+	json_array_foreach(list, index, item)
 	{
 		const char *name = json_string_value(item);
 
-		if (!name || !vm_exists(root, name) || n + strlen(name) + 16 > size)
-			continue;
-		n += (size_t) snprintf(line + n, size - n, "%s%s", comma, name);
-		comma = ", ";
-	}
-	if (n > 0)
-		snprintf(line + n, size - n, "\n");
-	return n > 0;
-}
-
-/* Keys that ours has no like of, or not yet. */
-static void note_keys(struct importer *i, json_t *object, const char *what, const char *const *keys)
-{
-	for (; *keys; keys++) {
-		json_t *value = json_object_get(object, *keys);
-
-		if (value && !json_is_false(value) && !json_is_null(value) &&
-		    !(json_is_object(value) && is_disabled(value)))
-			import_note(i, "%s of %s", *keys, what);
+		if (!name || !find_vm(root, name) || !add_vm(target, "allowedVms", name))
+			import_note(i, "VM %s of allowedVms", name ?: "without a name");
 	}
 }
 
-static void import_group(struct importer *i, json_t *root, json_t *group, const char *kind,
-			 void (*print)(struct rule *))
+/* Prints sections of VMs that are needed only for this. */
+static void read_target(struct importer *i, json_t *root, json_t *group, struct target *ret)
 {
-	static const char *const left[] = {"skipOnSuspend", "autoOvmf", "qemuUseRootBus", NULL};
-	static const char *const kept[] = {"pciIommuAddAll", "pciIommuSkipIfShared"};
-	const char *name = description_of(group, "group"), *tag = text_of(group, "tag");
-	char target[256];
-	size_t first;
+	const char *name = text_of(group, "targetVm");
+	json_t *list = json_object_get(group, "allowedVms");
+	char absent[64];
 
-	if (!print_target(i, root, group, target, sizeof(target))) {
-		import_note(i, "\"%s\": no VM of that name", name);
+	*ret = (struct target){0};
+	if (name && find_vm(root, name))
+		(void) add_vm(ret, "targetVm", name);
+	else if (!name)
+		read_allowed_vms(i, root, list, ret);
+	if (ret->line[0])
 		return;
-	}
-	import_header(i, 0, kind, name, "");
-	first = i->n_names;
-	fputs(target, i->out);
+	ret->absent = true;
+	import_absent_vm(i, root, name ?: json_string_value(json_array_get(list, 0)) ?: "nobody",
+			 absent);
+	(void) add_vm(ret, "targetVm", absent);
+}
+
+/* Whether a group of ours has KEY. */
+static bool group_has_key(const char *key)
+{
+	for (const struct key_setting *s = group_settings; s->name; s++)
+		if (streq(s->name, key))
+			return true;
+	return false;
+}
+
+/* There a person is asked which of them it is to be. */
+static void print_choice(struct importer *i, json_t *group, const struct target *target)
+{
+	if (target->absent || text_of(group, "targetVm"))
+		return;
+	if (group_has_key("choose"))
+		fputs("choose = ask\n", i->out);
+	else
+		import_note(i,
+			    "the question which of allowedVms gets it: here the first that runs");
+}
+
+/* What a group says besides its VMs and rules. */
+static void print_group_keys(struct importer *i, json_t *group, const char *name)
+{
+	static const char *const carried[] = {
+		"description", "targetVm", "allowedVms", "disable",        "enable",
+		"allow",       "deny",     "tag",        "pciIommuAddAll", "pciIommuSkipIfShared",
+		NULL};
+	static const char *const options[] = {"pciIommuAddAll", "pciIommuSkipIfShared"};
+	const char *tag = text_of(group, "tag");
+
 	if (is_disabled(group))
 		fputs("disable = yes\n", i->out);
-	if (tag && key_is_name(tag) && strlen(tag) <= 40)
+	if (tag && key_is_name(tag) && strlen(tag) < CONFIG_TAG_SIZE)
 		fprintf(i->out, "tag = %s\n", tag);
 	else if (tag)
 		import_note(i, "tag %s of \"%s\"", tag, name);
-	for (size_t k = 0; k < ARRAY_SIZE(kept); k++)
-		if (is_true(json_object_get(group, kept[k])))
-			fprintf(i->out, "%s = yes\n", kept[k]);
-	note_keys(i, group, name, left);
-	import_rules(i, group, "deny", first, print);
-	import_rules(i, group, "allow", first, print);
+	for (size_t k = 0; k < ARRAY_SIZE(options); k++)
+		if (is_true(json_object_get(group, options[k])))
+			fprintf(i->out, "%s = yes\n", options[k]);
+	note_other_keys(i, group, name, carried);
+}
+
+static void import_group(struct importer *i, json_t *root, json_t *group, const struct kind *kind)
+{
+	const char *name = description_of(group, "group");
+	struct target target;
+	size_t first;
+
+	read_target(i, root, group, &target);
+	import_header(i, 0, kind->word, name, "");
+	first = i->n_names;
+	fprintf(i->out, "%s\n", target.line);
+	if (target.absent)
+		fputs("fence = no\n", i->out);
+	print_choice(i, group, &target);
+	print_group_keys(i, group, name);
+	import_rules(i, group, "deny", first, kind);
+	import_rules(i, group, "allow", first, kind);
 	import_forget_names(i, first);
 }
 
-static void import_groups(struct importer *i, json_t *root, const char *key, const char *kind,
-			  void (*print)(struct rule *))
+static void import_groups(struct importer *i, json_t *root, const char *key,
+			  const struct kind *kind)
 {
+	json_t *list = json_object_get(root, key), *group;
 	size_t index;
-	json_t *group;
 
-	json_array_foreach(json_object_get(root, key), index, group)
+	if (list && !json_is_array(list))
+		import_note(i, "%s: no list", key);
+	json_array_foreach(list, index, group)
 	{
 		if (json_is_object(group))
-			import_group(i, root, group, kind, print);
+			import_group(i, root, group, kind);
+		else
+			import_note(i, "a group of %s: no object", key);
 	}
 }
 
@@ -400,10 +588,13 @@ static void import_old_evdev(struct importer *i, json_t *root, const char *vm, j
 {
 	static const char *const kinds[] = {"MOUSE", "KEYBOARD", "TOUCHPAD", "TOUCHSCREEN",
 					    "TABLET"};
+	static const char *const carried[] = {"targetVm", "disable", "enable", "pcieBusPrefix",
+					      NULL};
 
 	if (!json_is_object(evdev))
 		return;
-	if (!vm || !vm_exists(root, vm)) {
+	note_other_keys(i, evdev, "evdevPassthrough", carried);
+	if (!vm || !find_vm(root, vm)) {
 		import_note(i, "evdevPassthrough: no VM of that name");
 		return;
 	}
@@ -418,33 +609,36 @@ static void import_old_evdev(struct importer *i, json_t *root, const char *vm, j
 
 static void import_vm(struct importer *i, json_t *root, json_t *vm)
 {
+	static const char *const carried[] = {"name", "type", "socket", "evdevPassthrough", NULL};
 	const char *name = text_of(vm, "name");
 
-	if (!name || !vm_exists(root, name)) {
+	if (!name || find_vm(root, name) != vm) {
 		import_note(i, "VM \"%s\": its name, type or socket is none for us",
 			    name ?: "without a name");
 		return;
 	}
-	fprintf(i->out, "\n[vm %s]\ntype = %s\nsocket = %s\n", name, text_of(vm, "type"),
-		text_of(vm, "socket"));
+	fprintf(i->out, "\n[vm %s]\ntype = %s\n", name, text_of(vm, "type"));
+	if (!import_value(i, "socket", text_of(vm, "socket"))) {
+		import_note(i, "socket of VM %s: no value for a line", name);
+		fprintf(i->out, "socket = /run/vhotplug/absent/%s.sock\n", name);
+	}
+	note_other_keys(i, vm, name, carried);
 	import_old_evdev(i, root, name, json_object_get(vm, "evdevPassthrough"));
 }
 
 static void import_general(struct importer *i, json_t *root, bool attach_connected)
 {
-	static const char *const left[] = {"api",     "persistency", "statePath", "modprobe",
-					   "modinfo", "ovmfCode",    "ovmfVars",  NULL};
-	static const char *const parts[] = {"acpiPassthrough", "usbAuthorization", NULL};
+	static const char *const carried[] = {"crosvm", NULL};
+	static const char *const parts[] = {
+		"general", "vms", "usbPassthrough", "pciPassthrough", "evdevPassthrough", NULL};
 	json_t *general = json_object_get(root, "general");
 	const char *crosvm = text_of(general, "crosvm");
 
 	fprintf(i->out, "[general]\nattachConnected = %s\n", attach_connected ? "yes" : "no");
-	if (crosvm && crosvm[0] == '/')
-		fprintf(i->out, "crosvm = %s\n", crosvm);
-	else if (crosvm)
+	if (crosvm && !(crosvm[0] == '/' && import_value(i, "crosvm", crosvm)))
 		import_note(i, "crosvm %s: no path from the root", crosvm);
-	note_keys(i, general, "general", left);
-	note_keys(i, root, "the config", parts);
+	note_other_keys(i, general, "general", carried);
+	note_other_keys(i, root, "the config", parts);
 }
 
 int import_vhotplug(struct importer *i, const char *text, bool attach_connected)
@@ -463,13 +657,13 @@ int import_vhotplug(struct importer *i, const char *text, bool attach_connected)
 	{
 		import_vm(i, root, vm);
 	}
-	import_groups(i, root, "usbPassthrough", "usb", usb_rule);
-	import_groups(i, root, "pciPassthrough", "pci", pci_rule);
+	import_groups(i, root, "usbPassthrough", &usb_kind);
+	import_groups(i, root, "pciPassthrough", &pci_kind);
 	evdev = json_object_get(root, "evdevPassthrough");
 	if (json_is_object(evdev))
 		import_old_evdev(i, root, text_of(evdev, "targetVm"), evdev);
 	else
-		import_groups(i, root, "evdevPassthrough", "evdev", evdev_rule);
+		import_groups(i, root, "evdevPassthrough", &evdev_kind);
 	json_decref(root);
 	return 0;
 }

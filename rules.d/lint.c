@@ -32,7 +32,6 @@ static bool is_exact(enum config_match match)
 	case MATCH_SERIAL:
 	case MATCH_BUS:
 	case MATCH_PORT:
-	case MATCH_PORT_PATH:
 	case MATCH_DEVICE_CLASS:
 	case MATCH_DEVICE_SUBCLASS:
 	case MATCH_DEVICE_PROTOCOL:
@@ -44,6 +43,9 @@ static bool is_exact(enum config_match match)
 		return true;
 	case MATCH_VENDOR_NAME:
 	case MATCH_PRODUCT_NAME:
+	case MATCH_VENDOR_STRING:
+	case MATCH_PRODUCT_STRING:
+	case MATCH_PORT_PATH:
 	case MATCH_DEVPATH:
 	case MATCH_INTERFACE_CLASS:
 	case MATCH_INTERFACE_SUBCLASS:
@@ -60,12 +62,44 @@ static bool is_exact(enum config_match match)
 	return false;
 }
 
-/* The root port in a port path ("1" of "3-1.4"), and whether PORT is it. */
-static bool is_root_port(const char *port_path, const char *port)
+/* Whether PORT is the root port of every path in PORT_PATHS ("3-1.4|*-1.2"), or of none. */
+static bool all_on_port(const char *port_paths, const char *port, bool on)
 {
-	const char *root = strchr(port_path, '-') + 1;
+	size_t n = strlen(port);
 
-	return strncmp(root, port, strlen(port)) == 0 && strchr(".", root[strlen(port)]);
+	for (const char *dash = port_paths; (dash = strchr(dash, '-')); dash++) {
+		const char *root = dash + 1;
+		bool same = strncmp(root, port, n) == 0 && strchr(".|", root[n]);
+
+		if (same != on)
+			return false;
+	}
+	return true;
+}
+
+/* Whether no path that A names is one that B names. */
+static bool paths_are_disjoint(const char *a, const char *b)
+{
+	_cleanup_free_ char *copy = strdup(a);
+	char *rest = copy, *one;
+
+	while (copy && (one = strsep(&rest, "|"))) {
+		const char *chain = strchr(one, '-');
+
+		for (const char *other = strstr(b, chain); other;
+		     other = strstr(other + 1, chain)) {
+			const char *bus = other;
+
+			while (bus > b && bus[-1] != '|')
+				bus--;
+			if (!strchr("|", other[strlen(chain)]))
+				continue;
+			if (*one == '*' || *bus == '*' ||
+			    strncmp(one, bus, (size_t) (chain - one) + 1) == 0)
+				return false;
+		}
+	}
+	return copy != NULL;
 }
 
 /* Whether a device that FIELD of SPECIAL matches is matched by GENERAL too. */
@@ -82,7 +116,7 @@ static bool field_is_implied(const struct config_rule *special, const struct con
 	if (same && general->match == MATCH_DEVPATH)
 		return startswith(same->value, general->value) && same->value[n] == '/';
 	if (port_path && general->match == MATCH_PORT)
-		return is_root_port(port_path->value, general->value);
+		return all_on_port(port_path->value, general->value, true);
 	return false;
 }
 
@@ -104,6 +138,9 @@ static bool rules_are_disjoint(const struct config_rule *a, const struct config_
 
 		if (other && is_exact(field->match) && !streq(other->value, field->value))
 			return true;
+		if (other && field->match == MATCH_PORT_PATH &&
+		    paths_are_disjoint(field->value, other->value))
+			return true;
 	}
 	return false;
 }
@@ -113,7 +150,7 @@ static void lint_fields(struct lint *lint, const struct config_rule *rule)
 	const struct config_field *path = config_rule_field(rule, MATCH_PORT_PATH);
 	const struct config_field *port = config_rule_field(rule, MATCH_PORT);
 
-	if (path && port && !is_root_port(path->value, port->value))
+	if (path && port && all_on_port(path->value, port->value, false))
 		print_warning(lint, rule->line,
 			      "[%s %s] can never match: portPath = %s is not on port = %s",
 			      rule->deny ? "deny" : "allow", rule->name, path->value, port->value);

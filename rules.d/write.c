@@ -7,11 +7,13 @@
 
 #include "helper/property.h"
 #include "helper/text.h"
+#include "helper/wire.h"
 #include "rules.d/compile.h"
 #include "rules.d/outcome.h"
 
 #define HELPER VHOTPLUG_LIBEXECDIR "/vhotplug-helper"
 #define MATCHER VHOTPLUG_LIBEXECDIR "/vhotplug-match"
+#define BROKER VHOTPLUG_RUNDIR "/" WIRE_SOCKET_NAME
 #define RELAY_RULES 64
 
 /* A place to jump to that lies further down. */
@@ -186,7 +188,16 @@ static void write_notes(struct writer *w, const struct config_rule *rule,
 	}
 }
 
-/* The rules of a group that have one verb, compiled, in order. */
+/* A group is asked in three steps. What costs a program comes last, for a device that the group
+ * would take. */
+enum step {
+	STEP_DENY,
+	STEP_ALLOW,
+	STEP_DENY_BY_PROGRAM,
+	STEPS,
+};
+
+/* The rules of a group that belong to one step, compiled, in order. */
 struct batch {
 	const struct config_rule **rules;
 	struct compiled_rule *compiled;
@@ -201,23 +212,56 @@ static void batch_finish(struct batch *batch)
 	free(batch->rules);
 }
 
-static int batch_init(struct writer *w, const struct config_group *group, bool deny,
-		      struct batch *batch)
+static enum step step_of(const struct config_rule *rule, const struct compiled_rule *compiled)
 {
-	batch->rules = calloc(group->n_rules + 1, sizeof(*batch->rules));
-	batch->compiled = calloc(group->n_rules + 1, sizeof(*batch->compiled));
-	if (!batch->rules || !batch->compiled)
-		return -ENOMEM;
-	for (size_t i = 0; i < group->n_rules; i++) {
-		const struct config_rule *rule = &group->rules[i];
+	if (!rule->deny)
+		return STEP_ALLOW;
+	return compiled_needs_interfaces(compiled) || compiled_needs_program(compiled)
+		       ? STEP_DENY_BY_PROGRAM
+		       : STEP_DENY;
+}
 
-		if (rule->deny != deny || rule->disable)
-			continue;
-		if (rule_compile(rule, group->kind, &batch->compiled[batch->n]) < 0)
+/* What is in a group, by steps. */
+struct steps {
+	struct batch batches[STEPS];
+};
+
+static void steps_finish(struct steps *steps)
+{
+	for (unsigned step = 0; step < STEPS; step++)
+		batch_finish(&steps->batches[step]);
+}
+
+static int steps_add(struct writer *w, struct steps *steps, const struct config_group *group,
+		     const struct config_rule *rule)
+{
+	struct compiled_rule compiled;
+	struct batch *batch;
+
+	if (rule_compile(rule, group->kind, &compiled) < 0)
+		return -ENOMEM;
+	write_notes(w, rule, &compiled);
+	batch = &steps->batches[step_of(rule, &compiled)];
+	batch->compiled[batch->n] = compiled;
+	batch->rules[batch->n++] = rule;
+	return 0;
+}
+
+static int steps_init(struct writer *w, const struct config_group *group, struct steps *steps)
+{
+	for (unsigned step = 0; step < STEPS; step++) {
+		struct batch *batch = &steps->batches[step];
+
+		batch->rules = calloc(group->n_rules + 1, sizeof(*batch->rules));
+		batch->compiled = calloc(group->n_rules + 1, sizeof(*batch->compiled));
+		if (!batch->rules || !batch->compiled)
 			return -ENOMEM;
-		write_notes(w, rule, &batch->compiled[batch->n]);
-		batch->rules[batch->n++] = rule;
 	}
+	for (unsigned deny = 0; deny <= 1; deny++)
+		for (size_t i = 0; i < group->n_rules; i++)
+			if (!group->rules[i].disable && group->rules[i].deny == !deny &&
+			    steps_add(w, steps, group, &group->rules[i]) < 0)
+				return -ENOMEM;
 	return 0;
 }
 
@@ -338,13 +382,35 @@ static int write_batch(struct writer *w, const struct config_group *group,
 	return 0;
 }
 
-static int write_rules(struct writer *w, const struct config_group *group, bool deny,
-		       struct target *hit, struct target *next)
+/* What a deny needs a program for, of a device that GROUP would take. Whatever goes wrong denies.
+ */
+static int write_late_denies(struct writer *w, const struct config_group *group, size_t index,
+			     const struct batch *batch, struct target *next)
 {
-	_cleanup_(batch_finish) struct batch batch = {0};
-	int r = batch_init(w, group, deny, &batch);
+	struct target denied = {0}, none = {0};
+	bool interfaces = false;
+	int r;
 
-	return r < 0 ? r : write_batch(w, group, &batch, hit, next);
+	if (batch->n == 0)
+		return 0;
+	snprintf(denied.name, sizeof(denied.name), "vhp_g%zu_no", index);
+	for (size_t i = 0; i < batch->n; i++)
+		interfaces = interfaces || compiled_needs_interfaces(&batch->compiled[i]);
+	if (interfaces) {
+		/* eudev does not know IMPORT with !=. */
+		fputs("IMPORT{program}=\"" MATCHER " interfaces " ALL_INTERFACES
+		      "\"\nENV{" ALL_INTERFACES "}==\"\", ",
+		      w->out);
+		write_goto(w, &denied);
+	}
+	r = write_batch(w, group, batch, &none, &denied);
+	fprintf(w->out, "GOTO=\"vhp_g%zu_yes\"\n", index);
+	write_label(w, &denied);
+	fputs("ENV{VHOTPLUG_RULE}=\"\", ENV{VHOTPLUG_FAMILY}=\"\", ENV{VHOTPLUG_OPTIONS}=\"\", ",
+	      w->out);
+	write_goto(w, next);
+	fprintf(w->out, "LABEL=\"vhp_g%zu_yes\"\n", index);
+	return r;
 }
 
 static bool is_live(const struct config_group *group)
@@ -358,6 +424,7 @@ static bool is_live(const struct config_group *group)
 static int write_group(struct writer *w, const struct config_group *group, size_t index)
 {
 	_cleanup_free_ char *name = rules_safe_name(group->name);
+	_cleanup_(steps_finish) struct steps steps = {0};
 	struct target hit = {0}, next = {0};
 
 	if (!name)
@@ -365,12 +432,14 @@ static int write_group(struct writer *w, const struct config_group *group, size_
 	snprintf(hit.name, sizeof(hit.name), "vhp_g%zu_hit", index);
 	snprintf(next.name, sizeof(next.name), "vhp_g%zu_next", index);
 	fprintf(w->out, "# [%s %s]\n", config_kind_name(group->kind), name);
-	if (write_rules(w, group, true, &hit, &next) < 0 ||
-	    write_rules(w, group, false, &hit, &next) < 0)
+	if (steps_init(w, group, &steps) < 0 ||
+	    write_batch(w, group, &steps.batches[STEP_DENY], &hit, &next) < 0 ||
+	    write_batch(w, group, &steps.batches[STEP_ALLOW], &hit, &next) < 0)
 		return -ENOMEM;
 	write_goto(w, &next);
 	write_label(w, &hit);
-	if (outcome_of_group(group, write_assignment, w) < 0)
+	if (write_late_denies(w, group, index, &steps.batches[STEP_DENY_BY_PROGRAM], &next) < 0 ||
+	    outcome_of_group(group, write_assignment, w) < 0)
 		return -ENOMEM;
 	write_goto(w, &w->hit);
 	write_label(w, &next);
@@ -386,8 +455,7 @@ static size_t count_live(const struct config *config, enum config_kind kind)
 	return n;
 }
 
-/* udev drops what comes after the 72nd interface, and 252 drops all of them when the manufacturer
- * is long and odd: a device must not get past a deny by that. */
+/* The name in the hardware database and, only where it has none, the device's own. */
 #define NAME_LINES(private, database, own)                                                        \
 	"ENV{" database                                                                           \
 	"}==\"?*\", ENV{" private "}=\"$env{" database "}\"\n"                                    \
@@ -396,36 +464,45 @@ static size_t count_live(const struct config *config, enum config_kind kind)
 							  "ENV{" private "}==\"\", ENV{" database \
 									 "}==\"?*\", "            \
 									 "GOTO=\"vhp_child\"\n"
-#define SEVEN "???????"
-#define SEVENTY SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN SEVEN
-#define MANY_INTERFACES SEVENTY SEVENTY SEVENTY SEVENTY "*"
-_Static_assert(sizeof(MANY_INTERFACES) - 2 == MANY_INTERFACES_BYTES, "as --explain has it");
-
 /* What comes before the groups of each kind: what the kind never takes. A device that is gone
  * already has no attributes left to be denied by. */
 static const char *const kind_prologue[CONFIG_KINDS] = {
-	[CONFIG_USB] =
-		"TEST!=\"idVendor\", GOTO=\"vhp_child\"\n"
-		"# udev may have lost the interfaces; what can't be known is not taken\n"
-		"ENV{ID_USB_INTERFACES}==\"|" MANY_INTERFACES "\", IMPORT{program}=\"" MATCHER
-		" interfaces\", "
-		"ENV{.VHOTPLUG_INTERFACES}=\"known\"\n"
-		"ENV{.VHOTPLUG_INTERFACES}!=\"known\", ENV{ID_USB_INTERFACES}==\"" MANY_INTERFACES
-		"\", GOTO=\"vhp_child\"\n"
-		"ENV{ID_USB_INTERFACES}==\"\", GOTO=\"vhp_child\"\n"
-		"# hubs stay with the host\n"
-		"ATTR{bDeviceClass}==\"09\", GOTO=\"vhp_child\"\n"
-		"ENV{ID_USB_INTERFACES}==\"*:09????:*\", GOTO=\"vhp_child\"\n"
-		"# one name of each kind; udev takes none over 511 bytes\n" NAME_LINES(
-			VENDOR_NAME, "ID_VENDOR_FROM_DATABASE", "ID_VENDOR")
-			NAME_LINES(PRODUCT_NAME, "ID_MODEL_FROM_DATABASE", "ID_MODEL"),
+	[CONFIG_USB] = "TEST!=\"idVendor\", GOTO=\"vhp_child\"\n"
+		       "# udev may have lost the interfaces; what can't be known is not taken\n"
+		       "ENV{" INTERFACES "}==\"" LOST_INTERFACES "\", IMPORT{program}=\"" MATCHER
+		       " interfaces " INTERFACES "\", ENV{.VHOTPLUG_KNOWN}=\"1\"\n"
+		       "ENV{" INTERFACES "}==\"" LOST_INTERFACES "\", "
+		       "ENV{.VHOTPLUG_KNOWN}!=\"1\", GOTO=\"vhp_child\"\n"
+		       "# hubs stay with the host\n"
+		       "ATTR{bDeviceClass}==\"09\", GOTO=\"vhp_child\"\n"
+		       "ENV{" INTERFACES "}==\"*:09????:*\", GOTO=\"vhp_child\"\n"
+		       "# one name of each kind; udev takes none over 511 bytes\n" NAME_LINES(
+			       VENDOR_NAME, "ID_VENDOR_FROM_DATABASE", "ID_VENDOR")
+			       NAME_LINES(PRODUCT_NAME, "ID_MODEL_FROM_DATABASE", "ID_MODEL"),
 	[CONFIG_PCI] = "TEST!=\"vendor\", GOTO=\"vhp_child\"\n"
 		       "# bridges stay with the host\n"
 		       "ATTR{class}==\"0x06????\", GOTO=\"vhp_child\"\n",
 	[CONFIG_EVDEV] = "TEST!=\"device\", GOTO=\"vhp_child\"\n"
-			 "# input devices on USB go with their USB device\n"
-			 "SUBSYSTEMS==\"usb\", GOTO=\"vhp_child\"\n",
+			 "# input devices on USB go with their USB device, but not what comes by\n"
+			 "# another bus that begins there\n"
+			 "SUBSYSTEMS==\"" BUSES_ON_USB "\", GOTO=\"vhp_evdev_own\"\n"
+			 "SUBSYSTEMS==\"usb\", GOTO=\"vhp_child\"\n"
+			 "LABEL=\"vhp_evdev_own\"\n",
 };
+
+/* Whether a live rule of KIND looks at MATCH. */
+static bool kind_looks_at(const struct config *config, enum config_kind kind,
+			  enum config_match match)
+{
+	for (size_t i = 0; i < config->n_groups; i++) {
+		const struct config_group *group = &config->groups[i];
+
+		for (size_t r = 0; group->kind == kind && is_live(group) && r < group->n_rules; r++)
+			if (!group->rules[r].disable && config_rule_field(&group->rules[r], match))
+				return true;
+	}
+	return false;
+}
 
 static int write_kind(struct writer *w, enum config_kind kind)
 {
@@ -435,6 +512,10 @@ static int write_kind(struct writer *w, enum config_kind kind)
 	if (count_live(w->config, kind) == 0)
 		return 0;
 	fprintf(w->out, "\nLABEL=\"vhp_%s\"\n%s", config_kind_name(kind), kind_prologue[kind]);
+	if (kind == CONFIG_USB && kind_looks_at(w->config, kind, MATCH_PATH_TAG))
+		fputs("# not every udev has asked for it\n"
+		      "ENV{ID_PATH_TAG}==\"\", IMPORT{builtin}=\"path_id\"\n",
+		      w->out);
 	for (size_t i = 0; i < w->config->n_groups; i++) {
 		const struct config_group *group = &w->config->groups[i];
 
@@ -473,6 +554,48 @@ static void write_head(struct writer *w)
 	fputs("GOTO=\"vhp_child\"\n", w->out);
 }
 
+/* A disk that the host needs, for its start or because somebody has mounted it, must not become one
+ * that systemd waits for in vain. So a disk is fenced only if it comes while the broker is there to
+ * take it, which is after the host's own file systems, and not when an event is made up for one
+ * that was there before. What the fence has once been on keeps it, until the broker refuses the
+ * device and says so in a file. */
+#define EARLY_STORAGE "SUBSYSTEM==\"usb\", ATTR{bInterfaceClass}==\"08\", TEST!=\"" BROKER
+#define SPARE_DISKS                                                                         \
+	"# a disk that the host may need to start: not before the broker is there to take " \
+	"it\n" EARLY_STORAGE "\", GOTO=\"vhp_end\"\n"                                       \
+	"SUBSYSTEM!=\"block|scsi\", GOTO=\"vhp_fence\"\n"                                   \
+	"IMPORT{db}=\"VHOTPLUG_FENCED\"\n"                                                  \
+	"ENV{VHOTPLUG_FENCED}==\"1\", GOTO=\"vhp_refused\"\n"                               \
+	"ACTION!=\"add\", GOTO=\"vhp_end\"\n"                                               \
+	"ENV{SYNTH_UUID}==\"?*\", GOTO=\"vhp_end\"\n"                                       \
+	"TEST!=\"" BROKER "\", GOTO=\"vhp_end\"\n"                                          \
+	"LABEL=\"vhp_refused\"\n"                                                           \
+	"SUBSYSTEMS==\"usb\", ATTRS{devnum}==\"?*\", TEST==\"" REFUSED                      \
+	"\", ENV{VHOTPLUG_FENCED}=\"\", GOTO=\"vhp_end\"\n"
+
+/* What was shut and is nobody's any more goes back to the host, also where no broker runs. */
+#define OPEN_INTERFACE                                                           \
+	"SUBSYSTEM==\"usb\", ENV{DEVTYPE}==\"usb_interface\", ACTION==\"add\", " \
+	"ENV{VHOTPLUG_FENCE}!=\"yes\", ATTR{authorized}==\"0\", "                \
+	"IMPORT{db}=\"VHOTPLUG_FENCED\", ENV{VHOTPLUG_FENCED}=\"\", "            \
+	"ATTR{authorized}=\"1\", ATTR{subsystem/drivers_probe}=\"$kernel\"\n"
+
+/* The kernel shuts a USB interface for all drivers and programs. Here that is done when it appears;
+ * the broker does it to those that were there before, if the host does not use them. */
+#define SHUT_INTERFACE                                                                  \
+	"# the interfaces of a USB device that no VM has are shut\n"                    \
+	"SUBSYSTEM!=\"usb\", GOTO=\"vhp_below\"\n"                                      \
+	"ENV{DEVTYPE}!=\"usb_interface\", GOTO=\"vhp_below\"\n"                         \
+	"IMPORT{parent}=\"VHOTPLUG_FENCE\"\n" EARLY_STORAGE "\", GOTO=\"vhp_open\"\n"   \
+	"ACTION==\"add\", ATTR{authorized}==\"1\", ENV{SYNTH_UUID}==\"\", "             \
+	"ENV{VHOTPLUG_FENCE}==\"yes\", "                                                \
+	"ATTRS{idVendor}==\"?*\", TEST!=\"" GIVEN "\", ATTR{authorized}=\"0\"\n"        \
+	"# the broker may have been giving it meanwhile\n"                              \
+	"ACTION==\"add\", ENV{VHOTPLUG_FENCE}==\"yes\", ATTRS{idVendor}==\"?*\", "      \
+	"TEST==\"" GIVEN "\", ATTR{authorized}=\"1\"\n"                                 \
+	"LABEL=\"vhp_open\"\n# what no rule claims any more is opened\n" OPEN_INTERFACE \
+	"LABEL=\"vhp_below\"\n"
+
 static void write_tail(struct writer *w)
 {
 	fputc('\n', w->out);
@@ -504,12 +627,14 @@ static void write_tail(struct writer *w)
 	      "\n# below a claimed device: the host keeps its hands off\n"
 	      "LABEL=\"vhp_child\"\n"
 	      "SUBSYSTEM!=\"" FENCED_SUBSYSTEMS "\", GOTO=\"vhp_end\"\n"
-	      "DEVPATH==\"/devices/virtual/*\", GOTO=\"vhp_end\"\n"
-	      "TAGS==\"vhotplug-fence\", GOTO=\"vhp_fence\"\n"
+	      "DEVPATH==\"/devices/virtual/*\", GOTO=\"vhp_end\"\n" SHUT_INTERFACE
+	      "TAGS==\"vhotplug-fence\", GOTO=\"vhp_spare\"\n"
 	      "GOTO=\"vhp_end\"\n"
-	      "\nLABEL=\"vhp_fence\"\n"
+	      "LABEL=\"vhp_spare\"\n" SPARE_DISKS "\nLABEL=\"vhp_fence\"\n"
 	      "ENV{VHOTPLUG_FENCED}=\"1\"\n"
 	      "SUBSYSTEM!=\"pci\", ENV{MODALIAS}=\"\"\n"
+	      "# libmtp asks before the late file\n"
+	      "SUBSYSTEM==\"usb\", ENV{MTP_NO_PROBE}=\"1\"\n"
 	      "SUBSYSTEM==\"usb|tty|net|usbmisc|wwan\", ENV{ID_MM_DEVICE_IGNORE}=\"1\", "
 	      "ENV{ID_MM_PORT_IGNORE}=\"1\"\n"
 	      "SUBSYSTEM==\"block\", ENV{UDISKS_IGNORE}=\"1\", ENV{SYSTEMD_READY}=\"0\", "
@@ -539,7 +664,7 @@ int rules_write(const struct config *config, const char *config_path, FILE *out,
 	for (unsigned kind = 0; kind < CONFIG_KINDS; kind++)
 		live += count_live(config, (enum config_kind) kind);
 	if (live == 0) {
-		fputs("# It gives nothing away: there are no rules.\n", out);
+		fputs("# It gives nothing away.\n" OPEN_INTERFACE, out);
 		return 0;
 	}
 	write_head(&w);

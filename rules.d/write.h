@@ -6,7 +6,7 @@
 /* Of what the host keeps its hands off below a claimed device. */
 #define FENCED_SUBSYSTEMS                                                                        \
 	"usb|hid|hidraw|input|scsi|block|tty|net|sound|usbmisc|wwan|bluetooth|video4linux|media" \
-	"|mmc"
+	"|mmc|thunderbolt|rfkill"
 
 /* Writes the rules for CONFIG, which was read from the file CONFIG_PATH, on OUT. On NOTES, unless
  * NULL, one line for each field that holds a pattern: whether it became globs, and if not, why.

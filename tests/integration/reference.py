@@ -18,7 +18,13 @@ _pcre2.pcre2_match_data_create_8.argtypes = [ctypes.c_uint32, ctypes.c_void_p]
 _pcre2.pcre2_match_8.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t,
                                  ctypes.c_size_t, ctypes.c_uint32, ctypes.c_void_p,
                                  ctypes.c_void_p]
+_pcre2.pcre2_match_context_create_8.restype = ctypes.c_void_p
+_pcre2.pcre2_set_match_limit_8.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+_pcre2.pcre2_set_depth_limit_8.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
 _match_data = _pcre2.pcre2_match_data_create_8(1, None)
+_context = _pcre2.pcre2_match_context_create_8(None)
+_pcre2.pcre2_set_match_limit_8(_context, 1000000)
+_pcre2.pcre2_set_depth_limit_8(_context, 10000)
 _compiled = {}
 
 
@@ -35,8 +41,14 @@ def regex_compile(pattern):
 def regex_matches(pattern, subject):
     """Whether PATTERN matches SUBJECT from its start; None if there is no answer."""
     result = _pcre2.pcre2_match_8(regex_compile(pattern), subject, len(subject), 0, 0,
-                                  _match_data, None)
+                                  _match_data, _context)
     return True if result >= 0 else False if result == NO_MATCH else None
+
+
+def looks_like(pattern, subject, deny):
+    """The same for a rule: where there is no answer, a deny denies and an allow doesn't take."""
+    answer = regex_matches(pattern, subject)
+    return deny if answer is None else answer
 
 
 def parse(text):
@@ -64,44 +76,59 @@ def class_number(value):
 
 
 class UsbDevice:
-    """vendor_id product_id (text), database and own names, serial, bus (number), name ("1-1.4"),
-    devpath, device_class and interfaces (triples), removable (None: no such attribute), drivers."""
+    """vendor_id product_id (text), database and own names, vendor_string product_string (the
+    device's own words), serial, bus (number), name ("1-1.4"), devpath, path_tag, device_class and
+    interfaces (triples; None: they can't be read), listed (the interfaces in udev's list, if those
+    are others), removable (None: no such attribute), drivers."""
 
     def __init__(self, **facts):
+        self.listed = facts.get("interfaces")
         self.__dict__.update(facts)
 
     def is_never_taken(self):
-        return self.device_class[0] == 9 or any(i[0] == 9 for i in self.interfaces)
+        return self.device_class[0] == 9 or self.listed is None or \
+            any(i[0] == 9 for i in self.listed)
 
-    def matches(self, rule):
+    def is_unknown(self, rule):
+        """Whether RULE, a deny, looks at what can't be read."""
+        return self.interfaces is None and any(
+            key.startswith("interface") or key == "driverPath" for key in rule)
+
+    def matches(self, rule, deny=False):
+        seen = self.interfaces if deny else self.listed
         checks = {
             "vendorId": lambda v: v.lower() == self.vendor_id,
             "productId": lambda v: v.lower() == self.product_id,
-            "vendorName": lambda v: regex_matches(v, self.database_vendor or self.own_vendor),
-            "productName": lambda v: regex_matches(v, self.database_product or self.own_product),
+            "vendorName": lambda v: looks_like(v, self.database_vendor or self.own_vendor, deny),
+            "productName": lambda v: looks_like(v, self.database_product or self.own_product, deny),
+            "vendorString": lambda v: looks_like(v, self.vendor_string, deny),
+            "productString": lambda v: looks_like(v, self.product_string, deny),
+            "pathTag": lambda v: looks_like(v, self.path_tag, deny),
             "serial": lambda v: v == self.serial,
             "bus": lambda v: int(v) == self.bus,
             "port": lambda v: v == self.name.split(b"-")[1].split(b".")[0],
-            "portPath": lambda v: v == self.name,
+            "portPath": lambda v: any(
+                one in (self.name, self.name.split(b"-")[1]) for one in v.replace(b" ", b"").split(b",")),
             "devpath": lambda v: self.devpath == v or self.devpath.startswith(v + b"/"),
             "deviceClass": lambda v: class_number(v) == self.device_class[0],
             "deviceSubclass": lambda v: class_number(v) == self.device_class[1],
             "deviceProtocol": lambda v: class_number(v) == self.device_class[2],
             "removable": lambda v: self.removable in [word.strip() for word in v.split(b",")],
-            "driverPath": self.has_driver,
+            "driverPath": lambda v: self.has_driver(v, seen, deny),
         }
         interface = [class_number(rule[key]) if key in rule else None for key in
                      ("interfaceClass", "interfaceSubclass", "interfaceProtocol")]
         if any(part is not None for part in interface):
             if not any(all(want in (None, have) for want, have in zip(interface, triple))
-                       for triple in self.interfaces):
+                       for triple in seen):
                 return False
         return all(checks[key](value) for key, value in rule.items() if key in checks)
 
-    def has_driver(self, pattern):
-        if any(triple[0] not in (0, 0xff) for triple in self.interfaces):
+    def has_driver(self, pattern, seen, deny):
+        if self.interfaces is None or \
+                any(triple[0] not in (0, 0xff) for triple in seen + self.interfaces):
             return False
-        return any(regex_matches(pattern, driver) for driver in self.drivers)
+        return any(looks_like(pattern, driver, deny) for driver in self.drivers)
 
 
 class PciDevice:
@@ -114,7 +141,10 @@ class PciDevice:
     def is_never_taken(self):
         return self.pci_class[0] == 6
 
-    def matches(self, rule):
+    def is_unknown(self, _):
+        return False
+
+    def matches(self, rule, deny=False):
         checks = {
             "address": lambda v: v.lower() == self.address,
             "vendorId": lambda v: v.lower() == self.vendor_id,
@@ -137,10 +167,13 @@ class EvdevDevice:
     def is_never_taken(self):
         return self.on_usb
 
-    def matches(self, rule):
+    def is_unknown(self, _):
+        return False
+
+    def matches(self, rule, deny=False):
         checks = {
-            "name": lambda v: regex_matches(v, self.name),
-            "pathTag": lambda v: regex_matches(v, self.path_tag),
+            "name": lambda v: looks_like(v, self.name, deny),
+            "pathTag": lambda v: looks_like(v, self.path_tag, deny),
             "value": lambda v: ascii_lower(v) == ascii_lower(
                 self.properties.get(rule["property"], b"")),
         }
@@ -175,7 +208,8 @@ def decide(sections, device):
         if not isinstance(device, KINDS[kind]) or keys.get("disable") == b"yes":
             continue
         rules = [rule for rule in rules if rule[2].get("disable") != b"yes"]
-        if any(device.matches(fields) for verb, _, fields in rules if verb == "deny"):
+        if any(device.is_unknown(fields) or device.matches(fields, deny=True)
+               for verb, _, fields in rules if verb == "deny"):
             continue
         for verb, name, fields in rules:
             if verb == "allow" and device.matches(fields):

@@ -10,6 +10,7 @@ kept in seeds-equivalence and are always run first."""
 import os
 import random
 import re
+import struct
 import subprocess
 import sys
 import tempfile
@@ -65,7 +66,7 @@ def drivers_of(base, vendor, product, device_class, interfaces):
     """Which of MODULES are for this device."""
     found = []
     for path in MODULES:
-        for number, triple in enumerate(interfaces):
+        for number, triple in interfaces:
             if (b"vhp_bt" in path and triple == (0xff, 1, 1)) or \
                (b"vhp_net" in path and vendor == "8000") or \
                (b"vhp_odd" in path and product == "9abc" and device_class[0] == 0
@@ -88,6 +89,66 @@ def random_text(rng):
     return rng.choice([b" ", b"", b"_"]).join(rng.choice(WORDS) for _ in range(rng.randrange(1, 5)))
 
 
+MANY = 280            # udev's list may be cut from here on
+MOST_INTERFACES = 1169  # as many as vhotplug-match can say
+
+
+def random_settings(rng, vendor_specific):
+    """A configuration's interfaces: (number, triple, how many endpoints, what else it says)."""
+    settings = []
+    for number in range(rng.choice([0, 1, 1, 2, 3, 4])):
+        for _ in range(rng.choice([1, 1, 1, 2, 3])):  # alternate settings
+            triple = (rng.choice([0, 0xff]), 1, 1) if vendor_specific else random_class(rng)
+            more = rng.choice([b"", b"", struct.pack("<BB7x", 9, 0x21), struct.pack("<BB3x", 5, 0x24)])
+            settings.append((number, triple, rng.choice([0, 0, 1, 2]), more))
+    if rng.random() < 0.02:
+        kinds = rng.choice([60, 75, 300, MOST_INTERFACES + 1])
+        settings += [(9, (0xe, n >> 8, n & 255), 0, b"") for n in range(kinds)]
+    return settings
+
+
+def random_descriptors(rng, device_class, vendor_specific):
+    """The bytes of `descriptors`, now and then such as no honest device has."""
+    data = struct.pack("<BBHBBBBHHHBBBB", 18, 1, 0x200, *device_class, 64, 0, 0, 0, 0, 0, 0, 1)
+    for number in range(rng.choice([1, 1, 1, 2, 3])):
+        body = b""
+        for interface, triple, endpoints, more in random_settings(rng, vendor_specific):
+            body += struct.pack("<BBBBBBBBB", 9, 4, interface, 0, endpoints, *triple, 0) + more
+            body += struct.pack("<BBBBHB", 7, 5, 0x81, 3, 8, 10) * endpoints
+        data += struct.pack("<BBHBBBBB", 9, 2, (9 + len(body)) & 0xffff, 1, number, 0, 0x80, 50)
+        data += body
+    lie = rng.random()
+    if lie < 0.05:
+        return data[:rng.randrange(18, len(data) + 1)]
+    if lie < 0.1 and len(data) > 18:
+        data = bytearray(data)
+        for _ in range(rng.randrange(1, 3)):
+            at = rng.randrange(18, len(data))
+            data[at] = rng.choice([0, 1, 2, 4, 5, 7, 8, 9, 10, 18, 0x7f, 0xff, rng.randrange(256)])
+        return bytes(data)
+    return data
+
+
+def interfaces_of(data):
+    """(number, triple) of each interface descriptor, or None when one contradicts itself."""
+    found, at = [], 18
+    while at < len(data):
+        length = data[at]
+        if length < 2 or at + length > len(data):
+            return None
+        if data[at + 1] == 4:
+            if length < 9:
+                return None
+            found.append((data[at + 2], tuple(data[at + 5:at + 8])))
+        at += length
+    return None if len({triple for _, triple in found}) > MOST_INTERFACES else found
+
+
+def listed_in(text):
+    """The triples of ID_USB_INTERFACES."""
+    return [tuple(bytes.fromhex(part.decode())) for part in text.split(b":") if part]
+
+
 def random_class(rng):
     return (rng.choice(CLASSES), rng.choice([0, 1, 6, 0xff]), rng.choice([0, 1, 2, 0x50]))
 
@@ -103,10 +164,6 @@ def usb_case(host, rng, number, modules):
     vendor, product = rng.choice(IDS), rng.choice(IDS)
     device_class = rng.choice([(0, 0, 0), (0xef, 2, 1), random_class(rng)])
     vendor_specific = rng.random() < 0.3
-    interfaces = [(rng.choice([0, 0xff]), 1, 1) if vendor_specific else random_class(rng)
-                  for _ in range(rng.randrange(0, 5))]
-    # Twice the same interface is one entry for udev, which numbers them for the modalias.
-    interfaces = list(dict.fromkeys(interfaces))
     removable = rng.choice([None, "fixed", "removable", "unknown"])
     attributes = {"idVendor": vendor, "idProduct": product, "busnum": str(bus), "devnum": "2",
                   "bcdDevice": "0100", "bDeviceClass": f"{device_class[0]:02x}",
@@ -118,12 +175,15 @@ def usb_case(host, rng, number, modules):
     for key in ("manufacturer", "product", "serial"):
         if rng.random() < 0.7:
             files[key] = random_text(rng)[:126] + b"\n"
-    files["descriptors"] = udevd.descriptors(device_class, interfaces)
+    files["descriptors"] = random_descriptors(rng, device_class, vendor_specific)
+    interfaces = interfaces_of(files["descriptors"])
     case.path = host.add_device(f"pci0000:00/n{number}/usb{bus}/{name}", "usb", "usb_device", files)
     case.subsystem, case.sent = "usb", {"DEVTYPE": "usb_device"}
     for key in ("ID_VENDOR_FROM_DATABASE", "ID_MODEL_FROM_DATABASE"):
         if rng.random() < 0.6:
             case.sent[key] = random_text(rng)
+    if rng.random() < 0.4:
+        case.sent["ID_PATH_TAG"] = random_text(rng)
     if vendor == "046d" and product == "c52b":
         case.sent.clear()
         case.sent["DEVTYPE"] = "usb_device"  # the real hardware database has this one
@@ -134,16 +194,23 @@ def usb_case(host, rng, number, modules):
             sent = re.split(b"[\r\n]", case.sent.get(key, b""))[0]
             if vendor == "8000" and properties.get(key.encode(), b"") != sent:
                 raise AssertionError(f"udevd changed {key} from {sent}: {properties}")
+        triples = interfaces and [triple for _, triple in interfaces]
+        listed = properties.get(b"ID_USB_INTERFACES", b"")
+        lost = not listed.endswith(b":") or len(listed) >= MANY
         return reference.UsbDevice(
+            listed=triples if lost else listed_in(listed),
+            vendor_string=files.get("manufacturer", b"").rstrip(b" \t\r\n"),
+            product_string=files.get("product", b"").rstrip(b" \t\r\n"),
+            path_tag=properties.get(b"ID_PATH_TAG", b""),
             vendor_id=vendor.encode(), product_id=product.encode(),
             database_vendor=properties.get(b"ID_VENDOR_FROM_DATABASE", b""),
             database_product=properties.get(b"ID_MODEL_FROM_DATABASE", b""),
             own_vendor=properties.get(b"ID_VENDOR", b""),
             own_product=properties.get(b"ID_MODEL", b""),
             serial=properties.get(b"ID_SERIAL_SHORT", b""), bus=bus, name=name.encode(),
-            devpath=case.path.encode(), device_class=device_class, interfaces=interfaces,
+            devpath=case.path.encode(), device_class=device_class, interfaces=triples,
             removable=removable and removable.encode(),
-            drivers=drivers_of(modules, vendor, product, device_class, interfaces))
+            drivers=drivers_of(modules, vendor, product, device_class, interfaces or []))
 
     case.facts = facts
     return case
@@ -151,7 +218,8 @@ def usb_case(host, rng, number, modules):
 
 def pci_case(host, rng, number, _):
     case = Case()
-    address = f"0000:{number:02x}:{rng.randrange(32):02x}.{rng.randrange(8)}"
+    domain = rng.choice(["0000", "0000", "10000", "abcdef"])
+    address = f"{domain}:{number:02x}:{rng.randrange(32):02x}.{rng.randrange(8)}"
     ids = {name: rng.choice(IDS) for name in
            ("vendor", "device", "subsystem_vendor", "subsystem_device")}
     if rng.random() < 0.3:
@@ -160,7 +228,7 @@ def pci_case(host, rng, number, _):
                  rng.choice([0, 0x30, 2]))
     files = {name: f"0x{value}\n".encode() for name, value in ids.items()}
     files["class"] = "0x{:02x}{:02x}{:02x}\n".format(*pci_class).encode()
-    case.path = host.add_device(f"pci0000:{number:02x}/{address}", "pci", None, files)
+    case.path = host.add_device(f"pci{domain}:{number:02x}/{address}", "pci", None, files)
     case.subsystem, case.sent = "pci", {}
 
     def facts(_):
@@ -176,10 +244,16 @@ def pci_case(host, rng, number, _):
 
 def evdev_case(host, rng, number, _):
     case = Case()
-    on_usb = rng.random() < 0.2
+    on_usb = rng.random() < 0.3
     parent = f"platform/p{number}"
     if on_usb:
         host.add_device(parent, "usb", "usb_device", {"idVendor": b"1234\n"})
+        if rng.random() < 0.5:  # a keyboard on a radio is no USB device
+            on_usb = False
+            parent += f"/hci{number}"
+            host.add_device(parent, "bluetooth")
+            parent += f"/hci{number}:11"
+            host.add_device(parent, rng.choice(["bluetooth", "hid"]))
     name = random_text(rng).replace(b"\n", b" ")
     missing = rng.random() < 0.15
     files = {"capabilities/ev": b"3\n", "capabilities/key": b"1\n"}
@@ -270,9 +344,13 @@ def random_fields(rng, kind):
     usb = {
         "vendorId": identity, "productId": identity, "vendorName": lambda: random_pattern(rng),
         "productName": lambda: random_pattern(rng), "serial": serial,
+        "vendorString": lambda: random_pattern(rng), "productString": lambda: random_pattern(rng),
+        "pathTag": lambda: random_pattern(rng),
         "bus": lambda: b"%d" % rng.randrange(1, 4),
         "port": lambda: rng.choice([b"1", b"2", b"3", b"11", b"12"]),
-        "portPath": lambda: f"{rng.randrange(1, 4)}-{rng.choice(PORTS)}".encode(),
+        "portPath": lambda: rng.choice([", ", ","]).join(
+            rng.sample([f"{rng.randrange(1, 4)}-{port}" for port in PORTS] + PORTS,
+                       rng.choice([1, 1, 2, 3]))).encode(),
         "devpath": lambda: f"/devices/pci0000:00/n{rng.randrange(DEVICES)}".encode(),
         "interfaceClass": lambda: random_number(rng, CLASSES),
         "interfaceSubclass": lambda: random_number(rng, [0, 1, 6]),
@@ -286,7 +364,7 @@ def random_fields(rng, kind):
                                           b"/lib/modules/.*misc", b"nowhere"]),
     }
     pci = {
-        "address": lambda: f"0000:{rng.randrange(DEVICES):02X}:{rng.randrange(32):02x}.0".encode(),
+        "address": lambda: f"{rng.choice(['0000', '10000', 'ABCDEF'])}:{rng.randrange(DEVICES):02X}:{rng.randrange(32):02x}.0".encode(),
         "vendorId": identity, "deviceId": identity, "subsystemVendorId": identity,
         "subsystemId": identity,
         "deviceClass": lambda: random_number(rng, [1, 2, 3, 6, 12, 0xff]),

@@ -268,5 +268,161 @@ class ImportTest(unittest.TestCase):
             self.assertEqual(found, expected, mode)
 
 
+VMS = [{"name": "vm1", "type": "qemu", "socket": "/a"},
+       {"name": "vm2", "type": "crosvm", "socket": "/b"}]
+
+
+def usb_device(**facts):
+    device = reference.UsbDevice(vendor_id=b"046d", product_id=b"c52b", device_class=(0, 0, 0),
+                                 interfaces=[(3, 1, 2)], database_vendor=b"", own_vendor=b"",
+                                 database_product=b"", own_product=b"", serial=b"", bus=1,
+                                 name=b"1-1", devpath=b"/devices/x", removable=None, drivers=[])
+    device.__dict__.update(facts)
+    return device
+
+
+class CarefulTest(unittest.TestCase):
+    """What a config can hold that must not get lost, or become something else, on the way."""
+
+    def carry(self, *groups, kind="usb", vms=None, **more):
+        """Our sections for these groups, and what is said of what is left behind."""
+        done = import_text(json.dumps({"vms": VMS if vms is None else vms, **more,
+                                       kind + "Passthrough": list(groups)}))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.sections = reference.parse(done.stdout)
+        return done.stderr.decode()
+
+    def vm_of(self, device):
+        decision = reference.decide(self.sections, device)
+        return decision[3] if decision else None
+
+    def test_words_never_become_config(self):
+        evil = "mouse\n\n[allow evil]\nmatchAll = yes\n"
+        rule = {"description": evil, "vendorId": "ffff", "productId": "0001", evil: evil,
+                "productName": evil, "driverPath": evil}
+        group = {"description": evil, "targetVm": "vm1", "tag": evil, "allow": [rule], evil: 1}
+        for kind, fields in (("usb", {}), ("pci", {"address": evil}),
+                             ("evdev", {"name": evil, "property": evil, "value": "1"}),
+                             ("evdev", {"property": "A", "value": evil})):
+            self.carry({**group, "allow": [{**rule, **fields}]}, {**group, "targetVm": evil},
+                       {**group, "allowedVms": [evil, "vm1"], "targetVm": None}, kind=kind,
+                       general={"crosvm": "/x" + evil, evil: evil},
+                       vms=VMS + [{"name": evil, "type": evil, "socket": evil},
+                                  {"name": "vm3", "type": "qemu", "socket": "/c" + evil}])
+            for _, _, keys in self.sections:
+                self.assertNotIn("matchAll", keys)
+            self.assertNotIn(("allow", b"evil"), [section[:2] for section in self.sections])
+        for text in (f"virtual_machines:\n  vm1:\n    socket: /a\n    ports:\n      - {evil}",
+                     f"domain=vm1\nmode=whitelist\ndevlist=({evil})\n"):
+            done = import_text(text)
+            self.assertNotIn((b"[allow evil]"), done.stdout.split(b"\n"))
+
+    def test_a_deny_is_never_lost(self):
+        keyboard = usb_device(own_product=b"USB keyboard")
+        allow = [{"interfaceClass": 3}]
+        for deny in ({"productName": "x" * 300}, {"productName": "(?R)"}, {"productName": "("},
+                     {"productName": "\\N{DIGIT ONE}"}, {"vendorName": "caf\u00e9"}, "nonsense",
+                     {"productName": "\\Qx\\E"}, {"productName": "(*FAIL)"},
+                     {"productName": "a\tb"}, {"driverPath": "["},
+                     {"vendorId": "1234", "productId": "0001", "vendorName": "("}):
+            said = self.carry({"targetVm": "vm1", "allow": allow, "deny": [deny]},
+                              {"targetVm": "vm2", "allow": allow})
+            self.assertEqual(self.vm_of(keyboard), [b"vm2"], deny)
+            self.assertIn("takes nothing, until you say", said)
+            # An allow that is lost is a note, and takes nothing.
+            said = self.carry({"targetVm": "vm1", "allow": [deny]})
+            self.assertNotEqual(said, "")
+            self.assertIsNone(self.vm_of(keyboard))
+            # Switched off, it was none there either.
+            if isinstance(deny, dict):
+                self.carry({"targetVm": "vm1", "allow": allow, "deny": [{**deny, "disable": True}]})
+                self.assertEqual(self.vm_of(keyboard), [b"vm1"])
+        self.carry({"targetVm": "vm1", "allow": allow, "deny": {"vendorName": "x"}})
+        self.assertIsNone(self.vm_of(keyboard))
+
+    def test_what_only_python_means(self):
+        """The same devices as Python's re.match takes, or a note."""
+        names = ["US", "UUS", "UUUUS", "USB", "U{,3}S", "x", "aab", "a[:b", ":", "[", "a\x0bb", "]",
+                 "a-b", "a b", "", "A", "{,}", "a{,2}", "aa"]
+        for pattern in ("U{,3}S", "U{,}S", "a{,2}$", "[{,3}]", "[[:a]", "[[:alpha:]]", "[]a]",
+                        "[^]]$", "a\\Z", "a$", "[\\w-]+$", "\\x41", "(?P<n>a)(?P=n)", "(?i:u)s",
+                        "[a\\]]", "\\[:", "(a|b){,1}$", "a??$", "(?#x)a", "(?<!x)a", "\\{,3}"):
+            for deny in (False, True):
+                rules = [{"productName": pattern}]
+                self.carry({"targetVm": "vm1", "deny": rules if deny else [],
+                            "allow": [{"interfaceClass": 3}] if deny else rules})
+                for name in names:
+                    matches = re.match(pattern, name, re.IGNORECASE) is not None
+                    found = self.vm_of(usb_device(own_product=name.encode()))
+                    self.assertEqual(found is not None, matches != deny, (pattern, name))
+
+    def test_absent_vms_keep_their_devices(self):
+        everything = [{"interfaceClass": 3}]
+        rest = {"targetVm": "vm2", "allow": everything}
+        vms = VMS + [{"name": "odd name", "type": "qemu", "socket": "/c"},
+                     {"name": "vbox", "type": "virtualbox", "socket": "/d"},
+                     {"name": "far", "type": "qemu", "socket": "relative"},
+                     {"name": "long", "type": "qemu", "socket": "/" + "x" * 120}]
+        for target in ("nowhere", "odd name", "vbox", "far", "long", "x" * 300, "\u00e9"):
+            for group in ({"targetVm": target}, {"allowedVms": [target]}):
+                said = self.carry({**group, "allow": everything}, rest, vms=vms)
+                (found,) = self.vm_of(usb_device())
+                self.assertNotIn(found, (b"vm1", b"vm2"), target)
+                self.assertIn((True, False), [(name == found, keys.get("fence") == b"yes")
+                                              for kind, name, keys in self.sections])
+                self.assertIn("its devices wait", said)
+        self.carry({"allow": everything}, rest)
+        self.assertEqual(self.vm_of(usb_device()), [b"nobody"])
+        self.carry({"allowedVms": ["nowhere", "vm1"], "allow": everything}, rest)
+        self.assertEqual(self.vm_of(usb_device()), [b"vm1"])
+        for kind, device in (("pci", reference.PciDevice(
+                address=b"0000:00:01.0", pci_class=(2, 0, 0), vendor_id=b"", device_id=b"")),
+                             ("evdev", reference.EvdevDevice(name=b"n", path_tag=b"", on_usb=False,
+                                                             properties={}))):
+            rule = {"deviceClass": 2} if kind == "pci" else {"name": "n"}
+            self.carry({"targetVm": "nowhere", "allow": [rule]},
+                       {"targetVm": "vm2", "allow": [rule]}, kind=kind)
+            self.assertEqual(self.vm_of(device), [b"nowhere"])
+
+    def test_allowed_vms_means_ask(self):
+        said = self.carry({"allowedVms": ["vm1", "vm2"], "allow": [{"interfaceClass": 3}]})
+        group = next(keys for kind, _, keys in self.sections if kind == "usb")
+        self.assertTrue(group.get("choose") == b"ask" or "first that runs" in said)
+
+    def test_values_are_not_cut(self):
+        for value in ("a ; b", " a", "a ", ";a", "x" * 300, "a\tb"):
+            rule = {"property": "A", "value": value}
+            said = self.carry({"targetVm": "vm1", "allow": [{"name": "n"}], "deny": [rule]},
+                              kind="evdev")
+            self.assertIn("value", said)
+            device = reference.EvdevDevice(name=b"n", path_tag=b"", on_usb=False, properties={})
+            self.assertIsNone(self.vm_of(device), value)
+        self.carry({"targetVm": "vm1", "allow": [{"property": "A", "value": "a;b #c"}]}, kind="evdev")
+        device.properties = {b"A": b"a;b #c"}
+        self.assertEqual(self.vm_of(device), [b"vm1"])
+        self.carry({"targetVm": "vm1", "allow": [{"productName": " ?a ;b"}]})
+        self.assertEqual(self.vm_of(usb_device(own_product=b"a ;b")), [b"vm1"])
+
+    def test_unknown_keys_are_noted(self):
+        said = self.carry({"targetVm": "vm1", "colour": "red",
+                           "allow": [{"interfaceClass": 3, "weight": 5}]},
+                          shape={"round": 1}, general={"size": 3},
+                          vms=[{**VMS[0], "memory": 4}, VMS[1]])
+        for key in ("colour", "weight", "shape", "size", "memory"):
+            self.assertIn(f"not carried over: {key} of ", said)
+        self.assertEqual(self.carry({"targetVm": "vm1", "colour": False, "shape": None,
+                                     "allow": [{"interfaceClass": 3}]}), "")
+
+    def test_addresses_of_any_domain(self):
+        self.carry({"targetVm": "vm1", "allow": [{"address": "10000:e1:00.0"}]}, kind="pci")
+        self.assertEqual(self.vm_of(reference.PciDevice(
+            address=b"10000:e1:00.0", pci_class=(1, 8, 2), vendor_id=b"", device_id=b"")), [b"vm1"])
+
+    def test_hotpluggers_delay_is_not_ours(self):
+        done = import_text("virtual_machines:\n  vm1:\n    socket: /a\n    delay: 3\n")
+        self.assertNotIn(b"\ndelay", done.stdout)
+        self.assertIn(b"delay of vm1: there it is waited after each plug", done.stderr)
+
+
 if __name__ == "__main__":
     unittest.main(argv=sys.argv[:1] + sys.argv[3:])

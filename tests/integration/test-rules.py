@@ -4,6 +4,7 @@ database, when the helper runs, and what the fence does to a claimed device's ch
     test-rules.py GEN_RULES MATCHER LIBEXECDIR"""
 
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import udevd
 
 GEN_RULES, MATCHER, LIBEXECDIR = sys.argv[1:4]
 HUB_PORT = "pci0000:00/0000:00:14.0/usb1/1-1"
+BROKER = "/run/vhotplug/event.sock"
 VM = "[vm vm1]\nsocket = /run/vm1.sock\n[vm vm2]\nsocket = /run/vm2.sock\n"
 KEYBOARDS = VM + "[usb Input]\ntargetVm = vm1\n[allow Keyboards]\ninterfaceClass = 3\n"
 
@@ -61,6 +63,8 @@ class RulesTest(unittest.TestCase):
 
     def setUp(self):
         self.host.helper_runs()
+        os.makedirs("/run/vhotplug/refused", exist_ok=True)
+        open(BROKER, "w").close()
 
     def use(self, config):
         rules = generate(config)
@@ -174,6 +178,112 @@ class RulesTest(unittest.TestCase):
         odd = Device(self.host, HUB_PORT, manufacturer='"' * 64)
         self.check_claimed(odd.event("add"), "usb/G/A")
         self.remove(odd)
+
+    def test_a_last_interface_without_an_endpoint(self):
+        """udev's list lacks it; a deny must not."""
+        self.use(VM + "[usb G]\ntargetVm = vm1\n[allow A]\nmatchAll = yes\n"
+                      "[deny D]\ninterfaceClass = 17\n[usb H]\ntargetVm = vm2\n"
+                      "[allow B]\nmatchAll = yes\n")
+        device = Device(self.host, HUB_PORT)
+        data = udevd.descriptors((0, 0, 0), ((0xff, 0, 0),))
+        for more, vm in ((b"", b"vm1"), (bytes([9, 4, 1, 0, 0, 0x11, 0, 0, 0]), b"vm2"),
+                         (bytes([9, 4, 1, 0, 0, 0x12, 0, 0, 0]), b"vm1"),
+                         (bytes([9, 4, 1, 0, 0, 0x12, 0, 0]), b"vm2"), (b"\x09", b"vm2")):
+            with open("/sys" + device.path + "/descriptors", "wb") as file:
+                file.write(data + more)
+            properties = device.event("add")
+            self.assertEqual(properties.get(b"VHOTPLUG_VM"), vm, more)
+            self.assertEqual(properties[b"VHOTPLUG_RULE"],
+                             b"usb/G/A" if vm == b"vm1" else b"usb/H/B")
+        self.remove(device)
+
+    def test_more_interfaces_than_can_be_said(self):
+        for deny, free in (("[deny D]\ninterfaceClass = 17\n", True), ("", True)):
+            self.use(VM + "[usb G]\ntargetVm = vm1\n[allow A]\nmatchAll = yes\n" + deny)
+            device = Device(self.host, HUB_PORT,
+                            interfaces=tuple((1, n // 256, n % 256) for n in range(1200)))
+            self.assertEqual(b"VHOTPLUG_RULE" not in device.event("add"), free, deny)
+            self.remove(device)
+
+    def test_deny_without_the_program(self):
+        """Few interfaces, udev knows them all, and still the deny's program is needed."""
+        self.use(VM + "[usb G]\ntargetVm = vm1\n[allow A]\nmatchAll = yes\n"
+                      "[deny D]\ninterfaceClass = 17\n")
+        device = Device(self.host, HUB_PORT)
+        self.check_claimed(device.event("add"), "usb/G/A")
+        for program in (None, "#!/bin/sh\nexit 2\n", "#!/bin/sh\nexit 127\n"):
+            if program:
+                self.host.install_program("vhotplug-match", program)
+            else:
+                os.unlink(LIBEXECDIR + "/vhotplug-match")
+            self.check_free(device.event("add"))
+        self.host.install_program("vhotplug-match", MATCHER)
+        self.check_claimed(device.event("add"), "usb/G/A")
+        self.remove(device)
+
+    def test_own_words(self):
+        """The hardware database's name hides what the device says of itself."""
+        self.use(VM + "[usb G]\ntargetVm = vm1\n[allow Zigbee]\nproductString = Sonoff Zigbee\n"
+                      "[usb H]\ntargetVm = vm2\n[allow Bridge]\nproductName = CP210x\n"
+                      "vendorString = .*labs$\n")
+        for product, rule in (("Sonoff Zigbee 3.0 USB Dongle Plus", "usb/G/Zigbee"),
+                              ("CP2102 USB to UART", "usb/H/Bridge")):
+            device = Device(self.host, HUB_PORT, "10c4", "ea60", manufacturer="Silicon Labs")
+            with open("/sys" + device.path + "/product", "w") as file:
+                file.write(product + "\n")
+            properties = device.event("add")
+            self.assertIn(b"CP210x", properties[b"ID_MODEL_FROM_DATABASE"])
+            self.assertEqual(properties[b"VHOTPLUG_RULE"].decode(), rule)
+            self.remove(device)
+
+    def test_port_on_any_bus(self):
+        self.use(VM + "[usb G]\ntargetVm = vm1\n[allow Jack]\nportPath = 1.4, 2-3.4\n")
+        for path, taken in (("usb1/1-1/1-1.4", True), ("usb7/7-1/7-1.4", True),
+                            ("usb2/2-3/2-3.4", True), ("usb1/1-3/1-3.4", False),
+                            ("usb1/1-1/1-1.4/1-1.4.1", False), ("usb1/1-11.4", False)):
+            device = Device(self.host, "pci0000:00/0000:00:14.0/" + path)
+            self.assertEqual(b"VHOTPLUG_RULE" in device.event("add"), taken, path)
+            self.remove(device)
+
+    def test_path_tag_of_usb(self):
+        self.use(VM + "[usb G]\ntargetVm = vm1\n[allow Jack]\n"
+                      "pathTag = pci-0000_00_14_0-usb-0_1_4$\n")
+        self.host.add_device("pci0000:00/0000:00:14.0", "pci", None, {"vendor": b"0x8086\n"})
+        for bus, port, taken in ((1, "1.4", True), (9, "1.4", True), (1, "1.5", False)):
+            device = Device(self.host, f"pci0000:00/0000:00:14.0/usb{bus}/{bus}-{port}")
+            self.assertEqual(b"VHOTPLUG_RULE" in device.event("add"), taken, (bus, port))
+            self.remove(device)
+
+    def test_pci_domains_of_five_digits(self):
+        self.use(VM + "[pci G]\ntargetVm = vm1\n[allow Card]\naddress = 10000:E1:00.0\n")
+        for address, taken in (("10000:e1:00.0", True), ("0000:e1:00.0", False)):
+            path = self.host.add_device(f"pci{address[:-8]}:e0/{address}", "pci", None,
+                                        {"vendor": b"0x8086\n", "class": b"0x010802\n"})
+            self.assertEqual(b"VHOTPLUG_RULE" in self.host.event("add", path, "pci"), taken)
+            self.host.remove_device(path)
+
+    def test_a_keyboard_on_a_radio_is_no_usb_device(self):
+        """hidp hangs a Bluetooth keyboard below the USB radio."""
+        config = VM + ("[evdev Keys]\ntargetVm = vm1\n[allow All]\nname = Keyboard\n"
+                       "[usb None]\ntargetVm = vm2\n[allow X]\nvendorId = ffff\n")
+        self.use(config)
+        radio = Device(self.host, HUB_PORT, interfaces=((0xe0, 1, 1),))
+        radio.event("add")
+        radio.child("1-1:1.0", "usb", "usb_interface")
+        below = "1-1:1.0/bluetooth/hci0/hci0:11/0005:046D:B342.0003/input/input20"
+        radio.child("1-1:1.0/bluetooth/hci0", "bluetooth")
+        radio.child("1-1:1.0/bluetooth/hci0/hci0:11", "bluetooth")
+        radio.child("1-1:1.0/bluetooth/hci0/hci0:11/0005:046D:B342.0003", "hid")
+        wired = "1-1:1.0/0003:046D:C52B.0001/input/input21"
+        for path, taken in ((below, True), (wired, False)):
+            radio.child(path, "input", None, {"name": b"Keyboard\n", "capabilities/key": b"1\n"})
+            node = radio.child(path + "/event20", "input")
+            os.symlink("..", "/sys" + node + "/device")
+            self.assertEqual(b"VHOTPLUG_RULE" in self.host.event("add", node, "input"), taken, path)
+            decision = "gives it to vm1" if taken else "it stays with the host"
+            self.assertIn(decision, self.explain(config, node))
+        self.host.remove_device(radio.path)
+        radio.event("remove")
 
     def test_interfaces_that_cannot_be_known(self):
         """Without the program that reads them the device stays where it is."""
@@ -330,9 +440,9 @@ class RulesTest(unittest.TestCase):
             device.path + " (usb)",
             "  [usb Input] (line 5)",
             "    [allow Keyboards] (line 7) matches",
-            '      yes interfaceClass = 03; it has: ID_USB_INTERFACES ":030101:"',
+            '      yes interfaceClass = 03; it has: interfaces ":030101:"',
             "    [deny Boot] (line 9) does not match",
-            '      no  interfaceProtocol = 02; it has: ID_USB_INTERFACES ":030101:"',
+            '      no  interfaceProtocol = 02; it has: interfaces ":030101:"',
             "Decision: [allow Keyboards] of [usb Input] gives it to vm1.",
             "udev's database has: usb/Input/Keyboards"])
         for name in ("/sys" + device.path, "1:5", "001:005", "046d:c52b"):
@@ -451,6 +561,142 @@ class RulesTest(unittest.TestCase):
                     self.assertEqual(found.get(key), value, (subsystem, key))
         self.host.remove_device(device.path)
         device.event("remove")
+
+    # ---- disks -------------------------------------------------------------------------------
+
+    def disk(self, name="drbd7"):
+        """A claimed stick with its disk, the devices above the disk, and its events."""
+        self.use(KEYBOARDS.replace("interfaceClass = 3", "interfaceClass = 8"))
+        stick = Device(self.host, HUB_PORT, interfaces=((8, 6, 80),))
+        self.check_claimed(stick.event("add"))
+        stick.child("1-1:1.0", "usb", "usb_interface", {"bInterfaceClass": b"08\n",
+                                                          "authorized": b"1\n"})
+        stick.child("1-1:1.0/host0", "scsi", "scsi_host")
+        stick.child("1-1:1.0/host0/target0:0:0/0:0:0:0", "scsi", "scsi_device")
+        node = stick.child("1-1:1.0/host0/target0:0:0/0:0:0:0/block/" + name, "block", "disk")
+        return stick, node
+
+    def disk_event(self, node, action, **properties):
+        return self.host.event(action, node, "block", DEVTYPE="disk", **properties)
+
+    def check_ready(self, properties, ready):
+        self.assertEqual(properties.get(b"SYSTEMD_READY"), None if ready else b"0")
+        self.assertEqual(properties.get(b"UDISKS_IGNORE"), None if ready else b"1")
+
+    def forget(self, device):
+        self.host.remove_device(device.path)
+        device.event("remove")
+        for name in os.listdir("/run/udev/data"):
+            os.unlink("/run/udev/data/" + name)
+
+    def test_a_disk_that_comes_later_is_fenced(self):
+        stick, node = self.disk()
+        for action in ("add", "change", "add"):
+            self.check_ready(self.disk_event(node, action), False)
+        # Made-up events, and the broker's death, change nothing of that.
+        os.unlink(BROKER)
+        self.check_ready(self.disk_event(node, "add", SYNTH_UUID="0"), False)
+        self.check_ready(self.disk_event(node, "change"), False)
+        self.forget(stick)
+
+    def test_a_disk_that_was_there_is_not_fenced(self):
+        """By the boot's coldplug, and when the config is applied to what is mounted."""
+        stick, node = self.disk()
+        for action, more in (("add", {"SYNTH_UUID": "0"}), ("change", {}), ("change", {})):
+            self.check_ready(self.disk_event(node, action, **more), True)
+        self.forget(stick)
+
+    def test_a_disk_that_the_boot_brings_is_not_fenced(self):
+        """Its driver is loaded by the boot's coldplug, so its own event is no made-up one."""
+        os.unlink(BROKER)
+        stick, node = self.disk()
+        interface = os.path.dirname(node).split("/host0")[0]
+        self.check_not_fenced(self.interface_event(interface))
+        self.assertEqual(self.authorized(interface), "1")
+        self.check_ready(self.disk_event(node, "add"), True)
+        open(BROKER, "w").close()
+        self.check_ready(self.disk_event(node, "change"), True)
+        self.check_fenced(self.interface_event(interface))
+        self.assertEqual(self.authorized(interface), "0")
+        self.forget(stick)
+
+    def test_a_keyboard_is_fenced_before_the_broker_is_there(self):
+        os.unlink(BROKER)
+        self.use(KEYBOARDS)
+        device = Device(self.host, HUB_PORT)
+        interface = device.child("1-1:1.0", "usb", "usb_interface", {"bInterfaceClass": b"03\n"})
+        device.event("add")
+        self.check_fenced(self.interface_event(interface))
+        self.forget(device)
+
+    def test_a_refused_disk_is_not_fenced(self):
+        stick, node = self.disk()
+        self.check_ready(self.disk_event(node, "add"), False)
+        for other in ("1-1-6", "1-2-5", "1-11-5"):
+            open("/run/vhotplug/refused/" + other, "w").close()
+        self.check_ready(self.disk_event(node, "change"), False)
+        open("/run/vhotplug/refused/1-1-5", "w").close()
+        found = self.disk_event(node, "change")
+        self.check_ready(found, True)
+        self.assertNotIn(b"VHOTPLUG_FENCED", found)
+        self.check_ready(self.disk_event(node, "add"), True)
+        for name in os.listdir("/run/vhotplug/refused"):
+            os.unlink("/run/vhotplug/refused/" + name)
+        self.check_ready(self.disk_event(node, "change"), True)
+        self.forget(stick)
+
+    def test_a_disk_on_a_claimed_controller(self):
+        """The root disk is on it, say: the broker refuses the controller."""
+        self.use(VM + "[pci G]\ntargetVm = vm1\n[allow Any]\ndeviceClass = 1\n")
+        path = self.host.add_device("pci0000:00/0000:00:1f.2", "pci", None,
+                                    {"vendor": b"0x8086\n", "class": b"0x010802\n"})
+        self.assertIn(b"VHOTPLUG_RULE", self.host.event("add", path, "pci", SYNTH_UUID="0"))
+        node = self.host.add_device("pci0000:00/0000:00:1f.2/nvme/nvme0/drbd8", "block", "disk")
+        self.check_ready(self.disk_event(node, "add", SYNTH_UUID="0"), True)
+        self.check_ready(self.disk_event(node, "change"), True)
+        self.host.remove_device(path)
+        self.host.event("remove", path, "pci")
+
+    def authorized(self, interface, set_to=None):
+        path = pathlib.Path("/sys" + interface) / "authorized"
+        if set_to:
+            path.write_text(set_to + "\n")
+        return path.read_text().strip()
+
+    def test_interfaces_are_shut(self):
+        """At the kernel's own event, unless a VM has the device; opened when no rule claims it."""
+        self.use(KEYBOARDS)
+        device = Device(self.host, HUB_PORT)
+        interface = device.child("1-1:1.0", "usb", "usb_interface", {"authorized": b"1\n"}, {"MODALIAS": "usb:x"})
+        probe = pathlib.Path("/sys/bus/usb/drivers_probe")
+        probe.write_text("")
+        given = pathlib.Path("/run/vhotplug/given/1-1-5")
+        given.parent.mkdir(parents=True, exist_ok=True)
+        self.check_claimed(device.event("add"))
+        for kind in ({"SYNTH_UUID": "0"}, {}):
+            self.host.event("add", interface, "usb", DEVTYPE="usb_interface", **kind)
+            self.assertEqual(self.authorized(interface), "1" if kind else "0", kind)
+        given.touch()
+        self.authorized(interface, "1")
+        self.interface_event(interface)
+        self.assertEqual(self.authorized(interface), "1", "a VM has it")
+        given.unlink()
+        for config in (VM, VM + "[usb G]\ntargetVm = vm2\n[allow X]\nvendorId = ffff\n",
+                       KEYBOARDS.replace("targetVm", "fence = no\ntargetVm")):
+            self.use(KEYBOARDS)
+            device.event("add")
+            self.interface_event(interface)
+            self.assertEqual(self.authorized(interface, "0"), "0")
+            self.use(config)
+            device.event("add")
+            self.check_not_fenced(self.interface_event(interface))
+            self.assertEqual((self.authorized(interface), probe.read_text().strip()), ("1", "1-1:1.0"))
+            probe.write_text("")
+        # What somebody else has shut stays so.
+        self.authorized(interface, "0")
+        self.interface_event(interface)
+        self.assertEqual(self.authorized(interface), "0")
+        self.remove(device)
 
     def test_power_keys_are_hidden_from_logind(self):
         self.use(KEYBOARDS)

@@ -225,7 +225,7 @@ def descriptors(device_class, interfaces):
     device = struct.pack("<BBHBBBBHHHBBBB", 18, 1, 0x200, *device_class, 64, 0, 0, 0, 0, 0, 0, 1)
     body = b""
     for number, (cls, sub, proto) in enumerate(interfaces):
-        body += struct.pack("<BBBBBBBBB", 9, 4, number, 0, 1, cls, sub, proto, 0)
+        body += struct.pack("<BBBBBBBBB", 9, 4, number & 0xff, 0, 1, cls, sub, proto, 0)
         body += struct.pack("<BBBBHB", 7, 5, 0x81, 3, 8, 10)
-    config = struct.pack("<BBHBBBBB", 9, 2, 9 + len(body), len(interfaces), 1, 0, 0x80, 50)
+    config = struct.pack("<BBHBBBBB", 9, 2, (9 + len(body)) & 0xffff, len(interfaces) & 0xff, 1, 0, 0x80, 50)
     return device + config + body

@@ -136,7 +136,8 @@ static void every_usb_key_is_stored(void **state)
 	(void) state;
 	_cleanup_(config_freep) struct config *config = read_good(
 		RULE "vendorId = FFFF\nproductId = 8000\nvendorName = Logi.*\n"
-		     "productName = (a|b)\nserial = AB_12#\nbus = 3\nport = 14\nportPath = 3-1.4\n"
+		     "productName = (a|b)\nvendorString = v\nproductString = p\n"
+		     "serial = AB_12#\nbus = 3\nport = 14\nportPath = 3-1.4 ,1.4\n"
 		     "devpath = /devices/pci0000:00/0000:00:14.0/usb3/3-1\n"
 		     "interfaceClass = 0\ninterfaceSubclass = 255\ninterfaceProtocol = 0xfF\n"
 		     "deviceClass = 0x0\ndeviceSubclass = 10\ndeviceProtocol = 1\n"
@@ -146,10 +147,12 @@ static void every_usb_key_is_stored(void **state)
 		[MATCH_PRODUCT_ID] = "8000",
 		[MATCH_VENDOR_NAME] = "Logi.*",
 		[MATCH_PRODUCT_NAME] = "(a|b)",
+		[MATCH_VENDOR_STRING] = "v",
+		[MATCH_PRODUCT_STRING] = "p",
 		[MATCH_SERIAL] = "AB_12#",
 		[MATCH_BUS] = "3",
 		[MATCH_PORT] = "14",
-		[MATCH_PORT_PATH] = "3-1.4",
+		[MATCH_PORT_PATH] = "3-1.4|*-1.4",
 		[MATCH_DEVPATH] = "/devices/pci0000:00/0000:00:14.0/usb3/3-1",
 		[MATCH_INTERFACE_CLASS] = "00",
 		[MATCH_INTERFACE_SUBCLASS] = "ff",
@@ -250,7 +253,13 @@ static void every_mistake_is_named(void **state)
 		{RULE "bus = 0\n", 7, "1 to 999"},
 		{RULE "bus = 1a\n", 7, "1 to 999"},
 		{RULE "port = 01\n", 7, "1 to 999"},
-		{RULE "portPath = 3\n", 7, "3-1.4"},
+		{RULE "portPath = 0\n", 7, "3-1.4"},
+		{RULE "portPath = 3-1,\n", 7, "3-1.4"},
+		{RULE "portPath = 1.4, 1.4\n", 7, "3-1.4"},
+		{RULE "portPath = *-1\n", 7, "3-1.4"},
+		{RULE "portPath = .1\n", 7, "3-1.4"},
+		{RULE "portPath = 1..4\n", 7, "3-1.4"},
+		{RULE "portPath = -1\n", 7, "3-1.4"},
 		{RULE "portPath = 3-\n", 7, "3-1.4"},
 		{RULE "portPath = 3-1.\n", 7, "3-1.4"},
 		{RULE "portPath = 3-1-2\n", 7, "3-1.4"},
@@ -262,6 +271,9 @@ static void every_mistake_is_named(void **state)
 		{RULE "devpath = /devices/a|b\n", 7, "below /devices/"},
 		{RULE "serial = a b\n", 7, "ID_SERIAL_SHORT"},
 		{RULE "serial = a|b\n", 7, "ID_SERIAL_SHORT"},
+		{RULE "serial = a,b\n", 7, "ID_SERIAL_SHORT"},
+		{RULE "serial = \xc3\xa4\n", 7, "ID_SERIAL_SHORT"},
+		{RULE "serial = 12\x80\n", 7, "ID_SERIAL_SHORT"},
 		{RULE "removable = yes\n", 7, "fixed, removable, unknown"},
 		{RULE "vendorName = (\n", 7, "missing closing parenthesis at byte 1"},
 		{RULE "vendorName = (*UTF)a\n", 7, "regular expression"},
@@ -272,6 +284,11 @@ static void every_mistake_is_named(void **state)
 		{GROUP "allowedVms = vm1\n", 6, "one of them"},
 		{PCI "address = 00:14.3\n", 7, "a PCI address"},
 		{PCI "address = 0000:00:14.8\n", 7, "a PCI address"},
+		{PCI "address = 00000:00:14.0\n", 7, "a PCI address"},
+		{PCI "address = 000:00:14.0\n", 7, "a PCI address"},
+		{PCI "address = 123456789:00:14.0\n", 7, "a PCI address"},
+		{PCI "address = 10000:e1:00.0.1\n", 7, "a PCI address"},
+		{PCI "address = 10000:e1:00\n", 7, "a PCI address"},
 		{PCI "productId = 1234\n", 7, "no key of [allow], allowed here: vendorId device"},
 		{EVDEV "property = A\n", 6, "belong together"},
 		{EVDEV "value = A\n", 6, "belong together"},
@@ -371,6 +388,16 @@ static void keys_are_stored(void **state)
 			    "ID_INPUT");
 }
 
+static void addresses_of_any_domain(void **state)
+{
+	(void) state;
+	_cleanup_(config_freep) struct config *config = read_good(
+		PCI "address = 10000:E1:00.0\n[allow Other]\naddress = abcdef01:00:1f.7\n");
+
+	assert_string_equal(config->groups[0].rules[0].fields[0].value, "10000:e1:00.0");
+	assert_string_equal(config->groups[0].rules[1].fields[0].value, "abcdef01:00:1f.7");
+}
+
 static void expect_digest(bool same, const char *a, const char *b)
 {
 	_cleanup_(config_freep) struct config *x = read_good(a);
@@ -452,6 +479,7 @@ int main(void)
 		cmocka_unit_test(lengths_are_kept_or_refused),
 		cmocka_unit_test(nul_bytes_are_refused),
 		cmocka_unit_test(keys_are_stored),
+		cmocka_unit_test(addresses_of_any_domain),
 		cmocka_unit_test(digest_is_about_the_meaning),
 		cmocka_unit_test(samples_are_good),
 		cmocka_unit_test(sample_examples_are_good),

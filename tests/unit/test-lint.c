@@ -60,6 +60,9 @@ static void every_warning(void **state)
 	expect(A "[allow 1]\nvendorId = 1234\n[deny 2]\nvendorId = 4321\n" USED,
 	       "x.conf:9: [deny 2] denies nothing");
 	expect(A "[allow 1]\nport = 1\nportPath = 3-11\n" USED, "[allow 1] can never match");
+	expect(A "[allow 1]\nport = 1\nportPath = 2, 3-11\n" USED, "[allow 1] can never match");
+	expect(A "[allow 1]\nportPath = 3-1.2\n[deny 2]\nportPath = 3-1, 1-1.2\n" USED,
+	       "[deny 2] denies nothing");
 	expect(A USED, "x.conf:5: [usb A] takes nothing");
 }
 
@@ -75,6 +78,9 @@ static void what_may_be_meant(void **state)
 	       NULL);
 	expect(A "[allow 1]\ndevpath = /devices/x\n[allow 2]\ndevpath = /devices/xy\n" USED, NULL);
 	expect(A "[allow 1]\nport = 1\n[allow 2]\nportPath = 3-11\n" USED, NULL);
+	expect(A "[allow 1]\nport = 1\nportPath = 3-11, 1.2\n" USED, NULL);
+	expect(A "[allow 1]\nportPath = 1.2\n[deny 2]\nportPath = 3-1.2\n" USED, NULL);
+	expect(A "[allow 1]\nportPath = 3-1.2\n[deny 2]\nportPath = 4, 1.2\n" USED, NULL);
 	expect(VMS "[pci P]\ntargetVm = a\n[allow 1]\nvendorId = 1234\n" USED, NULL);
 }
 

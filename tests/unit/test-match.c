@@ -72,6 +72,18 @@ static void names_come_from_the_database_first(void **state)
 	assert_int_equal(match("pathTag", "pci-\\d+$"), 1);
 }
 
+static void own_words_come_from_sysfs(void **state)
+{
+	(void) state;
+	setenv("ID_MODEL_FROM_DATABASE", "CP210x UART Bridge", true);
+	assert_int_equal(match("productString", "$"), 1); /* there is none */
+	write_file("product", "Sonoff Zigbee 3.0 USB Dongle Plus\n", 34);
+	write_file("manufacturer", "Silicon Labs \n", 14);
+	assert_int_equal(match("productString", "sonoff zigbee\\b"), 1);
+	assert_int_equal(match("productString", "CP210x"), 0);
+	assert_int_equal(match("vendorString", "silicon labs$"), 1);
+}
+
 static void names_are_read_like_udev_does(void **state)
 {
 	(void) state;
@@ -142,20 +154,24 @@ static void interfaces_are_read_from_the_descriptors(void **state)
 	write_file("descriptors", data, n);
 	assert_int_equal(match_interfaces(&places, found), 0);
 	assert_string_equal(found, ":030102:ff00fe:");
-	/* Cut in the middle, and with a descriptor that claims no length. */
+	/* Cut in the middle; a rest of one byte; descriptors that are longer than what is there,
+	 * claim no length, or are too short for an interface. */
 	write_file("descriptors", data, n - 3);
-	assert_int_equal(match_interfaces(&places, found), 0);
-	assert_string_equal(found, ":030102:");
-	data[18] = 0;
-	write_file("descriptors", data, n);
-	assert_int_equal(match_interfaces(&places, found), 0);
-	assert_string_equal(found, ":");
+	assert_int_equal(match_interfaces(&places, found), -EBADMSG);
+	write_file("descriptors", data, n + 1);
+	assert_int_equal(match_interfaces(&places, found), -EBADMSG);
+	for (unsigned length = 0; length <= 255; length += length == 8 ? 2 : 1) {
+		data[n - 9] = (unsigned char) length;
+		write_file("descriptors", data, n);
+		assert_int_equal(match_interfaces(&places, found), -EBADMSG);
+	}
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(names_come_from_the_database_first),
+		cmocka_unit_test(own_words_come_from_sysfs),
 		cmocka_unit_test(names_are_read_like_udev_does),
 		cmocka_unit_test(values_match_in_either_case),
 		cmocka_unit_test(errors_are_no_answer),

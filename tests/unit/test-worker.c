@@ -21,6 +21,7 @@
 #define NULL_DEVICE "/devices/virtual/mem/null"
 
 struct office {
+	char *runtime;
 	struct loop *loop;
 	struct worker *worker;
 	int n_answers;
@@ -45,6 +46,8 @@ static int setup(void **state)
 	struct office *o = calloc(1, sizeof(*o));
 
 	o->node = -1;
+	o->runtime = temp_new();
+	setenv("RUNTIME_DIRECTORY", o->runtime, 1);
 	assert_int_equal(worker_start(&o->worker), 0);
 	assert_int_equal(loop_new(&o->loop), 0);
 	assert_int_equal(worker_watch(o->worker, o->loop, on_answer, o), 0);
@@ -61,6 +64,7 @@ static int teardown(void **state)
 	close_fd(o->node);
 	while (waitpid(-1, NULL, 0) > 0)
 		; /* the worker ends with its socket */
+	temp_remove(&o->runtime);
 	free(o);
 	return 0;
 }

@@ -202,6 +202,7 @@ def last_way_to_the_network(world):
 @story
 def disk_below_a_controller(world):
     """An NVMe controller whose disk is mounted is refused, and the reason says where."""
+    there = [function.name for function in functions("1b36", "0010")]
     world.host.monitor.command("blockdev-add", driver="file", filename=world.host.images[2], node_name="nvme")
     world.host.monitor.command("device_add", driver="nvme", id="nvme1", serial="N1", drive="nvme", bus="rp2")
     vm1 = world.vm("vm1").start()
@@ -209,13 +210,15 @@ def disk_below_a_controller(world):
     folder.mkdir(exist_ok=True)
     try:
         subprocess.run(["modprobe", "nvme"], check=True)
-        controller = wait_until(lambda: functions("1b36", "0010"), 30, "the kernel sees it")[0]
-        wait_until(pathlib.Path("/dev/nvme0n1").exists, 30, "the host has its disk")
+        controller = wait_until(lambda: [function for function in functions("1b36", "0010")
+                                         if function.name not in there], 30, "the kernel sees it")[0]
+        disk = wait_until(lambda: next(controller.sys.glob("nvme/nvme*/nvme*n1"), None), 30, "the host has its disk").name
+        wait_until(pathlib.Path(f"/dev/{disk}").exists, 30, "it has a node")
         world.udev.settle()
-        subprocess.run(["mount", "/dev/nvme0n1", folder], check=True)
+        subprocess.run(["mount", f"/dev/{disk}", folder], check=True)
         world.configure(vm1.config(), f"[pci Disk]\ntargetVm = vm1\n[allow it]\naddress = {controller.name}")
         world.broker.start()
-        world.wait_state(controller, "refused", f"nvme0n1 is in use on the host: mounted on {folder}")
+        world.wait_state(controller, "refused", f"{disk} is in use on the host: mounted on {folder}")
         expect(controller.driver() == "nvme", "the host keeps it")
         subprocess.run(["umount", folder], check=True)
         world.wait_in(controller, vm1, "vfio-pci")

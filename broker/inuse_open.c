@@ -1,0 +1,110 @@
+/* Who has a device node open, by /proc: see inuse.h. A node is known by its numbers, so one in a
+ * container or a jail is seen as well. Sources: proc(5), /proc/PID/fd and fdinfo; statx(2). */
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include "broker/inuse.h"
+#include "helper/root.h"
+
+struct search {
+	const struct nodes *nodes;
+	const struct node *found;
+	enum opener best;
+	char *who;
+	size_t size;
+};
+
+/* How descriptor FD of process PID was opened; OPENER_NONE when it is closed by now. What can't be
+ * read counts as written to. */
+static enum opener open_mode(const char *pid, const char *fd)
+{
+	_cleanup_fclose_ FILE *f = root_fopen("/proc/%s/fdinfo/%s", pid, fd);
+	char line[128];
+	unsigned flags;
+
+	if (!f)
+		return errno == ENOENT ? OPENER_NONE : OPENER_WRITES;
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "flags: %o", &flags) != 1)
+			continue;
+		if (flags & O_PATH)
+			return OPENER_NONE;
+		return (flags & O_ACCMODE) == O_RDONLY ? OPENER_READS : OPENER_WRITES;
+	}
+	return OPENER_WRITES;
+}
+
+static void note_opener(struct search *search, const char *pid, const struct node *node,
+			enum opener mode)
+{
+	char name[32];
+
+	if (mode <= search->best)
+		return;
+	if (root_read(name, sizeof(name), "/proc/%s/comm", pid) < 0)
+		strcpy(name, "?");
+	search->best = mode;
+	search->found = node;
+	snprintf(search->who, search->size, "%s (process %s)", name, pid);
+}
+
+/* Not asking the file's server: that may be gone for good. */
+static const struct node *node_behind(const struct search *search, int dir, const char *fd)
+{
+	struct statx st;
+
+	if (statx(dir, fd, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE, &st) < 0 ||
+	    (!S_ISBLK(st.stx_mode) && !S_ISCHR(st.stx_mode)))
+		return NULL;
+	return nodes_find(search->nodes, makedev(st.stx_rdev_major, st.stx_rdev_minor),
+			  S_ISBLK(st.stx_mode));
+}
+
+/* Is process PID one of the broker's? By its program, which all of them have in common. */
+static bool is_ours(const char *pid)
+{
+	uint64_t own = root_inode("/proc/self/exe");
+
+	return own != 0 && root_inode("/proc/%s/exe", pid) == own;
+}
+
+static int look_at_process(struct search *search, const char *pid)
+{
+	const struct dirent *entry;
+	DIR *dir = root_opendir("/proc/%s/fd", pid);
+
+	if (!dir)
+		return errno == ENOENT || errno == ESRCH ? 0 : -errno;
+	while ((entry = readdir(dir))) {
+		const struct node *node = entry->d_name[0] == '.'
+						  ? NULL
+						  : node_behind(search, dirfd(dir), entry->d_name);
+
+		if (node && !is_ours(pid))
+			note_opener(search, pid, node, open_mode(pid, entry->d_name));
+	}
+	closedir(dir);
+	return 0;
+}
+
+int inuse_find_opener(const struct nodes *nodes, const struct node **ret_node, char *ret_who,
+		      size_t size)
+{
+	struct search search = {.nodes = nodes, .who = ret_who, .size = size};
+	const struct dirent *entry;
+	int r = 0;
+	DIR *proc = root_opendir("/proc");
+
+	if (!proc)
+		return -errno;
+	while (r == 0 && search.best != OPENER_WRITES && (entry = readdir(proc)))
+		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
+			r = look_at_process(&search, entry->d_name);
+	closedir(proc);
+	if (r < 0)
+		return r;
+	if (ret_node && search.found)
+		*ret_node = search.found;
+	return (int) search.best;
+}

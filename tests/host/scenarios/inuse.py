@@ -1,0 +1,372 @@
+"""What the host uses is not given away: each kind of use, of real parts."""
+import contextlib
+import fcntl
+import os
+import pathlib
+import re
+import struct
+import subprocess
+
+from lib.parts import functions, wait_driver
+from lib.story import story
+from lib.wait import expect, stays, wait_until
+from lib.world import DISKS, KEYBOARDS, LOGS
+
+NETWORK = "[usb Network]\ntargetVm = vm1\n[allow adapters]\nvendorId = 0525\n"
+
+
+def _run(command):
+    result = subprocess.run(command.split(), capture_output=True, text=True)
+    expect(result.returncode == 0, f"{command}: {result.stderr}")
+    return result.stdout
+
+
+def _disk_of_the_host(world, **where):
+    """A stick that the host has taken, before any rule."""
+    subprocess.run(["modprobe", "-a", "usb-storage", "sd_mod"], check=True)
+    disk = world.host.plug_disk(**where)
+    wait_until(disk.block_device, 60, "the host has its disk")
+    world.udev.settle()
+    return disk, f"/dev/{disk.block_device()}"
+
+
+@contextlib.contextmanager
+def _held(path, flags):
+    """Meanwhile a process called `sleep` has PATH open."""
+    fd = os.open(path, flags)
+    try:
+        process = subprocess.Popen(["sleep", "1000"], stdin=fd)
+    finally:
+        os.close(fd)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _refused(world, device, vm, words, *config):
+    """With CONFIG it is refused with WORDS; afterwards no rule claims it and no broker runs."""
+    world.configure(vm.config(), *config)
+    world.broker.start()
+    world.wait_state(device, "refused", words)
+    expect(not vm.host_ids(), f"the VM has {vm.host_ids()}")
+    world.broker.stop()
+    world.configure(vm.config())
+
+
+# ---- disks
+
+@contextlib.contextmanager
+def _swap_partition(node):
+    table = bytearray(512)
+    table[446:462] = struct.pack("<B3sB3sII", 0, b"\0\0\0", 0x82, b"\0\0\0", 2048, 16384)
+    table[510:] = b"\x55\xaa"
+    pathlib.Path(node).write_bytes(table)
+    _run(f"blockdev --rereadpt {node}")
+    wait_until(pathlib.Path(f"{node}1").exists, 30, "it has a partition")
+    _run("udevadm settle")
+    _run(f"mkswap {node}1")
+    _run(f"swapon {node}1")
+    yield "swap space"
+    _run(f"swapoff {node}1")
+    pathlib.Path(node).write_bytes(bytes(4096))
+    _run(f"blockdev --rereadpt {node}")
+
+
+@contextlib.contextmanager
+def _lvm(node):
+    _run(f"pvcreate -ff -y {node}")
+    _run(f"vgcreate vhpvg {node}")
+    _run("lvcreate -y -Wn -Zn --noudevsync -l 100%FREE -n data vhpvg")
+    yield r"part of the LVM volume vhpvg-data \(dm-"
+    _run("vgremove -f vhpvg")
+    _run(f"pvremove {node}")
+
+
+@contextlib.contextmanager
+def _luks(node):
+    key = LOGS / "key"
+    key.write_text("a key")
+    _run(f"cryptsetup luksFormat -q --type luks1 --pbkdf-force-iterations 1000 {node} {key}")
+    _run(f"cryptsetup open --key-file {key} {node} vhpluks")
+    _run("mkfs.ext4 -q /dev/mapper/vhpluks")
+    folder = LOGS / "luks"
+    folder.mkdir(exist_ok=True)
+    _run(f"mount /dev/mapper/vhpluks {folder}")
+    yield rf"part of the unlocked LUKS device vhpluks \(dm-\d+\), which is mounted on {folder}"
+    _run(f"umount {folder}")
+    _run("cryptsetup close vhpluks")
+
+
+@contextlib.contextmanager
+def _md(node):
+    _run(f"mdadm --create /dev/md7 --run --force --level=1 --raid-devices=1 --metadata=1.2 {node}")
+    yield "part of the RAID md7"
+    _run("mdadm --stop /dev/md7")
+    _run(f"mdadm --zero-superblock {node}")
+
+
+@contextlib.contextmanager
+def _bcache(node):
+    _run("modprobe bcache")
+    _run(f"wipefs -a {node}")
+    _run(f"make-bcache --wipe-bcache -B {node}")
+    with contextlib.suppress(OSError):  # udevd may have been first
+        pathlib.Path("/sys/fs/bcache/register").write_text(node)
+    wait_until(pathlib.Path("/sys/block/bcache0").exists, 30, "there is a bcache0")
+    yield "part of (a )?bcache"
+    pathlib.Path("/sys/block/bcache0/bcache/stop").write_text("1")
+    wait_until(lambda: not pathlib.Path("/sys/block/bcache0").exists(), 30, "bcache0 is gone")
+
+
+@contextlib.contextmanager
+def _loop(node):
+    _run("modprobe loop")
+    loop = _run(f"losetup --find --show {node}").strip()
+    yield f"{loop.removeprefix('/dev/')} is made of it"
+    _run(f"losetup -d {loop}")
+
+
+@contextlib.contextmanager
+def _exclusive(node):
+    with _held(node, os.O_RDONLY | os.O_EXCL) as process:
+        yield rf"sleep \(process {process.pid}\) has it for itself alone"
+
+
+@contextlib.contextmanager
+def _writer(node):
+    with _held(node, os.O_RDWR) as process:
+        yield rf"sleep \(process {process.pid}\) has it open for writing"
+
+
+@contextlib.contextmanager
+def _reader(node):
+    with _held(node, os.O_RDONLY) as process:
+        yield rf"sleep \(process {process.pid}\) has it open$"
+
+
+@contextlib.contextmanager
+def _generic(node):
+    _run("modprobe sg")
+    name = next(pathlib.Path(f"/sys/block/{pathlib.Path(node).name}/device/scsi_generic").iterdir()).name
+    wait_until(pathlib.Path(f"/dev/{name}").exists, 30, "there is an sg node")
+    with _held(f"/dev/{name}", os.O_RDWR):
+        yield f"/dev/{name} is in use on the host: sleep"
+
+
+@story
+def every_use_of_a_disk(world):
+    """A stick is in use in one way after the other: refused each time, and the words say how. Then
+    nobody uses it, and it goes."""
+    disk, node = _disk_of_the_host(world)
+    vm1 = world.vm("vm1").start()
+    for use in (_swap_partition, _lvm, _luks, _md, _bcache, _loop, _exclusive, _writer, _reader, _generic):
+        with use(node) as words:
+            _refused(world, disk, vm1, words, DISKS)
+        world.udev.settle()
+        expect(disk.drivers() == ["usb-storage"], f"{use.__name__}: the host keeps it")
+    _run(f"wipefs -a {node}")
+    _run(f"mkfs.ext4 -q {node}")  # as other stories expect it
+    world.configure(vm1.config(), DISKS)
+    world.broker.start()
+    world.wait_attached(disk, vm1)
+
+
+@story
+def raw_disk_of_another_vm(world):
+    """A stick that another VM has as its disk, by its command line, for writing or for reading only."""
+    disk, node = _disk_of_the_host(world)
+    vm1 = world.vm("vm1").start()
+    for option in ("", ",read-only=on"):
+        vm2 = world.vm("vm2", arguments=("-blockdev", f"host_device,node-name=raw,filename={node}{option}")).start()
+        _refused(world, disk, vm1, rf"{node} is in use on the host: qemu-system-x86 \(process {vm2.process.pid}\)",
+                 DISKS)
+        vm2.kill9()
+    world.configure(vm1.config(), DISKS)
+    world.broker.start()
+    world.wait_attached(disk, vm1)
+
+
+def _function(vendor, device):
+    """Of those, the one that the machine has from the start."""
+    return functions(vendor, device)[0]
+
+
+def _rule(function):
+    return f"[pci A function]\ntargetVm = vm1\n[allow it]\naddress = {function.name}"
+
+
+@contextlib.contextmanager
+def _mounted(node):
+    folder = LOGS / "mounted"
+    folder.mkdir(exist_ok=True)
+    _run(f"mount {node} {folder}")
+    try:
+        yield folder
+    finally:
+        _run(f"umount {folder}")
+
+
+@story
+def disk_behind_five_hubs(world):
+    """A USB controller is not given away while a disk behind five hubs on it is mounted."""
+    controller, port = _function("1b36", "000d"), "1"
+    for _ in range(5):
+        world.host.plug_hub(port=port)
+        port += ".1"
+    disk, node = _disk_of_the_host(world, port=port)
+    vm1 = world.vm("vm1").start()
+    with _mounted(node) as folder:
+        _refused(world, controller, vm1, f"{node} is in use on the host: mounted on {folder}", _rule(controller))
+        expect(controller.driver() == "xhci_hcd" and disk.is_there(), "the host keeps it")
+
+
+@story
+def nvme_of_several_paths(world):
+    """An NVMe controller that is one way of several to its disk: mounted it stays, idle it goes."""
+    controller = _function("1b36", "0010")
+    wait_driver(controller, "nvme")
+    path = wait_until(lambda: next(controller.sys.glob("nvme/nvme*/nvme*c*n*"), None), 60,
+                      "its disk is one of several paths")
+    expect(not (path / "dev").exists(), "the path has no node")
+    head = pathlib.Path("/dev") / re.sub(r"c\d+", "", path.name)
+    vm1 = world.vm("vm1").start()
+    with _mounted(head) as folder:
+        _refused(world, controller, vm1, f"{head} is in use on the host: mounted on {folder}", _rule(controller))
+        expect(controller.driver() == "nvme", "the host keeps it")
+    world.configure(vm1.config(), _rule(controller))
+    world.broker.start()
+    world.wait_in(controller, vm1, "vfio-pci")
+    vm1.kill9()
+    world.configure(vm1.config())
+    wait_driver(controller, "nvme")
+
+
+# ---- PCI
+
+@story
+def physical_function_with_virtual_ones(world):
+    """A function whose virtual functions exist is refused before anything is unbound; the reason names
+    them and who has them."""
+    controller = _function("1b36", "0010")
+    wait_driver(controller, "nvme")
+    vm1 = world.vm("vm1").start()
+    (controller.sys / "sriov_drivers_autoprobe").write_text("0")
+    (controller.sys / "sriov_numvfs").write_text("2")
+    try:
+        first, second = (os.path.basename(os.readlink(controller.sys / f"virtfn{i}")) for i in (0, 1))
+        vf = pathlib.Path("/sys/bus/pci/devices") / first
+        _run("modprobe vfio-pci")
+        (vf / "driver_override").write_text("vfio-pci")
+        pathlib.Path("/sys/bus/pci/drivers_probe").write_text(first)
+        group = pathlib.Path("/dev/vfio") / os.path.basename(os.readlink(vf / "iommu_group"))
+        wait_until(group.exists, 30, "the virtual function's group has a node")
+        with _held(group, os.O_RDWR) as process:
+            _refused(world, controller, vm1,
+                     rf"{controller.name} has 2 virtual function\(s\): {first} \(sleep \(process {process.pid}\)\),"
+                     rf" {second} \(no driver\)", _rule(controller))
+        expect(controller.driver() == "nvme", "its driver was never let go of")
+    finally:
+        (controller.sys / "sriov_numvfs").write_text("0")
+
+
+# ---- network
+
+@story
+def usb_adapter_with_the_only_default_route(world):
+    """A USB network adapter that the host's only default route goes through, IPv4 or IPv6, alone or below
+    a bridge on a VLAN: refused. With force it goes."""
+    monitor = world.host.monitor
+    monitor.command("netdev_add", type="user", id="usbnet", restrict=True)
+    try:
+        adapter = world.host.plug("usb-net", "net", netdev="usbnet")
+        vm1 = world.vm("vm1").start()
+        path = wait_until(lambda: next(adapter.sys.glob("*/net/*"), None), 60, "the host has its interface")
+        world.udev.settle()
+        name = path.name
+        words = r"the host's only default route goes through it \({}\); force = yes"
+        _run(f"ip link set {name} up")
+        _run(f"ip addr add 10.0.9.15/24 dev {name}")
+        _run(f"ip route add default via 10.0.9.2 dev {name}")
+        _refused(world, adapter, vm1, words.format(name), NETWORK)
+        _run("ip route del default")
+        _run(f"ip -6 addr add fd00:9::2/64 dev {name} nodad")
+        _run(f"ip -6 route replace default dev {name}")
+        _refused(world, adapter, vm1, words.format(name), NETWORK)
+        _run(f"ip addr flush dev {name}")
+        _run(f"ip link add link {name} name vhpvlan type vlan id 5")
+        _run("ip link add vhpbr type bridge")
+        _run("ip link set vhpvlan master vhpbr")
+        for interface in ("vhpvlan", "vhpbr"):
+            _run(f"ip link set {interface} up")
+        _run("ip addr add 10.0.9.15/24 dev vhpbr")
+        _run("ip route add default via 10.0.9.2 dev vhpbr")
+        _refused(world, adapter, vm1, words.format("vhpbr"), NETWORK)
+        stays(path.exists, 2, "the host keeps it")
+        world.configure(vm1.config(), NETWORK + "force = yes\n")
+        world.broker.start()
+        world.wait_attached(adapter, vm1)
+    finally:
+        for interface in ("vhpbr", "vhpvlan"):
+            subprocess.run(["ip", "link", "del", interface], capture_output=True)
+        world.host.unplug_all()
+        monitor.command("netdev_del", id="usbnet")
+
+
+# ---- USB
+
+DISCONNECT = 0x5516
+IOCTL = 0xc0105512
+CLAIM = 0x8004550f
+
+
+@contextlib.contextmanager
+def _claimed(device):
+    """Meanwhile a process called `sleep` has claimed the device's first interface by usbfs."""
+    fd = os.open(device.node, os.O_RDWR)
+    try:
+        with contextlib.suppress(OSError):  # no driver
+            fcntl.ioctl(fd, IOCTL, struct.pack("iiP", 0, DISCONNECT, 0))
+        fcntl.ioctl(fd, CLAIM, struct.pack("I", 0))
+        with subprocess.Popen(["sleep", "1000"], stdin=fd) as process:
+            os.close(fd)
+            fd = -1
+            try:
+                yield process
+            finally:
+                process.kill()
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+@story
+def claimed_by_a_program(world):
+    """A program has claimed an interface before the rule came: refused, and the reason names it. It ends,
+    and the device goes."""
+    keyboard = world.host.plug_keyboard()
+    world.udev.settle()
+    vm1 = world.vm("vm1").start()
+    with _claimed(keyboard) as process:
+        world.configure(vm1.config(), KEYBOARDS)
+        world.broker.start()
+        world.wait_state(keyboard, "refused", rf"{keyboard.name} is held by sleep \(process {process.pid}\)")
+        expect(not vm1.usb_ids(), "the VM has nothing")
+        stays(lambda: process.poll() is None, 2, "the program keeps it")
+    world.wait_attached(keyboard, vm1)
+
+
+@story
+def not_authorized_by_the_host(world):
+    """A device that the host has not authorized waits for that, and then goes."""
+    keyboard = world.host.plug_keyboard()
+    world.udev.settle()
+    (keyboard.sys / "authorized").write_text("0")
+    vm1 = world.vm("vm1").start()
+    world.configure(vm1.config(), KEYBOARDS)
+    world.broker.start()
+    world.wait_state(keyboard, "waiting", "the host has not authorized it")
+    expect(not vm1.usb_ids(), "the VM has nothing")
+    (keyboard.sys / "authorized").write_text("1")
+    world.wait_attached(keyboard, vm1)

@@ -1,0 +1,480 @@
+/* What the host may use below a device, on a made-up /sys, /proc and /dev. What only a real kernel
+ * can say (who has a disk exclusively) is in the tests on the emulated host. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/resource.h>
+
+#include <cmocka.h>
+
+#include "broker/inuse.h"
+#include "broker/pci.h"
+#include "broker/worker.h"
+#include "helper/root.h"
+#include "tests/unit/tree.h"
+
+#define DEVICE "/sys/devices/pci0000:00/0000:00:03.0"
+#define NULL_NUMBERS "1:3" /* of /dev/null, which stands for a disk's node */
+
+struct host {
+	char *root;
+	struct inuse inuse;
+};
+
+static int setup(void **state)
+{
+	struct host *h = calloc(1, sizeof(*h));
+
+	unsetenv("RUNTIME_DIRECTORY");
+	h->root = temp_new();
+	root_set(h->root);
+	tree_mkdir(h->root, DEVICE);
+	tree_mkdir(h->root, "/dev");
+	tree_mkdir(h->root, "/proc");
+	tree_write(h->root, "/proc/1/net/route", "Iface\tDestination\n");
+	*state = h;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct host *h = *state;
+
+	root_set("");
+	inuse_finish(&h->inuse);
+	temp_remove(&h->root);
+	free(h);
+	return 0;
+}
+
+static void assert_words(const struct host *h, const char *part)
+{
+	if (!strstr(h->inuse.words, part))
+		fail_msg("\"%s\" does not say \"%s\"", h->inuse.words, part);
+}
+
+/* PATH of sysfs is a device of SUBSYSTEM with NUMBERS. */
+static void add_device(struct host *h, const char *path, const char *subsystem, const char *numbers)
+{
+	char file[PATH_MAX], class[PATH_MAX];
+
+	snprintf(file, sizeof(file), "%s/dev", path);
+	if (numbers)
+		tree_write(h->root, file, numbers);
+	snprintf(file, sizeof(file), "%s/subsystem", path);
+	snprintf(class, sizeof(class), "/sys/class/%s", subsystem);
+	tree_mkdir(h->root, path);
+	tree_link(h->root, file, class);
+}
+
+/* Process PID has a node open, the one with NULL_NUMBERS, with FLAGS of open(2) in octal. */
+static void add_opener(struct host *h, int pid, const char *name, const char *flags)
+{
+	char path[PATH_MAX], link[PATH_MAX], text[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	tree_write(h->root, path, name);
+	snprintf(path, sizeof(path), "/proc/%d/fdinfo/5", pid);
+	snprintf(text, sizeof(text), "pos:\t0\nflags:\t%s\n", flags);
+	tree_write(h->root, path, text);
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	tree_mkdir(h->root, path);
+	snprintf(link, sizeof(link), "%s%s/5", h->root, path);
+	assert_int_equal(symlink("/dev/null", link), 0);
+}
+
+static int look(struct host *h)
+{
+	int r = inuse_below(&h->inuse, DEVICE);
+
+	return r < 0 ? r : inuse_by_processes(&h->inuse);
+}
+
+static void test_nothing(void **state)
+{
+	assert_int_equal(look(*state), 0);
+}
+
+/* Behind as many hubs as the kernel allows, and then many more. */
+static void test_deep_disk(void **state)
+{
+	struct host *h = *state;
+	char path[PATH_MAX] = DEVICE;
+
+	for (int i = 0; i < 40; i++)
+		strcat(path, "/1-1.1.1.1");
+	strcat(path, "/sda");
+	add_device(h, path, "block", "8:0");
+	assert_int_equal(look(h), -EBUSY);
+	assert_words(h, "can't tell whether /dev/sda is in use: No such file");
+	tree_write(h->root, "/dev/sda", "");
+	assert_int_equal(look(h), 0);
+	assert_int_equal(h->inuse.n_disks, 1);
+}
+
+static void test_too_deep_to_tell(void **state)
+{
+	struct host *h = *state;
+	char path[PATH_MAX];
+
+	/* Longer than a path may be, with the root in front. */
+	snprintf(path, sizeof(path), "%s%s", h->root, DEVICE);
+	int at = open(path, O_RDONLY | O_DIRECTORY);
+	memset(path, 'x', 250);
+	path[250] = 0;
+	for (int i = 0; i < 17; i++) {
+		assert_int_equal(mkdirat(at, path, 0755), 0);
+		int below = openat(at, path, O_RDONLY | O_DIRECTORY);
+		close(at);
+		at = below;
+	}
+	close(at);
+	assert_int_equal(look(h), -EBUSY);
+	assert_words(h, "can't tell");
+}
+
+static void test_unreadable(void **state)
+{
+	struct host *h = *state;
+	struct rlimit limit, none;
+
+	add_device(h, DEVICE "/host0/sda", "block", "8:0");
+	tree_write(h->root, "/dev/sda", "");
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	int probe = dup(0);
+	close(probe);
+	none = (struct rlimit){.rlim_cur = (rlim_t) probe + 1, .rlim_max = limit.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	int r = look(h);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_int_equal(r, -EBUSY);
+	assert_words(h, "can't tell");
+	/* Nor are numbers that are none. */
+	tree_write(h->root, DEVICE "/host0/sda/dev", "?");
+	assert_int_equal(look(h), -EBUSY);
+	assert_words(h, "can't tell");
+}
+
+static void test_written_to(void **state)
+{
+	struct host *h = *state;
+
+	add_device(h, DEVICE "/host0/scsi_generic/sg0", "scsi_generic", NULL_NUMBERS);
+	add_opener(h, 123, "qemu-system-x86", "0100002");
+	assert_int_equal(look(h), -EBUSY);
+	assert_words(h, "/dev/sg0 is in use on the host: qemu-system-x86 (process 123) has it open"
+			" for writing");
+}
+
+static void test_read_for_long(void **state)
+{
+	struct host *h = *state;
+
+	add_device(h, DEVICE "/host0/scsi_generic/sg0", "scsi_generic", NULL_NUMBERS);
+	add_opener(h, 124, "dd", "0100000");
+	assert_int_equal(look(h), -EBUSY);
+	assert_words(h, "dd (process 124) has it open");
+	assert_null(strstr(h->inuse.words, "writing"));
+}
+
+/* Only a place in the file system, and another kind of node with the same numbers. */
+static void test_not_really_open(void **state)
+{
+	struct host *h = *state;
+
+	add_device(h, DEVICE "/host0/scsi_generic/sg0", "scsi_generic", NULL_NUMBERS);
+	add_opener(h, 125, "sh", "010000000");
+	assert_int_equal(look(h), 0);
+	inuse_finish(&h->inuse);
+	h->inuse = (struct inuse){0};
+	add_opener(h, 126, "cat", "02");
+	tree_write(h->root, DEVICE "/host0/scsi_generic/sg0/dev", "1:5");
+	add_device(h, DEVICE "/host0/sda", "block", NULL_NUMBERS);
+	tree_write(h->root, "/dev/sda", "");
+	assert_int_equal(look(h), 0);
+}
+
+static void test_loop_device(void **state)
+{
+	struct host *h = *state;
+
+	add_device(h, DEVICE "/host0/sda", "block", "8:0");
+	add_device(h, DEVICE "/host0/sda/sda1", "block", "8:1");
+	tree_write(h->root, DEVICE "/host0/sda/sda1/partition", "1");
+	tree_write(h->root, "/dev/sda", "");
+	tree_write(h->root, "/sys/block/loop3/loop/backing_file", "/dev/sda1\n");
+	assert_int_equal(look(h), -EBUSY);
+	assert_words(h, "/dev/sda1 is in use on the host: loop3 is made of it");
+}
+
+static void add_path_to_nvme(struct host *h)
+{
+	add_device(h, DEVICE "/nvme/nvme0/nvme0c1n2", "block", NULL);
+	tree_write(h->root, DEVICE "/nvme/nvme0/nvme0c1n2/hidden", "1\n");
+}
+
+static void test_nvme_multipath(void **state)
+{
+	struct host *h = *state;
+	static const char head[] = "/sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n2";
+
+	add_path_to_nvme(h);
+	assert_int_equal(look(h), -EBUSY);
+	assert_words(h, "can't tell whether nvme0c1n2 is in use");
+	add_device(h, head, "block", "259:1");
+	tree_link(h->root, "/sys/block/nvme0n2", head);
+	assert_int_equal(look(h), -EBUSY);
+	assert_words(h, "can't tell whether /dev/nvme0n2 is in use");
+	tree_write(h->root, "/dev/nvme0n2", "");
+	inuse_finish(&h->inuse);
+	h->inuse = (struct inuse){0};
+	/* Another way to the same disk is not a second user of it. */
+	add_device(h, DEVICE "/nvme/nvme1/nvme0c2n2", "block", NULL);
+	tree_write(h->root, DEVICE "/nvme/nvme1/nvme0c2n2/hidden", "1\n");
+	assert_int_equal(look(h), 0);
+	assert_int_equal(h->inuse.n_disks, 1);
+}
+
+static void test_claimed_by_usbfs(void **state)
+{
+	struct host *h = *state;
+
+	add_device(h, DEVICE "/usb1/1-2", "usb", NULL_NUMBERS);
+	add_device(h, DEVICE "/usb1/1-2/1-2:1.0", "usb", NULL);
+	assert_int_equal(look(h), 0);
+	tree_link(h->root, DEVICE "/usb1/1-2/1-2:1.0/driver", "/sys/bus/usb/drivers/usbfs");
+	assert_int_equal(look(h), -EBUSY);
+	assert_words(h, "1-2 is held by a program that is not to be seen");
+	add_opener(h, 127, "pcscd", "0100002");
+	assert_int_equal(look(h), -EBUSY);
+	assert_words(h, "1-2 is held by pcscd (process 127)");
+}
+
+/* Routes */
+
+#define ROUTE(interface) interface "\t00000000\t0202000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+#define ROUTE6(interface)                                                          \
+	"00000000000000000000000000000000 00 00000000000000000000000000000000 00 " \
+	"fe800000000000000000000000000002 00000400 00000001 00000000 00000003 " interface "\n"
+
+static void add_interface(struct host *h, const char *name, const char *below)
+{
+	char path[PATH_MAX], link[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/net/%s", below, name);
+	tree_mkdir(h->root, path);
+	snprintf(link, sizeof(link), "/sys/class/net/%s", name);
+	tree_link(h->root, link, path);
+}
+
+static void put_on_top(struct host *h, const char *upper, const char *lower)
+{
+	char link[PATH_MAX], target[PATH_MAX];
+
+	snprintf(link, sizeof(link), "/sys/devices/virtual/net/%s/lower_%s", upper, lower);
+	snprintf(target, sizeof(target), "/sys/class/net/%s", lower);
+	tree_link(h->root, link, target);
+}
+
+static int look_at_routes(struct host *h, const char *route, const char *route6)
+{
+	tree_write(h->root, "/proc/1/net/route", route);
+	if (route6)
+		tree_write(h->root, "/proc/1/net/ipv6_route", route6);
+	return inuse_by_routes(&h->inuse);
+}
+
+static void test_routes(void **state)
+{
+	struct host *h = *state;
+
+	add_interface(h, "eth1", DEVICE "/usb1/1-2/1-2:1.0");
+	add_interface(h, "wlan0", "/sys/devices/pci0000:00/0000:00:04.0");
+	assert_int_equal(inuse_below(&h->inuse, DEVICE), 0);
+	assert_int_equal(look_at_routes(h, ROUTE("wlan0"), NULL), 0);
+	assert_int_equal(look_at_routes(h, ROUTE("eth1") ROUTE("wlan0"), NULL), 0);
+	assert_int_equal(look_at_routes(h, ROUTE("eth1"), NULL), -EBUSY);
+	assert_words(h, "only default route goes through it (eth1); force = yes");
+	assert_int_equal(look_at_routes(h, ROUTE("wlan0"), ROUTE6("eth1")), -EBUSY);
+	assert_int_equal(look_at_routes(h, ROUTE("wlan0"), ROUTE6("wlan0")), 0);
+	/* An interface that went meanwhile. */
+	assert_int_equal(look_at_routes(h, ROUTE("eth7"), ROUTE6("wlan0")), 0);
+}
+
+static void test_routes_of_layers(void **state)
+{
+	struct host *h = *state;
+	static const char *const layers[] = {"bond0", "vlan0", "team0", "macvlan0", "br0", "br1"};
+
+	add_interface(h, "eth1", DEVICE "/usb1/1-2/1-2:1.0");
+	for (size_t i = 0; i < ARRAY_SIZE(layers); i++) {
+		add_interface(h, layers[i], "/sys/devices/virtual");
+		put_on_top(h, layers[i], i > 0 ? layers[i - 1] : "eth1");
+	}
+	assert_int_equal(inuse_below(&h->inuse, DEVICE), 0);
+	assert_int_equal(look_at_routes(h, ROUTE("bond0"), NULL), -EBUSY);
+	assert_int_equal(look_at_routes(h, ROUTE("br1"), NULL), -EBUSY);
+	assert_words(h, "(br1)");
+	/* Too many layers to look through. */
+	add_interface(h, "a", "/sys/devices/virtual");
+	add_interface(h, "b", "/sys/devices/virtual");
+	put_on_top(h, "a", "b");
+	put_on_top(h, "b", "a");
+	assert_int_equal(look_at_routes(h, ROUTE("a"), NULL), -EBUSY);
+}
+
+static void test_routes_unreadable(void **state)
+{
+	struct host *h = *state;
+	char path[PATH_MAX];
+
+	tree_path(path, h->root, "/proc/1/net/route");
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
+	assert_words(h, "can't tell");
+}
+
+/* The worker's job on PCI functions */
+
+static void add_member(struct host *h, const char *address)
+{
+	char path[PATH_MAX], link[PATH_MAX];
+
+	snprintf(path, sizeof(path), "/sys/devices/pci0000:00/%s", address);
+	snprintf(link, sizeof(link), "%s/class", path);
+	tree_write(h->root, link, "0x010802\n");
+	snprintf(link, sizeof(link), "%s/driver_override", path);
+	tree_write(h->root, link, "(null)\n");
+	snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s", address);
+	tree_link(h->root, link, path);
+	snprintf(link, sizeof(link), "%s/iommu_group", path);
+	tree_link(h->root, link, "/sys/kernel/iommu_groups/7");
+	snprintf(link, sizeof(link), "/sys/kernel/iommu_groups/7/devices/%s", address);
+	tree_link(h->root, link, path);
+}
+
+static void take(struct worker_answer *answer)
+{
+	struct worker_request request = {.job = WORKER_PCI_TAKE};
+
+	strcpy(request.devpath, "/devices/pci0000:00/0000:00:03.0");
+	request.inode = root_inode("/sys%s", request.devpath);
+	*answer = (struct worker_answer){0};
+	worker_pci_take(&request, answer);
+}
+
+static void test_virtual_functions(void **state)
+{
+	struct host *h = *state;
+	struct worker_answer answer;
+
+	add_member(h, "0000:00:03.0");
+	tree_write(h->root, DEVICE "/sriov_numvfs", "5\n");
+	tree_link(h->root, DEVICE "/virtfn0", "/sys/devices/pci0000:00/0000:00:03.1");
+	tree_link(h->root, DEVICE "/virtfn1", "/sys/devices/pci0000:00/0000:00:03.2");
+	tree_link(h->root, DEVICE "/virtfn2", "/sys/devices/pci0000:00/0000:00:03.3");
+	tree_link(h->root, "/sys/bus/pci/devices/0000:00:03.1/driver", "/sys/bus/pci/drivers/iavf");
+	take(&answer);
+	assert_int_equal(answer.result, -EBUSY);
+	assert_string_equal(answer.detail,
+			    "0000:00:03.0 has 5 virtual function(s): 0000:00:03.1 (iavf),"
+			    " 0000:00:03.2 (no driver), 0000:00:03.3 (no driver) and 2 more");
+	assert_string_equal(tree_read(h->root, DEVICE "/driver_override"), "(null)\n");
+}
+
+static void test_large_group(void **state)
+{
+	struct host *h = *state;
+	struct pci_group group;
+	char address[32];
+
+	add_member(h, "0000:00:03.0");
+	for (int i = 0; i < 40; i++) {
+		snprintf(address, sizeof(address), "0000:01:%02x.0", i);
+		add_member(h, address);
+	}
+	assert_int_equal(pci_get_group("0000:00:03.0", &group), 0);
+	assert_int_equal(group.n_members, 41);
+}
+
+/* The fence */
+
+#define STICK DEVICE "/usb1/1-2"
+
+static void add_stick(struct host *h)
+{
+	add_device(h, STICK, "usb", NULL_NUMBERS);
+	add_device(h, STICK "/1-2:1.0", "usb", NULL);
+	add_device(h, STICK "/1-2:1.1", "usb", NULL);
+	tree_write(h->root, STICK "/1-2:1.0/bInterfaceClass", "03\n");
+	tree_write(h->root, STICK "/1-2:1.1/bInterfaceClass", "09\n");
+	tree_write(h->root, STICK "/1-2:1.0/authorized", "1");
+	tree_write(h->root, STICK "/1-2:1.1/authorized", "1");
+	tree_write(h->root, "/sys/bus/usb/drivers_probe", "");
+	tree_write(h->root, VHOTPLUG_RUNDIR "/given/1-2-4", "");
+}
+
+static int do_usb(void (*job)(const struct worker_request *, struct worker_answer *))
+{
+	struct worker_request request = {.job = WORKER_USB_FENCE};
+	struct worker_answer answer = {0};
+
+	strcpy(request.devpath, STICK + strlen("/sys"));
+	strcpy(request.node, "/dev/bus/usb/001/004");
+	request.inode = root_inode("/sys%s", request.devpath);
+	job(&request, &answer);
+	return answer.result;
+}
+
+static void test_fence(void **state)
+{
+	struct host *h = *state;
+
+	add_stick(h);
+	assert_int_equal(do_usb(worker_usb_fence), 0);
+	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "0");
+	assert_int_equal(root_exists(VHOTPLUG_RUNDIR "/given/1-2-4"), -ENOENT);
+	/* A hub is never shut. */
+	assert_string_equal(tree_read(h->root, STICK "/1-2:1.1/authorized"), "1");
+	assert_int_equal(do_usb(worker_usb_return), 0);
+	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "1");
+	assert_non_null(strstr(tree_read(h->root, "/sys/bus/usb/drivers_probe"), "1-2:1."));
+}
+
+static void test_fence_leaves_what_is_in_use(void **state)
+{
+	struct host *h = *state;
+
+	add_stick(h);
+	tree_link(h->root, STICK "/1-2:1.0/driver", "/sys/bus/usb/drivers/usbfs");
+	assert_int_equal(do_usb(worker_usb_fence), -EBUSY);
+	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "1");
+	assert_int_equal(root_exists(VHOTPLUG_RUNDIR "/given/1-2-4"), 0);
+}
+
+int main(void)
+{
+#define INUSE_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		INUSE_TEST(test_nothing),
+		INUSE_TEST(test_deep_disk),
+		INUSE_TEST(test_too_deep_to_tell),
+		INUSE_TEST(test_unreadable),
+		INUSE_TEST(test_written_to),
+		INUSE_TEST(test_read_for_long),
+		INUSE_TEST(test_not_really_open),
+		INUSE_TEST(test_loop_device),
+		INUSE_TEST(test_nvme_multipath),
+		INUSE_TEST(test_claimed_by_usbfs),
+		INUSE_TEST(test_routes),
+		INUSE_TEST(test_routes_of_layers),
+		INUSE_TEST(test_routes_unreadable),
+		INUSE_TEST(test_virtual_functions),
+		INUSE_TEST(test_large_group),
+		INUSE_TEST(test_fence),
+		INUSE_TEST(test_fence_leaves_what_is_in_use),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
