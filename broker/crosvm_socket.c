@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 
 #include "broker/device.h"
+#include "broker/socket.h"
 
 #define MAX_PACKET 65536 /* an answer has some 800 bytes */
 
@@ -12,23 +13,9 @@
 
 static int send_packet(int fd, const char *text, int pass_fd)
 {
-	struct iovec iov = {.iov_base = (void *) text, .iov_len = strlen(text)};
-	union {
-		char buffer[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = {0};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	ssize_t n = socket_send(fd, text, strlen(text), &pass_fd, pass_fd >= 0 ? 1 : 0);
 
-	if (pass_fd >= 0) {
-		msg.msg_control = control.buffer;
-		msg.msg_controllen = sizeof(control.buffer);
-		struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
-		cmsg->cmsg_level = SOL_SOCKET;
-		cmsg->cmsg_type = SCM_RIGHTS;
-		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(cmsg), &pass_fd, sizeof(int));
-	}
-	return sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+	return n < 0 ? (int) n : 0;
 }
 
 int crosvm_send_attach(int fd, int device_fd)

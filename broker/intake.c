@@ -2,19 +2,22 @@
  * the watch on the spool. */
 #include "broker/intake.h"
 
+#include <limits.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
 #include "broker/log.h"
+#include "broker/socket.h"
 #include "broker/store.h"
 #include "broker/watch.h"
 #include "helper/spool.h"
 
-#define MAX_CLIENTS 256    /* more stay in the backlog */
-#define CLIENT_MS 2000     /* for its message to arrive; a helper sends at once */
-#define SPOOL_RETRY_MS 200 /* while the database can't be written */
+#define MAX_CLIENTS 256     /* more stay in the backlog */
+#define CLIENT_MS 2000      /* for its message to arrive; a helper sends at once */
+#define SPOOL_RETRY_MS 200  /* while the database can't be written */
+#define SPOOL_ERROR_MS 2000 /* while it can't be read: no descriptors left, say */
 #define ACCEPT_RETRY_MS 1000
 #define SPOOL_BATCH 128 /* events a transaction */
 
@@ -39,10 +42,11 @@ struct intake {
 	void *data;
 	int listen_fd;
 	char path[sizeof(((struct sockaddr_un *) 0)->sun_path)]; /* ours to remove; or "" */
-	char run_directory[256];
+	char *run_directory;
 	struct loop_source *source;
-	struct watch *spool_watch;
-	struct loop_timer spool_retry, accept_retry;
+	struct watch *spool_watch, *socket_watch;
+	ino_t inode; /* of our socket at PATH */
+	struct loop_timer spool_retry, accept_retry, listen_retry;
 	struct intake_client *clients;
 	size_t n_clients, n_received;
 };
@@ -321,13 +325,16 @@ struct spooled {
 	struct wire_msg msg;
 };
 
-/* Reads up to SPOOL_BATCH events from *AT on; what can't be one is said and removed. */
-static size_t read_batch(int dir_fd, const uint64_t *numbers, size_t n, size_t *at,
-			 struct spooled *batch)
+/* Reads up to SPOOL_BATCH events from *AT on; what can't be one is said and removed. What can't be
+ * read now is left for later: an event may come after all that follow it, but is never lost.
+ * Returns 0 or the first such error. */
+static int read_batch(int dir_fd, const uint64_t *numbers, size_t n, size_t *at,
+		      struct spooled *batch, size_t *ret_got)
 {
 	size_t got = 0;
+	int result = 0;
 
-	for (; *at < n && got < SPOOL_BATCH; (*at)++) {
+	for (; *at < n && got < SPOOL_BATCH && result == 0; (*at)++) {
 		struct spooled *s = &batch[got];
 		int r = spool_read(dir_fd, numbers[*at], &s->msg);
 
@@ -336,13 +343,16 @@ static size_t read_batch(int dir_fd, const uint64_t *numbers, size_t n, size_t *
 		s->number = numbers[*at];
 		if (r == 0) {
 			got++;
-		} else if (r != -ENOENT) {
+		} else if (r != -EPERM && r != -EBADMSG) {
+			result = r == -ENOENT ? 0 : r;
+		} else {
 			log_warning("spool: dropped %llu, which is no event: %s",
 				    (unsigned long long) s->number, strerror(-r));
 			spool_remove(dir_fd, s->number);
 		}
 	}
-	return got;
+	*ret_got = got;
+	return result;
 }
 
 static int drain_batch(struct intake *intake, int dir_fd, struct spooled *batch, size_t n)
@@ -381,18 +391,22 @@ void intake_drain_spool(struct intake *intake)
 	if (n > 0)
 		log_info("spool: %zu events were waiting", n);
 	while (r == 0 && at < n) {
-		got = read_batch(dir_fd, numbers, n, &at, batch);
+		int unread = read_batch(dir_fd, numbers, n, &at, batch, &got);
+
 		r = drain_batch(intake, dir_fd, batch, got);
+		r = r < 0 ? r : unread;
 	}
 	if (r == 0 && spool_take_lost(dir_fd) == 1) {
 		log_warning("spool: it was full and an event was lost; looking at every device");
 		intake->handler->reconcile(intake->data);
 	}
-	if (r == -EAGAIN || r == -ENOSPC || r == -EIO)
-		loop_timer_start(intake->loop, &intake->spool_retry, SPOOL_RETRY_MS, retry_spool,
-				 intake);
-	else if (r < 0)
+	if (r == 0)
+		return;
+	bool busy = r == -EAGAIN || r == -ENOSPC || r == -EIO;
+	if (!busy)
 		log_error("can't read the spool below %s: %s", intake->run_directory, strerror(-r));
+	loop_timer_start(intake->loop, &intake->spool_retry, busy ? SPOOL_RETRY_MS : SPOOL_ERROR_MS,
+			 retry_spool, intake);
 }
 
 static void spool_changed(void *data)
@@ -406,42 +420,66 @@ static void spool_changed(void *data)
 
 /* Set-up */
 
+static void look_at_socket(void *data);
+
 static int make_listener(struct intake *intake)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	_cleanup_close_ int fd = -1;
+	struct stat st;
 
 	if (mkdir(intake->run_directory, 0755) < 0 && errno != EEXIST)
 		return -errno;
-	if ((size_t) snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s",
-			      intake->run_directory, WIRE_SOCKET_NAME) >= sizeof(address.sun_path))
+	if ((size_t) snprintf(intake->path, sizeof(intake->path), "%s/%s", intake->run_directory,
+			      WIRE_SOCKET_NAME) >= sizeof(intake->path)) {
+		intake->path[0] = 0;
 		return -ENAMETOOLONG;
-	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return -errno;
-	/* A broker that was killed leaves its socket; that no other one runs is certain by now. */
-	unlink(address.sun_path);
-	mode_t old_umask = umask(0177);
-	int r = bind(fd, (struct sockaddr *) &address, sizeof(address)) < 0 ? -errno : 0;
-	umask(old_umask);
-	if (r == 0 && listen(fd, SOMAXCONN) < 0)
-		r = -errno;
-	if (r == 0) {
-		strcpy(intake->path, address.sun_path);
-		intake->listen_fd = TAKE_FD(fd);
 	}
-	return r;
+	/* A broker that was killed leaves its socket; that no other one runs is certain by now. */
+	int fd = socket_listen(intake->path, SOCK_SEQPACKET, SOMAXCONN, (uid_t) -1);
+	if (fd < 0)
+		return fd;
+	intake->inode = stat(intake->path, &st) == 0 ? st.st_ino : 0;
+	intake->listen_fd = fd;
+	return loop_add(intake->loop, fd, EPOLLIN, listener_readable, intake, &intake->source);
+}
+
+static void listen_again(void *data)
+{
+	look_at_socket(data);
+}
+
+/* Somebody has cleared the directory: without its socket the broker is deaf. */
+static void look_at_socket(void *data)
+{
+	struct intake *intake = data;
+	struct stat st;
+
+	if (stat(intake->path, &st) == 0 && st.st_ino == intake->inode)
+		return;
+	log_warning("%s was removed: making it again", intake->path);
+	intake->source = loop_source_free(intake->source);
+	intake->listen_fd = close_fd(intake->listen_fd);
+	int r = make_listener(intake);
+	if (r == 0) {
+		intake_drain_spool(intake);
+		return;
+	}
+	log_error("can't take events below %s: %s", intake->run_directory, strerror(-r));
+	intake->inode = 0;
+	loop_timer_start(intake->loop, &intake->listen_retry, ACCEPT_RETRY_MS, listen_again,
+			 intake);
 }
 
 static int watch_spool(struct intake *intake)
 {
-	char path[300];
+	char path[PATH_MAX];
 	_cleanup_close_ int dir_fd = -1;
 	int r = spool_open(intake->run_directory, &dir_fd);
 
 	if (r < 0)
 		return r;
-	snprintf(path, sizeof(path), "%s/%s", intake->run_directory, WIRE_SPOOL_NAME);
+	if ((size_t) snprintf(path, sizeof(path), "%s/%s", intake->run_directory,
+			      WIRE_SPOOL_NAME) >= sizeof(path))
+		return -ENAMETOOLONG;
 	return watch_new_directory(intake->loop, path, spool_changed, intake, &intake->spool_watch);
 }
 
@@ -458,12 +496,17 @@ int intake_new(struct loop *loop, const char *run_directory, int listen_fd, stru
 	intake->handler = handler;
 	intake->data = data;
 	intake->listen_fd = listen_fd;
-	snprintf(intake->run_directory, sizeof(intake->run_directory), "%s", run_directory);
-	if (listen_fd < 0)
+	intake->run_directory = strdup(run_directory);
+	if (!intake->run_directory)
+		r = -ENOMEM;
+	if (r == 0 && listen_fd < 0) {
 		r = make_listener(intake);
-	if (r == 0)
-		r = loop_add(loop, intake->listen_fd, EPOLLIN, listener_readable, intake,
-			     &intake->source);
+		if (r == 0)
+			r = watch_new(loop, intake->path, look_at_socket, intake,
+				      &intake->socket_watch);
+	} else if (r == 0) {
+		r = loop_add(loop, listen_fd, EPOLLIN, listener_readable, intake, &intake->source);
+	}
 	if (r == 0)
 		r = watch_spool(intake);
 	if (r < 0) {
@@ -484,9 +527,12 @@ void intake_free(struct intake *intake)
 		client_close(intake->clients);
 	loop_timer_stop(&intake->spool_retry);
 	loop_timer_stop(&intake->accept_retry);
+	loop_timer_stop(&intake->listen_retry);
 	watch_free(intake->spool_watch);
+	watch_free(intake->socket_watch);
 	close_fd(intake->listen_fd);
 	if (intake->path[0])
 		unlink(intake->path);
+	free(intake->run_directory);
 	free(intake);
 }

@@ -1,4 +1,9 @@
-/* Messages for people, on stderr: one line each, logged once, where the decision is made. */
+/* Messages for people, on stderr: one line each, logged once, where the decision is made.
+ *
+ * A line begins with what it is about, a VM's or a device's name. A line is cleaned (text_clean),
+ * never waits for its reader, and is left out, and counted, when the same place in the code has
+ * said too much about the same subject.
+ */
 #pragma once
 
 #include "helper/macro.h"

@@ -25,25 +25,26 @@ struct loop {
 	void *pass_end_data;
 };
 
-static bool skips_waiting; /* loop_skip_waiting */
-static uint64_t skipped_ms;
+/* loop_skip_waiting: what both clocks show beyond the system's; meanwhile the system's stand still. */
+static bool skips_waiting;
+static uint64_t skipped_ms, frozen_monotonic, frozen_realtime;
 
 static uint64_t clock_ms(clockid_t clock)
 {
 	struct timespec ts;
 
 	clock_gettime(clock, &ts);
-	return skipped_ms + (uint64_t) ts.tv_sec * 1000 + (uint64_t) ts.tv_nsec / 1000000;
+	return (uint64_t) ts.tv_sec * 1000 + (uint64_t) ts.tv_nsec / 1000000;
 }
 
 uint64_t now_monotonic_ms(void)
 {
-	return clock_ms(CLOCK_MONOTONIC);
+	return skipped_ms + (skips_waiting ? frozen_monotonic : clock_ms(CLOCK_MONOTONIC));
 }
 
 uint64_t now_realtime_ms(void)
 {
-	return clock_ms(CLOCK_REALTIME);
+	return skipped_ms + (skips_waiting ? frozen_realtime : clock_ms(CLOCK_REALTIME));
 }
 
 int loop_new(struct loop **ret_loop)
@@ -253,6 +254,8 @@ int loop_run(struct loop *loop)
 
 void loop_skip_waiting(bool skip)
 {
+	frozen_monotonic = clock_ms(CLOCK_MONOTONIC);
+	frozen_realtime = clock_ms(CLOCK_REALTIME);
 	skips_waiting = skip;
 }
 

@@ -66,6 +66,7 @@ uint64_t now_realtime_ms(void);
 /* For tests. One pass, which waits for something to happen until the clock says UNTIL (UINT64_MAX:
  * for ever). Returns 0 or -errno. */
 int loop_pass(struct loop *loop, uint64_t until) _must_check_;
-/* From now on no loop of this process sleeps until a timer is due: where nothing is to be done it
- * puts both clocks forward. Only where nothing comes from another process or thread. */
+/* From now on no loop of this process sleeps until a timer is due: both clocks stand still while
+ * anything is to be done, and are put forward where nothing is. Only where nothing comes from another
+ * process or thread. */
 void loop_skip_waiting(bool skip);

@@ -1,26 +1,26 @@
 /* vhotplug-broker: wires the parts and runs the loop. */
-#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
 #include <sys/epoll.h>
-#include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/stat.h>
 #include <sys/timerfd.h>
 
 #include "broker/attend.h"
+#include "broker/home.h"
 #include "broker/log.h"
 #include "broker/manager.h"
 #include "broker/reconcile.h"
 #include "broker/service.h"
+#include "broker/snapshot.h"
 #include "conf/load.h"
 #include "helper/root.h"
 
+#define MAX_DESCRIPTORS 65536
+
 struct broker {
-	char run_directory[256];
+	struct home home;
 	char config_path[300];
-	char database[300];
-	int lock_fd;
 	int signal_fd;
 	int clock_fd;
 	struct loop *loop;
@@ -28,10 +28,12 @@ struct broker {
 	struct worker *worker;
 	struct store *store;
 	struct intake *intake;
+	struct snapshot *snapshot;
 	struct manager manager;
 	bool managing;
 	struct attend attend;
 	bool exit_when_idle;
+	int lost; /* why it can't go on: -errno */
 };
 
 static const char usage[] =
@@ -82,50 +84,31 @@ static int parse_arguments(struct broker *broker, int argc, char **argv)
 	return 0;
 }
 
-static int find_directories(struct broker *broker)
+static int find_config(struct broker *broker)
 {
-	char directory[256];
-	int r = service_directory("RUNTIME_DIRECTORY", VHOTPLUG_RUNDIR, broker->run_directory,
-				  sizeof(broker->run_directory));
+	char directory[HOME_PATH_SIZE];
 
-	if (r == 0 && !broker->config_path[0]) {
-		r = service_directory("CONFIGURATION_DIRECTORY", VHOTPLUG_CONFDIR, directory,
-				      sizeof(directory));
+	if (broker->config_path[0])
+		return 0;
+	int r = service_directory("CONFIGURATION_DIRECTORY", VHOTPLUG_CONFDIR, directory,
+				  sizeof(directory));
+	if (r < 0)
+		log_error("can't use the directory of the config: %s", strerror(-r));
+	else
 		snprintf(broker->config_path, sizeof(broker->config_path), "%s/vhotplug.conf",
 			 directory);
-	}
-	if (r == 0)
-		r = service_directory("STATE_DIRECTORY", VHOTPLUG_STATEDIR, directory,
-				      sizeof(directory));
-	if (r == 0) {
-		snprintf(broker->database, sizeof(broker->database), "%s/vhotplug.db", directory);
-		if ((mkdir(directory, 0755) < 0 || mkdir(broker->run_directory, 0755) < 0) &&
-		    errno != EEXIST)
-			r = -errno;
-	}
-	if (r < 0)
-		log_error("can't use the directories of run time and state: %s", strerror(-r));
 	return r;
 }
 
-/* Two brokers would fight over devices. */
-static int lock(struct broker *broker)
+/* Devices, VMs and helpers have descriptors here; 1024, the usual limit, are few. */
+static void raise_limits(void)
 {
-	char path[300];
+	struct rlimit limit;
 
-	if (mkdir(broker->run_directory, 0755) < 0 && errno != EEXIST) {
-		log_error("can't make %s: %s", broker->run_directory, strerror(errno));
-		return -errno;
-	}
-	snprintf(path, sizeof(path), "%s/broker.lock", broker->run_directory);
-	broker->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (broker->lock_fd < 0 || flock(broker->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-		log_error("%s: %s", path,
-			  errno == EWOULDBLOCK ? "another vhotplug-broker is running"
-					       : strerror(errno));
-		return -errno;
-	}
-	return 0;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max < MAX_DESCRIPTORS ? limit.rlim_max : MAX_DESCRIPTORS;
+	setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 static int read_boot_id(char *ret, size_t size)
@@ -220,13 +203,18 @@ static void pass_end(void *data)
 {
 	struct broker *broker = data;
 
+	/* What can't be kept is not acknowledged: the helpers spool it. */
+	if (broker->lost < 0)
+		return;
 	intake_flush(broker->intake);
 	reconcile_pass(&broker->manager.registry);
 	store_flush(broker->store);
+	snapshot_touch(broker->snapshot);
 	attend_pass_end(&broker->attend);
 }
 
-/* Whether somebody is still to answer: the worker, a VMM, a guest; or a VM may dial in. */
+/* Whether somebody is still to answer: the worker, a VMM, a guest; or a VM may start that
+ * nobody else can see: one that has no socket of its own, or dials in. */
 static bool is_busy(void *data)
 {
 	struct broker *broker = data;
@@ -240,9 +228,19 @@ static bool is_busy(void *data)
 			return true;
 	}
 	for (size_t i = 0; i < config->n_vms; i++)
-		if (config->vms[i].listen)
+		if (config->vms[i].listen || !config->vms[i].socket)
 			return true;
 	return false;
+}
+
+/* Whoever starts us again finds a new database, and the VMs tell what they have. */
+static void home_lost(void *data, const char *why)
+{
+	struct broker *broker = data;
+
+	log_error("%s", why);
+	broker->lost = -ESTALE;
+	loop_quit(broker->loop);
 }
 
 static int start(struct broker *broker, struct config *config)
@@ -258,7 +256,12 @@ static int start(struct broker *broker, struct config *config)
 	if (r == 0)
 		r = watch_clock(broker);
 	if (r == 0)
-		r = store_open(broker->loop, broker->database, boot_id, &broker->store);
+		r = store_open(broker->loop, broker->home.database, boot_id, &broker->store);
+	if (r == 0)
+		r = home_watch(&broker->home, broker->loop, home_lost, broker);
+	if (r == 0)
+		r = snapshot_new(broker->loop, broker->home.database, broker->home.public_copy,
+				 &broker->snapshot);
 	if (r < 0) {
 		config_free(config);
 		return r;
@@ -269,7 +272,7 @@ static int start(struct broker *broker, struct config *config)
 	if (r == 0)
 		r = manager_load(&broker->manager);
 	if (r == 0)
-		r = intake_new(broker->loop, broker->run_directory, listen_fd, broker->store,
+		r = intake_new(broker->loop, broker->home.run_directory, listen_fd, broker->store,
 			       &manager_intake, &broker->manager, &broker->intake);
 	if (r < 0)
 		return r;
@@ -294,29 +297,33 @@ static void stop(struct broker *broker)
 		manager_finish(&broker->manager);
 	intake_free(broker->intake);
 	store_close(broker->store);
+	snapshot_free(broker->snapshot);
+	home_finish(&broker->home);
 	worker_free(broker->worker);
 	loop_source_free(broker->signals);
 	loop_source_free(broker->clock);
 	loop_free(broker->loop);
 	close_fd(broker->signal_fd);
 	close_fd(broker->clock_fd);
-	close_fd(broker->lock_fd);
 }
 
 int main(int argc, char **argv)
 {
-	struct broker broker = {.lock_fd = -1, .signal_fd = -1, .clock_fd = -1};
+	struct broker broker = {.signal_fd = -1, .clock_fd = -1};
 	struct config *config = NULL;
 	int r = parse_arguments(&broker, argc, argv);
 
 	if (r > 0)
 		return r - 1;
-	if (find_directories(&broker) < 0 || lock(&broker) < 0)
+	signal(SIGPIPE, SIG_IGN); /* whoever reads the log may go */
+	raise_limits();
+	if (home_init(&broker.home) < 0 || find_config(&broker) < 0 || home_lock(&broker.home) < 0)
 		return 1;
 	if (config_load(broker.config_path, stderr, &config) < 0) {
-		close_fd(broker.lock_fd);
+		home_finish(&broker.home);
 		return 1;
 	}
+	home_protect(&broker.home, config->general.group);
 	r = worker_start(&broker.worker);
 	if (r == 0)
 		r = start(&broker, config);
@@ -326,6 +333,8 @@ int main(int argc, char **argv)
 		r = loop_run(broker.loop);
 	if (r == 0 && worker_has_ended(broker.worker))
 		r = -EPIPE;
+	if (r == 0)
+		r = broker.lost;
 	if (r < 0)
 		log_error("can't go on: %s", strerror(-r));
 	stop(&broker);

@@ -1,7 +1,9 @@
 /* The identity of a VM's monitor: see peer.h. Used by the VMM backends before anything is sent. */
 #include "broker/peer.h"
 
+#include <fcntl.h>
 #include <libgen.h>
+#include <limits.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -9,14 +11,97 @@
 
 #include "helper/root.h"
 
+#define MAX_LINKS 40
+
+/* What is still to be walked, one name after the other. */
+struct way {
+	int fd; /* where we are */
+	char rest[PATH_MAX];
+	unsigned links;
+};
+
+/* Takes the next name off the rest; false at the end. */
+static bool next_name(struct way *way, char name[NAME_MAX + 2])
+{
+	char *start = way->rest + strspn(way->rest, "/");
+	size_t length = strcspn(start, "/");
+
+	if (length == 0)
+		return false;
+	/* One that is too long stays too long. */
+	size_t n = length <= NAME_MAX ? length : NAME_MAX + 1;
+	memcpy(name, start, n);
+	name[n] = 0;
+	memmove(way->rest, start + length, strlen(start + length) + 1);
+	return true;
+}
+
+/* Root's links lead where root wants; one of a VM's user could lead to another VM. */
+static int follow_link(struct way *way, int fd, const struct stat *st)
+{
+	char target[PATH_MAX], rest[PATH_MAX];
+
+	if ((st->st_uid != 0 && st->st_uid != geteuid()) || ++way->links > MAX_LINKS)
+		return -ELOOP;
+	ssize_t n = readlinkat(fd, "", target, sizeof(target) - 1);
+	if (n < 0)
+		return -errno;
+	target[n] = 0;
+	strcpy(rest, way->rest);
+	if (strlen(target) + 1 + strlen(rest) >= sizeof(way->rest))
+		return -ENAMETOOLONG;
+	strcat(strcat(strcpy(way->rest, target), "/"), rest);
+	if (target[0] != '/')
+		return 0;
+	close_fd(way->fd);
+	way->fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return way->fd < 0 ? -errno : 0;
+}
+
+static int walk_one(struct way *way, const char *name)
+{
+	_cleanup_close_ int fd = openat(way->fd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (S_ISLNK(st.st_mode))
+		return follow_link(way, fd, &st);
+	close_fd(way->fd);
+	way->fd = TAKE_FD(fd);
+	return 0;
+}
+
+/* Opens (O_PATH) what lies at PATH: nobody can put something else there between the look at a link
+ * and the connection. */
+static int open_node(const char *path, int *ret_fd)
+{
+	struct way way = {.fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC)};
+	char name[NAME_MAX + 2];
+	int r = way.fd < 0 ? -errno : 0;
+
+	if (r == 0 && strlen(path) >= sizeof(way.rest))
+		r = -ENAMETOOLONG;
+	if (r == 0)
+		strcpy(way.rest, path);
+	while (r == 0 && next_name(&way, name))
+		r = walk_one(&way, name);
+	if (r == 0)
+		*ret_fd = way.fd;
+	else
+		close_fd(way.fd);
+	return r;
+}
+
 int peer_connect(const char *path, int type, int *ret_fd)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	_cleanup_close_ int fd = -1;
+	_cleanup_close_ int fd = -1, node = -1;
+	int r = open_node(path, &node);
 
-	if (strlen(path) >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(address.sun_path, path);
+	if (r < 0)
+		return r;
+	snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d", node);
 	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
@@ -31,8 +116,9 @@ static int read_start_time(pid_t pid, uint64_t *ret_time)
 	char line[1024];
 	unsigned long long time;
 
-	if (root_read(line, sizeof(line), "/proc/%d/stat", (int) pid) < 0)
-		return -ESRCH;
+	int r = root_read(line, sizeof(line), "/proc/%d/stat", (int) pid);
+	if (r < 0)
+		return r == -ENOENT ? -ESRCH : r;
 	/* The command's name, in parentheses, may hold blanks and parentheses. */
 	char *after = strrchr(line, ')');
 	if (!after || sscanf(after,
@@ -50,7 +136,9 @@ static int read_effective_uid(pid_t pid, uid_t *ret_uid)
 	unsigned uid;
 
 	_cleanup_fclose_ FILE *f = root_fopen("/proc/%d/status", (int) pid);
-	while (f && fgets(line, sizeof(line), f))
+	if (!f)
+		return errno == ENOENT ? -ESRCH : -errno;
+	while (fgets(line, sizeof(line), f))
 		if (sscanf(line, "Uid: %*u %u", &uid) == 1) {
 			*ret_uid = uid;
 			return 0;
@@ -93,27 +181,33 @@ bool peer_is_alive(const struct peer *peer)
 {
 	uint64_t start_time;
 
-	return peer->pid == 0 ||
-	       (read_start_time(peer->pid, &start_time) == 0 && start_time == peer->start_time);
+	if (peer->pid == 0)
+		return true;
+	int r = read_start_time(peer->pid, &start_time);
+	return r < 0 ? r != -ESRCH : start_time == peer->start_time;
 }
 
 /* Walks from PATH to the root: where a directory lets everybody make entries, the entry on our way
  * must have been made by root or by USER. Returns its path in STRANGE, or false. */
 static bool find_strange_entry(const char *path, uid_t user, char *strange, size_t size)
 {
-	char entry[512], parent[512];
+	char entry[PATH_MAX];
 	struct stat in, of;
 
-	snprintf(entry, sizeof(entry), "%s", path);
+	if (strlen(path) >= sizeof(entry)) {
+		snprintf(strange, size, "a path of more than %d bytes", PATH_MAX - 1);
+		return true;
+	}
+	strcpy(entry, path);
 	while (strlen(entry) > 1) {
-		snprintf(parent, sizeof(parent), "%s", entry);
-		snprintf(parent, sizeof(parent), "%s", dirname(strdupa(parent)));
+		const char *parent = dirname(strdupa(entry));
+
 		if (lstat(entry, &in) < 0 || stat(parent, &of) < 0 ||
 		    (of.st_mode & S_IWOTH && in.st_uid != 0 && in.st_uid != user)) {
 			snprintf(strange, size, "%s", entry);
 			return true;
 		}
-		snprintf(entry, sizeof(entry), "%s", parent);
+		memmove(entry, parent, strlen(parent) + 1);
 	}
 	return false;
 }
@@ -139,6 +233,13 @@ int peer_check(const char *path, const struct peer *peer, uid_t user, char *reas
 		snprintf(reason, size,
 			 "the VMM at %s runs as uid %u, and the config says %u; correct \"user =\"",
 			 path, (unsigned) peer->uid, (unsigned) user);
+		return -EPERM;
+	}
+	/* A program that is root's now may have been started by whoever listened (su, say). */
+	if (user != (uid_t) -1 && peer->listener_uid != user && peer->listener_uid != 0) {
+		snprintf(reason, size,
+			 "uid %u made the socket %s, and the config says %u; correct \"user =\"",
+			 (unsigned) peer->listener_uid, path, (unsigned) user);
 		return -EPERM;
 	}
 	/* Not by the file's owner: what lies there now need not be what was connected to. */

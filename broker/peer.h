@@ -16,7 +16,8 @@ struct peer {
 };
 
 /* Connects to the socket PATH, of TYPE SOCK_STREAM or SOCK_SEQPACKET, without waiting; *RET_FD does
- * not block. Returns 0; -ENOENT when nothing is there, -ECONNREFUSED when nobody listens,
+ * not block. Of the links on the way only root's are followed. Returns 0; -ELOOP for another one's
+ * link; -ENOENT when nothing is there, -ECONNREFUSED when nobody listens,
  * -EPROTOTYPE when it is of another type, -EAGAIN when too many clients wait already,
  * -ENAMETOOLONG; another -errno. Source: unix(7). */
 int peer_connect(const char *path, int type, int *ret_fd) _must_check_;
@@ -29,7 +30,8 @@ int peer_get(int fd, struct peer *ret_peer) _must_check_;
 /* How long ago that process has started, in ms; 0 when that is not known. */
 uint64_t peer_age_ms(const struct peer *peer);
 
-/* Is that process still the one in PEER? True when the pid is not known. */
+/* Is that process still the one in PEER? True when that can't be told: the pid is not known, or no
+ * descriptor is left to look. */
 bool peer_is_alive(const struct peer *peer);
 
 /* May a descriptor be sent over a connection to the socket PATH, whose peer is PEER? USER is who

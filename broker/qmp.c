@@ -5,8 +5,18 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
-#define MAX_LINE (1024 * 1024) /* a longer message breaks the protocol */
+#include "broker/budget.h"
+#include "broker/socket.h"
+
+#define MAX_VALUE (1024 * 1024) /* bytes; a longer message breaks the protocol */
 #define MAX_COMMANDS 1024
+#define ID_PREFIX "vhp"
+#define NO_QMP "what answers there does not speak QMP"
+#define RESEND_MS 50      /* while the kernel takes no descriptors */
+#define ANSWER_MS 60000   /* since the last answer; pinning a guest's memory takes some seconds */
+#define BURST MAX_VALUE   /* bytes from the monitor at once */
+#define RATE (128 * 1024) /* and in the long run, a second */
+#define PAUSE_MS 50       /* at least, so that a flood is read in pieces worth their while */
 
 enum qmp_state {
 	QMP_GREETING,
@@ -30,6 +40,14 @@ struct packet {
 	char data[];
 };
 
+/* Where the next JSON value begins and ends in what has come in. A monitor may be set to write its
+ * values over several lines. */
+struct frame {
+	size_t scanned;
+	unsigned depth; /* of braces and brackets; 0: between two values */
+	bool in_string, escaped;
+};
+
 struct qmp {
 	struct loop_source *source;
 	int fd;
@@ -42,11 +60,36 @@ struct qmp {
 	struct packet *out, **out_last;
 	char *queued; /* text of commands since the last flush */
 	size_t queued_length;
+	uint64_t first_queued; /* number of the first of them, qmp_capabilities left out */
+	size_t kept_length;    /* how much of the text is qmp_capabilities */
 	char *in;
 	size_t in_length, in_size;
+	struct frame frame;
+	struct budget own_input, *input;
+	struct loop_timer resend, pause, patience;
 	struct loop *loop;
 	struct loop_garbage garbage;
 };
+
+static void stop_timers(struct qmp *qmp)
+{
+	loop_timer_stop(&qmp->resend);
+	loop_timer_stop(&qmp->pause);
+	loop_timer_stop(&qmp->patience);
+}
+
+/* What of COMMANDS has not been answered never will be. */
+static void fail_commands(struct command *commands, const char *why)
+{
+	while (commands) {
+		struct command *command = commands;
+
+		commands = command->next;
+		if (command->fn)
+			command->fn(command->data, NULL, "down", why);
+		free(command);
+	}
+}
 
 static void go_down(struct qmp *qmp, const char *why)
 {
@@ -54,17 +97,39 @@ static void go_down(struct qmp *qmp, const char *why)
 		return;
 	qmp->state = QMP_DOWN;
 	qmp->source = loop_source_free(qmp->source);
+	stop_timers(qmp);
 	qmp->handler->down(qmp->data, why);
-	while (qmp->first) {
-		struct command *command = qmp->first;
-
-		qmp->first = command->next;
-		qmp->n_pending--;
-		if (command->fn)
-			command->fn(command->data, NULL, "down", why);
-		free(command);
-	}
+	struct command *commands = qmp->first;
+	qmp->first = NULL;
 	qmp->last = &qmp->first;
+	qmp->n_pending = 0;
+	fail_commands(commands, why);
+}
+
+static void lose_patience(void *data)
+{
+	go_down(data, "it does not answer any more");
+}
+
+/* As long as another client has the monitor nobody can say how long an answer takes. */
+static void await_answers(struct qmp *qmp)
+{
+	if (qmp->n_pending > 0 && qmp->state != QMP_GREETING && qmp->state != QMP_DOWN)
+		loop_timer_start(qmp->loop, &qmp->patience, ANSWER_MS, lose_patience, qmp);
+	else
+		loop_timer_stop(&qmp->patience);
+}
+
+/* Sending */
+
+/* For what is there to be done. */
+static void watch(struct qmp *qmp)
+{
+	bool send = qmp->out && !qmp->resend.loop;
+
+	if (qmp->source)
+		loop_source_set_events(qmp->source,
+				       (qmp->pause.loop ? 0 : EPOLLIN) | (send ? EPOLLOUT : 0));
 }
 
 static void drop_packet(struct qmp *qmp)
@@ -78,57 +143,60 @@ static void drop_packet(struct qmp *qmp)
 	free(packet);
 }
 
-static ssize_t send_packet(int fd, const struct packet *packet)
-{
-	struct iovec iov = {
-		.iov_base = (void *) (packet->data + packet->sent),
-		.iov_len = packet->length - packet->sent,
-	};
-	union {
-		char buffer[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = {0};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+static void send_queued(struct qmp *qmp);
 
-	if (packet->fd >= 0 && packet->sent == 0) {
-		msg.msg_control = control.buffer;
-		msg.msg_controllen = sizeof(control.buffer);
-		struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
-		cmsg->cmsg_level = SOL_SOCKET;
-		cmsg->cmsg_type = SCM_RIGHTS;
-		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(cmsg), &packet->fd, sizeof(int));
-	}
-	return sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
+static void send_again(void *data)
+{
+	send_queued(data);
 }
 
-static int send_queued(struct qmp *qmp)
+/* How much of the packet went out, or -errno. */
+static ssize_t send_packet(const struct qmp *qmp, const struct packet *packet)
 {
-	while (qmp->out) {
-		ssize_t n = send_packet(qmp->fd, qmp->out);
+	bool with_fd = packet->fd >= 0 && packet->sent == 0;
 
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno != EAGAIN)
-			return -errno;
-		if (n < 0)
-			break;
+	return socket_send(qmp->fd, packet->data + packet->sent, packet->length - packet->sent,
+			   &packet->fd, with_fd ? 1 : 0);
+}
+
+/* A connection that is broken says so by EPOLLHUP. */
+static void send_queued(struct qmp *qmp)
+{
+	ssize_t n = 0;
+
+	while (qmp->out && (n = send_packet(qmp, qmp->out)) >= 0) {
 		qmp->out->sent += (size_t) n;
 		if (qmp->out->sent == qmp->out->length)
 			drop_packet(qmp);
 	}
-	loop_source_set_events(qmp->source, qmp->out ? EPOLLIN | EPOLLOUT : EPOLLIN);
-	return 0;
+	/* A socket with room for more refuses descriptors only: there is no event for that. */
+	if (qmp->out && n == -EAGAIN && qmp->out->fd >= 0 && qmp->out->sent == 0)
+		loop_timer_start(qmp->loop, &qmp->resend, RESEND_MS, send_again, qmp);
+	watch(qmp);
 }
 
-int qmp_flush(struct qmp *qmp, int pass_fd)
+/* Takes back what has been queued since the last flush: nothing of it may go with another packet's
+ * descriptor. */
+static void take_back(struct qmp *qmp, const char *why)
 {
-	if (qmp->state == QMP_DOWN)
-		return -ENOTCONN;
-	if (qmp->queued_length == 0)
-		return 0;
+	struct command **c = &qmp->first, *taken;
 
+	while (*c && (*c)->number < qmp->first_queued)
+		c = &(*c)->next;
+	taken = *c;
+	*c = NULL;
+	qmp->last = c;
+	for (struct command *t = taken; t; t = t->next)
+		qmp->n_pending--;
+	qmp->queued_length = qmp->kept_length;
+	await_answers(qmp);
+	fail_commands(taken, why);
+}
+
+static int make_packet(struct qmp *qmp, int pass_fd)
+{
 	struct packet *packet = calloc(1, sizeof(*packet) + qmp->queued_length);
+
 	if (!packet)
 		return -ENOMEM;
 	packet->fd = -1;
@@ -140,10 +208,26 @@ int qmp_flush(struct qmp *qmp, int pass_fd)
 	}
 	memcpy(packet->data, qmp->queued, qmp->queued_length);
 	packet->length = qmp->queued_length;
-	qmp->queued_length = 0;
 	*qmp->out_last = packet;
 	qmp->out_last = &packet->next;
-	return send_queued(qmp);
+	return 0;
+}
+
+int qmp_flush(struct qmp *qmp, int pass_fd)
+{
+	if (qmp->state == QMP_DOWN)
+		return -ENOTCONN;
+	if (qmp->queued_length == 0)
+		return 0;
+	int r = make_packet(qmp, pass_fd);
+	if (r < 0) {
+		take_back(qmp, strerror(-r));
+		return r;
+	}
+	qmp->queued_length = qmp->kept_length = 0;
+	qmp->first_queued = qmp->next_number;
+	send_queued(qmp);
+	return 0;
 }
 
 static int queue_text(struct qmp *qmp, const char *text)
@@ -170,7 +254,7 @@ int qmp_command(struct qmp *qmp, const char *command, json_t *arguments, qmp_rep
 	int r = qmp->state == QMP_DOWN ? -ENOTCONN : -ENOMEM;
 
 	/* Ids are strings: Jansson refuses a message with a number above INT64_MAX. */
-	snprintf(id, sizeof(id), "vhp%llu", (unsigned long long) qmp->next_number);
+	snprintf(id, sizeof(id), ID_PREFIX "%llu", (unsigned long long) qmp->next_number);
 	message = arguments ? json_pack("{s:s, s:o, s:s}", "execute", command, "arguments",
 					arguments, "id", id)
 			    : json_pack("{s:s, s:s}", "execute", command, "id", id);
@@ -190,19 +274,31 @@ int qmp_command(struct qmp *qmp, const char *command, json_t *arguments, qmp_rep
 	*qmp->last = pending;
 	qmp->last = &pending->next;
 	qmp->n_pending++;
+	await_answers(qmp);
 	return 0;
 }
 
-static struct command *take_command(struct qmp *qmp, const char *id)
-{
-	char expected[32];
+/* Receiving */
 
+/* The number in one of our ids, "vhp17"; false for anything else. */
+static bool parse_id(const char *id, uint64_t *ret_number)
+{
+	const char *digits = id ? startswith(id, ID_PREFIX) : NULL;
+	char *end;
+
+	if (!digits || strlen(digits) > 18 || !*digits ||
+	    strspn(digits, "0123456789") != strlen(digits))
+		return false;
+	*ret_number = strtoull(digits, &end, 10);
+	return true;
+}
+
+static struct command *take_command(struct qmp *qmp, uint64_t number)
+{
 	for (struct command **c = &qmp->first; *c; c = &(*c)->next) {
 		struct command *command = *c;
 
-		snprintf(expected, sizeof(expected), "vhp%llu",
-			 (unsigned long long) command->number);
-		if (!streq(id, expected))
+		if (command->number != number)
 			continue;
 		*c = command->next;
 		if (!*c)
@@ -213,22 +309,33 @@ static struct command *take_command(struct qmp *qmp, const char *id)
 	return NULL;
 }
 
+/* Who answers is not trusted: what has no "return" is an error. */
+static void hand_reply(const struct command *command, const json_t *message)
+{
+	const json_t *reply = json_object_get(message, "return");
+	const json_t *error = json_object_get(message, "error");
+	const char *class = json_string_value(json_object_get(error, "class"));
+	const char *text = json_string_value(json_object_get(error, "desc"));
+
+	if (!command->fn)
+		return;
+	if (reply && !error)
+		command->fn(command->data, reply, NULL, NULL);
+	else
+		command->fn(command->data, NULL, class ? class : "GenericError",
+			    text ? text : "it gives no reason");
+}
+
 static void handle_reply(struct qmp *qmp, const json_t *message)
 {
-	const char *id = json_string_value(json_object_get(message, "id"));
-	const json_t *error = json_object_get(message, "error");
-	struct command *command = id ? take_command(qmp, id) : NULL;
+	uint64_t number;
+	bool is_ours = parse_id(json_string_value(json_object_get(message, "id")), &number);
+	struct command *command = is_ours ? take_command(qmp, number) : NULL;
 
 	if (!command)
 		return;
-	if (command->fn && error) {
-		const char *class = json_string_value(json_object_get(error, "class"));
-		const char *text = json_string_value(json_object_get(error, "desc"));
-
-		command->fn(command->data, NULL, class ? class : "GenericError", text ? text : "");
-	} else if (command->fn) {
-		command->fn(command->data, json_object_get(message, "return"), NULL, NULL);
-	}
+	await_answers(qmp);
+	hand_reply(command, message);
 	free(command);
 }
 
@@ -246,6 +353,12 @@ static void capabilities_done(void *data, const json_t *reply, const char *error
 	}
 }
 
+static void take_greeting(struct qmp *qmp)
+{
+	qmp->state = QMP_CAPABILITIES;
+	await_answers(qmp);
+}
+
 static void handle_message(struct qmp *qmp, const json_t *message)
 {
 	const char *event = json_string_value(json_object_get(message, "event"));
@@ -254,7 +367,7 @@ static void handle_message(struct qmp *qmp, const json_t *message)
 		if (!json_object_get(message, "QMP"))
 			go_down(qmp, "what answers there is no QEMU monitor in control mode");
 		else
-			qmp->state = QMP_CAPABILITIES;
+			take_greeting(qmp);
 	} else if (event) {
 		qmp->handler->event(qmp->data, event, json_object_get(message, "data"));
 	} else {
@@ -262,35 +375,77 @@ static void handle_message(struct qmp *qmp, const json_t *message)
 	}
 }
 
-/* Parses one line. Returns false when the connection is down by now. */
-static bool handle_line(struct qmp *qmp, const char *line, size_t length)
+/* Parses one value. Returns false when the connection is down by now. */
+static bool handle_value(struct qmp *qmp, const char *value, size_t length)
 {
-	json_error_t error;
+	json_t *message = json_loadb(value, length, JSON_REJECT_DUPLICATES, NULL);
 
-	while (length > 0 && (line[length - 1] == '\r' || line[length - 1] == ' '))
-		length--;
-	if (length == 0)
-		return true;
-	json_t *message = json_loadb(line, length, JSON_REJECT_DUPLICATES, &error);
 	if (json_is_object(message))
 		handle_message(qmp, message);
 	else
-		go_down(qmp, "what answers there does not speak QMP");
+		go_down(qmp, NO_QMP);
 	json_decref(message);
 	return qmp->state != QMP_DOWN;
 }
 
+/* Does the value end with C? */
+static bool ends_with(struct frame *frame, char c)
+{
+	if (frame->escaped) {
+		frame->escaped = false;
+	} else if (frame->in_string) {
+		frame->escaped = c == '\\';
+		frame->in_string = c != '"';
+	} else if (c == '"') {
+		frame->in_string = true;
+	} else if (c == '{' || c == '[') {
+		frame->depth++;
+	} else if (c == '}' || c == ']') {
+		return --frame->depth == 0;
+	}
+	return false;
+}
+
+/* Looks for the end of the value that begins at START, from where the last look ended. Returns 1
+ * with *RET_END behind it; 0 when there is no more; -EPROTO when what is there begins no value. */
+static int find_value(struct qmp *qmp, size_t *start, size_t *ret_end)
+{
+	struct frame *frame = &qmp->frame;
+
+	while (frame->scanned < qmp->in_length) {
+		char c = qmp->in[frame->scanned++];
+
+		if (frame->depth == 0 && strchr(" \t\r\n", c) && c) {
+			*start = frame->scanned;
+			continue;
+		}
+		if (frame->depth == 0 && c != '{')
+			return -EPROTO;
+		if (ends_with(frame, c)) {
+			*ret_end = frame->scanned;
+			return 1;
+		}
+	}
+	return 0;
+}
+
 static void handle_input(struct qmp *qmp)
 {
-	char *start = qmp->in, *end;
+	size_t start = 0, end;
+	int r;
 
-	while ((end = memchr(start, '\n', qmp->in_length - (size_t) (start - qmp->in)))) {
-		if (!handle_line(qmp, start, (size_t) (end - start)))
+	while ((r = find_value(qmp, &start, &end)) > 0) {
+		if (!handle_value(qmp, qmp->in + start, end - start))
 			return;
-		start = end + 1;
+		start = end;
 	}
-	qmp->in_length -= (size_t) (start - qmp->in);
-	memmove(qmp->in, start, qmp->in_length);
+	if (r < 0) {
+		go_down(qmp, NO_QMP);
+		return;
+	}
+	qmp->in_length -= start;
+	qmp->frame.scanned -= start;
+	memmove(qmp->in, qmp->in + start, qmp->in_length);
 }
 
 static int grow_input(struct qmp *qmp)
@@ -299,7 +454,7 @@ static int grow_input(struct qmp *qmp)
 
 	if (qmp->in_length < qmp->in_size)
 		return 0;
-	if (size > MAX_LINE)
+	if (size > MAX_VALUE)
 		return -EMSGSIZE;
 	char *in = realloc(qmp->in, size);
 	if (!in)
@@ -309,18 +464,32 @@ static int grow_input(struct qmp *qmp)
 	return 0;
 }
 
-static void readable(void *data, uint32_t events)
+static void read_again(void *data)
 {
-	struct qmp *qmp = data;
+	watch(data);
+}
 
-	if (events & EPOLLOUT && send_queued(qmp) < 0) {
-		go_down(qmp, "the connection broke");
-		return;
-	}
-	if (!(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
-		return;
-	if (grow_input(qmp) < 0) {
-		go_down(qmp, "it sends a message of more than a megabyte");
+/* A monitor that talks without end is heard at a pace that costs the others nothing: what it says
+ * meanwhile waits in its own socket. */
+static bool may_read(struct qmp *qmp)
+{
+	uint64_t wait = budget_wait(qmp->input, 1, now_monotonic_ms());
+
+	if (wait == 0)
+		return true;
+	loop_timer_start(qmp->loop, &qmp->pause, wait < PAUSE_MS ? PAUSE_MS : wait, read_again,
+			 qmp);
+	watch(qmp);
+	return false;
+}
+
+static void receive(struct qmp *qmp)
+{
+	int r = grow_input(qmp);
+
+	if (r < 0) {
+		go_down(qmp, r == -ENOMEM ? "out of memory"
+					  : "it sends a message of more than a megabyte");
 		return;
 	}
 	ssize_t n = recv(qmp->fd, qmp->in + qmp->in_length, qmp->in_size - qmp->in_length,
@@ -331,8 +500,20 @@ static void readable(void *data, uint32_t events)
 		go_down(qmp, "it closed the connection");
 		return;
 	}
+	budget_use(qmp->input, (uint64_t) n, now_monotonic_ms());
 	qmp->in_length += (size_t) n;
 	handle_input(qmp);
+}
+
+static void handle_events(void *data, uint32_t events)
+{
+	struct qmp *qmp = data;
+
+	if (events & EPOLLOUT)
+		send_queued(qmp);
+	/* What is left of a monitor that has gone is little, and its end must be heard. */
+	if (events & (EPOLLHUP | EPOLLERR) || (events & EPOLLIN && may_read(qmp)))
+		receive(qmp);
 }
 
 static void free_qmp(void *data)
@@ -365,9 +546,13 @@ int qmp_new(struct loop *loop, int fd, const struct qmp_handler *handler, void *
 	qmp->data = data;
 	qmp->last = &qmp->first;
 	qmp->out_last = &qmp->out;
-	int r = loop_add(loop, fd, EPOLLIN, readable, qmp, &qmp->source);
+	budget_init(&qmp->own_input, BURST, RATE);
+	qmp->input = &qmp->own_input;
+	int r = loop_add(loop, fd, EPOLLIN, handle_events, qmp, &qmp->source);
 	if (r == 0)
 		r = qmp_command(qmp, "qmp_capabilities", NULL, capabilities_done, qmp);
+	qmp->kept_length = qmp->queued_length;
+	qmp->first_queued = qmp->next_number;
 	if (r < 0) {
 		loop_source_free(qmp->source);
 		free_qmp(qmp);
@@ -382,6 +567,7 @@ struct qmp *qmp_close(struct qmp *qmp)
 	if (!qmp || qmp->fd < 0)
 		return NULL;
 	qmp->state = QMP_DOWN;
+	stop_timers(qmp);
 	qmp->source = loop_source_free(qmp->source);
 	qmp->fd = close_fd(qmp->fd);
 	loop_discard(qmp->loop, &qmp->garbage, free_qmp, qmp);
@@ -396,4 +582,9 @@ bool qmp_is_ready(const struct qmp *qmp)
 size_t qmp_pending(const struct qmp *qmp)
 {
 	return qmp->n_pending;
+}
+
+void qmp_limit(struct qmp *qmp, struct budget *input)
+{
+	qmp->input = input;
 }

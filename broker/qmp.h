@@ -4,7 +4,10 @@
  * greeting has come: QEMU buffers them and answers in order, so a whole exchange fits in the first
  * packet. A monitor serves one client at a time: a second one connects and gets no greeting until
  * the first one leaves. Losing the peer fails what is pending, once; the connection stays down.
- * Source: QEMU, docs/interop/qmp-spec.txt.
+ *
+ * The peer may be hostile. What it says is framed by JSON value, a megabyte at most; it is read at
+ * a pace that leaves the others alone; and one that is silent for a minute while it owes an answer
+ * is lost. Source: QEMU, docs/interop/qmp-spec.txt.
  */
 #pragma once
 
@@ -43,9 +46,16 @@ struct qmp *qmp_close(struct qmp *qmp);
  * connection is down. */
 int qmp_command(struct qmp *qmp, const char *command, json_t *arguments, qmp_reply_fn fn,
 		void *data) _must_check_;
-/* Sends what is queued with one sendmsg; PASS_FD (or -1) goes with its first byte, as add-fd
- * wants it; it is duplicated. Returns 0 or -errno; the rest of a partial send follows by itself. */
+/* Sends what has been queued since the last flush with one sendmsg; PASS_FD (or -1) goes with its
+ * first byte, as add-fd wants it; it is duplicated. The rest of a partial send follows by itself.
+ * Returns 0 or -errno: then nothing of it will be sent, and its commands have been failed like
+ * those of a lost connection. */
 int qmp_flush(struct qmp *qmp, int pass_fd) _must_check_;
+
+/* Counts what the monitor says against INPUT, which many connections may share and which outlives
+ * this one. Without it every connection has a budget of its own. */
+struct budget;
+void qmp_limit(struct qmp *qmp, struct budget *input);
 
 bool qmp_is_ready(const struct qmp *qmp);
 /* How many commands have not been answered. */

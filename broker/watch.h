@@ -14,5 +14,5 @@ int watch_new(struct loop *loop, const char *path, loop_fn fn, void *data,
 /* The same, called when anything in the directory PATH changes; the directory exists. */
 int watch_new_directory(struct loop *loop, const char *path, loop_fn fn, void *data,
 			struct watch **ret_watch) _must_check_;
-/* NULL is fine. Not inside FN. */
+/* NULL is fine, and so is a call inside FN. Before the loop is freed. */
 void watch_free(struct watch *watch);

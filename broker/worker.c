@@ -1,14 +1,20 @@
 /* The process beside the broker that does what can block: see worker.h. */
 #include "broker/worker.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
+#include <sys/wait.h>
 
 #include "broker/log.h"
+#include "broker/socket.h"
+
+#define MAX_JOBS 256 /* at a time; those stuck in the kernel count */
+#define ANSWER_RETRY_MS 10
 
 struct worker {
 	int fd; /* -1: it has ended */
@@ -19,27 +25,13 @@ struct worker {
 	uint64_t next_number;
 };
 
-static void answer(int fd, struct worker_answer *answer, int *fds)
+_Static_assert(WORKER_MAX_FDS <= SOCKET_MAX_FDS, "an answer is one packet");
+
+/* The broker may be slow to read, and the kernel to take descriptors. */
+static void answer(int fd, const struct worker_answer *answer, const int *fds)
 {
-	struct iovec iov = {.iov_base = answer, .iov_len = sizeof(*answer)};
-	union {
-		char buffer[CMSG_SPACE(sizeof(int) * WORKER_MAX_FDS)];
-		struct cmsghdr align;
-	} control = {0};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-
-	if (answer->n_fds > 0) {
-		size_t size = sizeof(int) * (size_t) answer->n_fds;
-
-		msg.msg_control = control.buffer;
-		msg.msg_controllen = CMSG_SPACE(size);
-		struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
-		cmsg->cmsg_level = SOL_SOCKET;
-		cmsg->cmsg_type = SCM_RIGHTS;
-		cmsg->cmsg_len = CMSG_LEN(size);
-		memcpy(CMSG_DATA(cmsg), fds, size);
-	}
-	sendmsg(fd, &msg, MSG_NOSIGNAL);
+	while (socket_send(fd, answer, sizeof(*answer), fds, (size_t) answer->n_fds) == -EAGAIN)
+		usleep(ANSWER_RETRY_MS * 1000);
 }
 
 static void do_job(int fd, const struct worker_request *request)
@@ -90,29 +82,103 @@ int worker_keep_only(int fd)
 	return kept;
 }
 
+/* The worker's side: who does what. Children are waited for when they end and never before: one may
+ * be stuck in the kernel for ever. */
+struct office {
+	int fd, signal_fd;
+	struct job {
+		pid_t pid; /* 0: a free place */
+		uint64_t number;
+	} jobs[MAX_JOBS];
+};
+
+static struct job *find_job(struct office *office, pid_t pid)
+{
+	for (size_t i = 0; i < MAX_JOBS; i++)
+		if (office->jobs[i].pid == pid)
+			return &office->jobs[i];
+	return NULL;
+}
+
+static void fail_request(const struct office *office, uint64_t number, int result,
+			 const char *detail)
+{
+	struct worker_answer reply = {.number = number, .result = result};
+
+	snprintf(reply.detail, sizeof(reply.detail), "%s", detail);
+	answer(office->fd, &reply, NULL);
+}
+
+/* One that was killed has not answered, or has already: then nobody waits for its number. */
+static void collect_children(struct office *office)
+{
+	struct signalfd_siginfo info;
+	int status;
+	pid_t pid;
+
+	while (read(office->signal_fd, &info, sizeof(info)) > 0)
+		;
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		struct job *job = find_job(office, pid);
+
+		if (!job)
+			continue;
+		if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+			fail_request(office, job->number, -EIO,
+				     "the process that looked after it was killed");
+		job->pid = 0;
+	}
+}
+
+static void start_job(struct office *office, const struct worker_request *request)
+{
+	struct job *job = find_job(office, 0);
+	pid_t pid = job ? fork() : -1;
+	sigset_t none;
+
+	if (pid == 0) {
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		close(office->signal_fd);
+		do_job(office->fd, request);
+		_exit(0);
+	}
+	if (!job)
+		fail_request(office, request->number, -EAGAIN,
+			     "too many other devices are stuck in the kernel");
+	else if (pid < 0)
+		fail_request(office, request->number, -errno, strerror(errno));
+	else
+		*job = (struct job){.pid = pid, .number = request->number};
+}
+
 static void serve(int fd)
 {
+	static struct office office;
 	struct worker_request request;
+	sigset_t set;
+	ssize_t n = sizeof(request);
 
-	fd = worker_keep_only(fd);
-	/* Children are never waited for: one may be stuck in the kernel for ever. */
-	signal(SIGCHLD, SIG_IGN);
+	office.fd = worker_keep_only(fd);
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
 	prctl(PR_SET_NAME, "vhotplug-worker");
-	while (recv(fd, &request, sizeof(request), 0) == sizeof(request)) {
-		pid_t pid = fork();
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+	office.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	struct pollfd fds[] = {{.fd = office.fd, .events = POLLIN},
+			       {.fd = office.signal_fd, .events = POLLIN}};
 
-		if (pid == 0) {
-			do_job(fd, &request);
-			_exit(0);
-		}
-		if (pid < 0) {
-			struct worker_answer reply = {.number = request.number, .result = -errno};
-
-			answer(fd, &reply, NULL);
-		}
+	while (n == sizeof(request) || (n < 0 && errno == EAGAIN)) {
+		if (poll(fds, ARRAY_SIZE(fds), -1) < 0)
+			continue;
+		if (fds[1].revents)
+			collect_children(&office);
+		n = recv(office.fd, &request, sizeof(request), MSG_DONTWAIT);
+		if (n == sizeof(request))
+			start_job(&office, &request);
 	}
 	_exit(0);
 }
@@ -149,39 +215,18 @@ int worker_start(struct worker **ret_worker)
 
 static int receive(int fd, struct worker_answer *reply, int *fds)
 {
-	struct iovec iov = {.iov_base = reply, .iov_len = sizeof(*reply)};
-	union {
-		char buffer[CMSG_SPACE(sizeof(int) * WORKER_MAX_FDS)];
-		struct cmsghdr align;
-	} control;
-	struct msghdr msg = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = control.buffer,
-		.msg_controllen = sizeof(control.buffer),
-	};
-	ssize_t n = recvmsg(fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	size_t n_fds;
+	ssize_t n = socket_receive(fd, reply, sizeof(*reply), fds, WORKER_MAX_FDS, &n_fds);
 
-	if (n < 0)
-		return -errno;
-	if (n != sizeof(*reply))
-		return -ECONNRESET;
-	reply->n_fds = 0;
-	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
-	if (cmsg && cmsg->cmsg_type == SCM_RIGHTS) {
-		size_t size = cmsg->cmsg_len - CMSG_LEN(0);
-
-		memcpy(fds, CMSG_DATA(cmsg), size);
-		reply->n_fds = (int) (size / sizeof(int));
-	}
-	/* Not all descriptors had room here. */
-	if (msg.msg_flags & MSG_CTRUNC) {
-		while (reply->n_fds > 0)
-			close(fds[--reply->n_fds]);
+	reply->n_fds = (int) n_fds;
+	if (n == -EMFILE) {
 		reply->result = -EMFILE;
 		snprintf(reply->detail, sizeof(reply->detail), "%s", strerror(EMFILE));
+		return 0;
 	}
-	return 0;
+	if (n < 0)
+		return (int) n;
+	return n == sizeof(*reply) ? 0 : -ECONNRESET;
 }
 
 static void readable(void *data, uint32_t events)
@@ -194,7 +239,7 @@ static void readable(void *data, uint32_t events)
 	(void) events;
 	while ((r = receive(worker->fd, &reply, fds)) == 0)
 		worker->fn(worker->data, &reply, fds);
-	if (r == -EAGAIN || r == -EINTR)
+	if (r == -EAGAIN)
 		return;
 	log_error("the worker process has ended");
 	worker->source = loop_source_free(worker->source);

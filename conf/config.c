@@ -116,5 +116,6 @@ void config_free(struct config *config)
 	free(config->vms);
 	free(config->groups);
 	free(config->general.crosvm);
+	free(config->general.group);
 	free(config);
 }

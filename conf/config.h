@@ -69,6 +69,7 @@ struct config_vm {
 struct config_general {
 	bool attach_connected; /* devices already plugged in when the broker starts; default yes */
 	char *crosvm;          /* path of the crosvm binary; default /usr/bin/crosvm */
+	char *group;           /* who may read the database; NULL: not said */
 };
 
 /* What a rule may look at. Some names mean the same for USB and PCI. */

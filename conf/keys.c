@@ -77,6 +77,16 @@ static int store_user(const struct key_place *place, void *target)
 	return 0;
 }
 
+static int store_group(const struct key_place *place, void *target)
+{
+	const char *value = place->key->value;
+
+	if (value[0] != '-' && key_is_name(value) && strlen(value) < CONFIG_USER_SIZE)
+		return store_text(place, target);
+	add_mistake(place, "the name of a group, at most 63 bytes");
+	return 0;
+}
+
 /* Goes into a property of the device, on one line with everything else. */
 static int store_short_name(const struct key_place *place, void *target)
 {
@@ -227,6 +237,7 @@ OPTION_LIST(OPTION_STORE)
 const struct key_setting general_settings[] = {
 	{"attachConnected", store_bool, offsetof(struct config_general, attach_connected)},
 	{"crosvm", store_path, offsetof(struct config_general, crosvm)},
+	{"group", store_group, offsetof(struct config_general, group)},
 	{NULL, NULL, 0},
 };
 

@@ -2,6 +2,7 @@
 #include "helper/text.h"
 
 #include <stdbool.h>
+#include <string.h>
 
 static bool is_between(unsigned char byte, unsigned char low, unsigned char high)
 {
@@ -35,4 +36,56 @@ size_t utf8_length(const char *text)
 		if (!is_between(s[i], 0x80, 0xbf))
 			return 0;
 	return n;
+}
+
+static unsigned code_point(const unsigned char *s, size_t length)
+{
+	static const unsigned char masks[] = {0, 0x7f, 0x1f, 0x0f, 0x07};
+	unsigned code = s[0] & masks[length];
+
+	for (size_t i = 1; i < length; i++)
+		code = code << 6 | (s[i] & 0x3f);
+	return code;
+}
+
+/* Would it steer the reader's terminal, begin a line, or turn the direction of what follows?
+ * Unicode: categories Cc, Zl, Zp, and the property Bidi_Control; with them the invisible ones that
+ * make two names look like one. */
+static bool is_steering(unsigned code)
+{
+	static const struct {
+		unsigned first, last;
+	} ranges[] = {
+		{0x00, 0x1f},     {0x7f, 0x9f},       {0xad, 0xad},     {0x61c, 0x61c},
+		{0x200b, 0x200f}, {0x2028, 0x202e},   {0x2060, 0x206f}, {0xfeff, 0xfeff},
+		{0xfff9, 0xfffb}, {0xe0000, 0xe007f},
+	};
+
+	for (size_t i = 0; i < sizeof(ranges) / sizeof(ranges[0]); i++)
+		if (code >= ranges[i].first && code <= ranges[i].last)
+			return true;
+	return false;
+}
+
+void text_clean(char *to, size_t size, const char *from)
+{
+	const char *s = from ? from : "";
+	size_t at = 0;
+
+	while (*s) {
+		size_t length = utf8_length(s);
+		bool good =
+			length > 0 && !is_steering(code_point((const unsigned char *) s, length));
+		size_t n = good ? length : 1;
+
+		if (at + n >= size)
+			break;
+		if (good)
+			memcpy(to + at, s, n);
+		else
+			to[at] = '?';
+		at += n;
+		s += length > 0 ? length : 1;
+	}
+	to[at] = 0;
 }

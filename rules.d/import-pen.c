@@ -6,8 +6,7 @@
 #include "conf/array.h"
 #include "conf/ini.h"
 
-/* Control characters would end the line, and begin another one. */
-static void clean_line(char *s)
+void import_clean_line(char *s)
 {
 	for (; s && *s; s++)
 		if ((unsigned char) *s < ' ' || *s == 127)
@@ -27,7 +26,7 @@ void import_note(struct importer *i, const char *format, ...)
 		i->no_memory = true;
 		return;
 	}
-	clean_line(text);
+	import_clean_line(text);
 	fprintf(i->out, "; not carried over: %s\n", text);
 	fprintf(i->notes, "not carried over: %s\n", text);
 }
@@ -97,7 +96,7 @@ static void cut_name(const char *name, size_t room, char *ret)
 		n--;
 	memcpy(ret, name, n);
 	ret[n] = '\0';
-	clean_line(ret);
+	import_clean_line(ret);
 	clean_name(ret);
 	while (n > 0 && ret[n - 1] == ' ')
 		ret[--n] = '\0';

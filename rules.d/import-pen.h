@@ -17,6 +17,9 @@ struct importer {
 /* Says, in the output and on the notes, what is left behind: one line, whatever the words hold. */
 void import_note(struct importer *i, const char *format, ...) _printf_(2, 3);
 
+/* Makes blanks of control characters: they would end the line, and begin another one. */
+void import_clean_line(char *s);
+
 /* Prints "KEY = VALUE". False, and nothing printed, when VALUE would be another one, or more than a
  * value, once it is read from the file. */
 bool import_value(struct importer *i, const char *key, const char *value) _must_check_;

@@ -281,6 +281,57 @@ def usb_device(**facts):
     return device
 
 
+class BashTest(unittest.TestCase):
+    """libvirt-usb-hotplug.conf, however it is written."""
+
+    def carry(self, text, mode="blacklist", status=0):
+        done = import_text(f"domain=vm\nmode={mode}\n{text}\n")
+        self.assertEqual(done.returncode, status, (text, done.stderr, done.stdout))
+        self.sections = reference.parse(done.stdout)
+        return done.stderr.decode()
+
+    def listed(self):
+        return [(keys.get("vendorId", b"").decode(), keys.get("productId", b"").decode())
+                for kind, _, keys in self.sections if kind == "deny"]
+
+    def test_ways_to_write_a_list(self):
+        ids = [("046d", "c52b"), ("0b05", ""), ("", "1872")]
+        for text in ("devlist=(046d:c52b 0b05: :1872)", "devlist=( 046D:C52B '0b05:' \":1872\" )",
+                     "devlist=(\n\t046d:c52b # a comment )\n  0b05:\n\n:1872\n)",
+                     'declare -a devlist=("046d:c52b" "0b05:" ":1872") # end',
+                     'export devlist="046d:c52b 0b05: :1872"', "A=(046d:c52b) # x\n# y\nB=(0b05: :1872)",
+                     "devlist=('046d:c52b,0b05:' :1872)", "devlist=([0]=046d:c52b [2]=0b05: :1872)",
+                     "devlist=(0x046d:0xc52b \\\n 0b05: :1872); other=word",
+                     'devlist=("046d":c52b 0b0""5: \\:1872 046d:c52b)'):
+            self.carry(text)
+            self.assertEqual(self.listed(), ids, text)
+
+    def test_half_ids_match(self):
+        self.carry("devlist=(0b05: :1872)", "whitelist")
+        for vendor, product, taken in ((b"0b05", b"0001", True), (b"1234", b"1872", True),
+                                       (b"1234", b"0001", False)):
+            device = usb_device(vendor_id=vendor, product_id=product)
+            self.assertEqual(reference.decide(self.sections, device) is not None, taken)
+
+    def test_what_is_not_understood_is_refused_by_line(self):
+        """A device that is missing in a blacklist would be given away."""
+        for text in ("devlist=(046d:c52b\nnonsense)", "devlist=(046d:c52)", "devlist=(:)",
+                     "devlist=($LIST)", "devlist=(`cat list`)", "devlist=(046d:*)", "devlist=(",
+                     "devlist=('046d:c52b)", "devlist+=(046d:c52b)", "source other.conf",
+                     "if true; then devlist=(046d:c52b); fi", "devlist=(046d:c52b) command",
+                     "devlist=\"046d:c52b nonsense\"", "devlist=(046d:c52b:1)", "mode2=other",
+                     "domain2=another", "domain2='a b'", "mode2=whitelist", "devlist=([a]=046d:c52b)",
+                     "devlist=(046g:c52b)", "devlist=(\n046d:c52b\n" + "x" * 300 + "\n)"):
+            said = self.carry(text, status=1)
+            self.assertRegex(said, r"^line \d+: .*, allowed here: ", text)
+            self.assertEqual(self.sections, [])
+        self.assertIn("line 5:", self.carry("A=(046d:c52b)\n\ndevlist=(\n:)", status=1)
+                      .replace("line 6:", "line 5:"))
+
+    def test_other_words_are_noted(self):
+        self.assertIn("not carried over: URI=qemu///system", self.carry("URI='qemu///system'"))
+
+
 class CarefulTest(unittest.TestCase):
     """What a config can hold that must not get lost, or become something else, on the way."""
 

@@ -13,11 +13,11 @@ static inline bool spin_try(struct loop *loop, bool (*done)(void *data), void *d
 	uint64_t now = now_monotonic_ms(), deadline = now + ms;
 
 	do {
+		uint64_t look = done ? now + SPIN_LOOK_MS : deadline;
+
 		if (done && done(data))
 			return true;
-		assert_int_equal(loop_pass(loop, now + SPIN_LOOK_MS < deadline ? now + SPIN_LOOK_MS
-									       : deadline),
-				 0);
+		assert_int_equal(loop_pass(loop, look < deadline ? look : deadline), 0);
 		now = now_monotonic_ms();
 	} while (now < deadline);
 	return done && done(data);

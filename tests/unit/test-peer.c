@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -34,7 +35,7 @@ static void serve(const char *path, uid_t listener, uid_t runner, int ready)
 
 	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
 	if (seteuid(listener) < 0 || bind(fd, (struct sockaddr *) &address, sizeof(address)) < 0 ||
-	    listen(fd, 1) < 0 || seteuid(0) < 0 || setresuid(runner, runner, runner) < 0)
+	    listen(fd, 16) < 0 || seteuid(0) < 0 || setresuid(runner, runner, runner) < 0)
 		_exit(1);
 	if (write(ready, "r", 1) != 1)
 		_exit(1);
@@ -330,10 +331,90 @@ static void test_connect(void **state)
 	assert_int_equal(peer_connect(name, SOCK_STREAM, &fd), -ENAMETOOLONG);
 }
 
+/* A VM's user may not send the broker to another VM by a link, wherever on the way it lies. */
+static void test_links(void **state)
+{
+	_cleanup_(temp_remove) char *dir = open_dir();
+	char run[60], path[200], link[200];
+	struct monitor m;
+	int fd;
+
+	(void) state;
+	make_dir(run, sizeof(run), dir, "run", 0755, VM);
+	monitor_start(&m, dir, "s", 0, 0);
+	snprintf(link, sizeof(link), "%s/link", run);
+	snprintf(path, sizeof(path), "%s/up", run);
+	for (int kind = 0; kind < 2; kind++) { /* absolute, relative */
+		assert_int_equal(symlink(kind == 0 ? m.path : "../s", link), 0);
+		assert_int_equal(peer_connect(link, SOCK_STREAM, &fd), 0);
+		close(fd);
+		assert_int_equal(lchown(link, VM, 0), 0);
+		assert_int_equal(peer_connect(link, SOCK_STREAM, &fd), -ELOOP);
+		assert_int_equal(unlink(link), 0);
+	}
+	/* In the middle of the way. */
+	assert_int_equal(symlink("..", path), 0);
+	snprintf(link, sizeof(link), "%s//./up/./s", run);
+	assert_int_equal(peer_connect(link, SOCK_STREAM, &fd), 0);
+	close(fd);
+	assert_int_equal(lchown(path, VM, 0), 0);
+	assert_int_equal(peer_connect(link, SOCK_STREAM, &fd), -ELOOP);
+	/* A ring of root's. */
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(symlink("up", path), 0);
+	assert_int_equal(peer_connect(link, SOCK_STREAM, &fd), -ELOOP);
+	monitor_stop(&m);
+}
+
+/* Who listened is root now, by a program that makes everybody root. */
+static void test_listener_that_has_become_root(void **state)
+{
+	_cleanup_(temp_remove) char *dir = open_dir();
+	char run[60];
+	struct monitor m;
+	struct peer peer;
+
+	(void) state;
+	make_dir(run, sizeof(run), dir, "run", 0777, 0);
+	assert_int_equal(chmod(run, 0777), 0);
+	monitor_start(&m, run, "s", OTHER, 0);
+	assert_int_equal(chmod(run, 0755), 0);
+	assert_int_equal(peer_get(m.fd, &peer), 0);
+	assert_int_equal(peer.uid, 0);
+	assert_int_equal(peer.listener_uid, OTHER);
+	checks_as(&m, VM, -EPERM, "uid 31002 made the socket");
+	monitor_stop(&m);
+}
+
+/* Without a descriptor to look, nobody is dead. */
+static void test_alive_as_far_as_we_know(void **state)
+{
+	struct peer peer;
+	struct rlimit limit, none;
+	int pair[2];
+
+	(void) state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	assert_int_equal(peer_get(pair[0], &peer), 0);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	none = (struct rlimit){.rlim_cur = 0, .rlim_max = limit.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	bool alive = peer_is_alive(&peer);
+	int r = peer_get(pair[0], &peer);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_true(alive);
+	assert_int_equal(r, -EMFILE);
+	close(pair[0]);
+	close(pair[1]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_connect),
+		cmocka_unit_test(test_links),
+		cmocka_unit_test(test_listener_that_has_become_root),
+		cmocka_unit_test(test_alive_as_far_as_we_know),
 		cmocka_unit_test(test_root),
 		cmocka_unit_test(test_runas),
 		cmocka_unit_test(test_directory_of_the_vm_user),

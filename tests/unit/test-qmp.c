@@ -5,11 +5,13 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
 
+#include "broker/budget.h"
 #include "broker/qmp.h"
 #include "tests/unit/spin.h"
 
@@ -186,11 +188,11 @@ static void test_byte_by_byte(void **state)
 	ask(s, &q, "x");
 	assert_int_equal(qmp_flush(s->qmp, -1), 0);
 	for (const char *c = text; *c; c++) {
-		assert_int_equal(q.answers, 0);
+		assert_int_equal(q.answers, c >= text + strlen(text) - 2); /* the line feed */
 		assert_int_equal(send(s->peer, c, 1, 0), 1);
 		spin_for(s->loop, 0);
-		if (c == text + strlen(GREETING CAPABLE) - 2)
-			assert_int_equal(s->ready, 0); /* the line has not ended */
+		if (c == text + strlen(GREETING CAPABLE) - 4)
+			assert_int_equal(s->ready, 0); /* the value has not ended */
 	}
 	spin_until(s->loop, is_answered, &q);
 	assert_int_equal(s->ready, 1);
@@ -273,7 +275,86 @@ static void test_errors(void **state)
 	       " \"id\": \"vhp1\"}\r\n{\"error\": 5, \"id\": \"vhp2\"}\r\n");
 	spin_until(s->loop, is_answered, &b);
 	assert_string_equal(a.result, "DeviceNotFound: Device 'k1' not found");
-	assert_string_equal(b.result, "GenericError: ");
+	assert_string_equal(b.result, "GenericError: it gives no reason");
+}
+
+/* Neither "return" nor "error", and whatever else is no answer, is an error; it comes once. */
+static void test_answers_that_say_nothing(void **state)
+{
+	static const char *const ends[] = {
+		"",
+		", \"error\": null",
+		", \"error\": {\"class\": 1, \"desc\": []}",
+		", \"return\": 1, \"error\": {}",
+	};
+	struct session *s = *state;
+	struct question q;
+	char text[128];
+
+	become_ready(s);
+	for (int i = 0; i < (int) ARRAY_SIZE(ends); i++) {
+		ask(s, &q, "q");
+		snprintf(text, sizeof(text), "{\"id\": \"vhp%d\"%s}", i + 1, ends[i]);
+		say(s, text);
+		say(s, text);
+		spin_until(s->loop, is_answered, &q);
+		spin_for(s->loop, 5);
+		assert_int_equal(q.answers, 1);
+		assert_string_equal(q.result, "GenericError: it gives no reason");
+	}
+	assert_int_equal(s->downs, 0);
+}
+
+/* The same for the capabilities: the monitor is not used then. */
+static void test_capabilities_answered_with_nothing(void **state)
+{
+	struct session *s = *state;
+
+	say(s, GREETING "{\"id\": \"vhp0\"}");
+	spin_until(s->loop, is_down, s);
+	assert_string_equal(s->why, "it refuses qmp_capabilities");
+}
+
+static void test_odd_messages(void **state)
+{
+	struct session *s = *state;
+	_cleanup_free_ char *big = malloc(300001);
+	struct question q;
+
+	become_ready(s);
+	ask(s, &q, "q");
+	memset(big, 'x', 300000);
+	big[300000] = 0;
+	say(s, "{\"event\": 5}{\"event\": {}}{\"id\": {}, \"return\": 1}{\"id\": \"vhp\"}"
+	       "{\"id\": \"vhp1x\", \"return\": 1}{\"id\": \"vhp-1\", \"return\": 1}"
+	       "{\"id\": \"vhp99999999999999999999\", \"return\": 1}{\"id\": \"");
+	fcntl(s->peer, F_SETFL, O_NONBLOCK);
+	for (size_t at = 0; at < 300000;) {
+		ssize_t n = send(s->peer, big + at, 300000 - at, MSG_NOSIGNAL);
+
+		at += n > 0 ? (size_t) n : 0;
+		spin_for(s->loop, 0);
+	}
+	say(s, "\", \"return\": 1}{\"event\": \"E\", \"data\": []}"
+	       "{\"id\": \"vhp1\", \"return\": 8}");
+	spin_until(s->loop, is_answered, &q);
+	assert_string_equal(s->log, "E((null));q=8;");
+}
+
+/* "pretty=on": a value goes over several lines. Braces and quotes in strings end nothing. */
+static void test_values_over_lines(void **state)
+{
+	struct session *s = *state;
+	struct question q;
+
+	ask(s, &q, "q");
+	say(s, "{\r\n    \"QMP\": {\r\n        \"capabilities\": [\r\n        ]\r\n    }\r\n}\r\n"
+	       "{\r\n    \"return\": {\r\n    },\r\n    \"id\": \"vhp0\"\r\n}\r\n");
+	say(s, "{\n\t\"event\": \"}]{\\\"[\\\\\"\n}\n");
+	say(s, "{\n\"return\":\n7, \"id\":\n\"vhp1\"\n}");
+	spin_until(s->loop, is_answered, &q);
+	assert_int_equal(s->ready, 1);
+	assert_string_equal(s->log, "}]{\"[\\(-);q=7;");
 }
 
 static void goes_down(struct session *s, const char *text, const char *why)
@@ -327,8 +408,20 @@ static void test_duplicate_keys(void **state)
 
 static void test_two_values_on_a_line(void **state)
 {
-	goes_down(*state, GREETING CAPABLE "{\"return\": 1, \"id\": \"vhp1\"} {}\r\n",
-		  "what answers there does not speak QMP");
+	struct session *s = *state;
+	struct question q;
+
+	become_ready(s);
+	ask(s, &q, "q");
+	say(s, "{\"event\": \"A\"} {\"event\": \"B\"}{\"return\": 1, \"id\": \"vhp1\"}\n");
+	spin_until(s->loop, is_answered, &q);
+	assert_string_equal(s->log, "A(-);B(-);q=1;");
+}
+
+static void test_closed_too_often(void **state)
+{
+	become_ready(*state);
+	goes_down(*state, "{\"id\": 1}}", "what answers there does not speak QMP");
 }
 
 static void test_bad_utf8(void **state)
@@ -347,7 +440,7 @@ static void test_deep_nesting(void **state)
 	goes_down(*state, text, "what answers there does not speak QMP");
 }
 
-static void test_line_of_more_than_a_megabyte(void **state)
+static void test_value_of_more_than_a_megabyte(void **state)
 {
 	struct session *s = *state;
 	struct question q;
@@ -357,17 +450,103 @@ static void test_line_of_more_than_a_megabyte(void **state)
 	become_ready(s);
 	ask(s, &q, "q");
 	memset(chunk, ' ', sizeof(chunk));
+	say(s, "{");
 	while (!s->downs && sent < 4 * 1024 * 1024) {
 		ssize_t n = send(s->peer, chunk, sizeof(chunk), MSG_DONTWAIT | MSG_NOSIGNAL);
 
 		if (n > 0)
 			sent += (size_t) n;
-		spin_for(s->loop, 0);
+		spin_for(s->loop, 1);
 	}
 	assert_int_equal(s->downs, 1);
 	assert_int_equal(q.answers, 1);
 	assert_string_equal(s->why, "it sends a message of more than a megabyte");
 	assert_in_range(sent, 1024 * 1024, 2 * 1024 * 1024);
+}
+
+/* A second of a monitor that says what it can; returns how many bytes were taken. */
+static size_t hear_a_second(struct session *s, const char *chunk, size_t size)
+{
+	size_t taken = 0;
+
+	for (int ms = 0; ms < 1000; ms++) {
+		ssize_t n;
+
+		while ((n = send(s->peer, chunk, size, MSG_DONTWAIT | MSG_NOSIGNAL)) > 0)
+			taken += (size_t) n;
+		spin_for(s->loop, 1);
+	}
+	return taken;
+}
+
+static void test_flood_of_events(void **state)
+{
+	static const char event[] = "{\"event\": \"E\", \"data\": {\"device\": \"x\"}}\r\n";
+	struct session *s = *state;
+	char chunk[100 * sizeof(event)] = "";
+	struct question q;
+
+	become_ready(s);
+	for (int i = 0; i < 100; i++)
+		strcat(chunk, event);
+	hear_a_second(s, chunk, strlen(chunk)); /* the burst */
+	for (int i = 0; i < 10; i++) {
+		s->log[0] = 0;
+		assert_true(hear_a_second(s, chunk, strlen(chunk)) < 200 * 1024);
+	}
+	/* It is heard all the same, what came before first, and its end at once. */
+	ask(s, &q, "q");
+	assert_int_equal(s->downs, 0);
+	close(s->peer);
+	s->peer = -1;
+	spin_until(s->loop, is_down, s);
+}
+
+static void test_shared_budget(void **state)
+{
+	struct session *s = *state;
+	struct budget budget;
+	struct question q;
+
+	become_ready(s);
+	budget_init(&budget, 100, 1);
+	budget_use(&budget, 100, now_monotonic_ms());
+	qmp_limit(s->qmp, &budget);
+	ask(s, &q, "q");
+	say(s, "{\"return\": 1, \"id\": \"vhp1\"}");
+	spin_for(s->loop, 900);
+	assert_int_equal(q.answers, 0);
+	spin_until(s->loop, is_answered, &q);
+}
+
+/* Half a message, or none, for ever. */
+static void test_silence(void **state)
+{
+	struct session *s = *state;
+	struct question q;
+
+	become_ready(s);
+	spin_for(s->loop, 300000); /* nothing is owed */
+	ask(s, &q, "q");
+	say(s, "{\"return\": 1, \"id\"");
+	spin_for(s->loop, 59000);
+	assert_int_equal(s->downs, 0);
+	spin_until(s->loop, is_down, s);
+	assert_string_equal(s->why, "it does not answer any more");
+	assert_string_equal(q.result, "down: it does not answer any more");
+}
+
+/* Before the greeting another client may have the monitor, for hours. */
+static void test_patience_with_a_busy_monitor(void **state)
+{
+	struct session *s = *state;
+	struct question q;
+
+	ask(s, &q, "q");
+	spin_for(s->loop, 4 * 3600 * 1000);
+	assert_int_equal(s->downs, 0);
+	say(s, GREETING CAPABLE "{\"return\": 1, \"id\": \"vhp1\"}");
+	spin_until(s->loop, is_answered, &q);
 }
 
 static void test_long_lines_are_fine(void **state)
@@ -575,6 +754,40 @@ static void test_descriptor_after_a_full_buffer(void **state)
 	close(file);
 }
 
+/* A's command can't be sent for want of a descriptor: it must not leave with B's. */
+static void test_command_without_its_descriptor(void **state)
+{
+	struct session *s = *state;
+	int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), got = -1, probe = dup(0);
+	struct rlimit limit, none;
+	struct question a, b;
+	char byte;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	close(probe);
+	ask(s, &a, "add-fd-a");
+	none = (struct rlimit){.rlim_cur = (rlim_t) probe, .rlim_max = limit.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+	assert_int_equal(qmp_flush(s->qmp, file), -EMFILE);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	assert_int_equal(a.answers, 1);
+	assert_string_equal(a.result, "down: Too many open files");
+	assert_string_equal(hear(s), "");
+	assert_int_equal(qmp_pending(s->qmp), 1); /* the capabilities */
+
+	ask(s, &b, "add-fd-b");
+	assert_int_equal(qmp_flush(s->qmp, file), 0);
+	assert_true(receive_byte(s->peer, &byte, &got));
+	same_file(file, got);
+	close(got);
+	close(file);
+	assert_string_equal(hear(s), "\"execute\":\"qmp_capabilities\",\"id\":\"vhp0\"}\n"
+				     "{\"execute\":\"add-fd-b\",\"id\":\"vhp2\"}\n");
+	say(s, GREETING CAPABLE "{\"return\": 4, \"id\": \"vhp2\"}");
+	spin_until(s->loop, is_answered, &b);
+	assert_int_equal(a.answers, 1);
+}
+
 static void test_nothing_to_flush(void **state)
 {
 	struct session *s = *state;
@@ -603,6 +816,16 @@ int main(void)
 		QMP_TEST(test_replies_out_of_order),
 		QMP_TEST(test_replies_to_nobody),
 		QMP_TEST(test_errors),
+		QMP_TEST(test_answers_that_say_nothing),
+		QMP_TEST(test_capabilities_answered_with_nothing),
+		QMP_TEST(test_odd_messages),
+		QMP_TEST(test_values_over_lines),
+		QMP_TEST(test_closed_too_often),
+		QMP_TEST(test_flood_of_events),
+		QMP_TEST(test_shared_budget),
+		QMP_TEST(test_silence),
+		QMP_TEST(test_patience_with_a_busy_monitor),
+		QMP_TEST(test_command_without_its_descriptor),
 		QMP_TEST(test_no_monitor),
 		QMP_TEST(test_human_monitor),
 		QMP_TEST(test_capabilities_refused),
@@ -611,7 +834,7 @@ int main(void)
 		QMP_TEST(test_two_values_on_a_line),
 		QMP_TEST(test_bad_utf8),
 		QMP_TEST(test_deep_nesting),
-		QMP_TEST(test_line_of_more_than_a_megabyte),
+		QMP_TEST(test_value_of_more_than_a_megabyte),
 		QMP_TEST(test_long_lines_are_fine),
 		QMP_TEST(test_peer_vanishes),
 		QMP_TEST(test_last_words_are_heard),

@@ -14,6 +14,34 @@
 #include "tests/unit/spin.h"
 #include "tests/unit/temp.h"
 
+/* What somebody does at the moment when the watch looks at a directory, before and after it. */
+static struct {
+	const char *path; /* the directory that is looked at */
+	int times;
+	void (*before)(const char *path), (*after)(const char *path);
+} intruder;
+static unsigned n_instances;
+static int former_fd;
+
+int __real_inotify_add_watch(int fd, const char *path, uint32_t mask);
+int __wrap_inotify_add_watch(int fd, const char *path, uint32_t mask);
+int __wrap_inotify_add_watch(int fd, const char *path, uint32_t mask)
+{
+	bool now = intruder.times > 0 && streq(path, intruder.path);
+
+	n_instances += fd != former_fd;
+	former_fd = fd;
+	if (now && intruder.before)
+		intruder.before(path);
+	int descriptor = __real_inotify_add_watch(fd, path, mask);
+	int saved = errno;
+	if (now && intruder.after)
+		intruder.after(path);
+	intruder.times -= now;
+	errno = saved;
+	return descriptor;
+}
+
 struct scene {
 	struct loop *loop;
 	struct watch *watch;
@@ -205,6 +233,115 @@ static void test_directory_removed_and_made_again(void **state)
 	expect_call(s);
 }
 
+static void make_it(const char *path)
+{
+	assert_true(mkdir(path, 0700) == 0 || errno == EEXIST);
+}
+
+static void remove_it(const char *path)
+{
+	assert_true(rmdir(path) == 0 || errno == ENOENT);
+}
+
+static void make_it_again(const char *path)
+{
+	remove_it(path);
+	make_it(path);
+}
+
+/* A VM that restarts: its directory is removed and made again while the watch looks for the deepest
+ * one that exists. Whatever the moment, what comes later is told. */
+static void test_directory_made_while_looking(void **state)
+{
+	static void (*const deeds[])(const char *) = {NULL, make_it, remove_it, make_it_again};
+	struct scene *s = *state;
+	char run[200];
+
+	snprintf(run, sizeof(run), "%s", in(s, "run"));
+	for (size_t i = 0; i < 2 * ARRAY_SIZE(deeds) * ARRAY_SIZE(deeds); i++) {
+		size_t before = i / 2 % ARRAY_SIZE(deeds), after = i / 2 / ARRAY_SIZE(deeds);
+
+		make_it(run);
+		intruder.path = run;
+		intruder.before = deeds[before];
+		intruder.after = deeds[after];
+		intruder.times = i % 2 ? 3 : 1;
+		/* While it is set up, and while it looks again. */
+		assert_int_equal(watch_new(s->loop, in(s, "run/sock"), called, s, &s->watch), 0);
+		intruder.times = i % 2 ? 3 : 1;
+		remove_it(run);
+		spin_for(s->loop, 5);
+		make_it(run);
+		spin_for(s->loop, 5);
+		intruder.times = 0;
+		s->calls = 0;
+		make_it(run);
+		make_file(in(s, "run/sock"));
+		expect_call(s);
+		assert_int_equal(unlink(in(s, "run/sock")), 0);
+		watch_free(s->watch);
+		s->watch = NULL;
+	}
+}
+
+/* /proc/sys/fs/inotify/max_user_instances is 128 at most places. */
+static void test_many_watches(void **state)
+{
+	enum { N = 300 };
+	struct scene *s = *state, others[N];
+	char name[32];
+
+	n_instances = 0;
+	former_fd = -1;
+	for (int i = 0; i < N; i++) {
+		others[i] = (struct scene){.loop = s->loop, .dir = s->dir};
+		snprintf(name, sizeof(name), "run/vm%d/sock", i % 200);
+		watch_path(&others[i], name);
+	}
+	assert_int_equal(n_instances, 1);
+	make_dir(in(s, "run"));
+	for (int i = 0; i < 200; i++) {
+		snprintf(name, sizeof(name), "run/vm%d", i);
+		make_dir(in(s, name));
+	}
+	spin_for(s->loop, 5);
+	for (int i = 0; i < N; i++)
+		others[i].calls = 0;
+	/* Two have the same path; one goes, the other stays. */
+	watch_free(others[250].watch);
+	make_file(in(s, "run/vm50/sock"));
+	make_file(in(s, "run/vm51/sock"));
+	spin_for(s->loop, 5);
+	for (int i = 0; i < N; i++)
+		assert_int_equal(others[i].calls > 0, i == 50 || i == 51 || i == 251);
+	for (int i = 0; i < N; i++)
+		if (i != 250)
+			watch_free(others[i].watch);
+}
+
+static void free_both(void *data)
+{
+	struct scene *s = data;
+
+	s[0].calls++;
+	watch_free(s[0].watch);
+	watch_free(s[1].watch);
+	s[0].watch = s[1].watch = NULL;
+}
+
+/* Both are told of the same thing; the first to hear frees both. */
+static void test_freed_while_called(void **state)
+{
+	struct scene *s = *state, two[2] = {*s, *s};
+
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(watch_new(s->loop, in(s, "sock"), free_both, two, &two[i].watch),
+				 0);
+	make_file(in(s, "sock"));
+	spin_for(s->loop, 5);
+	assert_int_equal(two[0].calls, 1);
+}
+
 static void test_directory_moved_away(void **state)
 {
 	struct scene *s = *state;
@@ -279,6 +416,9 @@ int main(void)
 		WATCH_TEST(test_parents_do_not_exist_yet),
 		WATCH_TEST(test_everything_at_once),
 		WATCH_TEST(test_directory_removed_and_made_again),
+		WATCH_TEST(test_directory_made_while_looking),
+		WATCH_TEST(test_many_watches),
+		WATCH_TEST(test_freed_while_called),
 		WATCH_TEST(test_directory_moved_away),
 		WATCH_TEST(test_whole_directory),
 		WATCH_TEST(test_many_events),

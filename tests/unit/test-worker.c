@@ -15,8 +15,9 @@
 
 #include "broker/device.h"
 #include "broker/worker.h"
+#include "helper/root.h"
 #include "tests/unit/spin.h"
-#include "tests/unit/temp.h"
+#include "tests/unit/tree.h"
 
 #define NULL_DEVICE "/devices/virtual/mem/null"
 
@@ -238,6 +239,20 @@ static void test_worker_holds_no_lock(void **state)
 	assert_int_equal(r, 0);
 }
 
+static int first_child(int pid)
+{
+	char path[64];
+	int child = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
+	FILE *f = fopen(path, "re");
+	assert_non_null(f);
+	if (fscanf(f, "%d", &child) != 1)
+		child = 0;
+	fclose(f);
+	return child;
+}
+
 static bool is_gone(void *data)
 {
 	struct office *o = data;
@@ -249,20 +264,53 @@ static bool is_gone(void *data)
 static void test_worker_dies(void **state)
 {
 	struct office *o = *state;
-	char path[64];
-	int pid = 0;
+	int pid = first_child(getpid()); /* the only one is the worker */
 
-	/* The only child of this test is the worker. */
-	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int) getpid());
-	FILE *f = fopen(path, "r");
-	assert_non_null(f);
-	assert_int_equal(fscanf(f, "%d", &pid), 1);
-	fclose(f);
 	assert_int_equal(kill(pid, SIGKILL), 0);
 	spin_for(o->loop, SPIN_LIMIT_MS); /* its end ends the loop, long before that */
 	assert_true(worker_has_ended(o->worker));
 	spin_for(o->loop, 5); /* the loop must not spin on the dead socket, nor crash */
 	assert_true(is_gone(o));
+}
+
+/* A job whose process is killed (by the kernel, for want of memory, say) is answered all the same.
+ * Writing to a FIFO that nobody reads stands for a driver that does not return. */
+static void test_job_is_killed(void **state)
+{
+	TEMP_DIR(dir);
+	struct office o = {.node = -1};
+	char fifo[100], path[64];
+	int worker_pid = 0, job_pid = 0;
+
+	(void) state;
+	tree_mkdir(dir, "/sys/devices/usb1/1-2/1-2:1.0");
+	tree_mkdir(dir, "/sys/bus/usb");
+	snprintf(fifo, sizeof(fifo), "%s/sys/bus/usb/drivers_probe", dir);
+	assert_int_equal(mkfifo(fifo, 0600), 0);
+	root_set(dir);
+	assert_int_equal(worker_start(&o.worker), 0);
+	assert_int_equal(loop_new(&o.loop), 0);
+	assert_int_equal(worker_watch(o.worker, o.loop, on_answer, &o), 0);
+	struct worker_request request = request_for(WORKER_USB_RETURN, "/devices/usb1/1-2", "");
+	assert_int_equal(worker_send(o.worker, &request), 0);
+	root_set("");
+	worker_pid = first_child(getpid());
+	while ((job_pid = first_child(worker_pid)) == 0)
+		usleep(1000);
+	spin_for(o.loop, 50);
+	assert_int_equal(o.n_answers, 0);
+	assert_int_equal(kill(job_pid, SIGKILL), 0);
+	spin_until(o.loop, has_answered, &o);
+	assert_int_equal(o.answers[0].number, request.number);
+	assert_int_equal(o.answers[0].result, -EIO);
+	assert_string_equal(o.answers[0].detail, "the process that looked after it was killed");
+	snprintf(path, sizeof(path), "/proc/%d", job_pid);
+	spin_for(o.loop, 20);
+	assert_int_equal(access(path, F_OK), -1); /* and no zombie is left */
+	assert_int_equal(o.n_answers, 1);
+	worker_free(o.worker);
+	loop_free(o.loop);
+	wait(NULL);
 }
 
 int main(void)
@@ -277,6 +325,7 @@ int main(void)
 		WORKER_TEST(test_out_of_descriptors),
 		cmocka_unit_test(test_worker_holds_no_lock),
 		WORKER_TEST(test_worker_dies),
+		cmocka_unit_test(test_job_is_killed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

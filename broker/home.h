@@ -1,0 +1,41 @@
+/* What the broker has on disk: its two directories, the lock that keeps a second broker out, and
+ * who may read the state. Used by main. */
+#pragma once
+
+#include "broker/loop.h"
+#include "broker/watch.h"
+#include "helper/macro.h"
+
+#define HOME_PATH_SIZE 256
+
+struct home {
+	char run_directory[HOME_PATH_SIZE];
+	char state_directory[HOME_PATH_SIZE];
+	char database[HOME_PATH_SIZE + 16];
+	char public_copy[HOME_PATH_SIZE + 16]; /* of the database, for everybody */
+	int run_lock, state_lock;
+	ino_t database_inode;
+	struct watch *run_watch, *state_watch;
+	void (*lost)(void *data, const char *why);
+	void *data;
+};
+
+/* Finds the directories by the service manager's variables, and makes them. Returns 0 or -errno;
+ * the reason is logged. */
+int home_init(struct home *home) _must_check_;
+
+/* Takes the lock, in both directories. A broker that has just been killed may hold it for a moment
+ * more. Returns 0 or -errno; the reason is logged. */
+int home_lock(struct home *home) _must_check_;
+
+/* Lets GROUP (NULL: adm where there is one, else root's) and nobody else read the state, and makes
+ * the database's file if there is none, so that all of its files are so. Whoever may read them may
+ * also lock them. */
+void home_protect(struct home *home, const char *group);
+
+/* Notices when somebody clears the directories: a lock that was removed is taken again. LOST is
+ * called when the broker can't go on: its database has gone, or another broker has the lock. */
+int home_watch(struct home *home, struct loop *loop, void (*lost)(void *data, const char *why),
+	       void *data) _must_check_;
+
+void home_finish(struct home *home);

@@ -1,0 +1,174 @@
+/* The copy for everybody: see snapshot.h. Used by main. */
+#include "broker/snapshot.h"
+
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <sys/stat.h>
+
+#include "broker/log.h"
+
+#define FIRST_MS 200     /* after a change that follows a silence */
+#define INTERVAL_MS 5000 /* between two copies while much happens */
+#define HISTORY_ROWS "2000"
+
+struct snapshot {
+	struct loop *loop;
+	char *database, *target;
+	sqlite3 *db;
+	sqlite3_stmt *get_version;
+	int64_t version; /* of the database, as copied; -2: never */
+	uint64_t written;
+	struct loop_timer timer;
+	bool failed; /* said already */
+};
+
+static int open_database(struct snapshot *snapshot)
+{
+	int keep_wal = 1; /* as the store does */
+
+	if (sqlite3_open_v2(snapshot->database, &snapshot->db, SQLITE_OPEN_READWRITE, NULL) !=
+	    SQLITE_OK)
+		return -EIO;
+	sqlite3_file_control(snapshot->db, NULL, SQLITE_FCNTL_PERSIST_WAL, &keep_wal);
+	return sqlite3_prepare_v3(snapshot->db, "pragma data_version", -1,
+				  SQLITE_PREPARE_PERSISTENT, &snapshot->get_version,
+				  NULL) == SQLITE_OK
+		       ? 0
+		       : -EIO;
+}
+
+static void close_database(struct snapshot *snapshot)
+{
+	sqlite3_finalize(snapshot->get_version);
+	sqlite3_close(snapshot->db);
+	snapshot->get_version = NULL;
+	snapshot->db = NULL;
+}
+
+/* SQLite counts what other connections change. -1: it can't be told now. */
+static int64_t read_version(struct snapshot *snapshot)
+{
+	int64_t version = -1;
+
+	if (!snapshot->db && open_database(snapshot) < 0) {
+		close_database(snapshot);
+		return -1;
+	}
+	if (sqlite3_step(snapshot->get_version) == SQLITE_ROW)
+		version = sqlite3_column_int64(snapshot->get_version, 0);
+	sqlite3_reset(snapshot->get_version);
+	return version;
+}
+
+static int run(sqlite3 *db, const char *sql)
+{
+	return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : -EIO;
+}
+
+/* Fills the file NEXT, which nobody else knows yet. */
+static int copy_views(sqlite3 *db, const char *next)
+{
+	char *attach = sqlite3_mprintf("attach %Q as copy", next);
+	int r = attach ? run(db, attach) : -ENOMEM;
+
+	sqlite3_free(attach);
+	if (r < 0)
+		return r;
+	r = run(db, "pragma copy.journal_mode = off; pragma copy.synchronous = off; begin;"
+		    "create table copy.assignments as select * from main.assignments;"
+		    "create table copy.history as select * from main.history limit -1"
+		    "  offset (select max(0, count(*) - " HISTORY_ROWS ") from main.history);"
+		    "commit");
+	if (r < 0 && !sqlite3_get_autocommit(db))
+		run(db, "rollback");
+	run(db, "detach copy");
+	return r;
+}
+
+/* An empty file is an empty database. */
+static int make_file(const char *path)
+{
+	unlink(path);
+	_cleanup_close_ int fd =
+		open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
+	/* Whatever the umask is. */
+	return fd < 0 || fchmod(fd, 0644) < 0 ? -errno : 0;
+}
+
+static int replace_target(struct snapshot *snapshot)
+{
+	char *next = sqlite3_mprintf("%s.next", snapshot->target);
+	int r = next ? make_file(next) : -ENOMEM;
+
+	if (r == 0)
+		r = copy_views(snapshot->db, next);
+	if (r == 0 && rename(next, snapshot->target) < 0)
+		r = -errno;
+	if (r < 0 && next)
+		unlink(next);
+	sqlite3_free(next);
+	return r;
+}
+
+static void write_copy(struct snapshot *snapshot)
+{
+	int64_t version = read_version(snapshot);
+	int r;
+
+	r = version < 0 ? -EIO : replace_target(snapshot);
+	snapshot->written = now_monotonic_ms();
+	if (r == 0)
+		snapshot->version = version;
+	if (r < 0 && !snapshot->failed)
+		log_warning("can't write %s, the copy of the state for everybody: %s",
+			    snapshot->target, strerror(-r));
+	snapshot->failed = r < 0;
+}
+
+static void its_time(void *data)
+{
+	write_copy(data);
+}
+
+void snapshot_touch(struct snapshot *snapshot)
+{
+	uint64_t passed = now_monotonic_ms() - snapshot->written;
+	uint64_t wait = passed < INTERVAL_MS ? INTERVAL_MS - passed : 0;
+
+	if (snapshot->timer.loop || read_version(snapshot) == snapshot->version)
+		return;
+	loop_timer_start(snapshot->loop, &snapshot->timer, wait > FIRST_MS ? wait : FIRST_MS,
+			 its_time, snapshot);
+}
+
+int snapshot_new(struct loop *loop, const char *database, const char *target,
+		 struct snapshot **ret_snapshot)
+{
+	struct snapshot *snapshot = calloc(1, sizeof(*snapshot));
+
+	if (!snapshot)
+		return -ENOMEM;
+	snapshot->loop = loop;
+	snapshot->version = -2;
+	snapshot->database = strdup(database);
+	snapshot->target = strdup(target);
+	if (!snapshot->database || !snapshot->target) {
+		snapshot_free(snapshot);
+		return -ENOMEM;
+	}
+	*ret_snapshot = snapshot;
+	return 0;
+}
+
+void snapshot_free(struct snapshot *snapshot)
+{
+	if (!snapshot)
+		return;
+	if (snapshot->timer.loop)
+		write_copy(snapshot);
+	loop_timer_stop(&snapshot->timer);
+	close_database(snapshot);
+	free(snapshot->database);
+	free(snapshot->target);
+	free(snapshot);
+}

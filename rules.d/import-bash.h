@@ -1,0 +1,28 @@
+/* The assignments of a Bash file, and nothing else of Bash. For the importers. */
+#pragma once
+
+#include <stddef.h>
+
+#include "helper/macro.h"
+
+/* NAME=word, or NAME=(word word …). */
+struct bash_assignment {
+	char *name;
+	char **words; /* without their quotes, NULL-terminated */
+	size_t n_words;
+	bool is_array;
+	unsigned line; /* where it starts */
+};
+
+struct bash_reader {
+	const char *at;
+	unsigned line;   /* of what is at AT; 1 in the first line */
+	const char *why; /* after -EINVAL: what is not understood, a constant text */
+};
+
+/* Reads the next assignment. `export`, `readonly` and `declare` may stand in front of it; words may
+ * be quoted, but not hold what Bash would put something else for ($, `, *, a history or a process).
+ * Returns 1 and the assignment, the caller's to finish; 0 at the end; -EINVAL; -ENOMEM. */
+int bash_next(struct bash_reader *reader, struct bash_assignment *ret) _must_check_;
+
+void bash_finish(struct bash_assignment *assignment);

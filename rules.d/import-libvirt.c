@@ -1,0 +1,207 @@
+/* libvirt-usb-hotplug.conf: Bash assignments that name a domain, a mode and ids. The names of the
+ * variables differ, so what a value looks like says what it is for; what can't be told is refused
+ * by its line, since a device that is missing in a blacklist would be given away. */
+#include <ctype.h>
+
+#include "conf/array.h"
+#include "conf/keys.h"
+#include "rules.d/import-bash.h"
+#include "rules.d/import-readers.h"
+
+/* vvvv:pppp, of which either half may be missing. */
+struct id {
+	char vendor[5], product[5];
+};
+
+struct settings {
+	char domain[41];
+	char mode[16]; /* whitelist, blacklist or matchall */
+	struct id *ids;
+	size_t n_ids;
+};
+
+static int refuse(struct importer *i, unsigned line, const char *what, const char *value)
+{
+	_cleanup_free_ char *text = NULL;
+
+	if (asprintf(&text, "%s %s", what, value) < 0)
+		return -ENOMEM;
+	import_clean_line(text);
+	fprintf(i->notes,
+		"line %u: %s, allowed here: a domain, a mode (whitelist, blacklist, "
+		"matchall), a list of ids like 046d:c52b, 046d: or :c52b\n",
+		line, text);
+	return -EINVAL;
+}
+
+/* Four hex digits, or none, of the N bytes at S. */
+static bool read_half(const char *s, size_t n, char ret[5])
+{
+	if (n >= 2 && s[0] == '0' && (s[1] == 'x' || s[1] == 'X')) {
+		s += 2;
+		n -= 2;
+	}
+	ret[0] = '\0';
+	if (n != 4)
+		return n == 0;
+	for (size_t c = 0; c < 4; c++) {
+		if (!isxdigit((unsigned char) s[c]))
+			return false;
+		ret[c] = (char) tolower((unsigned char) s[c]);
+	}
+	ret[4] = '\0';
+	return true;
+}
+
+static bool read_id(const char *text, struct id *ret)
+{
+	const char *colon = strchr(text, ':');
+
+	return colon && read_half(text, (size_t) (colon - text), ret->vendor) &&
+	       read_half(colon + 1, strlen(colon + 1), ret->product) &&
+	       (ret->vendor[0] || ret->product[0]);
+}
+
+static int add_id(struct settings *s, const struct id *id)
+{
+	struct id *slot;
+
+	for (size_t n = 0; n < s->n_ids; n++)
+		if (streq(s->ids[n].vendor, id->vendor) && streq(s->ids[n].product, id->product))
+			return 0;
+	slot = ARRAY_APPEND(s->ids, s->n_ids);
+	if (!slot)
+		return -ENOMEM;
+	*slot = *id;
+	return 0;
+}
+
+/* Ids, with blanks or commas between. */
+static int take_ids(struct importer *i, struct settings *s, unsigned line, char *text)
+{
+	char *rest = text, *one;
+	int r = 0;
+
+	while (r == 0 && (one = strsep(&rest, " \t,"))) {
+		struct id id;
+
+		if (!*one)
+			continue;
+		r = read_id(one, &id) ? add_id(s, &id) : refuse(i, line, "no id:", one);
+	}
+	return r;
+}
+
+static bool is_mode(const char *word)
+{
+	return streq(word, "whitelist") || streq(word, "blacklist") || streq(word, "matchall");
+}
+
+static int set_once(struct importer *i, unsigned line, char *place, size_t size, const char *value)
+{
+	if (place[0] && !streq(place, value))
+		return refuse(i, line, "a second value:", value);
+	snprintf(place, size, "%s", value);
+	return 0;
+}
+
+static int take_word(struct importer *i, struct settings *s, const struct bash_assignment *a)
+{
+	char *word = a->words[0];
+
+	if (is_mode(word))
+		return set_once(i, a->line, s->mode, sizeof(s->mode), word);
+	if (strchr(word, ':'))
+		return take_ids(i, s, a->line, word);
+	if (strcasestr(a->name, "domain") || strcasestr(a->name, "vm") ||
+	    strcasestr(a->name, "guest")) {
+		if (key_is_name(word) && strlen(word) < sizeof(s->domain))
+			return set_once(i, a->line, s->domain, sizeof(s->domain), word);
+		return refuse(i, a->line, "no name for a VM here:", word);
+	}
+	if (strcasestr(a->name, "mode"))
+		return refuse(i, a->line, "no mode:", word);
+	import_note(i, "%s=%s", a->name, word);
+	return 0;
+}
+
+static int take_assignment(struct importer *i, struct settings *s, const struct bash_assignment *a)
+{
+	int r = 0;
+
+	if (!a->is_array)
+		return take_word(i, s, a);
+	for (size_t n = 0; r == 0 && n < a->n_words; n++)
+		r = take_ids(i, s, a->line, a->words[n]);
+	return r;
+}
+
+static int read_settings(struct importer *i, const char *text, struct settings *s)
+{
+	struct bash_reader reader = {.at = text, .line = 1};
+	struct bash_assignment a;
+	int r;
+
+	while ((r = bash_next(&reader, &a)) > 0) {
+		r = take_assignment(i, s, &a);
+		bash_finish(&a);
+		if (r < 0)
+			return r;
+	}
+	return r == -EINVAL ? refuse(i, reader.line, "not understood:", reader.why) : r;
+}
+
+static void print_ids(struct importer *i, const struct settings *s, const char *verb)
+{
+	for (size_t n = 0; n < s->n_ids; n++) {
+		const struct id *id = &s->ids[n];
+
+		fprintf(i->out, "\n[%s %s:%s]\n", verb, id->vendor, id->product);
+		if (id->vendor[0])
+			fprintf(i->out, "vendorId = %s\n", id->vendor);
+		if (id->product[0])
+			fprintf(i->out, "productId = %s\n", id->product);
+	}
+}
+
+static void print_group(struct importer *i, const struct settings *s)
+{
+	fprintf(i->out, "\n[usb Devices for %.30s]\ntargetVm = %s\n", s->domain, s->domain);
+	if (streq(s->mode, "whitelist")) {
+		print_ids(i, s, "allow");
+		return;
+	}
+	if (streq(s->mode, "blacklist"))
+		print_ids(i, s, "deny");
+	else if (s->n_ids > 0)
+		import_note(i, "the list of devices: it means nothing with matchall");
+	fputs("\n[allow All]\nmatchAll = yes\n", i->out);
+}
+
+static int print_settings(struct importer *i, const struct settings *s)
+{
+	if (!s->mode[0] || !s->domain[0]) {
+		fprintf(i->notes, "this is no config that is known here: it names no %s\n",
+			s->mode[0] ? "domain" : "mode (whitelist, blacklist, matchall)");
+		return -EINVAL;
+	}
+	fprintf(i->out, "[general]\nattachConnected = yes\n\n[vm %s]\ntype = qemu\n", s->domain);
+	fprintf(i->out, "listen = /run/vhotplug/%s.sock\nuser = libvirt-qemu\n", s->domain);
+	import_note(i,
+		    "attaching by libvirt: its monitor is its own, so the domain needs another one"
+		    " that dials this socket (\"listen\" in vhotplug.conf(5), <qemu:commandline>"
+		    " in the domain)");
+	print_group(i, s);
+	return 0;
+}
+
+int import_libvirt_usb_hotplug(struct importer *i, const char *text)
+{
+	struct settings s = {0};
+	int r = read_settings(i, text, &s);
+
+	if (r == 0)
+		r = print_settings(i, &s);
+	free(s.ids);
+	return r;
+}

@@ -1,0 +1,242 @@
+"""What the tests of the broker as a program share: a mount namespace with a made-up USB device node,
+a directory with a config, the broker, and real QEMUs that never run (-S).
+
+No USB hardware is needed: in the namespace /dev/bus/usb/099/099 is the null device, which has a
+directory in sysfs; QEMU takes its descriptor and then says that it is no USB device.
+"""
+
+import atexit
+import contextlib
+import ctypes
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+
+QEMU = "qemu-system-x86_64"
+DEVICE = "/devices/virtual/mem/null"
+NODE = "/dev/bus/usb/099/099"
+SKIPPED = 77
+PATIENCE = 20  # seconds; the machine may be busy
+
+failures = []
+
+
+def check(good, what):
+    print("ok    " if good else "FAILED", what, flush=True)
+    if not good:
+        failures.append(what)
+
+
+def wait_for(condition, seconds=PATIENCE):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    return condition()
+
+
+def fake_usb():
+    """A USB device node that only this process and its children see."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    clone_newns, ms_rec, ms_private, mnt_detach = 0x20000, 0x4000, 1 << 18, 2
+    if libc.unshare(clone_newns) < 0 or libc.mount(None, b"/", None, ms_rec | ms_private, None) < 0:
+        return False
+    if not os.path.isdir("/dev/bus"):  # the directory itself is everybody's
+        os.mkdir("/dev/bus")
+        atexit.register(lambda: (libc.umount2(b"/dev/bus", mnt_detach), os.rmdir("/dev/bus")))
+    if libc.mount(b"none", b"/dev/bus", b"tmpfs", 0, None) < 0:
+        return False
+    os.makedirs(os.path.dirname(NODE))
+    os.mknod(NODE, 0o600 | 0o020000, os.makedev(1, 3))
+    return True
+
+
+class Monitor:
+    """One client of a QEMU monitor."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(str(path))
+        self.file = self.socket.makefile("rw")
+        json.loads(self.file.readline())
+        self.ask("qmp_capabilities")
+
+    def ask(self, command, **arguments):
+        self.file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        self.file.flush()
+        while True:
+            reply = json.loads(self.file.readline())
+            if "event" not in reply:
+                return reply
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+
+class Vm:
+    """A QEMU with two monitors: NAME.sock for the broker, NAME.test for the test."""
+
+    def __init__(self, world, name, *arguments):
+        self.socket = world.path / f"{name}.sock"
+        self.test = world.path / f"{name}.test"
+        self.process = subprocess.Popen(
+            [QEMU, "-S", "-machine", "q35", "-accel", "tcg", "-m", "64", "-nodefaults",
+             "-display", "none", "-qmp", f"unix:{self.socket},server=on,wait=off",
+             "-qmp", f"unix:{self.test},server=on,wait=off",
+             "-device", "qemu-xhci,id=xhci,p2=4,p3=4", *arguments], stderr=subprocess.DEVNULL)
+        world.processes.append(self.process)
+
+    def monitor(self):
+        def connect():
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+                return Monitor(self.test)
+        return wait_for(connect)
+
+    def end(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        self.process.wait()
+
+
+class Broker:
+    def __init__(self, world, environment=None, pass_fds=(), preexec_fn=None):
+        self.world = world
+        self.log_path = world.path / "log"
+        self.log_file = open(self.log_path, "ab")
+        self.start = self.log_file.tell()
+        self.process = subprocess.Popen(
+            [world.program, "-d"], stderr=self.log_file, stdout=self.log_file,
+            env={**world.environment, **(environment or {})}, pass_fds=pass_fds,
+            preexec_fn=preexec_fn)
+        world.processes.append(self.process)
+
+    def log(self):
+        with open(self.log_path, "rb") as file:
+            file.seek(self.start)
+            return file.read().decode(errors="replace")
+
+    def says(self, pattern, seconds=PATIENCE):
+        return wait_for(lambda: re.search(pattern, self.log()), seconds)
+
+    def forget(self):
+        """What was said before does not count any more."""
+        self.start = self.log_path.stat().st_size
+
+    def ready(self):
+        if not self.says("ready: "):
+            print(self.log())
+            raise RuntimeError("the broker does not become ready")
+        return self
+
+    def end(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        status = self.process.wait(PATIENCE)
+        self.log_file.close()
+        if "Sanitizer" in self.log() or "runtime error" in self.log():
+            print(self.log())
+            check(False, "a sanitizer has something to say")
+        return status
+
+    def worker(self):
+        children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return int(children.read_text().split()[0])
+
+
+class World:
+    """A directory for everything, with a config for vm1 and vm2."""
+
+    def __init__(self, program):
+        self.program = program
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix="vhp-"))
+        self.path.chmod(0o755)
+        self.processes = []
+        self.seqnum = 0
+        self.environment = {"PATH": os.environ["PATH"]}
+        for name in ("RUNTIME", "STATE", "CONFIGURATION"):
+            directory = self.path / name.lower()
+            directory.mkdir(mode=0o755)
+            self.environment[f"{name}_DIRECTORY"] = str(directory)
+        self.config = self.path / "configuration" / "vhotplug.conf"
+        self.database = self.path / "state" / "vhotplug.db"
+        self.public_copy = self.path / "runtime" / "vhotplug.db"
+        self.event_socket = self.path / "runtime" / "event.sock"
+        self.write_config("vm1", "vm2")
+
+    def write_config(self, *vms, extra=""):
+        text = "".join(f"[vm {vm}]\ntype = qemu\nsocket = {self.path}/{vm}.sock\n" for vm in vms)
+        self.config.write_text(
+            f"{extra}{text}[usb g]\ntargetVm = {vms[0]}\n[allow r]\nvendorId = 046d\n")
+
+    def event(self, action="add", vms="vm1"):
+        """What the helper sends; returns the broker's answer."""
+        self.seqnum += 1
+        boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        fields = ["VHOTPLUG=1", f"ACTION={action}", f"DEVPATH={DEVICE}", f"SEQNUM={self.seqnum}",
+                  f"BOOT_ID={boot}", f"SYSFS_INODE={os.stat('/sys' + DEVICE).st_ino}",
+                  "SUBSYSTEM=usb", "DEVTYPE=usb_device", f"DEVNAME={NODE}",
+                  "VHOTPLUG_RULE=usb/g/r", f"VHOTPLUG_VM={vms}"]
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            client.settimeout(5)
+            client.connect(str(self.event_socket))
+            client.send(b"".join(field.encode() + b"\0" for field in fields))
+            return client.recv(1)
+
+    def query(self, sql):
+        with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as db:
+            return db.execute(sql).fetchall()
+
+    def assignment(self):
+        rows = self.query("select state, vm, reason from assignments")
+        return rows[0] if rows else ("", "", "")
+
+    def reason_is(self, pattern):
+        return bool(wait_for(lambda: re.search(pattern, self.assignment()[2])))
+
+    def close(self):
+        for process in self.processes:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGCONT)
+                process.kill()
+                process.wait()
+        shutil.rmtree(self.path)
+
+
+def as_nobody(database, sql):
+    return subprocess.run(["sqlite3", str(database), sql], capture_output=True, text=True,
+                          user="nobody", group="nogroup", extra_groups=[])
+
+
+def main(tests):
+    """Runs the functions called test_… in TESTS, or those named on the command line."""
+    if os.geteuid() != 0 or not shutil.which(QEMU) or not fake_usb():
+        print(f"needs root, {QEMU} and mount namespaces")
+        return SKIPPED
+    wanted = sys.argv[2:]
+    for name, test in list(tests.items()):
+        if not name.startswith("test_") or (wanted and name not in wanted):
+            continue
+        print(f"# {name}", flush=True)
+        world = World(sys.argv[1])
+        try:
+            test(world)
+        except Exception as error:  # the others still run
+            check(False, f"{name}: {error!r}")
+            if (world.path / "log").exists():
+                print((world.path / "log").read_text(errors="replace"))
+        finally:
+            world.close()
+    print(f"{len(failures)} failed")
+    return 1 if failures else 0
