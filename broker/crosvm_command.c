@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 
 #include "broker/device.h"
+#include "helper/text.h"
 
 #define KILL_MS 1000 /* for a killed process to end */
 #define CANCEL_MS 50
@@ -254,7 +255,7 @@ static void first_line(char *to, size_t size, const char *text)
 
 	text += strspn(text, "\r\n");
 	snprintf(line, sizeof(line), "%.*s", (int) strcspn(text, "\r\n"), text);
-	text_copy(to, size, line);
+	text_clean(to, size, line);
 }
 
 static void describe_failure(const char *program, const struct crosvm_command_result *result,

@@ -6,6 +6,7 @@
 
 #include "broker/device.h"
 #include "broker/socket.h"
+#include "helper/text.h"
 
 #define MAX_PACKET 65536 /* an answer has some 800 bytes */
 
@@ -108,7 +109,7 @@ static void parse_result_name(const char *name, struct crosvm_reply *reply)
 	};
 
 	reply->answer = CROSVM_ERROR;
-	text_copy(reply->text, sizeof(reply->text), name);
+	text_clean(reply->text, sizeof(reply->text), name);
 	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
 		if (streq(known[i].name, name))
 			reply->answer = known[i].answer;
@@ -152,9 +153,9 @@ static int parse_response(const json_t *response, struct crosvm_reply *reply)
 	if (json_is_integer(error) && json_integer_value(error) > 0 &&
 	    json_integer_value(error) < 4096) {
 		reply->error = (int) json_integer_value(error);
-		text_copy(reply->text, sizeof(reply->text), strerror(reply->error));
+		text_clean(reply->text, sizeof(reply->text), strerror(reply->error));
 	} else if (json_is_string(text)) {
-		text_copy(reply->text, sizeof(reply->text), json_string_value(text));
+		text_clean(reply->text, sizeof(reply->text), json_string_value(text));
 	} else {
 		return -EBADMSG;
 	}

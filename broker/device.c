@@ -163,33 +163,6 @@ const char *device_check(const struct device *device)
 	return wrong;
 }
 
-/* C0, DEL and C1 control characters: they could steer the reader's terminal. */
-static bool is_control(const unsigned char *s)
-{
-	return s[0] < 0x20 || s[0] == 0x7f || (s[0] == 0xc2 && s[1] < 0xa0);
-}
-
-void text_copy(char *to, size_t size, const char *from)
-{
-	const unsigned char *s = (const unsigned char *) (from ? from : "");
-	size_t at = 0;
-
-	while (*s) {
-		size_t n = utf8_length((const char *) s);
-		bool good = n > 0 && !is_control(s);
-
-		if (at + (good ? n : 1) >= size)
-			break;
-		if (good)
-			memcpy(to + at, s, n);
-		else
-			to[at] = '?';
-		at += good ? n : 1;
-		s += n > 0 ? n : 1;
-	}
-	to[at] = 0;
-}
-
 uint64_t sysfs_inode(const char *devpath)
 {
 	return root_inode("/sys%s", devpath);

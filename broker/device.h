@@ -180,10 +180,6 @@ const char *device_state_name(enum device_state state);
 int device_state_from_name(const char *name);
 const char *device_cause_name(enum device_cause cause);
 
-/* Puts a printable copy of FROM into TO: what is not UTF-8 or is a control character becomes '?';
- * cut at SIZE - 1 bytes, never inside a character. FROM may be NULL. */
-void text_copy(char *to, size_t size, const char *from);
-
 /* The inode of /sys + DEVPATH, or 0 when it is not there. */
 uint64_t sysfs_inode(const char *devpath);
 

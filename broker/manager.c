@@ -348,7 +348,13 @@ static void adopt_or_remove(struct registry *registry, struct vm *vm, const char
 			continue;
 		if (d->place.vm == vm && d->record.state != DEVICE_OPENING)
 			return;
-		if (d->place.vm)
+		if (d->place.vm) {
+			log_warning("%s: says that it has %s, which is in %s: left alone", vm->name,
+				    handle, d->place.vm->name);
+			return;
+		}
+		/* Whoever answers for this VM has no say over a device that is not for it. */
+		if (!device_may_be_in(d, vm->name))
 			break;
 		/* The attach of a broker that did not live to record it. */
 		handover_adopt(registry, d, vm);
@@ -356,6 +362,16 @@ static void adopt_or_remove(struct registry *registry, struct vm *vm, const char
 	}
 	log_warning("%s: has %s, which it should not have: taken away", vm->name, handle);
 	vm->vmm->detach(vm, NULL, handle);
+}
+
+static const char *name_of_process(void *data, const struct vm *vm, const struct peer *peer)
+{
+	const struct registry *registry = data;
+
+	for (const struct vm *v = registry->vms; v; v = v->next)
+		if (v != vm && v->peer.pid == peer->pid && v->peer.start_time == peer->start_time)
+			return v->name;
+	return NULL;
 }
 
 static void vm_is_up(void *data, struct vm *vm, char *const *handles, size_t n)
@@ -451,6 +467,7 @@ static void detached(void *data, struct vm *vm, struct device *device, const cha
 
 static const struct vm_handler vm_handler = {
 	.up = vm_is_up,
+	.name_of_process = name_of_process,
 	.exited = vm_has_exited,
 	.reason = vm_reason_changed,
 	.handle_changed = handle_changed,

@@ -2,6 +2,7 @@
 #include "broker/op.h"
 
 #include "broker/device.h"
+#include "helper/text.h"
 
 void *op_new(struct op_queue *queue, size_t size, void (*step)(struct op *op),
 	     void (*end)(struct op *op), struct device *device, const char *handle)
@@ -25,7 +26,7 @@ void *op_new(struct op_queue *queue, size_t size, void (*step)(struct op *op),
 void op_set_result(struct op *op, enum vmm_outcome outcome, const char *detail)
 {
 	op->result = (struct vmm_result){.outcome = outcome};
-	text_copy(op->result.detail, sizeof(op->result.detail), detail);
+	text_clean(op->result.detail, sizeof(op->result.detail), detail);
 }
 
 static void free_op(void *data)

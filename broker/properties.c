@@ -5,6 +5,7 @@
 #include "broker/pci.h"
 #include "conf/options.h"
 #include "helper/root.h"
+#include "helper/text.h"
 
 /* A text attribute of the device; "" when it has none. */
 static void read_attribute(const char *devpath, const char *attribute, char *ret, size_t size)
@@ -43,7 +44,7 @@ static void read_usb_name(struct device *d, property_fn property, void *from)
 	bool says_vendor = *vendor && strncasecmp(model, vendor, strlen(vendor)) == 0;
 	snprintf(name, sizeof(name), "%s%s%s", says_vendor ? "" : vendor,
 		 says_vendor || !*vendor || !*model ? "" : " ", model);
-	text_copy(d->id.name, sizeof(d->id.name), *name ? name : "USB device");
+	text_clean(d->id.name, sizeof(d->id.name), *name ? name : "USB device");
 }
 
 static void read_usb(struct device *d, property_fn property, void *from)
@@ -70,7 +71,7 @@ static void read_pci(struct device *d)
 		return;
 	snprintf(d->id.vid_pid, sizeof(d->id.vid_pid), "%04x:%04x", vendor, model);
 	pci_name(vendor, model, name, sizeof(name));
-	text_copy(d->id.name, sizeof(d->id.name), *name ? name : "PCI device");
+	text_clean(d->id.name, sizeof(d->id.name), *name ? name : "PCI device");
 }
 
 static void read_evdev(struct device *d)
@@ -80,7 +81,7 @@ static void read_evdev(struct device *d)
 	read_attribute(d->id.devpath, "device/name", name, sizeof(name));
 	read_attribute(d->id.devpath, "device/id/vendor", vendor, sizeof(vendor));
 	read_attribute(d->id.devpath, "device/id/product", product, sizeof(product));
-	text_copy(d->id.name, sizeof(d->id.name), *name ? name : "input device");
+	text_clean(d->id.name, sizeof(d->id.name), *name ? name : "input device");
 	snprintf(d->id.vid_pid, sizeof(d->id.vid_pid), "%.4s:%.4s", vendor, product);
 }
 
@@ -138,10 +139,10 @@ bool properties_read_wish(struct device *d, property_fn property, void *from)
 {
 	char rule[sizeof(d->wish.rule)], vms[sizeof(d->wish.vms)];
 
-	text_copy(d->wish.config, sizeof(d->wish.config), property(from, "VHOTPLUG_CONFIG"));
-	text_copy(d->wish.family, sizeof(d->wish.family), property(from, "VHOTPLUG_FAMILY"));
-	text_copy(rule, sizeof(rule), property(from, "VHOTPLUG_RULE"));
-	text_copy(vms, sizeof(vms), property(from, "VHOTPLUG_VM"));
+	text_clean(d->wish.config, sizeof(d->wish.config), property(from, "VHOTPLUG_CONFIG"));
+	text_clean(d->wish.family, sizeof(d->wish.family), property(from, "VHOTPLUG_FAMILY"));
+	text_clean(rule, sizeof(rule), property(from, "VHOTPLUG_RULE"));
+	text_clean(vms, sizeof(vms), property(from, "VHOTPLUG_VM"));
 	if (d->wish.family_vm[0] && d->wish.family[0])
 		strcpy(vms, d->wish.family_vm);
 	read_options(d, property(from, "VHOTPLUG_OPTIONS"));

@@ -128,6 +128,7 @@ int qemu_open_session(struct qemu *qemu, char *reason, size_t size)
 	if (r < 0)
 		return r;
 	TAKE_FD(fd);
+	qmp_limit(qemu->qmp, &qemu->vm->input);
 	start_patience(qemu);
 	return 0;
 }

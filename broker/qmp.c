@@ -8,15 +8,13 @@
 #include "broker/budget.h"
 #include "broker/socket.h"
 
-#define MAX_VALUE (1024 * 1024) /* bytes; a longer message breaks the protocol */
+#define MAX_VALUE QMP_BURST /* bytes; a longer message breaks the protocol */
 #define MAX_COMMANDS 1024
 #define ID_PREFIX "vhp"
 #define NO_QMP "what answers there does not speak QMP"
-#define RESEND_MS 50      /* while the kernel takes no descriptors */
-#define ANSWER_MS 60000   /* since the last answer; pinning a guest's memory takes some seconds */
-#define BURST MAX_VALUE   /* bytes from the monitor at once */
-#define RATE (128 * 1024) /* and in the long run, a second */
-#define PAUSE_MS 50       /* at least, so that a flood is read in pieces worth their while */
+#define RESEND_MS 50    /* while the kernel takes no descriptors */
+#define ANSWER_MS 60000 /* since the last answer; pinning a guest's memory takes some seconds */
+#define PAUSE_MS 50     /* at least, so that a flood is read in pieces worth their while */
 
 enum qmp_state {
 	QMP_GREETING,
@@ -546,7 +544,7 @@ int qmp_new(struct loop *loop, int fd, const struct qmp_handler *handler, void *
 	qmp->data = data;
 	qmp->last = &qmp->first;
 	qmp->out_last = &qmp->out;
-	budget_init(&qmp->own_input, BURST, RATE);
+	budget_init(&qmp->own_input, QMP_BURST, QMP_RATE);
 	qmp->input = &qmp->own_input;
 	int r = loop_add(loop, fd, EPOLLIN, handle_events, qmp, &qmp->source);
 	if (r == 0)

@@ -16,6 +16,9 @@
 #include "broker/loop.h"
 #include "helper/macro.h"
 
+#define QMP_BURST (1024 * 1024) /* bytes from a monitor at once, and of one message */
+#define QMP_RATE (128 * 1024)   /* and in the long run, a second */
+
 struct qmp;
 
 /* REPLY is the value of "return", or NULL; then ERROR_CLASS and ERROR_TEXT are QMP's, or

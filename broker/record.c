@@ -5,6 +5,7 @@
 
 #include "broker/log.h"
 #include "broker/store.h"
+#include "helper/text.h"
 
 static void fill_history(struct history *history, const struct device *device, const char *action,
 			 enum device_cause cause, const char *result, const char *detail)
@@ -21,7 +22,7 @@ static void fill_history(struct history *history, const struct device *device, c
 	snprintf(history->vid_pid, sizeof(history->vid_pid), "%s", device->id.vid_pid);
 	snprintf(history->vm, sizeof(history->vm), "%s", device->record.vm);
 	snprintf(history->rule, sizeof(history->rule), "%s", device->wish.rule);
-	text_copy(history->detail, sizeof(history->detail), detail);
+	text_clean(history->detail, sizeof(history->detail), detail);
 }
 
 static void queue_row(struct registry *registry, struct device *device,
@@ -144,7 +145,7 @@ void record_failed(struct registry *registry, struct device *device, enum device
 			queue_row(registry, device, NULL);
 		return;
 	}
-	text_copy(device->attempt.failure, sizeof(device->attempt.failure), reason);
+	text_clean(device->attempt.failure, sizeof(device->attempt.failure), reason);
 	fill_history(&history, device, "attach", device->attempt.cause,
 		     state == DEVICE_REFUSED ? "refused" : "failed", reason);
 	log_warning("%s (%s): not attached to %s: %s", device->id.kernel_name, device->id.name,

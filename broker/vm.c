@@ -11,8 +11,12 @@
 #include <sys/un.h>
 
 #include "broker/log.h"
+#include "broker/qmp.h"
+#include "broker/socket.h"
 
 #define FIRST_RETRY_MS 50
+#define LOOKS 50 /* at once */
+#define LOOKS_PER_SECOND 1
 #define MAX_RETRY_MS 2000
 #define LISTEN_RETRY_MS 10000 /* for somebody to make the directory of a socket, say */
 #define ACCEPT_RETRY_MS 1000  /* while there are no descriptors left */
@@ -59,17 +63,24 @@ static void start_probe(struct vm *vm, bool quiet)
 	vm->vmm->probe(vm);
 }
 
+/* From /etc/passwd alone: other sources may take their time, and the loop has none. */
+static uid_t find_local_user(const char *name)
+{
+	_cleanup_fclose_ FILE *f = fopen("/etc/passwd", "re");
+	struct passwd *entry = NULL;
+
+	while (f && (entry = fgetpwent(f)) && !streq(entry->pw_name, name))
+		;
+	return entry ? entry->pw_uid : (uid_t) -1;
+}
+
 /* A user's name or number; (uid_t) -1 when there is no such user. */
 static uid_t find_user(const char *name)
 {
 	char *end;
 	unsigned long uid = strtoul(name, &end, 10);
-	struct passwd *entry;
 
-	if (*name && !*end)
-		return (uid_t) uid;
-	entry = getpwnam(name);
-	return entry ? entry->pw_uid : (uid_t) -1;
+	return *name && !*end ? (uid_t) uid : find_local_user(name);
 }
 
 void vm_refresh(struct vm *vm)
@@ -116,6 +127,14 @@ static void watch_process(struct vm *vm)
 			    strerror(errno));
 }
 
+/* The other VM that PEER is, or NULL: one process is one VM, however many sockets lead to it. */
+static const char *name_of_process(const struct vm *vm, const struct peer *peer)
+{
+	return peer->pid != 0 && vm->handler->name_of_process
+		       ? vm->handler->name_of_process(vm->data, vm, peer)
+		       : NULL;
+}
+
 int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size)
 {
 	struct peer peer;
@@ -137,6 +156,12 @@ int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size)
 	}
 	if ((r = peer_check(vm->socket, &peer, vm->user, reason, size)) < 0)
 		return r;
+	const char *other = name_of_process(vm, &peer);
+	if (other) {
+		snprintf(reason, size, "process %d, which answers on %s, is the VM %s",
+			 (int) peer.pid, vm->socket, other);
+		return -EPERM;
+	}
 	if (vm->peer.pid == 0) {
 		vm->peer = peer;
 		watch_process(vm);
@@ -186,6 +211,10 @@ static void probe_failed(struct vm *vm, int r, const char *reason)
 		return;
 	case EPERM:
 		vm_set_reason(vm, "not trusted: %s", reason);
+		return;
+	case ELOOP:
+		vm_set_reason(vm, "not trusted: a link that is not root's lies on the way to %s",
+			      vm->socket);
 		return;
 	case ESTALE:
 		retry_later(vm);
@@ -262,6 +291,12 @@ static int check_caller(struct vm *vm, int fd)
 			(unsigned) peer.uid, vm->listen);
 		return -EPERM;
 	}
+	const char *other = name_of_process(vm, &peer);
+	if (other) {
+		log_warning("%s: refused a call of process %d on %s: it is the VM %s", vm->name,
+			    (int) peer.pid, vm->listen, other);
+		return -EPERM;
+	}
 	if (vm->peer.pid == 0 ||
 	    (peer.pid == vm->peer.pid && peer.start_time == vm->peer.start_time)) {
 		if (vm->peer.pid == 0) {
@@ -305,23 +340,14 @@ static void caller_waits(void *data, uint32_t events)
 /* The socket that the VMM dials, open to its user alone. */
 static int open_listener(struct vm *vm)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	struct stat st;
+	int r = 0;
 
-	memcpy(address.sun_path, vm->listen, sizeof(vm->listen));
-	vm->listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	vm->listen_fd = socket_listen(vm->listen, SOCK_STREAM, 4, vm->user);
 	if (vm->listen_fd < 0)
-		return -errno;
-	unlink(vm->listen);
-	mode_t old_umask = umask(0177);
-	int r = bind(vm->listen_fd, (struct sockaddr *) &address, sizeof(address)) < 0 ? -errno : 0;
-	umask(old_umask);
-	if (r == 0 && lstat(vm->listen, &st) == 0)
+		return vm->listen_fd;
+	if (lstat(vm->listen, &st) == 0)
 		vm->listen_inode = st.st_ino;
-	if (r == 0 && vm->user != (uid_t) -1 && lchown(vm->listen, vm->user, (gid_t) -1) < 0)
-		r = -errno;
-	if (r == 0 && listen(vm->listen_fd, 4) < 0)
-		r = -errno;
 	if (r == 0)
 		r = loop_add(vm->loop, vm->listen_fd, EPOLLIN, caller_waits, vm,
 			     &vm->listen_source);
@@ -344,9 +370,23 @@ static int make_listener(struct vm *vm)
 	return r;
 }
 
+/* Whoever owns the socket's directory can make us look as often as he likes: not at the others'
+ * cost. */
+static bool may_look(struct vm *vm)
+{
+	uint64_t now = now_monotonic_ms();
+
+	if (budget_take(&vm->looks, 1, now))
+		return true;
+	loop_timer_start(vm->loop, &vm->retry, budget_wait(&vm->looks, 1, now), retry_check, vm);
+	return false;
+}
+
 void vm_check(struct vm *vm)
 {
 	loop_timer_stop(&vm->retry);
+	if (!may_look(vm))
+		return;
 	/* Perhaps there is such a user by now. */
 	if (vm->user_name[0] && vm->user == (uid_t) -1)
 		vm->user = find_user(vm->user_name);
@@ -410,11 +450,19 @@ int vm_new(struct loop *loop, const struct config_general *general, const struct
 		return -ENOMEM;
 	vm->references = 1;
 	vm->loop = loop;
+	budget_init(&vm->looks, LOOKS, LOOKS_PER_SECOND);
+	budget_init(&vm->input, QMP_BURST, QMP_RATE);
 	vm->handler = handler;
 	vm->data = data;
 	vm->pidfd = -1;
 	vm->type = config->type;
 	vm->user = config->user ? find_user(config->user) : (uid_t) -1;
+	/* While a config is read, and no device waits, the other sources are asked too. */
+	if (config->user && vm->user == (uid_t) -1) {
+		const struct passwd *entry = getpwnam(config->user);
+
+		vm->user = entry ? entry->pw_uid : (uid_t) -1;
+	}
 	snprintf(vm->user_name, sizeof(vm->user_name), "%s", config->user ? config->user : "");
 	snprintf(vm->name, sizeof(vm->name), "%s", config->name);
 	snprintf(vm->socket, sizeof(vm->socket), "%s", config->socket ? config->socket : "");

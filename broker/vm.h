@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "broker/budget.h"
 #include "broker/loop.h"
 #include "broker/peer.h"
 #include "broker/vmm.h"
@@ -31,6 +32,8 @@ struct vm_handler {
 	void (*handle_changed)(void *data, struct device *device);
 	void (*attach_sent)(void *data, struct device *device);
 	void (*attached)(void *data, struct device *device, const struct vmm_result *result);
+	/* The name of another VM that is the process PEER, or NULL. */
+	const char *(*name_of_process)(void *data, const struct vm *vm, const struct peer *peer);
 	/* DEVICE is NULL for a handle that no device has. */
 	void (*detached)(void *data, struct vm *vm, struct device *device, const char *handle,
 			 const struct vmm_result *result);
@@ -64,6 +67,8 @@ struct vm {
 	bool is_probing;  /* the backend has been asked and has not answered */
 	bool is_quiet;    /* that probe is vm_refresh's */
 	bool probe_again; /* something changed while a probe was under way */
+	struct budget looks; /* how often it is asked what it has */
+	struct budget input; /* what its monitor may say, in bytes */
 	struct peer peer;
 	int pidfd;
 	struct loop_source *exit_source;

@@ -10,6 +10,7 @@
 #include "broker/device.h"
 #include "broker/inuse.h"
 #include "broker/pci.h"
+#include "broker/service.h"
 #include "broker/worker.h"
 #include "broker/worker_host.h"
 #include "helper/root.h"
@@ -197,12 +198,18 @@ static int open_group_node(int group, uid_t uid, struct worker_answer *answer)
 
 /* The jobs */
 
-/* One job at a time for each group: a request that was given up may still be at it. Returns a
+/* One job at a time for each group, by a file of our own: a directory of sysfs anybody may lock.
+ * A request that was given up may still be at it. Returns a
  * descriptor whose end is the lock's, or -1. Source: flock(2). */
 static int lock_group(const struct pci_group *group)
 {
-	int fd = root_open(O_RDONLY | O_DIRECTORY, "/sys/kernel/iommu_groups/%d", group->number);
+	char directory[PATH_MAX - 32], path[PATH_MAX];
 
+	if (service_directory("RUNTIME_DIRECTORY", VHOTPLUG_RUNDIR, directory, sizeof(directory)) <
+	    0)
+		return -1;
+	snprintf(path, sizeof(path), "%s/iommu-group-%d.lock", directory, group->number);
+	int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	if (fd >= 0)
 		flock(fd, LOCK_EX);
 	return fd;

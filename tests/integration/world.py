@@ -62,6 +62,20 @@ def fake_usb():
     return True
 
 
+def make_node(name):
+    """The same for another device of the kernel's memory driver: "zero", "full" …; returns NAME."""
+    number = {"null": 99, "zero": 98, "full": 97, "random": 96, "urandom": 95}[name]
+    node = f"/dev/bus/usb/099/{number:03}"
+    if not os.path.exists(node):
+        device = pathlib.Path(f"/sys/devices/virtual/mem/{name}/dev").read_text().split(":")
+        os.mknod(node, 0o600 | 0o020000, os.makedev(int(device[0]), int(device[1])))
+    NODES[name] = node
+    return name
+
+
+NODES = {"null": NODE}
+
+
 class Monitor:
     """One client of a QEMU monitor."""
 
@@ -111,13 +125,13 @@ class Vm:
 
 
 class Broker:
-    def __init__(self, world, environment=None, pass_fds=(), preexec_fn=None):
+    def __init__(self, world, environment=None, pass_fds=(), preexec_fn=None, arguments=("-d",)):
         self.world = world
         self.log_path = world.path / "log"
         self.log_file = open(self.log_path, "ab")
         self.start = self.log_file.tell()
         self.process = subprocess.Popen(
-            [world.program, "-d"], stderr=self.log_file, stdout=self.log_file,
+            [world.program, *arguments], stderr=self.log_file, stdout=self.log_file,
             env={**world.environment, **(environment or {})}, pass_fds=pass_fds,
             preexec_fn=preexec_fn)
         world.processes.append(self.process)
@@ -179,13 +193,13 @@ class World:
         self.config.write_text(
             f"{extra}{text}[usb g]\ntargetVm = {vms[0]}\n[allow r]\nvendorId = 046d\n")
 
-    def event(self, action="add", vms="vm1"):
+    def event(self, action="add", vms="vm1", device="null"):
         """What the helper sends; returns the broker's answer."""
         self.seqnum += 1
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        fields = ["VHOTPLUG=1", f"ACTION={action}", f"DEVPATH={DEVICE}", f"SEQNUM={self.seqnum}",
-                  f"BOOT_ID={boot}", f"SYSFS_INODE={os.stat('/sys' + DEVICE).st_ino}",
-                  "SUBSYSTEM=usb", "DEVTYPE=usb_device", f"DEVNAME={NODE}",
+        fields = ["VHOTPLUG=1", f"ACTION={action}", f"DEVPATH=/devices/virtual/mem/{device}", f"SEQNUM={self.seqnum}",
+                  f"BOOT_ID={boot}", f"SYSFS_INODE={os.stat(f'/sys/devices/virtual/mem/{device}').st_ino}",
+                  "SUBSYSTEM=usb", "DEVTYPE=usb_device", f"DEVNAME={NODES[device]}",
                   "VHOTPLUG_RULE=usb/g/r", f"VHOTPLUG_VM={vms}"]
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
             client.settimeout(5)

@@ -8,13 +8,14 @@
 
 #include "broker/device.h"
 #include "broker/vmm_qemu.h"
+#include "helper/text.h"
 
 static void copies_as(const char *from, const char *expected)
 {
 	char to[64];
 
 	memset(to, 'Z', sizeof(to));
-	text_copy(to, sizeof(to), from);
+	text_clean(to, sizeof(to), from);
 	assert_string_equal(to, expected);
 }
 
@@ -56,13 +57,13 @@ static void test_cut(void **state)
 	char to[5];
 
 	(void) state;
-	text_copy(to, sizeof(to), "abcdef");
+	text_clean(to, sizeof(to), "abcdef");
 	assert_string_equal(to, "abcd");
-	text_copy(to, sizeof(to), "abc€");
+	text_clean(to, sizeof(to), "abc€");
 	assert_string_equal(to, "abc"); /* never inside a character */
-	text_copy(to, sizeof(to), "a€b");
+	text_clean(to, sizeof(to), "a€b");
 	assert_string_equal(to, "a€");
-	text_copy(to, 1, "a");
+	text_clean(to, 1, "a");
 	assert_string_equal(to, "");
 }
 
@@ -73,8 +74,8 @@ static void test_all_pairs(void **state)
 	for (unsigned pair = 0; pair < 0x10000; pair++) {
 		char from[4] = {(char) (pair >> 8), (char) pair, 'x', 0}, once[8], twice[8];
 
-		text_copy(once, sizeof(once), from);
-		text_copy(twice, sizeof(twice), once);
+		text_clean(once, sizeof(once), from);
+		text_clean(twice, sizeof(twice), once);
 		assert_string_equal(once, twice);
 		for (char *c = once; *c; c++)
 			assert_true((unsigned char) *c >= ' ' && *c != 0x7f);

@@ -1,0 +1,177 @@
+#!/usr/bin/python3
+"""A QEMU monitor that may be hostile; one process stands for one VM.
+
+Usage: hostile_monitor.py BEHAVIOUR SOCKET [SOCKET…]
+
+It listens on every SOCKET. What it is told on stdin: "handles NAME…" are what it says it has. On
+stdout it says a line for each device_add and device_del. BEHAVIOUR is one of
+
+honest   a monitor with one USB controller
+nothing  answers have neither "return" nor "error"
+wrong    every answer has a value of another type than is expected
+twice    every answer comes twice, and some that nobody asked for
+huge     ids and texts of hundreds of kilobytes
+flood    events without end
+half     half a message, for ever
+endless  one message without end
+silent   a greeting and then nothing
+close    hangs up after the greeting
+ports    a controller with more ports than there are numbers
+words    errors full of escape sequences, line feeds and marks that turn the writing round
+keeps    answers everything but device_del
+touches  honest, and changes its socket's mode without end
+"""
+
+import json
+import os
+import selectors
+import socket
+import sys
+
+BAD_WORDS = "\033[31mred\033]0;title\007\nline\r\u202eturned\u009b1m \"'%s$(id)"
+
+
+class Monitor:
+    def __init__(self, behaviour):
+        self.behaviour = behaviour
+        self.handles = []
+
+    def value(self, command, arguments):
+        path = arguments.get("path", "")
+        if command == "qom-list":
+            if path == "/machine/peripheral":
+                return ([{"name": "xhci", "type": "child<qemu-xhci>"}] +
+                        [{"name": name, "type": "child<usb-host>"} for name in self.handles])
+            if path == "/machine/peripheral/xhci":
+                return [{"name": "xhci.0", "type": "child<usb-bus>"}]
+            return []
+        if command == "qom-get":
+            return 2 ** 63 - 1 if self.behaviour == "ports" else 8
+        if command == "device_add":
+            self.handles.append(arguments.get("id"))
+            print("add", arguments.get("id"), flush=True)
+        if command == "device_del":
+            print("del", arguments.get("id"), flush=True)
+            if arguments.get("id") in self.handles and self.behaviour != "keeps":
+                self.handles.remove(arguments["id"])
+        return {}
+
+    def answer(self, message):
+        """The bytes that answer one command."""
+        command, arguments = message.get("execute"), message.get("arguments", {})
+        reply = {"id": message.get("id"), "return": self.value(command, arguments)}
+        told = json.dumps(reply) + "\r\n"
+        if command == "qmp_capabilities" and self.behaviour != "nothing":
+            return told
+        if self.behaviour == "nothing":
+            return json.dumps({"id": message["id"]}) + "\r\n"
+        if self.behaviour == "wrong":
+            reply["return"] = [7, "x", None, {"name": 5, "type": []}]
+            return json.dumps(reply) + json.dumps({"event": [], "data": 3}) + json.dumps(
+                {"event": "DEVICE_DELETED", "data": {"device": {}}}) + "\r\n"
+        if self.behaviour == "twice":
+            return told * 2 + "".join(json.dumps({"id": f"vhp{n}", "return": {}}) for n in range(99))
+        if self.behaviour == "huge":
+            return json.dumps({"id": "vhp" + "9" * 300000, "return": "x" * 300000}) + told
+        if self.behaviour == "words" and command == "device_add":
+            self.handles.pop()
+            return json.dumps({"id": message["id"],
+                               "error": {"class": BAD_WORDS, "desc": BAD_WORDS}}) + "\r\n"
+        if self.behaviour == "keeps" and command == "device_del":
+            return ""
+        if command == "device_del":
+            told += json.dumps({"event": "DEVICE_DELETED",
+                                "data": {"device": arguments.get("id"), "path": "/x"}}) + "\r\n"
+        return told
+
+    def endless(self):
+        """What is said without being asked, again and again; None: nothing."""
+        return {"flood": b'{"event": "DEVICE_DELETED", "data": {"device": "vhp-1-1-1", "path": ""}}\r\n'
+                         * 500,
+                "endless": b"x" * 65536}.get(self.behaviour)
+
+
+class Client:
+    def __init__(self, monitor, connection):
+        self.monitor, self.connection = monitor, connection
+        self.text, self.out = "", b'{"QMP": {"version": {}, "capabilities": []}}\r\n'
+        self.out += {"half": b'{"return": {}, "id"', "endless": b'{"return": "'}.get(
+            monitor.behaviour, b"")
+
+    def readable(self):
+        """False at the end of the connection."""
+        try:
+            data = self.connection.recv(65536)
+        except ConnectionError:
+            return False
+        if not data:
+            return False
+        self.text += data.decode()
+        while "\n" in self.text:
+            line, self.text = self.text.split("\n", 1)
+            if self.monitor.behaviour not in ("half", "endless", "silent"):
+                self.out += self.monitor.answer(json.loads(line)).encode()
+        return True
+
+    def writable(self):
+        if not self.out and self.monitor.endless():
+            self.out = self.monitor.endless()
+        if self.out:
+            try:
+                self.out = self.out[self.connection.send(self.out):]
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+        return self.out or self.monitor.behaviour != "close"
+
+
+def listen(path):
+    listener = socket.socket(socket.AF_UNIX)
+    if os.path.lexists(path):
+        os.unlink(path)
+    listener.bind(path)
+    listener.listen(1)
+    listener.setblocking(False)
+    return listener
+
+
+def main():
+    behaviour, paths = sys.argv[1], sys.argv[2:]
+    monitor, selector = Monitor(behaviour), selectors.DefaultSelector()
+    os.set_blocking(0, False)
+    selector.register(0, selectors.EVENT_READ, "stdin")
+    for path in paths:
+        selector.register(listen(path), selectors.EVENT_READ, None)
+    print("ready", flush=True)
+    while True:
+        for key, events in selector.select(0.001 if behaviour == "touches" else None):
+            client = key.data
+            if client == "stdin":
+                words = (os.read(0, 65536) or b"").decode().split()
+                if not words:
+                    return
+                monitor.handles = words[1:]
+                print("told", flush=True)
+                continue
+            if client is None:
+                connection, _ = key.fileobj.accept()
+                connection.setblocking(False)
+                selector.register(connection, selectors.EVENT_READ | selectors.EVENT_WRITE,
+                                  Client(monitor, connection))
+                continue
+            good = not events & selectors.EVENT_READ or client.readable()
+            if not good or not client.writable():
+                selector.unregister(key.fileobj)
+                key.fileobj.close()
+            elif not client.out and not monitor.endless():
+                selector.modify(key.fileobj, selectors.EVENT_READ, client)
+            else:
+                selector.modify(key.fileobj, selectors.EVENT_READ | selectors.EVENT_WRITE, client)
+        if behaviour == "touches":
+            os.chmod(paths[0], 0o600)
+            os.chmod(paths[0], 0o666)
+
+
+if __name__ == "__main__":
+    main()

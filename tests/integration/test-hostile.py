@@ -1,0 +1,278 @@
+#!/usr/bin/python3
+"""Nothing hostile gets through: a VM's monitor, a local user, or whoever clears the broker's
+directories, against the broker as a program. The monitors are tests/doubles/hostile_monitor.py.
+
+Usage: test-hostile.py VHOTPLUG_BROKER [TEST…]   (the built program; run as root)
+"""
+
+import contextlib
+import os
+import pathlib
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+from world import Broker, check, main, make_node, wait_for
+
+DOUBLE = pathlib.Path(__file__).parent.parent / "doubles" / "hostile_monitor.py"
+UNASKED = ("nothing", "wrong", "twice", "huge", "flood", "half", "endless", "silent", "close",
+           "ports", "touches")
+SECONDS = int(os.environ.get("HOSTILE_SECONDS", "8"))  # of each long test
+NOBODY = 65534
+
+
+class Double:
+    def __init__(self, world, behaviour, name, *more):
+        self.process = subprocess.Popen(
+            ["/usr/bin/python3", "-B", DOUBLE, behaviour, *(f"{world.path}/{n}.sock" for n in (name, *more))],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        world.processes.append(self.process)
+        self.process.stdout.readline()
+
+    def has(self, *handles):
+        print("handles", *handles, file=self.process.stdin, flush=True)
+        self.process.stdout.readline()
+
+    def said(self):
+        """Everything that it was asked to do so far; it ends with that."""
+        self.process.terminate()
+        return self.process.stdout.read().split("\n")
+
+
+def attached(world, vm):
+    return wait_for(lambda: world.query(
+        f"select count(*) from assignments where state = 'attached' and vm = '{vm}'") == [(1,)])
+
+
+def is_clean(text):
+    return all(c.isprintable() for c in text)
+
+
+def size_of(world):
+    return sum(path.stat().st_size for path in world.database.parent.iterdir())
+
+
+def cpu_of(broker):
+    """Seconds."""
+    fields = pathlib.Path(f"/proc/{broker.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def median_answer(world, name, n=60):
+    """How long a helper waits for its answer about a device that is where it should be."""
+    times = []
+    for _ in range(n):
+        start = time.monotonic()
+        answer = world.event(device=name, vms="good")
+        if answer != b"T":
+            check(False, f"an event is answered by {answer}")
+        times.append(time.monotonic() - start)
+    return statistics.median(times)
+
+
+def test_monitors(world):
+    """One VM of each kind and one that is honest: with all of them at once, and quiet."""
+    world.write_config("good")
+    zero = make_node("zero")
+    good = Double(world, "honest", "good")
+    broker = Broker(world, arguments=()).ready()
+    world.event(device=zero, vms="good")
+    check(attached(world, "good"), "a device is in the honest VM")
+    quiet = median_answer(world, zero)
+    check(broker.end() == 0, "the end")
+    world.write_config("good", *UNASKED)
+    hostile = [Double(world, behaviour, behaviour) for behaviour in UNASKED]
+    broker = Broker(world, arguments=()).ready()
+    for device, vm in (("null", "nothing"), ("full", "wrong"), ("random", "twice"), ("urandom", "flood")):
+        check(world.event(device=make_node(device), vms=vm) == b"T", f"a device for {vm}")
+    descriptors = pathlib.Path(f"/proc/{broker.process.pid}/fd")
+    busy, start, cpu = [], time.monotonic(), cpu_of(broker)
+    while time.monotonic() < start + SECONDS:
+        busy.append(median_answer(world, zero, 20))
+        time.sleep(0.2)
+    share = (cpu_of(broker) - cpu) / (time.monotonic() - start)
+    print(f"      an answer takes {quiet * 1000:.2f} ms, with {len(UNASKED)} hostile VMs "
+          f"{statistics.median(busy) / quiet:.2f} times as long; the broker uses {share:.0%} of a core")
+    check(share < 0.3, f"hostile VMs cost little ({share:.0%} of a core)")
+    check(statistics.median(busy) < 0.2, "the honest VM's events are answered")
+    check(broker.process.poll() is None, "the broker lives")
+    check(world.query("select vm from assignments where device = 'zero' and state = 'attached'")
+          == [("good",)], "no device was lost or moved")
+    check(len(list(descriptors.iterdir())) < 100, "few descriptors are open")
+    before, rows = size_of(world), world.query("select count(*) from history")[0][0]
+    time.sleep(SECONDS / 2)
+    grown = size_of(world) - before + (world.query("select count(*) from history")[0][0] - rows) * 4096
+    check(grown < 1 << 18, f"what they do fills no database ({grown} bytes)")
+    check(len(broker.log()) < 1 << 18, f"nor the log ({len(broker.log())} bytes)")
+    check(is_clean(broker.log().replace("\n", "")), "the log is clean")
+    check(broker.end() == 0, "the end")
+    check(not any(line.startswith("del") for line in good.said()), "the honest VM was asked to drop nothing")
+    for double in hostile:
+        double.process.kill()
+
+
+def test_words(world):
+    world.write_config("vm1")
+    Double(world, "words", "vm1")
+    broker = Broker(world).ready()
+    world.event()
+    check(world.reason_is("QEMU: .*red"), "the reason quotes QEMU")
+    texts = world.query("select reason from assignments union all select detail from history")
+    check(all(is_clean(text) for (text,) in texts if text), "without what steers a terminal")
+    check(is_clean(broker.log().replace("\n", "")), "and so does the log")
+    check(broker.end() == 0, "the end")
+
+
+def test_link_to_another_vm(world):
+    """vm1's user makes its socket a link to vm2's."""
+    good = Double(world, "honest", "vm2")
+    os.symlink(world.path / "vm2.sock", world.path / "vm1.sock")
+    os.lchown(world.path / "vm1.sock", NOBODY, NOBODY)
+    broker = Broker(world).ready()
+    check(broker.says("vm1: not trusted: a link"), "a link that is not root's is not followed")
+    world.event(vms="vm1")
+    check(world.reason_is("not trusted"), "the device waits, and says why")
+    check(broker.end() == 0, "the end")
+    check(not any(line.startswith(("add", "del")) for line in good.said()), "vm2 was left alone")
+
+
+def test_one_process_is_one_vm(world):
+    Double(world, "honest", "vm1", "vm2")
+    broker = Broker(world).ready()
+    check(broker.says("not trusted: process [0-9]+, which answers on .*, is the VM vm[12]"),
+          "a process that is another VM already is not trusted")
+    check(broker.end() == 0, "the end")
+
+
+def test_claimed_handle(world):
+    """vm1 says that it has the device that is to go to vm2, and never lets go of it."""
+    zero = make_node("zero")
+    inode = os.stat("/sys/devices/virtual/mem/zero").st_ino
+    Double(world, "keeps", "vm1").has(f"vhp-zero-{inode}")
+    good = Double(world, "honest", "vm2")
+    broker = Broker(world).ready()
+    check(broker.says("vm1: up") and broker.says("vm2: up"), "both run")
+    world.event(device=zero, vms="vm2")
+    check(attached(world, "vm2"), "the device goes to vm2")
+    (world.path / "vm1.sock").chmod(0o600)  # is looked at again, while the device is in vm2
+    check(broker.says("vm1: says that it has vhp-zero-[0-9]+, which is in vm2: left alone"),
+          "what is on record elsewhere is left alone")
+    check(broker.end() == 0, "the end")
+    check(good.said().count(f"del vhp-zero-{inode}") == 0, "vm2 kept it")
+
+
+LOCKS = """
+import fcntl, os, sqlite3, sys, time
+held, end = [], time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end:
+    for root in sys.argv[2:]:
+        try:
+            names = [root] + [os.path.join(root, name) for name in os.listdir(root)]
+        except OSError:
+            names = [root, root + "/vhotplug.db", root + "/vhotplug.db-shm", root + "/broker.lock"]
+        for name in names:
+            try:
+                fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
+            except OSError:
+                continue
+            held.append(fd)
+            for lock in (lambda: fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB),
+                         lambda: fcntl.lockf(fd, fcntl.LOCK_SH | fcntl.LOCK_NB, 8, 120)):
+                try:
+                    lock()
+                except OSError:
+                    pass
+    while len(held) > 500:
+        os.close(held.pop(0))
+print("done")
+"""
+
+
+def test_local_user(world):
+    """A user without rights locks whatever he can open, all the time."""
+    world.write_config("good")
+    Double(world, "honest", "good")
+    zero = make_node("zero")
+    broker = Broker(world).ready()
+    world.event(device=zero, vms="good")
+    stranger = subprocess.Popen(
+        ["/usr/bin/python3", "-c", LOCKS, str(2 * SECONDS), str(world.database.parent),
+         str(world.event_socket.parent)],
+        user="nobody", group="nogroup", extra_groups=[], stdout=subprocess.PIPE)
+    world.processes.append(stranger)
+    answers = set()
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        answers.add(world.event(device=zero, vms="good"))
+        time.sleep(0.01)
+    check(answers == {b"T"}, f"no event is refused ({answers})")
+    check(broker.end() == 0, "the end")
+    broker = Broker(world).ready()
+    check(world.event(device=zero, vms="good") == b"T", "a new broker starts meanwhile")
+    check(stranger.poll() is None and stranger.wait() == 0, "the user was at it all the time")
+    check(broker.end() == 0, "the end")
+
+
+def test_runtime_directory_cleared(world):
+    broker = Broker(world).ready()
+    for _ in range(3):
+        for path in world.event_socket.parent.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        check(wait_for(world.event_socket.exists), "the socket is made again")
+        check(wait_for((world.event_socket.parent / "broker.lock").exists), "and the lock")
+        check(world.event("remove") == b"T", "events are taken")
+    second = Broker(world)
+    check(second.process.wait(20) == 1, "a second broker does not start beside it")
+    check(broker.end() == 0, "the end")
+
+
+def test_database_deleted(world):
+    broker = Broker(world).ready()
+    check(world.event("remove") == b"T", "an event is taken")
+    world.database.unlink()
+    with contextlib.suppress(OSError):
+        check(world.event("remove") != b"T", "what can't be kept is not acknowledged")
+    check(broker.process.wait(20) == 1 and broker.says("the database was removed"),
+          "the broker ends, and says why")
+    broker = Broker(world).ready()
+    check(world.event("remove") == b"T", "the next one begins a new database")
+    check(broker.end() == 0, "the end")
+
+
+def test_nobody_reads_the_log(world):
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    broker = subprocess.Popen([world.program, "-d"], stderr=writer, env=world.environment)
+    world.processes.append(broker)
+    os.close(writer)
+    wait_for(world.event_socket.exists)
+    with contextlib.suppress(BlockingIOError):  # the pipe is full before the events come
+        filler = os.open(f"/proc/{broker.pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
+        while True:
+            os.write(filler, b"x" * 4096)
+    check(all(world.event("remove") == b"T" for _ in range(20)), "events are taken while nobody reads")
+    os.close(filler)
+    os.close(reader)
+    broker.send_signal(signal.SIGHUP)  # says something
+    check(all(world.event("remove") == b"T" for _ in range(20)), "and when the reader has gone")
+    broker.terminate()
+    check(broker.wait(20) == 0, "the end")
+
+
+def test_killed_and_started_at_once(world):
+    started = 0
+    broker = Broker(world).ready()
+    for _ in range(10):
+        broker.process.kill()
+        broker.process.wait()
+        broker = Broker(world)
+        started += bool(broker.says("ready: "))
+    check(started == 10, f"a killed broker's successor starts at once ({started} of 10)")
+    check(broker.end() == 0, "the end")
+
+
+if __name__ == "__main__":
+    sys.exit(main(globals()))
