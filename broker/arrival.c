@@ -1,6 +1,7 @@
 /* New devices: see arrival.h. Called by the manager's edges, and by the look at an IOMMU group. */
 #include "broker/arrival.h"
 
+#include "broker/choice.h"
 #include "broker/log.h"
 #include "broker/record.h"
 #include "helper/root.h"
@@ -25,6 +26,8 @@ struct device *arrival_new(struct registry *registry, const char *devpath, uint6
 	properties_read_wish(d, property, from);
 	if (leader)
 		registry_follow(d, leader);
+	else
+		choice_recall(registry, d);
 	family = registry_join_family(registry, d);
 	if (family)
 		log_info("%s (%s): stays in %s with its family %s", d->id.kernel_name, d->id.name,

@@ -11,11 +11,12 @@
 #define LEAVING_MS 2000 /* the same, for those that wait for a guest */
 
 static const char *const step_names[] = {
-	[STEP_REST] = "rest",       [STEP_TELL] = "tell",     [STEP_DROP] = "drop",
-	[STEP_HOLD] = "hold",       [STEP_WAIT] = "wait",     [STEP_FAIL] = "fail",
-	[STEP_LOOK] = "look",       [STEP_REFUSE] = "refuse", [STEP_OPEN] = "open",
-	[STEP_ABANDON] = "abandon", [STEP_GIVE] = "give",     [STEP_END] = "end",
-	[STEP_VERIFY] = "verify",   [STEP_TAKE] = "take",     [STEP_REPEAT] = "repeat",
+	[STEP_REST] = "rest",       [STEP_TELL] = "tell",         [STEP_DROP] = "drop",
+	[STEP_HOLD] = "hold",       [STEP_WAIT] = "wait",         [STEP_FAIL] = "fail",
+	[STEP_LOOK] = "look",       [STEP_REFUSE] = "refuse",     [STEP_OPEN] = "open",
+	[STEP_ABANDON] = "abandon", [STEP_GIVE] = "give",         [STEP_END] = "end",
+	[STEP_VERIFY] = "verify",   [STEP_TAKE] = "take",         [STEP_REPEAT] = "repeat",
+	[STEP_ASK] = "ask",         [STEP_KEEP_OUT] = "keep out", [STEP_SUSPEND] = "suspend",
 };
 
 const char *decide_step_name(enum step step)
@@ -80,7 +81,8 @@ static struct vm *first_candidate(const struct registry *registry, const struct 
 	char names[sizeof(device->wish.vms)], *save = NULL;
 	struct vm *first = NULL;
 
-	snprintf(names, sizeof(names), "%s", move->failed[0] ? move->from : device->wish.vms);
+	snprintf(names, sizeof(names), "%s",
+		 move->failed[0] ? move->from : device_candidates(device));
 	for (char *name = strtok_r(names, ",", &save); name; name = strtok_r(NULL, ",", &save)) {
 		struct vm *vm = registry_find_vm(registry, name);
 
@@ -145,6 +147,32 @@ static struct decision hold(const struct device *device)
 	return unless_told(device, decision, DEVICE_HELD, device->record.vm);
 }
 
+/* What people want, or have yet to say, keeps DEVICE out of every VM. Sets *RET_DECISION then. */
+static bool is_kept_out(const struct device *device, struct decision *ret_decision)
+{
+	const struct device_wish *wish = &device->wish;
+	enum device_state state = DEVICE_DETACHED;
+	struct decision decision;
+
+	if (wish->away == AWAY_SUSPENDED) {
+		state = DEVICE_SUSPENDED;
+		decision = say(STEP_SUSPEND, NULL, "until resume");
+	} else if (wish->away != AWAY_NOT) {
+		decision = say(STEP_KEEP_OUT, NULL, "%s",
+			       wish->away == AWAY_DETACHED
+				       ? "taken out by hand; vhotplugctl attach gives it back"
+				       : "taken out by hand until it is plugged in again");
+	} else if (!*device_candidates(device) && *wish->vms) {
+		state = DEVICE_CHOOSE;
+		decision = say(STEP_ASK, NULL, "may go to %.120s: vhotplugctl select chooses one",
+			       wish->vms);
+	} else {
+		return false;
+	}
+	*ret_decision = unless_told(device, decision, state, device->record.vm);
+	return true;
+}
+
 /* Sets *RET_DECISION and returns true while DEVICE has to wait for other PCI devices: they go in
  * the order of their rules, but one that is stuck does not hold up the others. */
 static bool waits_for_others(const struct registry *registry, const struct device *device,
@@ -194,16 +222,19 @@ static struct decision decide_nowhere(const struct registry *registry, const str
 				      uint64_t now)
 {
 	const struct device_attempt *attempt = &device->attempt;
+	struct decision decision;
 	struct vm *vm;
 
 	if (!device->wish.present || !device->wish.rule[0])
 		return do_step(STEP_DROP, NULL);
+	if (is_kept_out(device, &decision))
+		return decision;
 	if (device->wish.held)
 		return hold(device);
 	vm = choose_vm(registry, device);
 	if (!vm)
 		return fail_without_vm(device);
-	if (vm->state != VM_UP)
+	if (vm->state != VM_UP && !device->wish.prepare)
 		return wait_for_vm(device, vm);
 	if (attempt->gave_up)
 		return rest();
@@ -225,6 +256,9 @@ static struct decision decide_opening(const struct device *device, uint64_t now)
 		return do_step(STEP_ABANDON, NULL);
 	if (attempt->opened && vm->state == VM_UP)
 		return do_step(STEP_GIVE, vm);
+	/* The VM is about to be started: vfio-pci has the device now, and keeps it. */
+	if (attempt->opened && attempt->is_ahead)
+		return do_step(STEP_ABANDON, NULL);
 	if (attempt->opened)
 		return say(STEP_END, vm, "%s", *vm->reason ? vm->reason : "its VM has ended");
 	if (now < slow)
@@ -317,6 +351,9 @@ struct decision decide(const struct registry *registry, const struct device *dev
 		return decide_detaching(device);
 	case DEVICE_WAITING:
 	case DEVICE_HELD:
+	case DEVICE_CHOOSE:
+	case DEVICE_DETACHED:
+	case DEVICE_SUSPENDED:
 	case DEVICE_REFUSED:
 	case DEVICE_FAILED:
 		return decide_nowhere(registry, device, now);

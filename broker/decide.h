@@ -7,21 +7,24 @@
 #include "broker/registry.h"
 
 enum step {
-	STEP_REST,    /* nothing, until it is marked or AGAIN_MS have passed */
-	STEP_TELL,    /* say REASON, in the same state */
-	STEP_DROP,    /* nobody wants it: give it back to the host and forget it */
-	STEP_HOLD,    /* was plugged in already: leave it to the host */
-	STEP_WAIT,    /* VM can't have it now, for REASON */
-	STEP_FAIL,    /* there is no such VM, for REASON */
-	STEP_LOOK,    /* at its IOMMU group */
-	STEP_REFUSE,  /* its IOMMU group can't go to VM, for REASON */
-	STEP_OPEN,    /* prepare it for VM */
-	STEP_ABANDON, /* don't wait for the worker any more: nobody wants it there */
-	STEP_GIVE,    /* it is prepared: ask the VMM to take it */
-	STEP_END,     /* it is prepared, and its VM can't have it any more, for REASON */
-	STEP_VERIFY,  /* the VMM has it: has the host let go of it? */
-	STEP_TAKE,    /* ask the VMM to let go of it */
-	STEP_REPEAT,  /* ask again: the guest has not let go of it yet */
+	STEP_REST,     /* nothing, until it is marked or AGAIN_MS have passed */
+	STEP_TELL,     /* say REASON, in the same state */
+	STEP_DROP,     /* nobody wants it: give it back to the host and forget it */
+	STEP_HOLD,     /* was plugged in already: leave it to the host */
+	STEP_ASK,      /* several VMs may have it: wait until somebody chooses, as REASON says */
+	STEP_KEEP_OUT, /* a person has taken it out, as REASON says */
+	STEP_SUSPEND,  /* keep it out until resume */
+	STEP_WAIT,     /* VM can't have it now, for REASON */
+	STEP_FAIL,     /* there is no such VM, for REASON */
+	STEP_LOOK,     /* at its IOMMU group */
+	STEP_REFUSE,   /* its IOMMU group can't go to VM, for REASON */
+	STEP_OPEN,     /* prepare it for VM */
+	STEP_ABANDON,  /* don't wait for the worker any more: nobody wants it there */
+	STEP_GIVE,     /* it is prepared: ask the VMM to take it */
+	STEP_END,      /* it is prepared, and its VM can't have it any more, for REASON */
+	STEP_VERIFY,   /* the VMM has it: has the host let go of it? */
+	STEP_TAKE,     /* ask the VMM to let go of it */
+	STEP_REPEAT,   /* ask again: the guest has not let go of it yet */
 };
 
 struct decision {

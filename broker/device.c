@@ -12,16 +12,17 @@ static const char *const kind_names[] = {
 
 static const char *const state_names[] = {
 	[DEVICE_RELEASING] = "releasing", [DEVICE_WAITING] = "waiting",
-	[DEVICE_HELD] = "held",           [DEVICE_OPENING] = "opening",
-	[DEVICE_ATTACHING] = "attaching", [DEVICE_ATTACHED] = "attached",
-	[DEVICE_DETACHING] = "detaching", [DEVICE_REFUSED] = "refused",
-	[DEVICE_FAILED] = "failed",
+	[DEVICE_HELD] = "held",           [DEVICE_CHOOSE] = "choose",
+	[DEVICE_DETACHED] = "detached",   [DEVICE_SUSPENDED] = "suspended",
+	[DEVICE_OPENING] = "opening",     [DEVICE_ATTACHING] = "attaching",
+	[DEVICE_ATTACHED] = "attached",   [DEVICE_DETACHING] = "detaching",
+	[DEVICE_REFUSED] = "refused",     [DEVICE_FAILED] = "failed",
 };
 
 static const char *const cause_names[] = {
 	[CAUSE_PLUG] = "plug",         [CAUSE_UNPLUG] = "unplug",   [CAUSE_COLDPLUG] = "coldplug",
 	[CAUSE_VM_START] = "vm-start", [CAUSE_VM_EXIT] = "vm-exit", [CAUSE_CONFIG] = "config",
-	[CAUSE_LOST] = "lost",
+	[CAUSE_LOST] = "lost",         [CAUSE_USER] = "user",
 };
 
 const char *device_kind_name(enum device_kind kind)
@@ -83,6 +84,19 @@ static bool list_has(const char *list, const char *name)
 	return false;
 }
 
+const char *device_candidates(const struct device *device)
+{
+	const struct device_wish *wish = &device->wish;
+
+	if (wish->away != AWAY_NOT)
+		return "";
+	/* A choice that the config does not allow any more is none. */
+	if (wish->chosen[0] && list_has(wish->vms, wish->chosen))
+		return wish->chosen;
+	/* A family stays together. */
+	return wish->asks && !wish->family_vm[0] ? "" : wish->vms;
+}
+
 bool device_may_be_in(const struct device *device, const char *name)
 {
 	if (!device->wish.present || !device->wish.rule[0])
@@ -90,7 +104,7 @@ bool device_may_be_in(const struct device *device, const char *name)
 	/* A move to where it should be has failed: where it was is as good for now. */
 	if (device->attempt.move.failed[0])
 		return streq(device->attempt.move.from, name);
-	return list_has(device->wish.vms, name);
+	return list_has(device_candidates(device), name);
 }
 
 void device_make_handle(const struct device *device, char *ret_handle, size_t size)

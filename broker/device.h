@@ -26,6 +26,9 @@ enum device_kind {
 enum device_state {
 	DEVICE_WAITING,   /* wanted by a VM that can't take it now */
 	DEVICE_HELD,      /* was plugged in already and attachConnected = no */
+	DEVICE_CHOOSE,    /* several VMs may have it, and nobody has chosen one */
+	DEVICE_DETACHED,  /* a person has taken it out */
+	DEVICE_SUSPENDED, /* it is out until resume */
 	DEVICE_OPENING,   /* the worker opens its node */
 	DEVICE_ATTACHING, /* the VMM has been asked */
 	DEVICE_ATTACHED,  /* the VMM has it and no host driver holds it */
@@ -44,6 +47,15 @@ enum device_cause {
 	CAUSE_VM_EXIT,
 	CAUSE_CONFIG,
 	CAUSE_LOST,
+	CAUSE_USER,
+};
+
+/* Why a device is to be in no VM, whatever its rule says. */
+enum device_away {
+	AWAY_NOT,
+	AWAY_DETACHED,     /* by hand, until it is attached by hand */
+	AWAY_UNTIL_REPLUG, /* the same, for this instance */
+	AWAY_SUSPENDED,    /* until resume, or its VM's end */
 };
 
 /* Who it is; does not change. Strings are printable UTF-8. */
@@ -57,6 +69,12 @@ struct device_identity {
 	char vid_pid[16];
 	unsigned speed; /* Mbit/s, rounded down; 0: unknown */
 	int group;      /* PCI: the number of its IOMMU group; -1: it has none */
+
+	/* For people and programs that ask; as udev has them, or "". */
+	char vendor_name[128], model_name[128];
+	char serial[128];
+	char interfaces[256]; /* USB: ":030101:" */
+	unsigned class;       /* of the device: 0xCCSSPP */
 };
 
 /* What is wanted of it. */
@@ -72,6 +90,14 @@ struct device_wish {
 	char family_vm[64]; /* the VM it was kept in for its family's sake; "" */
 	char leader[512];   /* devpath of the device whose IOMMU group it is given with; "" */
 	uint64_t seqnum;    /* of the newest event that counted */
+
+	/* What people want of it (choice.h), and what the config says about that. */
+	unsigned away;   /* enum device_away */
+	char chosen[64]; /* one of vms; "": nobody has chosen */
+	bool asks;       /* without a choice it goes to none */
+	bool skips_suspend;
+	bool prepare; /* PCI: its VM is about to be started with it: vfio-pci is to have it */
+	char tag[48];
 };
 
 /* Where it is. */
@@ -110,6 +136,7 @@ struct device_attempt {
 	int node_fd;      /* then; -1 for a kind without */
 	int disks[16];    /* held exclusively until the VMM has answered */
 	size_t n_disks;
+	bool is_ahead;             /* opened before its VM runs, to be ready for its start */
 	bool vmm_asked;            /* attach or detach: its answer is awaited */
 	struct vmm_result verdict; /* on an attach, while it is verified */
 	bool released;             /* the worker has done what it could about host drivers */
@@ -162,6 +189,8 @@ void device_retry(struct device *device);
 /* Sets DEVICE's cause, and the time from which its history counts. */
 void device_set_cause(struct device *device, enum device_cause cause);
 
+/* The VMs that DEVICE may be in by its rule and by what people want: comma-separated, in order. */
+const char *device_candidates(const struct device *device);
 /* May DEVICE be in the VM called NAME, by the wish on record? */
 bool device_may_be_in(const struct device *device, const char *name);
 

@@ -276,6 +276,8 @@ void handover_open(struct registry *registry, struct device *device, struct vm *
 	begin_attempt(device, vm);
 	device->place.vm = vm_ref(vm);
 	attempt->group.looked = false;
+	attempt->is_ahead = vm->state != VM_UP;
+	device->wish.prepare = false;
 	attempt->awaits_send = true;
 	/* Now: a driver that is slow to let go is not to be seen in sysfs any more. */
 	if (device->id.kind == DEVICE_PCI)

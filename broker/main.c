@@ -7,6 +7,8 @@
 #include <sys/timerfd.h>
 
 #include "broker/attend.h"
+#include "broker/choice.h"
+#include "broker/control_broker.h"
 #include "broker/home.h"
 #include "broker/log.h"
 #include "broker/manager.h"
@@ -28,6 +30,8 @@ struct broker {
 	struct worker *worker;
 	struct store *store;
 	struct intake *intake;
+	struct choices *choices;
+	struct control_broker *control;
 	struct snapshot *snapshot;
 	struct manager manager;
 	bool managing;
@@ -128,6 +132,7 @@ static void reload(void *data)
 	}
 	log_info("%s: read again", broker->config_path);
 	manager_set_config(&broker->manager, config);
+	control_broker_reload(broker->control);
 }
 
 static void handle_signal(void *data, uint32_t events)
@@ -207,7 +212,10 @@ static void pass_end(void *data)
 	if (broker->lost < 0)
 		return;
 	intake_flush(broker->intake);
-	reconcile_pass(&broker->manager.registry);
+	/* An answer may bring the next request of its client. */
+	do
+		reconcile_pass(&broker->manager.registry);
+	while (control_broker_pass(broker->control));
 	store_flush(broker->store);
 	snapshot_touch(broker->snapshot);
 	attend_pass_end(&broker->attend);
@@ -270,10 +278,16 @@ static int start(struct broker *broker, struct config *config)
 			 boot_id);
 	broker->managing = true;
 	if (r == 0)
+		r = choices_new(broker->store, config->general.persistency, &broker->choices);
+	broker->manager.registry.choices = broker->choices;
+	if (r == 0)
 		r = manager_load(&broker->manager);
 	if (r == 0)
 		r = intake_new(broker->loop, broker->home.run_directory, listen_fd, broker->store,
 			       &manager_intake, &broker->manager, &broker->intake);
+	if (r == 0)
+		r = control_broker_new(&broker->manager, broker->home.run_directory,
+				       broker->config_path, &broker->control);
 	if (r < 0)
 		return r;
 	broker->manager.reload = reload;
@@ -292,10 +306,12 @@ static void stop(struct broker *broker)
 {
 	service_notify("STOPPING=1");
 	attend_stop(&broker->attend);
+	control_broker_free(broker->control);
 	/* Devices hold helpers that wait for their answer. */
 	if (broker->managing)
 		manager_finish(&broker->manager);
 	intake_free(broker->intake);
+	choices_free(broker->choices);
 	store_close(broker->store);
 	snapshot_free(broker->snapshot);
 	home_finish(&broker->home);

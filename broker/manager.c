@@ -3,6 +3,7 @@
 #include "broker/manager.h"
 
 #include "broker/arrival.h"
+#include "broker/choice.h"
 #include "broker/handover.h"
 #include "broker/log.h"
 #include "broker/look.h"
@@ -60,6 +61,22 @@ static void former_instances_have_gone(struct registry *registry, const char *de
 			device_has_gone(registry, d);
 }
 
+/* What the config says of DEVICE's rule beyond what udev knows. One that was decided by an older
+ * config, whose rule is no more, has nothing of that. */
+static void read_config(struct manager *manager, struct device *device)
+{
+	struct device_wish *wish = &device->wish;
+	const struct config_rule *rule = NULL;
+	const struct config_group *group = config_find_rule(manager->config, wish->rule, &rule);
+	const char *tag = !group ? NULL : rule->tag ? rule->tag : group->tag;
+
+	if (wish->leader[0])
+		return;
+	wish->asks = group && group->asks;
+	wish->skips_suspend = group && group->skip_on_suspend;
+	snprintf(wish->tag, sizeof(wish->tag), "%s", tag ? tag : "");
+}
+
 /* attachConnected = no: only what is plugged in from now on leaves the host. */
 static void hold_if_connected(struct manager *manager, struct device *device)
 {
@@ -67,10 +84,13 @@ static void hold_if_connected(struct manager *manager, struct device *device)
 			    !(manager->registry.started && device->attempt.cause == CAUSE_PLUG);
 }
 
-static bool read_known(struct device *device, property_fn property, void *from)
+static bool read_known(struct manager *manager, struct device *device, property_fn property,
+		       void *from)
 {
 	properties_read_identity(device, property, from);
-	return properties_read_wish(device, property, from);
+	bool changed = properties_read_wish(device, property, from);
+	read_config(manager, device);
+	return changed;
 }
 
 /* Events */
@@ -100,6 +120,7 @@ static struct device *take_in(struct manager *manager, const struct event *event
 	if (!device)
 		return NULL;
 	hold_if_connected(manager, device);
+	read_config(manager, device);
 	log_info("%s (%s): plugged in, rule %s wants it in %s", device->id.kernel_name,
 		 device->id.name, device->wish.rule, device->wish.vms);
 	return device;
@@ -121,7 +142,7 @@ static void handle_add(struct manager *manager, const struct event *event, struc
 	}
 	if (!device)
 		device = take_in(manager, event, msg, is_plug);
-	else if (read_known(device, message_property, msg))
+	else if (read_known(manager, device, message_property, msg))
 		wish_changed(registry, device);
 	if (!device) {
 		intake_acknowledge(client);
@@ -190,9 +211,11 @@ static void handle_listed(void *data, const char *devpath, property_fn property,
 	if (!device) {
 		device =
 			arrival_new(registry, devpath, inode, property, from, NULL, listing->cause);
-		if (device)
+		if (device) {
 			hold_if_connected(manager, device);
-	} else if (read_known(device, property, from)) {
+			read_config(manager, device);
+		}
+	} else if (read_known(manager, device, property, from)) {
 		device->wish.leader[0] = 0;
 		wish_changed(registry, device);
 	}
@@ -256,12 +279,14 @@ void manager_start(struct manager *manager)
 
 static int handle_loaded(void *data, struct device *device)
 {
-	struct registry *registry = data;
+	struct manager *manager = data;
+	struct registry *registry = &manager->registry;
 	enum device_state state = device->record.state;
 	struct vm *vm = registry_find_vm(registry, device->record.vm);
 
 	device->wish.present = true;
 	device->wish.held = state == DEVICE_HELD;
+	read_config(manager, device);
 	device->id.group = look_up_group(device);
 	device_set_cause(device, device->wish.rule[0] ? CAUSE_COLDPLUG : CAUSE_CONFIG);
 	registry_add(registry, device);
@@ -285,7 +310,7 @@ static int handle_loaded(void *data, struct device *device)
 
 int manager_load(struct manager *manager)
 {
-	return store_load(manager->registry.store, handle_loaded, &manager->registry);
+	return store_load(manager->registry.store, handle_loaded, manager);
 }
 
 /* VMs */
@@ -398,6 +423,7 @@ static void vm_has_exited(void *data, struct vm *vm)
 {
 	struct registry *registry = data;
 
+	choice_vm_has_exited(registry, vm);
 	for (struct device *d = registry->devices; d; d = d->next) {
 		enum device_state state = d->record.state;
 
@@ -523,6 +549,8 @@ void manager_set_config(struct manager *manager, struct config *config)
 	config_free(manager->config);
 	manager->config = config;
 	set_vms(manager);
+	for (struct device *d = manager->registry.devices; d; d = d->next)
+		read_config(manager, d);
 	manager_resync(manager);
 }
 

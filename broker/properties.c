@@ -154,6 +154,38 @@ bool properties_read_wish(struct device *d, property_fn property, void *from)
 	return changed;
 }
 
+/* What the hardware database calls it, else what it calls itself. */
+static void read_words(struct device *d, property_fn property, void *from)
+{
+	const char *vendor = property(from, "ID_VENDOR_FROM_DATABASE");
+	const char *model = property(from, "ID_MODEL_FROM_DATABASE");
+
+	text_clean(d->id.vendor_name, sizeof(d->id.vendor_name),
+		   vendor ? vendor : property(from, "ID_VENDOR"));
+	text_clean(d->id.model_name, sizeof(d->id.model_name),
+		   model ? model : property(from, "ID_MODEL"));
+	text_clean(d->id.serial, sizeof(d->id.serial), property(from, "ID_SERIAL_SHORT"));
+	text_clean(d->id.interfaces, sizeof(d->id.interfaces), property(from, "ID_USB_INTERFACES"));
+}
+
+static unsigned read_hex(const struct device *d, const char *attribute)
+{
+	char text[32];
+
+	read_attribute(d->id.devpath, attribute, text, sizeof(text));
+	return (unsigned) strtoul(text, NULL, 16);
+}
+
+/* These attributes don't wait for the device. */
+static void read_class(struct device *d)
+{
+	if (d->id.kind == DEVICE_USB)
+		d->id.class = read_hex(d, "bDeviceClass") << 16 |
+			      read_hex(d, "bDeviceSubClass") << 8 | read_hex(d, "bDeviceProtocol");
+	else if (d->id.kind == DEVICE_PCI)
+		d->id.class = read_hex(d, "class");
+}
+
 void properties_read_identity(struct device *d, property_fn property, void *from)
 {
 	const char *node = property(from, "DEVNAME");
@@ -164,6 +196,8 @@ void properties_read_identity(struct device *d, property_fn property, void *from
 	if (node && d->id.kind != DEVICE_PCI)
 		snprintf(d->id.node, sizeof(d->id.node), "%s", node);
 	d->id.group = look_up_group(d);
+	read_words(d, property, from);
+	read_class(d);
 	switch (d->id.kind) {
 	case DEVICE_USB:
 		read_usb(d, property, from);

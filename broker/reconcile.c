@@ -27,10 +27,13 @@ static struct device *next_marked(const struct registry *registry)
 
 static enum device_state state_after(enum step step, const struct device *device)
 {
-	return step == STEP_HOLD   ? DEVICE_HELD
-	       : step == STEP_WAIT ? DEVICE_WAITING
-	       : step == STEP_FAIL ? DEVICE_FAILED
-				   : device->record.state;
+	return step == STEP_HOLD       ? DEVICE_HELD
+	       : step == STEP_ASK      ? DEVICE_CHOOSE
+	       : step == STEP_KEEP_OUT ? DEVICE_DETACHED
+	       : step == STEP_SUSPEND  ? DEVICE_SUSPENDED
+	       : step == STEP_WAIT     ? DEVICE_WAITING
+	       : step == STEP_FAIL     ? DEVICE_FAILED
+				       : device->record.state;
 }
 
 /* The device stays where it is, and people are told why. */
@@ -60,6 +63,9 @@ static void take_step(struct registry *registry, struct device *device,
 		break;
 	case STEP_TELL:
 	case STEP_HOLD:
+	case STEP_ASK:
+	case STEP_KEEP_OUT:
+	case STEP_SUSPEND:
 	case STEP_WAIT:
 	case STEP_FAIL:
 		tell(registry, device, decision);

@@ -133,4 +133,9 @@ void registry_follow(struct device *device, const struct device *leader)
 	snprintf(wish->config, sizeof(wish->config), "%s", leader->wish.config);
 	wish->options = leader->wish.options;
 	wish->order = leader->wish.order;
+	wish->away = leader->wish.away;
+	snprintf(wish->chosen, sizeof(wish->chosen), "%s", leader->wish.chosen);
+	snprintf(wish->tag, sizeof(wish->tag), "%s", leader->wish.tag);
+	wish->asks = leader->wish.asks;
+	wish->skips_suspend = leader->wish.skips_suspend;
 }

@@ -10,6 +10,7 @@
 
 #define REGISTRY_FAMILIES 32
 
+struct choices;
 struct store;
 struct worker;
 
@@ -31,6 +32,7 @@ struct registry {
 	struct loop *loop;
 	struct store *store;
 	struct worker *worker;
+	struct choices *choices; /* what people have chosen, for devices to come */
 
 	struct device *devices; /* in the order of their arrival; to go on after a step, ask anew */
 	struct vm *vms;         /* of the config, in its order */

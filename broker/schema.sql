@@ -41,7 +41,17 @@ create table device (
   family   text    not null,
   family_vm text   not null,
   leader   text    not null,   -- devpath of the device whose IOMMU group it is given with
+  away     integer not null,   -- why it is to be in no VM: enum device_away in broker/device.h
+  chosen   text    not null,   -- the VM that a person has chosen for this instance; ''
   unique (boot_id, devpath, inode)
+) strict;
+
+-- What people have chosen for a device, for the next time that it is plugged in.
+create table choice (
+  whom     text primary key,   -- kind, ids, and serial number or place
+  vm       text    not null,   -- ''
+  detached integer not null,   -- taken out by hand, and to stay out
+  time     integer not null
 ) strict;
 
 create table action (

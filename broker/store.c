@@ -8,7 +8,7 @@
 #include "broker/log.h"
 #include "broker/schema.h"
 
-#define SCHEMA_VERSION 1
+#define SCHEMA_VERSION 2
 #define RETRY_MS 100         /* for a locked database or a full disk */
 #define IDLE_MS 2000         /* checkpoint after this much silence */
 #define CHECKPOINT_PAGES 256 /* and only when the WAL has grown so far */
@@ -23,6 +23,8 @@ enum statement {
 	ADD_HISTORY,
 	PRUNE_EVENTS,
 	PRUNE_HISTORY,
+	SAVE_CHOICE,
+	DELETE_CHOICE,
 	SAVE_DEVICE, /* made from the table of columns */
 	N_STATEMENTS,
 };
@@ -35,8 +37,17 @@ static const char *const statement_sql[N_STATEMENTS] = {
 	[ADD_HISTORY] = "insert into action (time, device, name, vid_pid, vm, action, cause, rule,"
 			" result, milliseconds, detail) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
 	[PRUNE_EVENTS] = "delete from event where id <= (select max(id) from event) - ?",
+	[SAVE_CHOICE] = "insert or replace into choice (whom, vm, detached, time)"
+			" values (?, ?, ?, ?)",
+	[DELETE_CHOICE] = "delete from choice where whom = ?",
 	[PRUNE_HISTORY] = "delete from action where id <= (select max(id) from action) - ?",
 };
+
+/* From the schema that had no choices of people. */
+static const char migrate_1_sql[] = "alter table device add column away integer not null default 0;"
+				    "alter table device add column chosen text not null default '';"
+				    "create table choice (whom text primary key, vm text not null,"
+				    " detached integer not null, time integer not null) strict;";
 
 /* What the table device has of a device. */
 struct row {
@@ -88,12 +99,16 @@ static const struct column columns[] = {
 	COLUMN("family", COLUMN_TEXT, wish.family),
 	COLUMN("family_vm", COLUMN_TEXT, wish.family_vm),
 	COLUMN("leader", COLUMN_TEXT, wish.leader),
+	COLUMN("away", COLUMN_UNSIGNED, wish.away),
+	COLUMN("chosen", COLUMN_TEXT, wish.chosen),
 };
 
-/* One queued change: a device row, or its removal, or neither, and perhaps a history row. */
+/* One queued change: a device row, or its removal, or a person's choice, or none of these, and
+ * perhaps a history row. */
 struct change {
 	struct change *next;
-	bool save, forget, has_history;
+	bool save, forget, has_history, has_choice;
+	struct choice choice;
 	struct row row;
 	struct history history;
 	uint64_t time;
@@ -303,8 +318,8 @@ static int set_up_schema(struct store *store, const char *path)
 		return 0;
 	if ((r = execute(store, "begin immediate")) < 0)
 		return r;
-	if ((r = execute(store, schema_sql)) < 0 ||
-	    (r = execute(store, "pragma user_version = 1")) < 0 ||
+	if ((r = execute(store, version == 0 ? schema_sql : migrate_1_sql)) < 0 ||
+	    (r = execute(store, "pragma user_version = 2")) < 0 ||
 	    (r = execute(store, "commit")) < 0)
 		execute(store, "rollback");
 	return r;
@@ -500,6 +515,18 @@ static int write_history(struct store *store, const struct history *h, uint64_t 
 	return run(store, ADD_HISTORY);
 }
 
+/* A choice that says nothing is none. */
+static int write_choice(struct store *store, const struct choice *choice, uint64_t time)
+{
+	if (!choice->vm[0] && !choice->is_detached) {
+		bind_all(store->statements[DELETE_CHOICE], "s", choice->whom);
+		return run(store, DELETE_CHOICE);
+	}
+	bind_all(store->statements[SAVE_CHOICE], "ssii", choice->whom, choice->vm,
+		 (sqlite3_int64) choice->is_detached, (sqlite3_int64) time);
+	return run(store, SAVE_CHOICE);
+}
+
 static int write_change(struct store *store, const struct change *change)
 {
 	int r = 0;
@@ -511,6 +538,8 @@ static int write_change(struct store *store, const struct change *change)
 			 (sqlite3_int64) change->row.record.row);
 		r = run(store, DELETE_DEVICE);
 	}
+	if (r == 0 && change->has_choice)
+		r = write_choice(store, &change->choice, change->time);
 	if (r == 0 && change->has_history)
 		r = write_history(store, &change->history, change->time);
 	return r;
@@ -551,7 +580,7 @@ void store_flush(struct store *store)
 
 static bool is_void(const struct change *change)
 {
-	return !change->save && !change->forget && !change->has_history;
+	return !change->save && !change->forget && !change->has_history && !change->has_choice;
 }
 
 /* An earlier queued state of the device ROW needs no write of its own: the newest one stands for
@@ -588,17 +617,37 @@ static void make_room(struct store *store)
 	}
 }
 
+static void enqueue(struct store *store, struct change *change)
+{
+	if (is_void(change)) {
+		free(change);
+		return;
+	}
+	make_room(store);
+	*store->last = change;
+	store->last = &change->next;
+	store->n_queued++;
+}
+
+static struct change *new_change(void)
+{
+	struct change *change = calloc(1, sizeof(*change));
+
+	if (!change)
+		log_error("a change is not recorded: out of memory");
+	else
+		change->time = now_realtime_ms();
+	return change;
+}
+
 /* Queues a copy of what DEVICE is now. */
 static void queue(struct store *store, const struct device *device, bool forget,
 		  const struct history *history)
 {
-	struct change *change = calloc(1, sizeof(*change));
+	struct change *change = new_change();
 
-	if (!change) {
-		log_error("a change is not recorded: out of memory");
+	if (!change)
 		return;
-	}
-	change->time = now_realtime_ms();
 	if (device) {
 		supersede(store, device->record.row);
 		change->row = (struct row){
@@ -610,14 +659,18 @@ static void queue(struct store *store, const struct device *device, bool forget,
 		change->history = *history;
 		change->has_history = true;
 	}
-	if (is_void(change)) {
-		free(change);
+	enqueue(store, change);
+}
+
+void store_choice(struct store *store, const struct choice *choice)
+{
+	struct change *change = new_change();
+
+	if (!change)
 		return;
-	}
-	make_room(store);
-	*store->last = change;
-	store->last = &change->next;
-	store->n_queued++;
+	change->choice = *choice;
+	change->has_choice = true;
+	enqueue(store, change);
 }
 
 void store_device(struct store *store, struct device *device, const struct history *history)
@@ -685,4 +738,33 @@ int store_load(struct store *store, store_device_fn fn, void *data)
 	}
 	sqlite3_finalize(statement);
 	return r;
+}
+
+int store_load_choices(struct store *store, store_choice_fn fn, void *data)
+{
+	sqlite3_stmt *statement = NULL;
+	int r = sqlite3_prepare_v2(store->db, "select whom, vm, detached from choice", -1,
+				   &statement, NULL);
+
+	while (r == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW) {
+		struct choice choice = {.is_detached = sqlite3_column_int(statement, 2)};
+
+		snprintf(choice.whom, sizeof(choice.whom), "%s",
+			 (const char *) sqlite3_column_text(statement, 0));
+		snprintf(choice.vm, sizeof(choice.vm), "%s",
+			 (const char *) sqlite3_column_text(statement, 1));
+		fn(data, &choice);
+	}
+	sqlite3_finalize(statement);
+	return r == SQLITE_OK ? 0 : error_number(r);
+}
+
+int store_forget_choices(struct store *store)
+{
+	return execute(store, "delete from choice");
+}
+
+struct sqlite3 *store_database(struct store *store)
+{
+	return store->db;
 }

@@ -39,6 +39,13 @@ struct history {
 	char detail[256];
 };
 
+/* What a person has chosen for a device that may come back: see choice.h. */
+struct choice {
+	char whom[256]; /* the device, however often it comes */
+	char vm[64];    /* "": none */
+	bool is_detached;
+};
+
 /* Opens (creates) the database at PATH. One that is damaged is set aside as PATH.damaged and
  * begun anew. Returns 0 or -errno; the reason is logged. */
 int store_open(struct loop *loop, const char *path, const char *boot_id,
@@ -55,6 +62,17 @@ int store_events(struct store *store, struct event **events, size_t n) _must_che
 void store_device(struct store *store, struct device *device, const struct history *history);
 /* Queues the removal of DEVICE's row, with a history row unless NULL. */
 void store_forget(struct store *store, struct device *device, const struct history *history);
+
+/* Queues CHOICE in the place of an earlier one for the same device. */
+void store_choice(struct store *store, const struct choice *choice);
+/* Calls FN for each choice on record. Returns 0 or -errno. */
+typedef void (*store_choice_fn)(void *data, const struct choice *choice);
+int store_load_choices(struct store *store, store_choice_fn fn, void *data) _must_check_;
+/* Forgets them all, at once. Returns 0 or -errno. */
+int store_forget_choices(struct store *store) _must_check_;
+
+/* For reading what is committed (store_history.h). */
+struct sqlite3 *store_database(struct store *store);
 
 /* Writes what is queued; called at the end of every pass of the loop. */
 void store_flush(struct store *store);

@@ -35,6 +35,8 @@ static const char *const properties[] = {
 	"VHOTPLUG_OPTIONS",
 	"ID_VENDOR_FROM_DATABASE",
 	"ID_MODEL_FROM_DATABASE",
+	"ID_SERIAL_SHORT",
+	"ID_USB_INTERFACES",
 };
 
 /* Child: one message about the device ID, a device id or a path in sysfs. An empty one when there

@@ -1,6 +1,8 @@
 /* The model: names, and how to find and free what is in it. conf/load.c fills it. */
 #include "conf/config.h"
 
+#include "helper/text.h"
+
 static const char *const kind_names[CONFIG_KINDS] = {
 	[CONFIG_USB] = "usb",
 	[CONFIG_PCI] = "pci",
@@ -65,6 +67,56 @@ const struct config_field *config_rule_field(const struct config_rule *rule,
 	return NULL;
 }
 
+char *config_safe_name(const char *name)
+{
+	char *safe = strdup(name);
+
+	for (char *s = safe; s && *s;) {
+		size_t n = utf8_length(s);
+
+		if (n == 0 || (n == 1 && ((unsigned char) *s < ' ' || strchr("\"\\$%/\x7f", *s))))
+			*s++ = '_';
+		else
+			s += n;
+	}
+	return safe;
+}
+
+/* What is behind NAME and a slash at the beginning of TEXT; NULL when it begins otherwise. */
+static const char *behind_name(const char *text, const char *name)
+{
+	_cleanup_free_ char *safe = config_safe_name(name);
+	const char *rest = safe ? startswith(text, safe) : NULL;
+
+	return rest && *rest == '/' ? rest + 1 : NULL;
+}
+
+static const struct config_rule *find_in_group(const struct config_group *group, const char *name)
+{
+	for (size_t i = 0; i < group->n_rules; i++) {
+		_cleanup_free_ char *safe = config_safe_name(group->rules[i].name);
+
+		if (safe && streq(safe, name))
+			return &group->rules[i];
+	}
+	return NULL;
+}
+
+const struct config_group *config_find_rule(const struct config *config, const char *rule,
+					    const struct config_rule **ret_rule)
+{
+	for (size_t i = 0; i < config->n_groups; i++) {
+		const struct config_group *group = &config->groups[i];
+		const char *name = behind_name(rule, config_kind_name(group->kind));
+
+		name = name ? behind_name(name, group->name) : NULL;
+		*ret_rule = name ? find_in_group(group, name) : NULL;
+		if (*ret_rule)
+			return group;
+	}
+	return NULL;
+}
+
 static void free_strings(char **list)
 {
 	for (char **s = list; s && *s; s++)
@@ -116,6 +168,12 @@ void config_free(struct config *config)
 	free(config->vms);
 	free(config->groups);
 	free(config->general.crosvm);
+	free(config->general.control_group);
+	free(config->api.path);
+	free(config->api.user);
+	free(config->api.group);
+	free(config->api.host);
+	free(config->api.cids);
 	free(config->general.group);
 	free(config);
 }

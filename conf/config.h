@@ -70,6 +70,21 @@ struct config_general {
 	bool attach_connected; /* devices already plugged in when the broker starts; default yes */
 	char *crosvm;          /* path of the crosvm binary; default /usr/bin/crosvm */
 	char *group;           /* who may read the database; NULL: not said */
+	char *control_group;   /* who may change things by the control socket besides root; NULL:
+				  nobody */
+	bool persistency;      /* people's choices outlive the broker; default yes */
+};
+
+/* [api]: where clients of vhotplug are served. Nowhere without the section. */
+struct config_api {
+	bool unix_socket, tcp, vsock; /* which of them */
+	char *path;                   /* of the unix socket */
+	char *user, *group;           /* whose it is; NULL: the broker's own */
+	unsigned mode;                /* 0: not said */
+	char *host;                   /* an address to listen on by TCP */
+	unsigned port;                /* TCP and vsock */
+	unsigned *cids;               /* guests that are let in by vsock, ending with 0 */
+	unsigned line;                /* 0: there is no such section */
 };
 
 /* What a rule may look at. Some names mean the same for USB and PCI. */
@@ -138,14 +153,17 @@ struct config_group {
 	size_t n_rules;
 	char *description;
 	char *tag;
-	char *family;     /* for rules that say none */
-	unsigned options; /* enum config_option */
+	char *family;         /* for rules that say none */
+	unsigned options;     /* enum config_option */
+	bool asks;            /* somebody chooses one of the VMs for each device; default no */
+	bool skip_on_suspend; /* its devices stay in the VM while that sleeps; default no */
 	unsigned line;
 	unsigned vms_line; /* where targetVm or allowedVms is */
 };
 
 struct config {
 	struct config_general general;
+	struct config_api api;
 	struct config_vm *vms; /* in the order of the file */
 	size_t n_vms;
 	struct config_group *groups; /* in the order of the file */
@@ -162,6 +180,14 @@ static inline void config_freep(struct config **config)
 
 /* The VM of that name, or NULL. */
 const struct config_vm *config_find_vm(const struct config *config, const char *name);
+
+/* The group that RULE names, as VHOTPLUG_RULE does, and in *RET_RULE the rule; NULL when the config
+ * has no such rule any more. */
+const struct config_group *config_find_rule(const struct config *config, const char *rule,
+					    const struct config_rule **ret_rule);
+/* A copy of NAME without what means something in a udev rule ("\$%), control characters, slashes
+ * and broken UTF-8: those bytes become _. NULL when there is no memory. */
+char *config_safe_name(const char *name) _must_check_;
 
 /* The word for KIND ("usb") and the key for MATCH ("vendorId") as they are in the file. */
 const char *config_kind_name(enum config_kind kind);

@@ -2,6 +2,8 @@
  * load.c walks the tables; nothing here knows about sections or their order. */
 #include "conf/keys.h"
 
+#include <arpa/inet.h>
+
 #include <sys/un.h>
 
 #include "conf/regex.h"
@@ -105,6 +107,17 @@ static int store_delay(const struct key_place *place, void *target)
 		*(unsigned *) target = (unsigned) atoi(value);
 	else
 		add_mistake(place, "seconds, 0 to 3600");
+	return 0;
+}
+
+static int store_choose(const struct key_place *place, void *target)
+{
+	const char *value = place->key->value;
+
+	if (streq(value, "ask") || streq(value, "first"))
+		*(bool *) target = streq(value, "ask");
+	else
+		add_mistake(place, "first or ask");
 	return 0;
 }
 
@@ -237,6 +250,8 @@ OPTION_LIST(OPTION_STORE)
 const struct key_setting general_settings[] = {
 	{"attachConnected", store_bool, offsetof(struct config_general, attach_connected)},
 	{"crosvm", store_path, offsetof(struct config_general, crosvm)},
+	{"controlGroup", store_user, offsetof(struct config_general, control_group)},
+	{"persistency", store_bool, offsetof(struct config_general, persistency)},
 	{"group", store_group, offsetof(struct config_general, group)},
 	{NULL, NULL, 0},
 };
@@ -253,11 +268,105 @@ const struct key_setting vm_settings[] = {
 	{NULL, NULL, 0},
 };
 
+/* Which ways lead in: unix, tcp, vsock. */
+static int store_transports(const struct key_place *place, void *target)
+{
+	struct config_api *api = target;
+	char **list = NULL;
+	int r = store_names(place, &list);
+
+	for (char **s = list; s && *s; s++) {
+		if (streq(*s, "unix"))
+			api->unix_socket = true;
+		else if (streq(*s, "tcp"))
+			api->tcp = true;
+		else if (streq(*s, "vsock"))
+			api->vsock = true;
+		else
+			add_mistake(place, "unix, tcp, vsock, with commas between them");
+	}
+	free_list(list);
+	return r;
+}
+
+static int store_mode(const struct key_place *place, void *target)
+{
+	const char *value = place->key->value;
+	unsigned mode = (unsigned) strtoul(value, NULL, 8);
+
+	if (strspn(value, "01234567") == strlen(value) && strlen(value) <= 4 && mode > 0 &&
+	    mode <= 0777)
+		*(unsigned *) target = mode;
+	else
+		add_mistake(place, "a mode like 0660");
+	return 0;
+}
+
+static int store_port(const struct key_place *place, void *target)
+{
+	const char *value = place->key->value;
+	int port = atoi(value);
+
+	if (strspn(value, "0123456789") == strlen(value) && strlen(value) <= 5 && port > 0 &&
+	    port <= 65535)
+		*(unsigned *) target = (unsigned) port;
+	else
+		add_mistake(place, "1 to 65535");
+	return 0;
+}
+
+static int store_host(const struct key_place *place, void *target)
+{
+	unsigned char address[16];
+
+	if (inet_pton(AF_INET, place->key->value, address) == 1 ||
+	    inet_pton(AF_INET6, place->key->value, address) == 1)
+		return store_text(place, target);
+	add_mistake(place, "an address: 127.0.0.1, ::1");
+	return 0;
+}
+
+/* Source: vsock(7): 0 to 2 are no guests; 2 is the host itself, which may well be a client. */
+static int store_cids(const struct key_place *place, void *target)
+{
+	char **list = NULL;
+	int r = store_names(place, &list);
+	size_t n = 0;
+
+	while (list && list[n])
+		n++;
+	unsigned *cids = calloc(n + 1, sizeof(*cids));
+	for (size_t i = 0; cids && i < n; i++) {
+		cids[i] = strspn(list[i], "0123456789") == strlen(list[i]) && strlen(list[i]) < 10
+				  ? (unsigned) atoi(list[i])
+				  : 0;
+		if (cids[i] == 0)
+			add_mistake(place, "CIDs of guests, with commas between them");
+	}
+	free_list(list);
+	*(unsigned **) target = cids;
+	return cids ? r : -ENOMEM;
+}
+
+const struct key_setting api_settings[] = {
+	{"transports", store_transports, 0},
+	{"unixSocket", store_socket, offsetof(struct config_api, path)},
+	{"unixSocketUser", store_user, offsetof(struct config_api, user)},
+	{"unixSocketGroup", store_user, offsetof(struct config_api, group)},
+	{"unixSocketMode", store_mode, offsetof(struct config_api, mode)},
+	{"host", store_host, offsetof(struct config_api, host)},
+	{"port", store_port, offsetof(struct config_api, port)},
+	{"allowedCids", store_cids, offsetof(struct config_api, cids)},
+	{NULL, NULL, 0},
+};
+
 /* targetVm and allowedVms both fill vms; load.c sees to it that there is one of them. */
 const struct key_setting group_settings[] = {
 	{"targetVm", store_names, offsetof(struct config_group, vms)},
 	{"allowedVms", store_names, offsetof(struct config_group, vms)},
 	{"fence", store_bool, offsetof(struct config_group, fence)},
+	{"choose", store_choose, offsetof(struct config_group, asks)},
+	{"skipOnSuspend", store_bool, offsetof(struct config_group, skip_on_suspend)},
 	{"disable", store_bool, offsetof(struct config_group, disable)},
 	{"description", store_text, offsetof(struct config_group, description)},
 	{"tag", store_short_name, offsetof(struct config_group, tag)},

@@ -21,7 +21,7 @@ struct key_setting {
 	size_t offset;
 };
 
-extern const struct key_setting general_settings[], vm_settings[], group_settings[],
+extern const struct key_setting general_settings[], api_settings[], vm_settings[], group_settings[],
 	rule_settings[];
 
 /* Returns the canonical form of VALUE as a new string in *RET, or 0 and NULL after recording a

@@ -265,6 +265,9 @@ static int read_group(struct loader *loader, const struct ini_section *section,
 		return -ENOMEM;
 	check_target(loader, section, group);
 	/* With both keys only the first counts, so that nothing is stored twice. */
+	if (has_key(section, "targetVm") && has_key(section, "choose"))
+		mistakes_add(loader->mistakes, section->line,
+			     "choose with targetVm, allowed here: choose with allowedVms");
 	return has_key(section, "targetVm") && has_key(section, "allowedVms")
 		       ? 0
 		       : store_section(loader, section, group_settings, group);
@@ -379,12 +382,43 @@ static int read_rule(struct loader *loader, const struct ini_section *section)
 	return read_rule_keys(loader, section, group->kind, rule);
 }
 
+/* Who is let in must be said where the kernel does not say who comes. */
+static int read_api(struct loader *loader, const struct ini_section *section)
+{
+	struct config_api *api = &loader->config->api;
+	int r;
+
+	if (section->name[0] || api->line > 0)
+		mistakes_add(loader->mistakes, section->line,
+			     "[api] with a name or a second time, allowed here: one [api]");
+	if (api->line > 0)
+		return 0;
+	api->line = section->line;
+	r = store_section(loader, section, api_settings, api);
+	if (!has_key(section, "transports"))
+		mistakes_add(
+			loader->mistakes, section->line,
+			"[api] says no transports, allowed here: transports = unix, tcp, vsock");
+	if (api->vsock && !api->cids)
+		mistakes_add(loader->mistakes, section->line,
+			     "vsock without allowedCids, allowed here: allowedCids = 3, 4");
+	if (r == 0 && !api->path)
+		api->path = strdup(VHOTPLUG_STATEDIR "/vhotplug.sock");
+	if (r == 0 && !api->host)
+		api->host = strdup("127.0.0.1");
+	if (api->port == 0)
+		api->port = 2000;
+	return r < 0 || (api->path && api->host) ? r : -ENOMEM;
+}
+
 static int read_section(struct loader *loader, const struct ini_section *section)
 {
 	if (!section->kind)
 		return 0;
 	if (streq(section->kind, "general"))
 		return read_general(loader, section);
+	if (streq(section->kind, "api"))
+		return read_api(loader, section);
 	if (streq(section->kind, "vm"))
 		return read_vm(loader, section);
 	if (streq(section->kind, "allow") || streq(section->kind, "deny"))
@@ -393,7 +427,7 @@ static int read_section(struct loader *loader, const struct ini_section *section
 		if (streq(section->kind, config_kind_name((enum config_kind) kind)))
 			return read_group(loader, section, (enum config_kind) kind);
 	mistakes_add(loader->mistakes, section->line,
-		     "[%s] is no section, allowed here: [general] [vm] [usb] [pci] [evdev] "
+		     "[%s] is no section, allowed here: [general] [api] [vm] [usb] [pci] [evdev] "
 		     "[allow] [deny]",
 		     section->kind);
 	return 0;
@@ -431,6 +465,7 @@ static int read_config(FILE *file, struct config *config, struct mistakes *mista
 	int r;
 
 	config->general.attach_connected = true;
+	config->general.persistency = true;
 	config->general.crosvm = strdup("/usr/bin/crosvm");
 	if (!config->general.crosvm)
 		return -ENOMEM;

@@ -1,7 +1,6 @@
 /* The properties of a decision: see outcome.h. Used by the rule writer and by vhotplug-mdev. */
 #include "rules.d/outcome.h"
 
-#include "rules.d/write.h"
 
 /* What the broker must know of RULE beyond the VM, "" for nothing. PCI devices are attached in the
  * order of their rules. Returns 0 or -ENOMEM. */
@@ -27,8 +26,8 @@ static int list_options(const struct config_group *group, const struct config_ru
 int outcome_of_rule(const struct config_group *group, const struct config_rule *rule,
 		    unsigned order, outcome_fn fn, void *data)
 {
-	_cleanup_free_ char *group_name = rules_safe_name(group->name);
-	_cleanup_free_ char *rule_name = rules_safe_name(rule->name);
+	_cleanup_free_ char *group_name = config_safe_name(group->name);
+	_cleanup_free_ char *rule_name = config_safe_name(rule->name);
 	_cleanup_free_ char *options = NULL, *name = NULL;
 	const char *family = rule->family ?: group->family;
 	int r;

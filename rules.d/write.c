@@ -33,21 +33,6 @@ struct writer {
 	struct target hit; /* where every group's hit ends up */
 };
 
-char *rules_safe_name(const char *name)
-{
-	char *safe = strdup(name);
-
-	for (char *s = safe; s && *s;) {
-		size_t n = utf8_length(s);
-
-		if (n == 0 || (n == 1 && ((unsigned char) *s < ' ' || strchr("\"\\$%/\x7f", *s))))
-			*s++ = '_';
-		else
-			s += n;
-	}
-	return safe;
-}
-
 static void write_escaped(FILE *out, const char *value)
 {
 	for (; *value; value++) {
@@ -423,7 +408,7 @@ static bool is_live(const struct config_group *group)
 
 static int write_group(struct writer *w, const struct config_group *group, size_t index)
 {
-	_cleanup_free_ char *name = rules_safe_name(group->name);
+	_cleanup_free_ char *name = config_safe_name(group->name);
 	_cleanup_(steps_finish) struct steps steps = {0};
 	struct target hit = {0}, next = {0};
 

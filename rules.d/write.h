@@ -13,7 +13,3 @@
  * Returns 0 or -ENOMEM. Write errors are for the caller to find in OUT. */
 int rules_write(const struct config *config, const char *config_path, FILE *out,
 		FILE *notes) _must_check_;
-
-/* A copy of NAME without what means something in a rule ("\$%), control characters, slashes and
- * broken UTF-8: those bytes become _. NULL when there is no memory. */
-char *rules_safe_name(const char *name) _must_check_;

@@ -113,7 +113,7 @@ static void names_are_made_safe(void **state)
 
 	(void) state;
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		char *safe = rules_safe_name(names[i][0]);
+		char *safe = config_safe_name(names[i][0]);
 
 		assert_string_equal(safe, names[i][1]);
 		free(safe);

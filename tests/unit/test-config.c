@@ -230,6 +230,21 @@ static void every_mistake_is_named(void **state)
 		{"[vm b]\nsocket = /b\n" VM "[usb G]\ntargetVm = vm1, b\n", 7, "one VM"},
 		{GROUP "[usb G]\ntargetVm = vm1\n", 6, "again (first in line 4)"},
 		{GROUP "fence = maybe\n", 6, "yes or no"},
+		{GROUP "skipOnSuspend = 1\n", 6, "yes or no"},
+		{GROUP "choose = ask\n", 4, "choose with allowedVms"},
+		{"[vm vm1]\nsocket = /s\n[usb G]\nallowedVms = vm1\nchoose = last\n", 5,
+		 "first or ask"},
+		{"[general]\ncontrolGroup = a b\n", 2, "a user name"},
+		{"[general]\npersistency = 1\n", 2, "yes or no"},
+		{"[api]\nport = 1\n", 1, "transports = unix, tcp, vsock"},
+		{"[api]\ntransports = udp\n", 2, "unix, tcp, vsock"},
+		{"[api]\ntransports = vsock\n", 1, "allowedCids = 3, 4"},
+		{"[api]\ntransports = vsock\nallowedCids = 3, x\n", 3, "CIDs of guests"},
+		{"[api]\ntransports = tcp\nport = 65536\n", 3, "1 to 65535"},
+		{"[api]\ntransports = tcp\nhost = localhost\n", 3, "an address"},
+		{"[api]\ntransports = unix\nunixSocket = x\n", 3, "from the root"},
+		{"[api]\ntransports = unix\nunixSocketMode = 888\n", 3, "a mode like 0660"},
+		{"[api]\ntransports = unix\n[api]\ntransports = unix\n", 3, "one [api]"},
 		{GROUP "vendorId = 046d\n", 6, "no key of [usb]"},
 		{"[allow R]\nvendorId = 046d\n", 1, "before the first group"},
 		{GROUP "[allow]\nbus = 1\n", 6, "without a description"},
@@ -310,7 +325,7 @@ static void all_mistakes_in_one_run(void **state)
 	expect_errors(text, strlen(text),
 		      "x.conf:2: attachConnected = 1, allowed here: yes or no\n"
 		      "x.conf:5: foo is no key of [usb], allowed here: targetVm allowedVms "
-		      "fence disable description tag "
+		      "fence choose skipOnSuspend disable description tag "
 		      "family force pciIommuAddAll pciIommuSkipIfShared\n"
 		      "x.conf:6: there is no VM x, allowed here: the name of a [vm] section (there "
 		      "is none)\n"
@@ -386,6 +401,64 @@ static void keys_are_stored(void **state)
 	assert_string_equal(rule->tag, "t");
 	assert_string_equal(config_rule_field(&config->groups[1].rules[0], MATCH_PROPERTY)->value,
 			    "ID_INPUT");
+}
+
+static void api_is_stored(void **state)
+{
+	(void) state;
+	_cleanup_(config_freep) struct config *config = read_good(
+		"[general]\ncontrolGroup = wheel\npersistency = no\n"
+		"[api]\ntransports = tcp, vsock, unix\nunixSocket = /run/x\nunixSocketUser = u\n"
+		"unixSocketGroup = g\nunixSocketMode = 0660\nhost = ::1\nport = 4000\n"
+		"allowedCids = 3, 77\n[vm a]\nsocket = /a\n[vm b]\nsocket = /b\n"
+		"[usb G]\nallowedVms = a, b\nchoose = ask\nskipOnSuspend = yes\n"
+		"[allow R]\nmatchAll = yes\n");
+
+	assert_string_equal(config->general.control_group, "wheel");
+	assert_false(config->general.persistency);
+	assert_true(config->api.unix_socket && config->api.tcp && config->api.vsock);
+	assert_string_equal(config->api.path, "/run/x");
+	assert_string_equal(config->api.user, "u");
+	assert_string_equal(config->api.group, "g");
+	assert_int_equal(config->api.mode, 0660);
+	assert_string_equal(config->api.host, "::1");
+	assert_int_equal(config->api.port, 4000);
+	assert_int_equal(config->api.cids[0], 3);
+	assert_int_equal(config->api.cids[1], 77);
+	assert_int_equal(config->api.cids[2], 0);
+	assert_true(config->groups[0].asks && config->groups[0].skip_on_suspend);
+}
+
+static void api_has_defaults(void **state)
+{
+	(void) state;
+	_cleanup_(config_freep) struct config *config = read_good("[api]\ntransports = unix\n");
+	_cleanup_(config_freep) struct config *none = read_good("[general]\n");
+
+	assert_true(config->api.unix_socket && !config->api.tcp && !config->api.vsock);
+	assert_string_equal(config->api.path, "/var/lib/vhotplug/vhotplug.sock");
+	assert_string_equal(config->api.host, "127.0.0.1");
+	assert_int_equal(config->api.port, 2000);
+	assert_true(config->general.persistency);
+	assert_false(none->api.unix_socket || none->api.tcp || none->api.vsock);
+}
+
+/* A rule is found by the name that udev's database has for it. */
+static void rules_are_found_by_name(void **state)
+{
+	(void) state;
+	_cleanup_(config_freep) struct config *config =
+		read_good("[vm a]\nsocket = /a\n[usb 50% \"a/b\"]\ntargetVm = a\n"
+			  "[allow R]\nbus = 1\n[allow R/S]\nbus = 2\n"
+			  "[pci 50% \"a/b\"]\ntargetVm = a\n[allow R]\nmatchAll = yes\n");
+	const struct config_rule *rule = NULL;
+
+	assert_ptr_equal(config_find_rule(config, "usb/50_ _a_b_/R_S", &rule), &config->groups[0]);
+	assert_string_equal(rule->name, "R/S");
+	assert_ptr_equal(config_find_rule(config, "pci/50_ _a_b_/R", &rule), &config->groups[1]);
+	assert_null(config_find_rule(config, "usb/50_ _a_b_/X", &rule));
+	assert_null(config_find_rule(config, "usb/50_ _a_b_", &rule));
+	assert_null(config_find_rule(config, "", &rule));
 }
 
 static void addresses_of_any_domain(void **state)
@@ -479,6 +552,9 @@ int main(void)
 		cmocka_unit_test(lengths_are_kept_or_refused),
 		cmocka_unit_test(nul_bytes_are_refused),
 		cmocka_unit_test(keys_are_stored),
+		cmocka_unit_test(api_is_stored),
+		cmocka_unit_test(api_has_defaults),
+		cmocka_unit_test(rules_are_found_by_name),
 		cmocka_unit_test(addresses_of_any_domain),
 		cmocka_unit_test(digest_is_about_the_meaning),
 		cmocka_unit_test(samples_are_good),

@@ -171,7 +171,7 @@ static void test_columns_of_the_views(void **state)
 	assert_string_equal(sql(a->reader, "select name from pragma_table_info('history')"),
 			    "time; device; vm; action; cause; rule; result; milliseconds; detail;"
 			    " name; vid_pid");
-	assert_string_equal(sql(a->reader, "pragma user_version"), "1");
+	assert_string_equal(sql(a->reader, "pragma user_version"), "2");
 	assert_string_equal(sql(a->reader, "pragma journal_mode"), "wal");
 }
 
@@ -442,12 +442,63 @@ static void test_newer_schema_is_refused(void **state)
 	struct store *store = (struct store *) 1;
 
 	archive_close(a);
-	sql(a->reader, "pragma user_version = 2");
+	sql(a->reader, "pragma user_version = 3");
 	assert_int_equal(store_open(a->loop, a->path, BOOT, &store), -EPROTO);
 	assert_ptr_equal(store, 1);
-	assert_string_equal(sql(a->reader, "pragma user_version"), "2"); /* untouched */
-	sql(a->reader, "pragma user_version = 1");
+	assert_string_equal(sql(a->reader, "pragma user_version"), "3"); /* untouched */
+	sql(a->reader, "pragma user_version = 2");
 	archive_open(a, BOOT);
+}
+
+static void count_choice(void *data, const struct choice *choice)
+{
+	assert_string_equal(choice->whom, "usb 046d:c52b serial S");
+	assert_string_equal(choice->vm, "vm1");
+	assert_true(choice->is_detached);
+	++*(int *) data;
+}
+
+static void test_choices(void **state)
+{
+	struct archive *a = *state;
+	struct choice choice = {
+		.whom = "usb 046d:c52b serial S", .vm = "vm2", .is_detached = false};
+	int n = 0;
+
+	store_choice(a->store, &choice);
+	strcpy(choice.vm, "vm1");
+	choice.is_detached = true;
+	store_choice(a->store, &choice);
+	archive_close(a);
+	archive_open(a, BOOT "2");
+	assert_int_equal(store_load_choices(a->store, count_choice, &n), 0);
+	assert_int_equal(n, 1); /* the newer one, and it outlives the boot */
+	choice.vm[0] = 0;
+	choice.is_detached = false;
+	store_choice(a->store, &choice);
+	store_flush(a->store);
+	assert_string_equal(sql(a->reader, "select count(*) from choice"), "0");
+}
+
+/* A database of a version that knew no choices of people goes on as it is. */
+static void test_older_schema_is_brought_up(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 7);
+	struct history h = a_history("was there before");
+	static const char *const downgrade[] = {
+		"drop table choice", "alter table device drop column away",
+		"alter table device drop column chosen", "pragma user_version = 1"};
+
+	store_device(a->store, &d, &h);
+	archive_close(a);
+	for (size_t i = 0; i < ARRAY_SIZE(downgrade); i++)
+		assert_string_equal(sql(a->reader, downgrade[i]), "");
+	archive_open(a, BOOT);
+	assert_string_equal(sql(a->reader, "select device || away || chosen from device"), "1-20");
+	assert_string_equal(sql(a->reader, "pragma user_version"), "2");
+	assert_string_equal(sql(a->reader, "select detail from history"), "was there before");
+	assert_string_equal(sql(a->reader, "select count(*) from choice"), "0");
 }
 
 static void overwrite(const char *path, off_t offset, size_t size)
@@ -717,6 +768,8 @@ int main(void)
 		STORE_TEST(test_too_much_is_queued),
 		STORE_TEST(test_readable_by_everybody),
 		STORE_TEST(test_newer_schema_is_refused),
+		STORE_TEST(test_choices),
+		STORE_TEST(test_older_schema_is_brought_up),
 		STORE_TEST(test_damaged_header),
 		STORE_TEST(test_damaged_schema),
 		STORE_TEST(test_damaged_tables),

@@ -1,0 +1,192 @@
+/* People's wishes: see choice.h. Called by the control sockets and at arrival. */
+#include "broker/choice.h"
+
+#include "broker/log.h"
+#include "broker/record.h"
+#include "broker/store.h"
+
+struct choices {
+	struct store *store;
+	struct choice *list;
+	size_t n;
+};
+
+static struct choice *find(const struct choices *choices, const char *whom)
+{
+	for (size_t i = 0; i < choices->n; i++)
+		if (streq(choices->list[i].whom, whom))
+			return &choices->list[i];
+	return NULL;
+}
+
+static void put(void *data, const struct choice *choice)
+{
+	struct choices *choices = data;
+	struct choice *known = find(choices, choice->whom);
+
+	if (!known) {
+		struct choice *bigger =
+			reallocarray(choices->list, choices->n + 1, sizeof(*bigger));
+
+		if (!bigger)
+			return;
+		choices->list = bigger;
+		known = &bigger[choices->n++];
+	}
+	*known = *choice;
+}
+
+int choices_new(struct store *store, bool is_kept, struct choices **ret_choices)
+{
+	struct choices *choices = calloc(1, sizeof(*choices));
+	int r;
+
+	if (!choices)
+		return -ENOMEM;
+	choices->store = store;
+	r = is_kept ? store_load_choices(store, put, choices) : store_forget_choices(store);
+	if (r < 0) {
+		choices_free(choices);
+		return r;
+	}
+	*ret_choices = choices;
+	return 0;
+}
+
+void choices_free(struct choices *choices)
+{
+	if (!choices)
+		return;
+	free(choices->list);
+	free(choices);
+}
+
+/* The name of DEVICE that outlives its instance. */
+static void name_device(const struct device *device, char *ret, size_t size)
+{
+	const struct device_identity *id = &device->id;
+
+	if (id->kind == DEVICE_USB && id->serial[0])
+		snprintf(ret, size, "usb %s serial %s", id->vid_pid, id->serial);
+	else if (id->kind == DEVICE_EVDEV) /* the number is another one at every boot */
+		snprintf(ret, size, "evdev %s %s", id->vid_pid, id->name);
+	else
+		snprintf(ret, size, "%s %s at %s", device_kind_name(id->kind), id->vid_pid,
+			 id->kernel_name);
+}
+
+void choice_recall(struct registry *registry, struct device *device)
+{
+	char whom[sizeof(((struct choice *) 0)->whom)];
+	const struct choice *choice;
+
+	name_device(device, whom, sizeof(whom));
+	choice = registry->choices ? find(registry->choices, whom) : NULL;
+	if (!choice)
+		return;
+	snprintf(device->wish.chosen, sizeof(device->wish.chosen), "%s", choice->vm);
+	if (choice->is_detached)
+		device->wish.away = AWAY_DETACHED;
+}
+
+static void remember(struct registry *registry, const struct device *device)
+{
+	struct choice choice = {.is_detached = device->wish.away == AWAY_DETACHED};
+
+	name_device(device, choice.whom, sizeof(choice.whom));
+	snprintf(choice.vm, sizeof(choice.vm), "%s", device->wish.chosen);
+	put(registry->choices, &choice);
+	store_choice(registry->store, &choice);
+}
+
+/* What is wanted of DEVICE has changed: of those that go with it too. */
+static void wish_changed(struct registry *registry, struct device *device)
+{
+	device->attempt.move.failed[0] = 0;
+	device->attempt.failure[0] = 0;
+	device_set_cause(device, CAUSE_USER);
+	record_save(registry, device);
+	device_retry(device);
+	for (struct device *d = registry->devices; d; d = d->next) {
+		if (!streq(d->wish.leader, device->id.devpath))
+			continue;
+		registry_follow(d, device);
+		device_set_cause(d, CAUSE_USER);
+		record_save(registry, d);
+		device_retry(d);
+	}
+}
+
+/* The one that decides for DEVICE: itself, or the one whose IOMMU group it goes with. */
+static struct device *leader_of(struct registry *registry, struct device *device)
+{
+	for (struct device *d = registry->devices; d && device->wish.leader[0]; d = d->next)
+		if (streq(d->id.devpath, device->wish.leader))
+			return d;
+	return device;
+}
+
+void choice_attach(struct registry *registry, struct device *device, const char *vm, bool is_kept)
+{
+	struct device_wish *wish;
+
+	device = leader_of(registry, device);
+	wish = &device->wish;
+	wish->away = AWAY_NOT;
+	wish->held = false;
+	if (vm && is_kept)
+		snprintf(wish->chosen, sizeof(wish->chosen), "%s", vm);
+	remember(registry, device);
+	/* Somebody who does not say which VM takes the first one; it is not asked for again while
+	 * it is plugged in. */
+	if (!vm && !*device_candidates(device))
+		snprintf(wish->chosen, sizeof(wish->chosen), "%.*s", (int) strcspn(wish->vms, ","),
+			 wish->vms);
+	log_info("%s (%s): attached by hand%s%s", device->id.kernel_name, device->id.name,
+		 vm ? " to " : "", vm ? vm : "");
+	wish_changed(registry, device);
+}
+
+void choice_detach(struct registry *registry, struct device *device, bool until_replug)
+{
+	device = leader_of(registry, device);
+	device->wish.away = until_replug ? AWAY_UNTIL_REPLUG : AWAY_DETACHED;
+	remember(registry, device);
+	log_info("%s (%s): detached by hand", device->id.kernel_name, device->id.name);
+	wish_changed(registry, device);
+}
+
+void choice_suspend(struct registry *registry, const char *name, unsigned kinds)
+{
+	for (struct device *d = registry->devices; d; d = d->next) {
+		if (!d->place.vm || !(kinds & (1U << d->id.kind)) || d->wish.leader[0] ||
+		    d->wish.skips_suspend || d->wish.away != AWAY_NOT ||
+		    (name && !streq(d->place.vm->name, name)))
+			continue;
+		d->wish.away = AWAY_SUSPENDED;
+		wish_changed(registry, d);
+	}
+}
+
+/* The state of a suspended device speaks of the VM that it was in. */
+void choice_resume(struct registry *registry, const char *name, unsigned kinds)
+{
+	for (struct device *d = registry->devices; d; d = d->next) {
+		if (d->wish.away != AWAY_SUSPENDED || !(kinds & (1U << d->id.kind)) ||
+		    d->wish.leader[0] || (name && !streq(d->record.vm, name)))
+			continue;
+		d->wish.away = AWAY_NOT;
+		wish_changed(registry, d);
+	}
+}
+
+void choice_vm_has_exited(struct registry *registry, const struct vm *vm)
+{
+	for (struct device *d = registry->devices; d; d = d->next) {
+		if (d->wish.away != AWAY_SUSPENDED || !streq(d->record.vm, vm->name))
+			continue;
+		d->wish.away = AWAY_NOT;
+		record_save(registry, d);
+		device_mark(d);
+	}
+}

@@ -1,0 +1,346 @@
+/* Connections of people and programs: see control.h. broker/control_listen.c brings them. */
+#include "broker/control.h"
+
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#include "broker/log.h"
+
+#define READ_SIZE 4096
+
+struct control {
+	struct loop *loop;
+	const struct control_handler *handler;
+	void *data;
+	gid_t group;
+	struct control_client *clients;
+	size_t n_clients, n_readers;
+	size_t unread; /* bytes, of all clients */
+};
+
+static void watch(struct control_client *client)
+{
+	bool reads = !client->has_ended && client->in_length < CONTROL_LINE_MAX &&
+		     client->out_length < CONTROL_EVENTS_MAX;
+
+	loop_source_set_events(client->source,
+			       (reads ? EPOLLIN : 0U) | (client->out_length > 0 ? EPOLLOUT : 0U));
+}
+
+static void client_free(void *data)
+{
+	struct control_client *client = data;
+
+	free(client->in);
+	free(client->out);
+	free(client);
+}
+
+static void unlink_client(struct control_client *client)
+{
+	struct control_client **at = &client->control->clients;
+
+	while (*at != client)
+		at = &(*at)->next;
+	*at = client->next;
+	client->control->n_clients--;
+	client->control->n_readers -= !client->may_change;
+	client->control->unread -= client->out_length;
+}
+
+static void client_close(struct control_client *client)
+{
+	struct control *control = client->control;
+
+	if (client->is_closed)
+		return;
+	client->is_closed = true;
+	unlink_client(client);
+	loop_timer_stop(&client->stall);
+	client->source = loop_source_free(client->source);
+	client->fd = close_fd(client->fd);
+	control->handler->gone(control->data, client);
+	loop_discard(control->loop, &client->garbage, client_free, client);
+}
+
+static void client_stalls(void *data)
+{
+	struct control_client *client = data;
+
+	log_info("a client of uid %d does not read what it has asked for: hung up on it",
+		 (int) client->uid);
+	client_close(client);
+}
+
+/* Whoever has asked and hung up half its line still gets its answer. */
+static bool is_done(const struct control_client *client)
+{
+	return client->has_ended && !client->is_held && client->out_length == 0;
+}
+
+static void write_out(struct control_client *client)
+{
+	size_t sent = 0;
+
+	while (sent < client->out_length) {
+		ssize_t n = send(client->fd, client->out + sent, client->out_length - sent,
+				 MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0 && errno != EAGAIN) {
+			client_close(client);
+			return;
+		}
+		if (n < 0)
+			break;
+		sent += (size_t) n;
+	}
+	client->control->unread -= sent;
+	client->out_length -= sent;
+	memmove(client->out, client->out + sent, client->out_length);
+	if (client->out_length == 0)
+		loop_timer_stop(&client->stall);
+	else if (sent > 0 || !client->stall.loop)
+		loop_timer_start(client->control->loop, &client->stall, CONTROL_STALL_MS,
+				 client_stalls, client);
+}
+
+/* Room for N more bytes behind LENGTH in BUFFER. */
+static bool make_room(char **buffer, size_t *size, size_t length, size_t n)
+{
+	size_t wanted = *size > 0 ? *size : 512;
+	char *bigger;
+
+	while (wanted < length + n)
+		wanted *= 2;
+	if (wanted == *size)
+		return true;
+	bigger = realloc(*buffer, wanted);
+	if (!bigger)
+		return false;
+	*buffer = bigger;
+	*size = wanted;
+	return true;
+}
+
+static void append(struct control_client *client, const char *text, size_t length)
+{
+	if (client->control->unread + length > CONTROL_TOTAL_MAX ||
+	    client->out_length + length > CONTROL_UNREAD_MAX ||
+	    !make_room(&client->out, &client->out_size, client->out_length, length + 1)) {
+		log_info("too much lies unread for a client of uid %d: hung up on it",
+			 (int) client->uid);
+		client_close(client);
+		return;
+	}
+	memcpy(client->out + client->out_length, text, length);
+	client->out[client->out_length + length] = '\n';
+	client->out_length += length + 1;
+	client->control->unread += length + 1;
+	write_out(client);
+	if (!client->is_closed)
+		watch(client);
+}
+
+void control_send(struct control_client *client, const char *text, size_t length)
+{
+	if (!client->is_closed)
+		append(client, text, length);
+}
+
+void control_send_event(struct control_client *client, const char *text, size_t length)
+{
+	if (client->is_closed)
+		return;
+	if (client->out_length > CONTROL_EVENTS_MAX) {
+		client_stalls(client);
+		return;
+	}
+	append(client, text, length);
+}
+
+/* Hands out whole lines as long as nothing has to be waited for. */
+static void handle_lines(struct control_client *client)
+{
+	struct control *control = client->control;
+	size_t from = 0;
+
+	while (!client->is_closed && !client->is_held && client->out_length < CONTROL_EVENTS_MAX) {
+		char *line = client->in + from;
+		char *end = client->in_length > from ? memchr(line, '\n', client->in_length - from)
+						     : NULL;
+		if (!end)
+			break;
+		*end = 0;
+		from += (size_t) (end - line) + 1;
+		control->handler->line(control->data, client, line, (size_t) (end - line));
+	}
+	client->in_length -= from;
+	if (from > 0)
+		memmove(client->in, client->in + from, client->in_length);
+}
+
+/* After whatever has happened to CLIENT: goes on, waits for more, or ends. */
+static void client_go_on(struct control_client *client)
+{
+	static const char words[] =
+		"{\"result\": \"failed\", \"error\": "
+		"\"a request has at most 65536 bytes, and ends with a newline\"}";
+
+	handle_lines(client);
+	if (client->is_closed)
+		return;
+	if (client->in_length >= CONTROL_LINE_MAX && !client->is_held &&
+	    !memchr(client->in, '\n', client->in_length)) {
+		control_send(client, words, sizeof(words) - 1);
+		client_close(client);
+		return;
+	}
+	if (is_done(client))
+		client_close(client);
+	else
+		watch(client);
+}
+
+static void read_in(struct control_client *client)
+{
+	ssize_t n;
+
+	if (!make_room(&client->in, &client->in_size, client->in_length, READ_SIZE)) {
+		client_close(client);
+		return;
+	}
+	n = recv(client->fd, client->in + client->in_length, READ_SIZE, MSG_DONTWAIT);
+	if (n > 0)
+		client->in_length += (size_t) n;
+	else if (n == 0)
+		client->has_ended = true;
+	else if (errno != EAGAIN && errno != EINTR)
+		client_close(client);
+}
+
+static void client_event(void *data, uint32_t events)
+{
+	struct control_client *client = data;
+
+	if (events & EPOLLOUT)
+		write_out(client);
+	if (!client->is_closed && (events & EPOLLIN))
+		read_in(client);
+	/* What it has sent before it went is done all the same. */
+	if (!client->is_closed)
+		client_go_on(client);
+	if (!client->is_closed && (events & (EPOLLHUP | EPOLLERR)))
+		client_close(client);
+}
+
+void control_hold(struct control_client *client)
+{
+	client->is_held = true;
+}
+
+void control_release(struct control_client *client)
+{
+	client->is_held = false;
+	if (!client->is_closed)
+		client_go_on(client);
+}
+
+struct control_client *control_clients(struct control *control)
+{
+	return control->clients;
+}
+
+/* Is the process behind FD root, or in GROUP? The kernel has noted it at connect(2).
+ * Source: socket(7), SO_PEERCRED, SO_PEERGROUPS. */
+static bool peer_may_change(int fd, gid_t group, uid_t *ret_uid)
+{
+	struct ucred peer;
+	gid_t groups[256];
+	socklen_t size = sizeof(peer);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
+		return false;
+	*ret_uid = peer.uid;
+	if (peer.uid == 0 || peer.uid == geteuid())
+		return true;
+	if (group == (gid_t) -1 || peer.gid == group)
+		return group != (gid_t) -1;
+	size = sizeof(groups);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) < 0)
+		return false;
+	for (size_t i = 0; i < size / sizeof(*groups); i++)
+		if (groups[i] == group)
+			return true;
+	return false;
+}
+
+static bool is_full(const struct control *control, const struct control_client *client)
+{
+	return control->n_clients >= CONTROL_CLIENTS_MAX ||
+	       (!client->may_change && control->n_readers >= CONTROL_READERS_MAX);
+}
+
+static void refuse(int fd)
+{
+	static const char words[] =
+		"{\"result\": \"failed\", \"error\": \"too many clients are connected\"}\n";
+
+	if (send(fd, words, sizeof(words) - 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+		log_debug("a client too many has gone already");
+	close(fd);
+}
+
+void control_accept(struct control *control, int fd, enum control_dialect dialect, bool is_trusted)
+{
+	struct control_client *client = calloc(1, sizeof(*client));
+
+	if (!client) {
+		close(fd);
+		return;
+	}
+	client->control = control;
+	client->dialect = dialect;
+	client->uid = (uid_t) -1;
+	client->may_change = peer_may_change(fd, control->group, &client->uid) || is_trusted;
+	client->fd = fd;
+	if (is_full(control, client) ||
+	    loop_add(control->loop, fd, EPOLLIN, client_event, client, &client->source) < 0) {
+		refuse(fd);
+		free(client);
+		return;
+	}
+	client->next = control->clients;
+	control->clients = client;
+	control->n_clients++;
+	control->n_readers += !client->may_change;
+}
+
+void control_set_group(struct control *control, gid_t group)
+{
+	control->group = group;
+}
+
+int control_new(struct loop *loop, const struct control_handler *handler, void *data,
+		struct control **ret_control)
+{
+	struct control *control = calloc(1, sizeof(*control));
+
+	if (!control)
+		return -ENOMEM;
+	control->loop = loop;
+	control->handler = handler;
+	control->data = data;
+	control->group = (gid_t) -1;
+	*ret_control = control;
+	return 0;
+}
+
+void control_free(struct control *control)
+{
+	if (!control)
+		return;
+	while (control->clients)
+		client_close(control->clients);
+	free(control);
+}

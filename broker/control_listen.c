@@ -1,0 +1,333 @@
+/* Listening sockets of control.h: see control_listen.h. Used by the broker's main and at reload. */
+#include "broker/control_listen.h"
+
+#include <arpa/inet.h>
+#include <grp.h>
+#include <netinet/in.h>
+#include <pwd.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+/* After sys/socket.h. */
+#include <linux/vm_sockets.h>
+
+#include "broker/log.h"
+
+#define BACKLOG 1024
+#define ACCEPT_RETRY_MS 1000
+#define MAX_CIDS 64
+#define AT_ONCE 64 /* clients taken in one pass */
+
+struct listener {
+	struct listener *next;
+	struct control_listeners *all;
+	int fd;
+	struct loop_source *source;
+	struct loop_timer retry;
+	enum control_dialect dialect;
+	bool is_trusted;
+	char path[108]; /* of a unix socket; "" */
+	ino_t inode;    /* ours there */
+	unsigned cids[MAX_CIDS];
+	size_t n_cids;
+	bool is_vsock;
+};
+
+struct control_listeners {
+	struct loop *loop;
+	struct control *control;
+	struct listener *first;
+};
+
+static bool is_allowed(const struct listener *listener, const struct sockaddr_vm *peer)
+{
+	for (size_t i = 0; i < listener->n_cids; i++)
+		if (listener->cids[i] == peer->svm_cid)
+			return true;
+	log_warning("refused a vsock client with CID %u: it is not in allowedCids", peer->svm_cid);
+	return false;
+}
+
+static void accept_again(void *data)
+{
+	struct listener *listener = data;
+
+	loop_source_set_events(listener->source, EPOLLIN);
+}
+
+/* No descriptors left, say: those who knock wait a while. */
+static void pause_listener(struct listener *listener)
+{
+	log_warning("can't accept a client: %s", strerror(errno));
+	loop_source_set_events(listener->source, 0);
+	loop_timer_start(listener->all->loop, &listener->retry, ACCEPT_RETRY_MS, accept_again,
+			 listener);
+}
+
+static void listener_readable(void *data, uint32_t events)
+{
+	struct listener *listener = data;
+
+	(void) events;
+	for (int i = 0; i < AT_ONCE; i++) {
+		struct sockaddr_vm peer = {0};
+		socklen_t size = sizeof(peer);
+		int fd =
+			accept4(listener->fd, listener->is_vsock ? (struct sockaddr *) &peer : NULL,
+				listener->is_vsock ? &size : NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+		if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+			pause_listener(listener);
+		if (fd < 0)
+			return;
+		if (listener->is_vsock && !is_allowed(listener, &peer))
+			close(fd);
+		else
+			control_accept(listener->all->control, fd, listener->dialect,
+				       listener->is_trusted);
+	}
+}
+
+static void listener_free(struct listener *listener)
+{
+	struct stat st;
+
+	loop_timer_stop(&listener->retry);
+	loop_source_free(listener->source);
+	close_fd(listener->fd);
+	if (listener->path[0] && lstat(listener->path, &st) == 0 && st.st_ino == listener->inode)
+		unlink(listener->path);
+	free(listener);
+}
+
+/* Begins to accept on FD, which it takes over. */
+static int start(struct control_listeners *all, struct listener *listener, int fd)
+{
+	int r;
+
+	listener->all = all;
+	listener->fd = fd;
+	r = listen(fd, BACKLOG) < 0 ? -errno : 0;
+	if (r == 0)
+		r = loop_add(all->loop, fd, EPOLLIN, listener_readable, listener,
+			     &listener->source);
+	if (r < 0) {
+		listener_free(listener);
+		return r;
+	}
+	listener->next = all->first;
+	all->first = listener;
+	return 0;
+}
+
+static int find_owner(const struct control_unix *place, uid_t *ret_uid, gid_t *ret_gid)
+{
+	struct passwd *user = place->user ? getpwnam(place->user) : NULL;
+	struct group *group = place->group ? getgrnam(place->group) : NULL;
+
+	if ((place->user && !user) || (place->group && !group)) {
+		log_error("%s: there is no %s %s", place->path,
+			  place->user && !user ? "user" : "group",
+			  place->user && !user ? place->user : place->group);
+		return -ENOENT;
+	}
+	*ret_uid = user ? user->pw_uid : (uid_t) -1;
+	*ret_gid = group ? group->gr_gid : (gid_t) -1;
+	return 0;
+}
+
+/* A socket at ADDRESS that somebody answers on is not ours to take. */
+static bool is_in_use(const struct sockaddr_un *address)
+{
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	return connect(fd, (const struct sockaddr *) address, sizeof(*address)) == 0 ||
+	       errno == EAGAIN;
+}
+
+/* It has its mode from the beginning: nobody gets in between bind and a chmod. */
+static int bind_unix(int fd, const struct control_unix *place, uid_t uid, gid_t gid)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct stat st;
+	mode_t mask;
+	int r;
+
+	if (strlen(place->path) >= sizeof(address.sun_path))
+		return -ENAMETOOLONG;
+	strcpy(address.sun_path, place->path);
+	if (lstat(place->path, &st) == 0) {
+		if (!S_ISSOCK(st.st_mode) || is_in_use(&address))
+			return -EADDRINUSE;
+		unlink(place->path);
+	}
+	mask = umask(0777 & ~place->mode);
+	r = bind(fd, (struct sockaddr *) &address, sizeof(address)) < 0 ? -errno : 0;
+	umask(mask);
+	if (r == 0 && (uid != (uid_t) -1 || gid != (gid_t) -1) && lchown(place->path, uid, gid) < 0)
+		r = -errno;
+	return r;
+}
+
+int control_listen_unix(struct control_listeners *listeners, const struct control_unix *place)
+{
+	struct listener *listener = calloc(1, sizeof(*listener));
+	struct stat st;
+	uid_t uid;
+	gid_t gid;
+	int fd, r;
+
+	if (!listener)
+		return -ENOMEM;
+	r = find_owner(place, &uid, &gid);
+	fd = r == 0 ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
+	if (r == 0)
+		r = fd < 0 ? -errno : bind_unix(fd, place, uid, gid);
+	if (r < 0) {
+		log_error("can't listen on %s: %s", place->path, strerror(-r));
+		close_fd(fd);
+		free(listener);
+		return r;
+	}
+	listener->dialect = place->dialect;
+	listener->is_trusted = place->is_trusted;
+	strcpy(listener->path, place->path);
+	listener->inode = lstat(place->path, &st) == 0 ? st.st_ino : 0;
+	return start(listeners, listener, fd);
+}
+
+static bool is_loopback(const struct sockaddr_storage *address)
+{
+	const struct sockaddr_in *four = (const void *) address;
+	const struct sockaddr_in6 *six = (const void *) address;
+
+	if (address->ss_family == AF_INET)
+		return ntohl(four->sin_addr.s_addr) >> 24 == 127;
+	return IN6_IS_ADDR_LOOPBACK(&six->sin6_addr);
+}
+
+static int make_address(const char *host, unsigned port, struct sockaddr_storage *ret,
+			socklen_t *ret_size)
+{
+	struct sockaddr_in *four = (void *) ret;
+	struct sockaddr_in6 *six = (void *) ret;
+
+	memset(ret, 0, sizeof(*ret));
+	if (inet_pton(AF_INET, host, &four->sin_addr) == 1) {
+		four->sin_family = AF_INET;
+		four->sin_port = htons((uint16_t) port);
+		*ret_size = sizeof(*four);
+		return 0;
+	}
+	if (inet_pton(AF_INET6, host, &six->sin6_addr) != 1)
+		return -EINVAL;
+	six->sin6_family = AF_INET6;
+	six->sin6_port = htons((uint16_t) port);
+	*ret_size = sizeof(*six);
+	return 0;
+}
+
+/* A socket of FAMILY bound to ADDRESS and listened on. */
+static int listen_at(struct control_listeners *listeners, struct listener *listener,
+		     const void *address, socklen_t size, int family)
+{
+	int one = 1, r = 0;
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0)
+		r = -errno;
+	if (r == 0 && family != AF_VSOCK &&
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0)
+		r = -errno;
+	if (r == 0 && bind(fd, address, size) < 0)
+		r = -errno;
+	if (r < 0) {
+		close_fd(fd);
+		free(listener);
+		return r;
+	}
+	listener->dialect = CONTROL_VHOTPLUG;
+	listener->is_trusted = true;
+	return start(listeners, listener, fd);
+}
+
+int control_listen_tcp(struct control_listeners *listeners, const char *host, unsigned port)
+{
+	struct listener *listener = calloc(1, sizeof(*listener));
+	struct sockaddr_storage address;
+	socklen_t size = 0;
+	int r = make_address(host, port, &address, &size);
+
+	if (!listener)
+		return -ENOMEM;
+	if (r < 0)
+		free(listener);
+	else
+		r = listen_at(listeners, listener, &address, size, address.ss_family);
+	if (r < 0)
+		log_error("can't listen on %s, TCP port %u: %s", host, port, strerror(-r));
+	else if (!is_loopback(&address))
+		log_warning("the API listens on %s, TCP port %u: whoever reaches it may attach and "
+			    "detach devices; nothing on it is encrypted, and nobody is asked who "
+			    "he is",
+			    host, port);
+	return r;
+}
+
+int control_listen_vsock(struct control_listeners *listeners, unsigned port, const unsigned *cids,
+			 size_t n)
+{
+	struct sockaddr_vm address = {
+		.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = port};
+	struct listener *listener = calloc(1, sizeof(*listener));
+	int r;
+
+	if (!listener)
+		return -ENOMEM;
+	listener->is_vsock = true;
+	for (; listener->n_cids < n && listener->n_cids < MAX_CIDS; listener->n_cids++)
+		listener->cids[listener->n_cids] = cids[listener->n_cids];
+	r = listen_at(listeners, listener, &address, sizeof(address), AF_VSOCK);
+	if (r < 0)
+		log_error("can't listen on vsock port %u: %s", port, strerror(-r));
+	return r;
+}
+
+int control_listeners_new(struct loop *loop, struct control *control,
+			  struct control_listeners **ret_listeners)
+{
+	struct control_listeners *listeners = calloc(1, sizeof(*listeners));
+
+	if (!listeners)
+		return -ENOMEM;
+	listeners->loop = loop;
+	listeners->control = control;
+	*ret_listeners = listeners;
+	return 0;
+}
+
+void control_listeners_close(struct control_listeners *listeners, enum control_dialect dialect)
+{
+	struct listener **at = &listeners->first;
+
+	while (*at) {
+		struct listener *listener = *at;
+
+		if (listener->dialect != dialect) {
+			at = &listener->next;
+			continue;
+		}
+		*at = listener->next;
+		listener_free(listener);
+	}
+}
+
+void control_listeners_free(struct control_listeners *listeners)
+{
+	if (!listeners)
+		return;
+	control_listeners_close(listeners, CONTROL_OWN);
+	control_listeners_close(listeners, CONTROL_VHOTPLUG);
+	free(listeners);
+}

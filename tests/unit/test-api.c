@@ -1,0 +1,207 @@
+/* broker/api*.c over socketpairs: recorded exchanges with vhotplug, and our own dialect. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <cmocka.h>
+
+#include "tests/unit/api-double.h"
+#include "tests/unit/spin.h"
+
+struct test {
+	struct loop *loop;
+	struct double_broker broker;
+	struct api *api;
+	int fd, listener; /* the clients' ends; the second one wants events */
+};
+
+static void pass(void *data)
+{
+	struct test *t = data;
+
+	api_pass(t->api);
+}
+
+/* The client's end of a new connection. */
+static int join(struct test *t, enum control_dialect dialect, bool is_trusted)
+{
+	int pair[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+	control_accept(api_control(t->api), pair[1], dialect, is_trusted);
+	return pair[0];
+}
+
+static void write_all(int fd, const char *text)
+{
+	assert_int_equal(send(fd, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+}
+
+/* What comes in at FD, lines and all, until nothing has for a moment. */
+static char *hear(struct test *t, int fd)
+{
+	static char text[65536];
+	size_t length = 0;
+
+	for (int quiet = 0; quiet < 3;) {
+		spin_for(t->loop, 2);
+		ssize_t n = recv(fd, text + length, sizeof(text) - 1 - length, MSG_DONTWAIT);
+		quiet = n > 0 ? 0 : quiet + 1;
+		length += n > 0 ? (size_t) n : 0;
+	}
+	text[length] = 0;
+	return text;
+}
+
+static char *ask(struct test *t, int fd, const char *text)
+{
+	write_all(fd, text);
+	return hear(t, fd);
+}
+
+static int setup(void **state)
+{
+	struct test *t = calloc(1, sizeof(*t));
+
+	assert_int_equal(loop_new(&t->loop), 0);
+	assert_int_equal(api_new(t->loop, &double_verbs, &t->broker, &t->api), 0);
+	loop_set_pass_end(t->loop, pass, t);
+	t->fd = t->listener = -1;
+	*state = t;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	struct test *t = *state;
+
+	api_free(t->api);
+	loop_free(t->loop);
+	close_fd(t->fd);
+	close_fd(t->listener);
+	while (t->broker.n > 0)
+		double_unplug(&t->broker, t->broker.devices[0].view.id);
+	json_decref(t->broker.query);
+	free(t);
+	return 0;
+}
+
+/* Exchanges */
+
+static void change_world(struct test *t, const json_t *line)
+{
+	const char *name;
+	json_t *item;
+	size_t i;
+
+	json_array_foreach(json_object_get(line, "unplug"), i, item)
+		double_unplug(&t->broker, json_string_value(item));
+	json_array_foreach(json_object_get(line, "plug"), i, item) double_plug(&t->broker, item);
+	json_object_foreach(json_object_get(line, "set"), name, item)
+		double_set(double_find(&t->broker, name), item);
+}
+
+/* The JSON values in TEXT, one a line. */
+static json_t *lines_of(const char *text)
+{
+	json_t *lines = json_array();
+
+	while (*text) {
+		size_t n = strcspn(text, "\n");
+
+		assert_int_equal(text[n], '\n');
+		json_t *value = json_loadb(text, n, 0, NULL);
+		assert_non_null(value);
+		json_array_append_new(lines, value);
+		text += n + 1;
+	}
+	return lines;
+}
+
+/* Is all of HEARD in EXPECTED, and the other way round? */
+static bool is_equal(const json_t *heard, json_t *expected, bool any_order)
+{
+	json_t *one, *other;
+	size_t i, j;
+
+	if (!any_order || json_array_size(heard) != json_array_size(expected))
+		return json_equal(heard, expected);
+	json_array_foreach(heard, i, one)
+		json_array_foreach(expected, j, other) if (json_equal(one, other))
+	{
+		json_array_remove(expected, j);
+		break;
+	}
+	return json_array_size(expected) == 0;
+}
+
+static void compare(const json_t *line, const char *what, const char *heard, const char *expected)
+{
+	json_t *ours = lines_of(heard), *theirs = lines_of(expected);
+
+	if (!is_equal(ours, theirs, json_object_get(line, "any_order"))) {
+		char *text = json_dumps(line, JSON_INDENT(1));
+		fail_msg("%s\n%s of ours: %s", text, what, heard);
+	}
+	json_decref(ours);
+	json_decref(theirs);
+}
+
+static void compare_events(struct test *t, const json_t *line)
+{
+	char expected[16384] = "";
+	json_t *event;
+	size_t i;
+
+	json_array_foreach(json_object_get(line, "events"), i, event)
+		strcat(expected, json_string_value(event));
+	compare(line, "events", hear(t, t->listener), expected);
+}
+
+static void replay(struct test *t, const json_t *line)
+{
+	const char *request = json_string_value(json_object_get(line, "request"));
+	const char *answer = json_string_value(json_object_get(line, "answer"));
+
+	change_world(t, line);
+	if (json_object_get(line, "note")) {
+		close_fd(t->fd);
+		t->fd = join(t, CONTROL_VHOTPLUG, true);
+	}
+	if (request)
+		compare(line, "answer", ask(t, t->fd, request), answer ? answer : "");
+	if (json_object_get(line, "events"))
+		compare_events(t, line);
+	else
+		hear(t, t->listener);
+}
+
+static void test_exchanges(void **state)
+{
+	struct test *t = *state;
+	_cleanup_fclose_ FILE *f = fopen(SOURCE_DIR "/tests/unit/api-exchanges.jsonl", "re");
+	json_t *line;
+	unsigned n = 0;
+
+	assert_non_null(f);
+	t->fd = join(t, CONTROL_VHOTPLUG, true);
+	t->listener = join(t, CONTROL_VHOTPLUG, true);
+	assert_string_equal(ask(t, t->listener, "{\"action\": \"enable_notifications\"}\n"),
+			    "{\"result\": \"ok\"}\n");
+	while ((line = json_loadf(f, JSON_DISABLE_EOF_CHECK, NULL))) {
+		replay(t, line);
+		json_decref(line);
+		n++;
+	}
+	assert_true(n > 90);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_exchanges, setup, teardown),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
