@@ -7,15 +7,17 @@
 #include "broker/intake.h"
 #include "broker/log.h"
 #include "broker/look.h"
+#include "broker/mark.h"
 #include "broker/record.h"
 
 #define ACK_LIMIT_MS 300 /* udevd is never kept longer by an attach that is not on its way yet */
 #define FIRST_RETRY_MS 200
 #define MAX_RETRY_MS 30000
 #define REFUSED_RETRY_MS 2000 /* a disk in use is not looked at more often */
-#define RELEASE_MS 30000      /* a guest that has not let go by then is said to refuse */
-#define MAX_RELEASE_MS 5000   /* how often it is asked again, at the least */
-#define UNSURE_MS 2000        /* for a program that the former broker has started to end */
+#define FENCE_TRIES 5
+#define RELEASE_MS 30000    /* a guest that has not let go by then is said to refuse */
+#define MAX_RELEASE_MS 5000 /* how often it is asked again, at the least */
+#define UNSURE_MS 2000      /* for a program that the former broker has started to end */
 
 /* Helpers */
 
@@ -65,6 +67,7 @@ static void leave_vm(struct device *device)
 	close_disks(device);
 	attempt->verdict = (struct vmm_result){0};
 	attempt->group = (struct device_group){0};
+	attempt->fence = (struct device_fence){0};
 }
 
 void handover_let_go(struct device *device)
@@ -192,13 +195,48 @@ static void give_back(struct registry *registry, const struct device *device)
 	}
 }
 
+/* Of one that has been unplugged. */
+static void clear_marks(const struct device *device)
+{
+	mark_clear(MARK_GIVEN, device->id.kernel_name, device->id.node);
+	mark_clear(MARK_REFUSED, device->id.kernel_name, device->id.node);
+}
+
 void handover_drop(struct registry *registry, struct device *device)
 {
 	if (device->wish.present)
 		give_back(registry, device);
+	else if (device->id.kind == DEVICE_USB)
+		clear_marks(device);
 	handover_let_go(device);
 	record_forget(registry, device);
 	registry_remove(registry, device);
+}
+
+/* The fence */
+
+void handover_fence(struct registry *registry, struct device *device)
+{
+	struct device_fence *fence = &device->attempt.fence;
+
+	if (ask_worker(registry, device, WORKER_USB_FENCE) < 0)
+		fence->not_before = now_monotonic_ms() + REFUSED_RETRY_MS;
+	else
+		fence->n_tries++;
+	device_mark(device);
+}
+
+/* A VMM that ends, or who looks what is on a disk, uses it for a moment longer. */
+static void note_fenced(struct device *device, const struct worker_answer *answer)
+{
+	struct device_fence *fence = &device->attempt.fence;
+
+	fence->settled = answer->result == 0 || fence->n_tries >= FENCE_TRIES;
+	fence->not_before = now_monotonic_ms() + REFUSED_RETRY_MS;
+	if (answer->result < 0 && fence->settled)
+		log_warning("%s (%s): the host keeps it until its VM takes it: %s",
+			    device->id.kernel_name, device->id.name, answer->detail);
+	device_mark(device);
 }
 
 /* Looking at the group */
@@ -614,7 +652,9 @@ void handover_worker_answered(void *data, const struct worker_answer *answer, in
 		return;
 	}
 	close_fds(fds, answer->n_fds);
-	if (device && handover_is_unlisted(device))
+	if (device && !device->place.vm)
+		note_fenced(device, answer);
+	else if (device && handover_is_unlisted(device))
 		note_look(registry, device, answer);
 	else if (device)
 		note_released(device);
