@@ -167,6 +167,15 @@ void loop_timer_start(struct loop *loop, struct loop_timer *timer, uint64_t dela
 	*at = timer;
 }
 
+unsigned loop_count_timers(const struct loop *loop)
+{
+	unsigned n = 0;
+
+	for (const struct loop_timer *timer = loop->timers; timer; timer = timer->next)
+		n++;
+	return n;
+}
+
 void loop_set_pass_end(struct loop *loop, loop_fn fn, void *data)
 {
 	loop->pass_end = fn;

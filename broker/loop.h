@@ -40,6 +40,8 @@ struct loop_timer {
 void loop_timer_start(struct loop *loop, struct loop_timer *timer, uint64_t delay_ms, loop_fn fn,
 		      void *data);
 void loop_timer_stop(struct loop_timer *timer);
+/* How many are pending. */
+unsigned loop_count_timers(const struct loop *loop);
 
 /* Memory that a callback further up may still use: FN(DATA) is called after the pass. The garbage
  * lives in its owner's struct. */

@@ -6,6 +6,7 @@
 #include <sys/signalfd.h>
 #include <sys/timerfd.h>
 
+#include "broker/attend.h"
 #include "broker/choice.h"
 #include "broker/control_broker.h"
 #include "broker/home.h"
@@ -34,14 +35,17 @@ struct broker {
 	struct snapshot *snapshot;
 	struct manager manager;
 	bool managing;
+	struct attend attend;
+	bool exit_when_idle;
 	int lost; /* why it can't go on: -errno */
 };
 
 static const char usage[] =
-	"Usage: vhotplug-broker [-d] [-c FILE]\n"
+	"Usage: vhotplug-broker [-d] [-c FILE] [--exit-when-idle]\n"
 	"Moves devices into virtual machines as udev's rules say; see vhotplug-broker(8).\n"
 	"  -c, --config FILE  the config (default " VHOTPLUG_CONFDIR "/vhotplug.conf)\n"
 	"  -d, --debug        say more\n"
+	"      --exit-when-idle  end when there is nothing to do\n"
 	"  -h, --help         this text\n"
 	"      --version      the version\n";
 
@@ -49,11 +53,9 @@ static const char usage[] =
 static int parse_arguments(struct broker *broker, int argc, char **argv)
 {
 	static const struct option options[] = {
-		{"config", required_argument, NULL, 'c'},
-		{"debug", no_argument, NULL, 'd'},
-		{"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'},
-		{NULL, 0, NULL, 0},
+		{"config", required_argument, NULL, 'c'},   {"debug", no_argument, NULL, 'd'},
+		{"exit-when-idle", no_argument, NULL, 'e'}, {"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},        {NULL, 0, NULL, 0},
 	};
 	bool debug = false;
 	int option;
@@ -65,6 +67,9 @@ static int parse_arguments(struct broker *broker, int argc, char **argv)
 			break;
 		case 'd':
 			debug = true;
+			break;
+		case 'e':
+			broker->exit_when_idle = true;
 			break;
 		case 'h':
 			fputs(usage, stdout);
@@ -213,6 +218,27 @@ static void pass_end(void *data)
 	while (control_broker_pass(broker->control));
 	store_flush(broker->store);
 	snapshot_touch(broker->snapshot);
+	attend_pass_end(&broker->attend);
+}
+
+/* Whether somebody is still to answer: the worker, a VMM, a guest; or a VM may start that
+ * nobody else can see: one that has no socket of its own, or dials in. */
+static bool is_busy(void *data)
+{
+	struct broker *broker = data;
+	const struct config *config = broker->manager.config;
+
+	for (const struct device *d = broker->manager.registry.devices; d; d = d->next) {
+		enum device_state state = d->record.state;
+
+		if (state == DEVICE_OPENING || state == DEVICE_ATTACHING ||
+		    state == DEVICE_RELEASING || state == DEVICE_DETACHING)
+			return true;
+	}
+	for (size_t i = 0; i < config->n_vms; i++)
+		if (config->vms[i].listen || !config->vms[i].socket)
+			return true;
+	return false;
 }
 
 /* Whoever starts us again finds a new database, and the VMs tell what they have. */
@@ -270,6 +296,7 @@ static int start(struct broker *broker, struct config *config)
 	manager_start(&broker->manager);
 	loop_set_pass_end(broker->loop, pass_end, broker);
 	service_notify("READY=1");
+	attend_start(&broker->attend, broker->loop, broker->exit_when_idle, is_busy, broker);
 	log_info("ready: %zu VMs, config %s (%s)", broker->manager.config->n_vms,
 		 broker->config_path, broker->manager.config->digest);
 	return 0;
@@ -278,6 +305,7 @@ static int start(struct broker *broker, struct config *config)
 static void stop(struct broker *broker)
 {
 	service_notify("STOPPING=1");
+	attend_stop(&broker->attend);
 	control_broker_free(broker->control);
 	/* Devices hold helpers that wait for their answer. */
 	if (broker->managing)

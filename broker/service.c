@@ -39,6 +39,15 @@ int service_listen_fd(void)
 	return n == 1 ? check_listener(FIRST_LISTEN_FD) : -EINVAL;
 }
 
+uint64_t service_watchdog_ms(void)
+{
+	const char *pid = getenv("WATCHDOG_PID"), *usec = getenv("WATCHDOG_USEC");
+
+	if (!usec || (pid && atol(pid) != (long) getpid()))
+		return 0;
+	return strtoull(usec, NULL, 10) / 1000;
+}
+
 int service_notify(const char *state)
 {
 	const char *path = getenv("NOTIFY_SOCKET");

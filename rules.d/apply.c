@@ -114,7 +114,7 @@ static int can_change(const struct pass *pass, struct udev_device *device, bool 
 	*ret_below = true;
 	if (!udev_device_get_is_initialized(device) || looks_elsewhere(pass->config, s.kind))
 		return 1;
-	r = config_decide(pass->config, &s, &group, &rule);
+	r = config_decide(pass->config, &s, NULL, &group, &rule);
 	if (r < 0)
 		return r;
 	*ret_below = (*had && !streq(subject_property(&s, "VHOTPLUG_FENCE"), "no")) !=

@@ -233,6 +233,7 @@ static int find_rule(const struct subject *s, const struct config_group *group, 
 }
 
 int config_decide(const struct config *config, const struct subject *s,
+		  bool (*is_out)(const struct config_group *group),
 		  const struct config_group **ret_group, const struct config_rule **ret_rule)
 {
 	*ret_group = NULL;
@@ -244,7 +245,7 @@ int config_decide(const struct config *config, const struct subject *s,
 		const struct config_rule *denied = NULL, *taken = NULL;
 		int r;
 
-		if (group->kind != s->kind || group->disable)
+		if (group->kind != s->kind || group->disable || (is_out && is_out(group)))
 			continue;
 		/* Allows first: most groups end there, and a device is no less denied for it. */
 		r = find_rule(s, group, false, &taken);

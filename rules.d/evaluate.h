@@ -37,7 +37,8 @@ const char *subject_never_taken(const struct subject *s);
 bool rule_matches(const struct subject *s, const struct compiled_rule *rule);
 
 /* The first group that takes S and its rule that does: in *RET_GROUP and *RET_RULE, NULL when none
- * does. Returns 0 or -ENOMEM. */
+ * does. IS_OUT, unless NULL, says which groups take nothing. Returns 0 or -ENOMEM. */
 int config_decide(const struct config *config, const struct subject *s,
+		  bool (*is_out)(const struct config_group *group),
 		  const struct config_group **ret_group,
 		  const struct config_rule **ret_rule) _must_check_;

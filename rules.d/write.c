@@ -9,6 +9,7 @@
 #include "helper/text.h"
 #include "helper/wire.h"
 #include "rules.d/compile.h"
+#include "rules.d/outcome.h"
 
 #define HELPER VHOTPLUG_LIBEXECDIR "/vhotplug-helper"
 #define MATCHER VHOTPLUG_LIBEXECDIR "/vhotplug-match"
@@ -102,41 +103,11 @@ static void write_relays(struct writer *w, struct target *a, struct target *b)
 	fprintf(w->out, "LABEL=\"vhp_skip_%u\"\n", skip);
 }
 
-/* VHOTPLUG_OPTIONS: what the broker must know of RULE beyond the VM. PCI devices are attached in
- * the order of their rules. */
-static void write_options(struct writer *w, const struct config_group *group,
-			  const struct config_rule *rule)
+static int write_assignment(void *data, const char *name, const char *value)
 {
-	const char *comma = "";
+	const struct writer *w = data;
 
-	if (!rule->options && group->kind != CONFIG_PCI)
-		return;
-	fputs("ENV{VHOTPLUG_OPTIONS}=\"", w->out);
-	for (size_t i = 0; i < OPTIONS; i++)
-		if (rule->options & option_table[i].bit) {
-			fprintf(w->out, "%s%s", comma, option_table[i].word);
-			comma = ",";
-		}
-	if (group->kind == CONFIG_PCI)
-		fprintf(w->out, "%sorder=%u", comma, w->n_rules);
-	fputs("\", ", w->out);
-}
-
-/* What an allow rule leaves on the device. */
-static int write_assignments(struct writer *w, const struct config_group *group,
-			     const struct config_rule *rule)
-{
-	_cleanup_free_ char *group_name = config_safe_name(group->name);
-	_cleanup_free_ char *rule_name = config_safe_name(rule->name);
-	const char *family = rule->family ?: group->family;
-
-	if (!group_name || !rule_name)
-		return -ENOMEM;
-	fprintf(w->out, "ENV{VHOTPLUG_RULE}=\"%s/%s/%s\", ", config_kind_name(group->kind),
-		group_name, rule_name);
-	if (family)
-		fprintf(w->out, "ENV{VHOTPLUG_FAMILY}=\"%s\", ", family);
-	write_options(w, group, rule);
+	fprintf(w->out, "ENV{%s}=\"%s\", ", name, value);
 	return 0;
 }
 
@@ -146,7 +117,8 @@ static int write_last_stage(struct writer *w, const struct config_group *group,
 {
 	for (size_t i = 0; i < stage->n_lines; i++) {
 		write_tokens(w->out, &stage->lines[i]);
-		if (!rule->deny && write_assignments(w, group, rule) < 0)
+		if (!rule->deny &&
+		    outcome_of_rule(group, rule, w->n_rules, write_assignment, w) < 0)
 			return -ENOMEM;
 		write_goto(w, target);
 	}
@@ -451,12 +423,9 @@ static int write_group(struct writer *w, const struct config_group *group, size_
 		return -ENOMEM;
 	write_goto(w, &next);
 	write_label(w, &hit);
-	if (write_late_denies(w, group, index, &steps.batches[STEP_DENY_BY_PROGRAM], &next) < 0)
+	if (write_late_denies(w, group, index, &steps.batches[STEP_DENY_BY_PROGRAM], &next) < 0 ||
+	    outcome_of_group(group, write_assignment, w) < 0)
 		return -ENOMEM;
-	fputs("ENV{VHOTPLUG_VM}=\"", w->out);
-	for (size_t i = 0; group->vms[i]; i++)
-		fprintf(w->out, "%s%s", i > 0 ? "," : "", group->vms[i]);
-	fprintf(w->out, "\", ENV{VHOTPLUG_FENCE}=\"%s\", ", group->fence ? "yes" : "no");
 	write_goto(w, &w->hit);
 	write_label(w, &next);
 	return 0;

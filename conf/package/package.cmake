@@ -25,6 +25,11 @@ set(doc ${CMAKE_INSTALL_DATADIR}/doc/vhotplug)
 function(vhp_package_file FILE DESTINATION)
   install(FILES ${FILE} DESTINATION ${DESTINATION} ${ARGN} COMPONENT broker EXCLUDE_FROM_ALL)
 endfunction()
+foreach(file ${package}/debian/copyright ${made}/changelog.gz)
+  install(FILES ${file} DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/vhotplug-tools COMPONENT tools EXCLUDE_FROM_ALL)
+endforeach()
+install(FILES ${package}/debian/overrides-tools DESTINATION ${CMAKE_INSTALL_DATADIR}/lintian/overrides
+  RENAME vhotplug-tools COMPONENT tools EXCLUDE_FROM_ALL)
 vhp_package_file(${CMAKE_SOURCE_DIR}/conf/vhotplug.conf ${VHOTPLUG_CONFDIR})
 vhp_package_file(${package}/tmpfiles.conf lib/tmpfiles.d RENAME vhotplug.conf)
 vhp_package_file(${package}/debian/copyright ${doc})
@@ -49,7 +54,8 @@ set(about_broker "Rules in one INI file say which USB, PCI and input devices
 belong to which virtual machine. They are compiled into udev rules;
 a small broker hands a device to QEMU or crosvm the moment it is
 plugged in, and keeps a history that sqlite3 can read.")
-set(about_tools "The command-line tool for the broker: what is where and why, attach, detach.")
+set(about_tools "The command-line tool for the broker: what is where and why,
+attach, detach.")
 set(CPACK_COMPONENT_BROKER_DESCRIPTION ${about_broker})
 set(CPACK_COMPONENT_TOOLS_DESCRIPTION ${about_tools})
 
@@ -61,7 +67,7 @@ set(CPACK_DEBIAN_BROKER_PACKAGE_NAME vhotplug)
 set(CPACK_DEBIAN_TOOLS_PACKAGE_NAME vhotplug-tools)
 set(CPACK_DEBIAN_BROKER_PACKAGE_DEPENDS "udev, init-system-helpers (>= 1.54~)")
 set(CPACK_DEBIAN_BROKER_PACKAGE_SUGGESTS "sqlite3, qemu-system-x86")
-set(CPACK_DEBIAN_TOOLS_PACKAGE_DEPENDS "vhotplug (= ${PROJECT_VERSION})")
+set(CPACK_DEBIAN_TOOLS_PACKAGE_DEPENDS "vhotplug (>= ${PROJECT_VERSION})")
 set(CPACK_DEBIAN_BROKER_PACKAGE_CONTROL_STRICT_PERMISSION ON)
 set(CPACK_DEBIAN_BROKER_PACKAGE_CONTROL_EXTRA ${made}/debian/preinst ${made}/debian/postinst
   ${made}/debian/prerm ${made}/debian/postrm ${made}/debian/conffiles)

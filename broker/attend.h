@@ -1,0 +1,26 @@
+/* What a service manager wants of the broker: its watchdog fed, and an end when there is nothing to
+ * do (--exit-when-idle). */
+#pragma once
+
+#include "broker/loop.h"
+
+/* Whether something is under way that no timer speaks of. */
+typedef bool (*attend_busy_fn)(void *data);
+
+struct attend {
+	struct loop *loop;
+	struct loop_timer feed, idle;
+	uint64_t feed_ms; /* 0: no watchdog */
+	bool exit_when_idle;
+	attend_busy_fn is_busy;
+	void *data;
+};
+
+/* Begins to feed the watchdog, if the environment asks for it. */
+void attend_start(struct attend *attend, struct loop *loop, bool exit_when_idle,
+		  attend_busy_fn is_busy, void *data);
+/* Call it at the end of each pass: quits the loop when no timer but ours has been pending and
+ * nobody busy for a while. */
+void attend_pass_end(struct attend *attend);
+/* Stops the timers. Fine when it was never started. */
+void attend_stop(struct attend *attend);

@@ -1,0 +1,166 @@
+/* vhotplug-mdev: what the rules and vhotplug-helper are where busybox's mdev or mdevd takes the
+ * place of udevd. It decides by the config itself. */
+#include <dirent.h>
+#include <getopt.h>
+#include <signal.h>
+
+#include "conf/load.h"
+#include "helper/helper.h"
+#include "helper/mdev.h"
+#include "helper/root.h"
+#include "helper/wire.h"
+#include "rules.d/install.h"
+
+#define BROKER_WAIT_MS 5000
+
+static const char usage[] =
+	"Usage: vhotplug-mdev [-c FILE] [--all]\n"
+	"Decides about the device whose event is in the environment, and takes the event to\n"
+	"vhotplug-broker. Run by mdev or mdevd.\n"
+	"  -c, --config FILE  the config (default " VHOTPLUG_CONFDIR "/vhotplug.conf)\n"
+	"      --all          decide about every device that is there: when the system starts, "
+	"and\n"
+	"                     when the config has changed\n"
+	"  -h, --help         this text\n"
+	"      --version      the version\n";
+
+static int report(const char *what, int error)
+{
+	fprintf(stderr, "vhotplug-mdev: %s: %s\n", what, strerror(-error));
+	return EXIT_FAILURE;
+}
+
+/* Decides about the device at DEVPATH, and keeps it; for one that is taken, what is known of it
+ * goes into the environment when EXPORTS. Returns whether it is taken, or -errno. */
+static int decide(const struct config *config, const char *devpath, bool exports)
+{
+	_cleanup_(mdev_finish) struct mdev_device device = {0};
+	int taken = mdev_read(&device, devpath), r;
+
+	if (taken <= 0)
+		return taken;
+	taken = mdev_decide(&device, config);
+	if (taken < 0)
+		return taken;
+	r = mdev_store(&device, taken);
+	for (char **p = device.properties; r == 0 && taken && exports && *p; p++) {
+		char *value = strchr(*p, '=');
+
+		*value++ = '\0';
+		if (setenv(*p, value, true) < 0)
+			r = -errno;
+	}
+	return r < 0 ? r : taken;
+}
+
+static int handle_event(const struct config *config)
+{
+	const char *action = getenv("ACTION") ?: "", *devpath = getenv("DEVPATH") ?: "";
+	const char *subsystem = getenv("SUBSYSTEM") ?: "";
+	int r;
+
+	if (!startswith(devpath, "/devices/"))
+		return report("no event in the environment", -EINVAL);
+	if (streq(action, "remove")) {
+		mdev_forget(subsystem, strrchr(devpath, '/') + 1, getenv("MAJOR"), getenv("MINOR"));
+		return helper_run(VHOTPLUG_RUNDIR);
+	}
+	if (!streq(action, "add"))
+		return EXIT_SUCCESS;
+	r = decide(config, devpath, true);
+	if (r < 0)
+		return report(devpath, r);
+	return r > 0 ? helper_run(VHOTPLUG_RUNDIR) : EXIT_SUCCESS;
+}
+
+/* Decides about all devices that DIRECTORY has links to. */
+static int decide_all(const struct config *config, const char *directory)
+{
+	DIR *dir = root_opendir("%s", directory);
+	struct dirent *entry;
+	char path[PATH_MAX];
+	int result = 0;
+
+	while (dir && (entry = readdir(dir))) {
+		const char *devpath;
+		int r;
+
+		if (entry->d_name[0] == '.' ||
+		    root_resolve(path, "%s/%s", directory, entry->d_name) < 0 ||
+		    !(devpath = startswith(path, "/sys")))
+			continue;
+		r = decide(config, devpath, false);
+		/* It may have gone meanwhile. */
+		if (r < 0 && r != -ENOENT)
+			result = r;
+	}
+	if (dir)
+		closedir(dir);
+	return result;
+}
+
+static int handle_all(const struct config *config)
+{
+	static const char *const directories[] = {"/sys/bus/usb/devices", "/sys/bus/pci/devices",
+						  "/sys/class/input"};
+	int result = EXIT_SUCCESS, r;
+
+	for (size_t i = 0; i < ARRAY_SIZE(directories); i++) {
+		r = decide_all(config, directories[i]);
+		if (r < 0)
+			result = report(directories[i], r);
+	}
+	r = rules_tell_broker(VHOTPLUG_RUNDIR "/" WIRE_SOCKET_NAME, BROKER_WAIT_MS);
+	if (r < 0 && r != -ENOENT && r != -ECONNREFUSED)
+		result = report("the broker did not take note", r);
+	return result;
+}
+
+/* Returns -1 to go on, or what to exit with. */
+static int parse_options(int argc, char **argv, const char **config, bool *all)
+{
+	static const struct option names[] = {
+		{"config", required_argument, NULL, 'c'},
+		{"all", no_argument, NULL, 'a'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{NULL, 0, NULL, 0},
+	};
+	int c;
+
+	while ((c = getopt_long(argc, argv, "c:h", names, NULL)) >= 0) {
+		if (c == 'c') {
+			*config = optarg;
+		} else if (c == 'a') {
+			*all = true;
+		} else if (c == 'V') {
+			puts("vhotplug-mdev " VHOTPLUG_VERSION);
+			return EXIT_SUCCESS;
+		} else {
+			fputs(usage, c == 'h' ? stdout : stderr);
+			return c == 'h' ? EXIT_SUCCESS : 2;
+		}
+	}
+	if (optind == argc)
+		return -1;
+	fputs(usage, stderr);
+	return 2;
+}
+
+int main(int argc, char **argv)
+{
+	_cleanup_(config_freep) struct config *config = NULL;
+	const char *path = VHOTPLUG_CONFDIR "/vhotplug.conf";
+	bool all = false;
+	int r = parse_options(argc, argv, &path, &all);
+
+	if (r >= 0)
+		return r;
+	helper_close_inherited();
+	signal(SIGPIPE, SIG_IGN);
+	if (root_exists("/run/udev/control") == 0)
+		return report("udevd runs here, and vhotplug-gen-rules is for that", -EBUSY);
+	if (config_load(path, stderr, &config) < 0)
+		return EXIT_FAILURE;
+	return all ? handle_all(config) : handle_event(config);
+}

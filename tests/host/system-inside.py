@@ -1,0 +1,172 @@
+"""Runs inside the emulated host that has systemd as process 1: the package's life, from the first
+installation to the purge, beside a VM that has a device. Each step goes on where the one before it
+ended; the first that fails ends it. Tells the outside by the virtio port "results"."""
+import os
+import pathlib
+import signal
+import sqlite3
+import subprocess
+
+from lib.broker import DATABASE
+from lib.steps import CONFIG, KEYBOARDS, PATIENCE, brokers, main, run
+from lib.wait import expect, stays, wait_until
+
+RULES = pathlib.Path("/etc/udev/rules.d/66-vhotplug.rules")
+
+
+def unit(name="vhotplug.service"):
+    """What systemd says of the unit."""
+    names = "ActiveState,SubState,MainPID,NRestarts,Result"
+    return dict(line.split("=", 1) for line in run("systemctl", "show", "-p", names, name).splitlines())
+
+
+def broker_pid():
+    return int(unit()["MainPID"])
+
+
+def dropin(name, text):
+    """More lines for a unit."""
+    folder = pathlib.Path(f"/etc/systemd/system/{name}.d")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "story.conf").write_text(text)
+    run("systemctl", "daemon-reload")
+
+
+def installed(world):
+    """The package is installed: the broker runs in its whole sandbox, from now on at every boot."""
+    run("dpkg", "-i", str(world.run / "old.deb"))
+    expect(unit()["ActiveState"] == "active", lambda: str(unit()) + run("journalctl", "-u", "vhotplug", "-n", "20"))
+    expect(run("systemctl", "is-enabled", "vhotplug.service").strip() == "enabled", "it is enabled")
+    expect(RULES.exists(), "the rules are there")
+    print(run("systemd-analyze", "security", "--no-pager", "vhotplug.service").splitlines()[-1].encode("ascii", "replace").decode())
+
+
+def plugged_in(world):
+    """A config, applied, and a device: it is in the VM."""
+    CONFIG.write_text(world.vm.config() + KEYBOARDS)
+    run("vhotplug-gen-rules")
+    world.plug()
+
+
+def restarted(world):
+    """The broker is restarted, reloaded, and killed: the VM keeps the device."""
+    before = broker_pid()
+    run("systemctl", "restart", "vhotplug.service")
+    expect(broker_pid() not in (0, before), "it is another process")
+    world.expect_untouched()
+    run("systemctl", "reload", "vhotplug.service")
+    before = broker_pid()
+    os.kill(before, 9)
+    wait_until(lambda: broker_pid() not in (0, before), PATIENCE, "systemd has started it again")
+    world.expect_untouched()
+
+
+def upgraded(world):
+    """A newer package: the broker is the new one, the config stays, the VM keeps the device."""
+    before = broker_pid()
+    run("dpkg", "-i", str(world.run / "new.deb"))
+    expect(broker_pid() not in (0, before), "the broker is another one")
+    expect(KEYBOARDS in CONFIG.read_text(), "the config stays")
+    world.expect_untouched()
+
+
+def not_back_behind_the_database(world):
+    """A package that is older than the database is refused, and what runs goes on."""
+    before = broker_pid()
+    schema = DATABASE.read_bytes()[60:64]
+    run("systemctl", "stop", "vhotplug.service")
+    with sqlite3.connect(DATABASE) as database:
+        database.execute("pragma user_version = 99")
+        database.execute("pragma wal_checkpoint(truncate)")
+    database.close()
+    said = run("dpkg", "-i", str(world.run / "old.deb"), status=1)
+    expect("written by a newer vhotplug (schema 99," in said, said)
+    with sqlite3.connect(DATABASE) as database:
+        database.execute(f"pragma user_version = {int.from_bytes(schema, 'big')}")
+    database.close()
+    run("systemctl", "start", "vhotplug.service")
+    expect(broker_pid() not in (0, before), "it runs again")
+    world.expect_untouched()
+
+
+def unplugged_and_plugged(world):
+    """It all still works: pulled out, and another one plugged in."""
+    world.unplug()
+    world.plug()
+
+
+def watchdog(world):
+    """A broker that stands still is ended and started again: the VM keeps the device."""
+    dropin("vhotplug.service", "[Service]\nWatchdogSec=10\n")
+    run("systemctl", "restart", "vhotplug.service")
+    before = broker_pid()
+    stays(lambda: broker_pid() == before, 15, "one that is well goes on")
+    os.kill(before, signal.SIGSTOP)
+    wait_until(lambda: broker_pid() not in (0, before), PATIENCE, "systemd has started it again")
+    world.expect_untouched()
+
+
+def nobody(why):
+    wait_until(lambda: not brokers(), PATIENCE, lambda: f"nothing of ours runs {why}; there is {brokers()}")
+
+
+def on_demand(world):
+    """No process between plug and unplug, and the VM's restart brings the device back all the same."""
+    path = "vhotplug-vm@" + run("systemd-escape", "--path", str(world.vm.socket)).strip() + ".path"
+    run("systemctl", "disable", "--now", "vhotplug.service")
+    run("systemctl", "enable", "--now", "vhotplug-on-demand.socket", path)
+    nobody("at first")
+    world.expect_untouched()
+    first = world.keyboard
+    world.plug()
+    nobody("after the plug")
+    world.unplug()
+    nobody("after the unplug")
+    world.keyboard = first
+    world.vm.kill9()
+    world.vm.start()
+    world.wait_attached()
+    nobody("after the VM's restart")
+    world.note()
+    run("vhotplug-gen-rules")
+    nobody("after the config was applied")
+    run("systemctl", "disable", "--now", "vhotplug-on-demand.socket", path)
+    run("systemctl", "enable", "--now", "vhotplug.service")
+    expect(broker_pid() != 0, "the one that stays runs again")
+
+
+def removed(world):
+    """Removed: nothing of it runs, the VM keeps what it has, config and database stay."""
+    run("dpkg", "-r", "vhotplug")
+    expect(unit()["MainPID"] == "0", str(unit()))
+    expect(not RULES.exists() and not pathlib.Path("/run/vhotplug").exists(), "rules and spool are gone")
+    expect(world.vm.usb_ids(world.keyboard) == world.ids, "the VM has it")
+    expect(CONFIG.exists() and DATABASE.exists(), "config and database stay")
+
+
+def purged(world):
+    """Purged: nothing is left but what the VM has."""
+    run("dpkg", "-P", "vhotplug")
+    expect(not CONFIG.parent.exists() and not DATABASE.parent.exists(), "config and database are gone")
+    expect(world.vm.usb_ids(world.keyboard) == world.ids, "the VM has it")
+
+
+def no_complaints(world):
+    """The sandbox has refused nothing, and no audit line speaks of us."""
+    log = run("journalctl", "--no-pager", "-o", "short-monotonic", "-b")
+    bad = [line for line in log.splitlines() if "vhotplug" in line and ("audit" in line or "SECCOMP" in line)
+           and "type=1130" not in line and "type=1131" not in line]
+    expect(not bad, "\n".join(bad[:10]))
+
+
+STEPS = [installed, plugged_in, restarted, upgraded, not_back_behind_the_database, unplugged_and_plugged,
+         watchdog, on_demand, removed, purged, no_complaints]
+
+
+def journal():
+    return subprocess.run(["journalctl", "--no-pager", "-n", "60"], capture_output=True, text=True).stdout
+
+
+if __name__ == "__main__":
+    main("systemd", STEPS, journal)
+    subprocess.run(["systemctl", "poweroff"], check=False)
