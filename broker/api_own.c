@@ -102,29 +102,43 @@ static int resume(struct api_request *request)
 	return suspend_or_resume(request, true);
 }
 
+struct list {
+	json_t *devices;
+	bool is_brief;
+};
+
+static void add_device(struct list *list, const struct control_device *device)
+{
+	json_array_append_new(list->devices,
+			      list->is_brief ? view_device_brief(device) : view_device(device));
+}
+
 static void list_one(void *data, const struct control_device *device)
 {
 	if (!device->is_group_member)
-		json_array_append_new(data, view_device(device));
+		add_device(data, device);
 }
 
 /* What a rule claims comes first. */
 static void list_other(void *data, const struct control_device *device)
 {
 	if (!device->is_claimed)
-		json_array_append_new(data, view_device(device));
+		add_device(data, device);
 }
 
 static int list(struct api_request *request)
 {
-	json_t *devices = json_array();
+	struct list list = {
+		.devices = json_array(),
+		.is_brief = json_is_true(json_object_get(request->message, "brief")),
+	};
 
-	json_object_set_new(request->answer, "devices", devices);
-	api_each(request->api, CONTROL_CLAIMED, list_one, devices);
+	json_object_set_new(request->answer, "devices", list.devices);
+	api_each(request->api, CONTROL_CLAIMED, list_one, &list);
 	if (json_is_true(json_object_get(request->message, "all"))) {
-		api_each(request->api, CONTROL_USB, list_other, devices);
-		api_each(request->api, CONTROL_PCI, list_other, devices);
-		api_each(request->api, CONTROL_EVDEV, list_other, devices);
+		api_each(request->api, CONTROL_USB, list_other, &list);
+		api_each(request->api, CONTROL_PCI, list_other, &list);
+		api_each(request->api, CONTROL_EVDEV, list_other, &list);
 	}
 	return 0;
 }
@@ -161,7 +175,7 @@ static int watch(struct api_request *request)
 }
 
 const struct api_action api_own_actions[] = {
-	{"list", list, false, "all:boolean"},
+	{"list", list, false, "all:boolean brief:boolean"},
 	{"status", status, false, ""},
 	{"history", history, false,
 	 "limit:integer after:integer since:integer device:string vm:string"},

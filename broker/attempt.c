@@ -58,6 +58,7 @@ void attempt_end(struct device *device)
 	attempt_close_disks(device);
 	attempt->verdict = (struct vmm_result){0};
 	attempt->group = (struct device_group){0};
+	attempt->fence = (struct device_fence){0};
 }
 
 void attempt_let_go(struct device *device)

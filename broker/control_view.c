@@ -141,3 +141,22 @@ json_t *view_device(const struct control_device *d)
 	json_object_set_new(view, "since", view_time(d->since));
 	return view;
 }
+
+json_t *view_device_brief(const struct control_device *d)
+{
+	json_t *view = json_object();
+
+	json_object_set_new_nocheck(view, "device", json_string(d->kernel_name));
+	json_object_set_new_nocheck(view, "name", json_string(d->name));
+	if (d->kind != DEVICE_EVDEV)
+		json_object_set_new_nocheck(view, "ids",
+					    json_sprintf("%04x:%04x", d->vendor, d->model));
+	if (!d->is_claimed)
+		return view;
+	if (*d->tag)
+		json_object_set_new_nocheck(view, "tag", json_string(d->tag));
+	json_object_set_new_nocheck(view, "wanted_vm", json_string(d->wanted_vm));
+	json_object_set_new_nocheck(view, "state", json_string(d->state));
+	json_object_set_new_nocheck(view, "since", view_time(d->since));
+	return view;
+}

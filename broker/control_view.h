@@ -14,6 +14,8 @@ void view_vhotplug_name(const struct control_device *device, char *ret_name, siz
 
 /* All that is known, for our own sockets. */
 json_t *view_device(const struct control_device *device);
+/* Of that, what a table shows. */
+json_t *view_device_brief(const struct control_device *device);
 
 /* The VMs in the comma-separated VMS, as an array. */
 json_t *view_vms(const char *vms);

@@ -11,12 +11,13 @@
 #define LEAVING_MS 2000 /* the same, for those that wait for a guest */
 
 static const char *const step_names[] = {
-	[STEP_REST] = "rest",       [STEP_TELL] = "tell",         [STEP_DROP] = "drop",
-	[STEP_HOLD] = "hold",       [STEP_WAIT] = "wait",         [STEP_FAIL] = "fail",
-	[STEP_LOOK] = "look",       [STEP_REFUSE] = "refuse",     [STEP_OPEN] = "open",
-	[STEP_ABANDON] = "abandon", [STEP_GIVE] = "give",         [STEP_END] = "end",
-	[STEP_VERIFY] = "verify",   [STEP_TAKE] = "take",         [STEP_REPEAT] = "repeat",
-	[STEP_ASK] = "ask",         [STEP_KEEP_OUT] = "keep out", [STEP_SUSPEND] = "suspend",
+	[STEP_REST] = "rest",       [STEP_TELL] = "tell",       [STEP_DROP] = "drop",
+	[STEP_HOLD] = "hold",       [STEP_WAIT] = "wait",       [STEP_FAIL] = "fail",
+	[STEP_LOOK] = "look",       [STEP_REFUSE] = "refuse",   [STEP_OPEN] = "open",
+	[STEP_FENCE] = "fence",     [STEP_ABANDON] = "abandon", [STEP_GIVE] = "give",
+	[STEP_END] = "end",         [STEP_VERIFY] = "verify",   [STEP_TAKE] = "take",
+	[STEP_REPEAT] = "repeat",   [STEP_ASK] = "ask",         [STEP_KEEP_OUT] = "keep out",
+	[STEP_SUSPEND] = "suspend",
 };
 
 const char *decide_step_name(enum step step)
@@ -222,6 +223,25 @@ static struct decision prepare_device(const struct registry *registry, const str
 	return do_step(STEP_OPEN, vm);
 }
 
+/* Nothing else is to be done with DEVICE now. What is refused is the host's. */
+static struct decision fence(const struct device *device, const struct vm *vm,
+			     struct decision decision, uint64_t now)
+{
+	const struct device_fence *fence = &device->attempt.fence;
+
+	if (decision.step != STEP_REST || !device->wish.fence || fence->settled ||
+	    device->record.state == DEVICE_REFUSED)
+		return decision;
+	/* It may be up in a moment. */
+	if (vm && vm->state == VM_PROBING && !*vm->reason)
+		return decision;
+	if (now >= fence->not_before)
+		return do_step(STEP_FENCE, NULL);
+	if (decision.again_ms == 0 || decision.again_ms > fence->not_before - now)
+		decision.again_ms = fence->not_before - now;
+	return decision;
+}
+
 static struct decision decide_nowhere(const struct registry *registry, const struct device *device,
 				      uint64_t now)
 {
@@ -229,21 +249,24 @@ static struct decision decide_nowhere(const struct registry *registry, const str
 	struct decision decision;
 	struct vm *vm;
 
+	/* The worker is at its fence: what comes after must not overtake that. */
+	if (device->wish.present && attempt->request != 0)
+		return do_nothing();
 	if (!device->wish.present || !device->wish.rule[0])
 		return do_step(STEP_DROP, NULL);
 	if (is_kept_out(device, &decision))
-		return decision;
+		return fence(device, NULL, decision, now);
 	if (device->wish.held)
 		return hold_device(device);
 	vm = choose_vm(registry, device);
 	if (!vm)
-		return fail_without_vm(device);
+		return fence(device, vm, fail_without_vm(device), now);
 	if (vm->state != VM_UP && !device->wish.prepare)
-		return wait_for_vm(device, vm);
+		return fence(device, vm, wait_for_vm(device, vm), now);
 	if (attempt->gave_up)
-		return do_nothing();
+		return fence(device, vm, do_nothing(), now);
 	if (now < attempt->not_before)
-		return rest_until(attempt->not_before, now);
+		return fence(device, vm, rest_until(attempt->not_before, now), now);
 	return prepare_device(registry, device, vm, now);
 }
 

@@ -18,6 +18,7 @@ enum step {
 	STEP_FAIL,     /* there is no such VM, for REASON */
 	STEP_LOOK,     /* at its IOMMU group */
 	STEP_REFUSE,   /* its IOMMU group can't go to VM, for REASON */
+	STEP_FENCE,    /* no VM has it: keep the host from it */
 	STEP_OPEN,     /* prepare it for VM */
 	STEP_ABANDON,  /* don't wait for the worker any more: nobody wants it there */
 	STEP_GIVE,     /* it is prepared: ask the VMM to take it */

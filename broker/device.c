@@ -157,8 +157,8 @@ static const char *check_attempt(const struct device *device)
 		return "detaching means that the VMM is asked";
 	if (state == DEVICE_OPENING && attempt->request == 0)
 		return "opening means that the worker is asked";
-	if (attempt->request != 0 && !device->place.vm)
-		return "the worker is asked only for a VM's sake";
+	if (attempt->request != 0 && !device->place.vm && !device->wish.fence)
+		return "the worker is asked only for a VM's sake, or for the fence";
 	if (attempt->helpers && !attempt->awaits_send)
 		return "helpers wait only for an attach that is not on its way";
 	if (attempt->move.failed[0] && !attempt->move.from[0])

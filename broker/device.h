@@ -89,6 +89,7 @@ struct device_wish {
 	char family[64];    /* keeps its VM when it comes back as another device; "" */
 	char family_vm[64]; /* the VM it was kept in for its family's sake; "" */
 	char leader[512];   /* devpath of the device whose IOMMU group it is given with; "" */
+	bool fence;         /* USB: while no VM has it, the host is to have it neither */
 	uint64_t seqnum;    /* of the newest event that counted */
 
 	/* What people want of it (choice.h), and what the config says about that. */
@@ -125,6 +126,13 @@ struct device_group {
 	char strangers[400]; /* members that no rule claims and that spoil the group; "" */
 };
 
+/* Its fence, since it is in no VM: up, or left down because the host uses it. */
+struct device_fence {
+	bool settled;
+	unsigned n_tries;
+	uint64_t not_before; /* ms, monotonic */
+};
+
 /* What is under way. */
 struct device_attempt {
 	enum device_cause cause;
@@ -142,6 +150,7 @@ struct device_attempt {
 	bool released;             /* the worker has done what it could about host drivers */
 	bool check;                /* attached: is it really? */
 	struct device_group group;
+	struct device_fence fence;
 	char host_driver[64]; /* PCI: what held it when it was taken from the host; "" */
 
 	uint64_t not_before; /* ms, monotonic: nothing is tried before; 0: at once */

@@ -7,8 +7,11 @@
 #include "broker/group.h"
 #include "broker/log.h"
 #include "broker/look.h"
+#include "broker/mark.h"
 #include "broker/record.h"
 
+#define FENCE_TRIES 5
+#define FENCE_RETRY_MS 2000
 #define UNOPENED_MS 2000    /* for a device that the VMM says it has, and has not */
 #define RELEASE_MS 30000    /* a guest that has not let go by then is said to refuse */
 #define MAX_RELEASE_MS 5000 /* how often it is asked again, at the least */
@@ -70,11 +73,41 @@ static void give_back(struct registry *registry, const struct device *device)
 
 void handover_drop(struct registry *registry, struct device *device)
 {
-	if (device->wish.present)
+	if (device->wish.present) {
 		give_back(registry, device);
+	} else if (device->id.kind == DEVICE_USB) {
+		mark_clear(MARK_GIVEN, device->id.kernel_name, device->id.node);
+		mark_clear(MARK_REFUSED, device->id.kernel_name, device->id.node);
+	}
 	attempt_let_go(device);
 	record_forget(registry, device);
 	registry_remove(registry, device);
+}
+
+/* The fence */
+
+void handover_fence(struct registry *registry, struct device *device)
+{
+	struct device_fence *fence = &device->attempt.fence;
+
+	if (ask_worker(registry, device, WORKER_USB_FENCE) < 0)
+		fence->not_before = now_monotonic_ms() + FENCE_RETRY_MS;
+	else
+		fence->n_tries++;
+	device_mark(device);
+}
+
+/* A VMM that ends, or who looks what is on a disk, uses it for a moment longer. */
+static void note_fenced(struct device *device, const struct worker_answer *answer)
+{
+	struct device_fence *fence = &device->attempt.fence;
+
+	fence->settled = answer->result == 0 || fence->n_tries >= FENCE_TRIES;
+	fence->not_before = now_monotonic_ms() + FENCE_RETRY_MS;
+	if (answer->result < 0 && fence->settled)
+		log_warning("%s (%s): the host keeps it until its VM takes it: %s",
+			    device->id.kernel_name, device->id.name, answer->detail);
+	device_mark(device);
 }
 
 /* Looking at the group */
@@ -473,7 +506,9 @@ void handover_worker_answered(void *data, const struct worker_answer *answer, in
 		return;
 	}
 	close_fds(fds, answer->n_fds);
-	if (device && handover_is_unlisted(device))
+	if (device && !device->place.vm)
+		note_fenced(device, answer);
+	else if (device && handover_is_unlisted(device))
 		note_look(registry, device, answer);
 	else if (device)
 		note_released(device);

@@ -16,6 +16,8 @@
 void handover_look(struct registry *registry, struct device *device);
 void handover_refuse(struct registry *registry, struct device *device, struct vm *vm,
 		     const char *reason);
+/* Keeps the host from DEVICE, which is in no VM, unless it uses it. */
+void handover_fence(struct registry *registry, struct device *device);
 void handover_open(struct registry *registry, struct device *device, struct vm *vm);
 void handover_abandon(struct registry *registry, struct device *device);
 void handover_give(struct registry *registry, struct device *device);

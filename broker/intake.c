@@ -149,7 +149,8 @@ static int read_event(const struct wire_msg *msg, struct event *ret_event)
 	const char *action = wire_get(msg, "ACTION"), *devpath = wire_get(msg, "DEVPATH");
 	struct event event = {0};
 
-	if (!action || (!streq(action, "add") && !streq(action, "remove")))
+	if (!action ||
+	    (!streq(action, "add") && !streq(action, "remove") && !streq(action, "bind")))
 		return -EBADMSG;
 	/* A device's path in sysfs: no way out of /sys. */
 	if (!devpath || !startswith(devpath, "/devices/") || strstr(devpath, "/../") ||

@@ -159,6 +159,20 @@ static void handle_add(struct manager *manager, const struct event *event, struc
 	attempt_add_helper(registry, device, client);
 }
 
+/* A host driver has got an interface of a device that a VM has. */
+static void handle_bind(struct manager *manager, const struct event *event)
+{
+	char devpath[sizeof(event->devpath)];
+
+	strcpy(devpath, event->devpath);
+	*strrchr(devpath, '/') = 0;
+	for (struct device *d = manager->registry.devices; d; d = d->next)
+		if (streq(d->id.devpath, devpath) && d->record.state == DEVICE_ATTACHED) {
+			d->attempt.check = true;
+			device_mark(d);
+		}
+}
+
 static void handle_event(void *data, const struct event *event, const struct wire_msg *msg,
 			 struct intake_client *client)
 {
@@ -168,6 +182,9 @@ static void handle_event(void *data, const struct event *event, const struct wir
 		intake_acknowledge(client);
 	} else if (streq(event->action, "add")) {
 		handle_add(manager, event, (struct wire_msg *) msg, client);
+	} else if (streq(event->action, "bind")) {
+		handle_bind(manager, event);
+		intake_acknowledge(client);
 	} else {
 		/* A hint only: "udevadm trigger --action=remove" says so of devices that are there.
 		 */

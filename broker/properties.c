@@ -146,6 +146,8 @@ bool properties_read_wish(struct device *d, property_fn property, void *from)
 	if (d->wish.family_vm[0] && d->wish.family[0])
 		strcpy(vms, d->wish.family_vm);
 	read_options(d, property(from, "VHOTPLUG_OPTIONS"));
+	const char *fence = property(from, "VHOTPLUG_FENCE");
+	d->wish.fence = d->id.kind == DEVICE_USB && fence && streq(fence, "yes");
 	bool changed = !streq(rule, d->wish.rule) || !streq(vms, d->wish.vms);
 	strcpy(d->wish.rule, rule);
 	strcpy(d->wish.vms, vms);

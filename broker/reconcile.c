@@ -37,7 +37,7 @@ static enum device_state state_after(enum step step, const struct device *device
 				       : device->record.state;
 }
 
-/* The device stays where it is, and people are told why. */
+/* The device stays where it is, and people are told why. There may be something to do meanwhile. */
 static void tell_people(struct registry *registry, struct device *device,
 			const struct decision *decision)
 {
@@ -50,6 +50,8 @@ static void tell_people(struct registry *registry, struct device *device,
 		record_name_vm(device, device->wish.vms);
 	}
 	record_set(registry, device, state_after(decision->step, device), "%s", decision->reason);
+	if (decision->step != STEP_TELL)
+		device_mark(device);
 	if (device->record.state != DEVICE_OPENING)
 		return;
 	log_warning("%s (%s): %s", device->id.kernel_name, device->id.name, decision->reason);
@@ -80,6 +82,9 @@ static void take_step(struct registry *registry, struct device *device,
 		break;
 	case STEP_REFUSE:
 		handover_refuse(registry, device, decision->vm, decision->reason);
+		break;
+	case STEP_FENCE:
+		handover_fence(registry, device);
 		break;
 	case STEP_OPEN:
 		handover_open(registry, device, decision->vm);

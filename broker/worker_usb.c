@@ -3,10 +3,11 @@
  * Runs in a child of the worker: may block. */
 #include <fcntl.h>
 #include <linux/usbdevice_fs.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 
 #include "broker/device.h"
-#include "broker/grant.h"
+#include "broker/mark.h"
 #include "broker/inuse.h"
 #include "broker/worker.h"
 #include "broker/worker_host.h"
@@ -39,6 +40,22 @@ static bool is_unauthorized(const char *devpath)
 	       streq(value, "0");
 }
 
+static const char *name_of(const struct worker_request *request)
+{
+	return strrchr(request->devpath, '/') + 1;
+}
+
+/* Jobs on one device come after each other: one that was given up may still be at it. Returns a
+ * descriptor whose end is the lock's, or -1. Source: flock(2). */
+static int lock_device(const struct worker_request *request)
+{
+	int fd = root_open(O_RDONLY | O_DIRECTORY, "/sys%s", request->devpath);
+
+	if (fd >= 0)
+		flock(fd, LOCK_EX);
+	return fd;
+}
+
 static int check_use(const struct worker_request *request, struct inuse *inuse)
 {
 	char path[PATH_MAX];
@@ -53,6 +70,21 @@ static int check_use(const struct worker_request *request, struct inuse *inuse)
 	if (r == 0 && inuse->n_disks > WORKER_MAX_FDS - 1)
 		r = inuse_say(inuse, "it has more than %d disks", WORKER_MAX_FDS - 1);
 	return r;
+}
+
+/* The same, in words to ANSWER, and for the rules. */
+static int check_host(const struct worker_request *request, struct inuse *inuse,
+		      struct worker_answer *answer)
+{
+	int r;
+
+	if (check_use(request, inuse) < 0) {
+		r = mark_set(MARK_REFUSED, name_of(request), request->node);
+		return worker_fail(answer, -EBUSY, "%s%s", inuse->words,
+				   r < 0 ? " (and the rules can't be told)" : "");
+	}
+	mark_clear(MARK_REFUSED, name_of(request), request->node);
+	return 0;
 }
 
 struct shutter {
@@ -91,7 +123,7 @@ static int shut(const char *devpath, bool is_shut)
 static int prepare(const struct worker_request *request, struct worker_answer *answer)
 {
 	char driver[256];
-	int r = grant_note(strrchr(request->devpath, '/') + 1, request->node);
+	int r = mark_set(MARK_GIVEN, name_of(request), request->node);
 
 	if (r < 0)
 		return worker_fail(answer, r, "can't note that a VM has it: %s", strerror(-r));
@@ -105,6 +137,7 @@ static int prepare(const struct worker_request *request, struct worker_answer *a
 void worker_usb_open(const struct worker_request *request, struct worker_answer *answer, int *fds)
 {
 	_cleanup_(inuse_finish) struct inuse inuse = {0};
+	_cleanup_close_ int lock = lock_device(request);
 	_cleanup_close_ int fd = worker_open_node(request, answer);
 
 	if (fd < 0)
@@ -114,11 +147,7 @@ void worker_usb_open(const struct worker_request *request, struct worker_answer 
 		return;
 	}
 	await_configuration(request->devpath);
-	if (check_use(request, &inuse) < 0) {
-		worker_fail(answer, -EBUSY, "%s", inuse.words);
-		return;
-	}
-	if (prepare(request, answer) < 0)
+	if (check_host(request, &inuse, answer) < 0 || prepare(request, answer) < 0)
 		return;
 	fds[answer->n_fds++] = TAKE_FD(fd);
 	while (inuse.n_disks > 0)
@@ -128,16 +157,15 @@ void worker_usb_open(const struct worker_request *request, struct worker_answer 
 void worker_usb_fence(const struct worker_request *request, struct worker_answer *answer)
 {
 	_cleanup_(inuse_finish) struct inuse inuse = {0};
+	_cleanup_close_ int lock = lock_device(request);
 
 	if (sysfs_inode(request->devpath) != request->inode) {
 		worker_fail(answer, -ENODEV, "the device has been unplugged");
 		return;
 	}
-	if (check_use(request, &inuse) < 0) {
-		worker_fail(answer, -EBUSY, "%s", inuse.words);
+	if (check_host(request, &inuse, answer) < 0)
 		return;
-	}
-	int r = grant_forget(strrchr(request->devpath, '/') + 1, request->node);
+	int r = mark_clear(MARK_GIVEN, name_of(request), request->node);
 	if (r == 0)
 		r = shut(request->devpath, true);
 	if (r < 0)
@@ -187,11 +215,14 @@ static void probe_interface(void *data, const char *interface)
 
 void worker_usb_return(const struct worker_request *request, struct worker_answer *answer)
 {
+	_cleanup_close_ int lock = lock_device(request);
+
 	if (sysfs_inode(request->devpath) != request->inode) {
 		worker_fail(answer, -ENODEV, "the device has been unplugged");
 		return;
 	}
-	grant_forget(strrchr(request->devpath, '/') + 1, request->node);
+	mark_clear(MARK_REFUSED, name_of(request), request->node);
+	mark_clear(MARK_GIVEN, name_of(request), request->node);
 	int r = shut(request->devpath, false);
 	if (r < 0)
 		worker_fail(answer, r, "can't give it back to the host: %s", strerror(-r));

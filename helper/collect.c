@@ -69,7 +69,7 @@ int collect_event(struct wire_msg *ret_msg)
 	struct wire_msg msg;
 	int r;
 
-	if (action && !streq(action, "add") && !streq(action, "remove"))
+	if (action && !streq(action, "add") && !streq(action, "remove") && !streq(action, "bind"))
 		return 0;
 	wire_init(&msg);
 	r = add_identity(&msg);

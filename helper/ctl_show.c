@@ -77,17 +77,14 @@ static json_t *filter(const struct ctl_options *options, const json_t *devices)
 
 static void add_device(struct table *table, const json_t *device)
 {
-	bool is_claimed = json_is_true(json_object_get(device, "claimed"));
-	char ids[16] = "", age[16];
+	const char *state = json_text(device, "state");
+	char age[16];
 
-	if (*json_text(device, "vid"))
-		snprintf(ids, sizeof(ids), "%s:%s", json_text(device, "vid"),
-			 json_text(device, "pid"));
 	text_age(time_under(device, "since"), age, sizeof(age));
-	table_add(table, (const char *[]){json_text(device, "device"), ids,
-					  is_claimed ? json_text(device, "wanted_vm") : "-",
-					  is_claimed ? json_text(device, "state") : "no rule", age,
-					  json_text(device, "name")});
+	table_add(table,
+		  (const char *[]){json_text(device, "device"), json_text(device, "ids"),
+				   *state ? json_text(device, "wanted_vm") : "-",
+				   *state ? state : "no rule", age, json_text(device, "name")});
 }
 
 int ctl_list(const struct ctl_options *options)
@@ -96,7 +93,9 @@ int ctl_list(const struct ctl_options *options)
 			      .limits = {16, 9, 20, 10, 6, 100}};
 	json_t *devices = NULL, *kept, *device;
 	size_t i;
-	int r = ctl_get_devices(options, options->all, &devices);
+	json_t *request = json_pack("{s:s, s:b, s:b}", "action", "list", "all", (int) options->all,
+				    "brief", (int) !options->json);
+	int r = ctl_ask_for(options, request, "devices", &devices);
 
 	if (r > 0)
 		return r;

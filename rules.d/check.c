@@ -110,6 +110,7 @@ static const struct use {
 	{"TAG", "", "+=", ASSIGNED},
 	{"TEST", "", "!=", SUBJECT},
 	{"TEST", "", "==", SUBJECT},
+	{"DRIVER", "", "!=", TEXT},
 	{"IMPORT", "db", "=", ASSIGNED},
 	{"IMPORT", "program", "=", COMMAND},
 	{"IMPORT", "builtin", "=", BUILTIN},

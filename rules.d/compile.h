@@ -13,7 +13,7 @@ enum token_key {
 	TOKEN_PROGRAM,
 };
 
-/* There while a VM has the USB device that an interface belongs to: broker/grant.h. Behind a test
+/* There while a VM has the USB device that an interface belongs to: broker/mark.h. Behind a test
  * of ATTRS{idVendor}. */
 #define GIVEN VHOTPLUG_RUNDIR "/given/$id-$attr{devnum}"
 

@@ -504,35 +504,15 @@ static void read_target(struct importer *i, json_t *root, json_t *group, struct 
 	(void) add_vm(ret, "targetVm", absent);
 }
 
-/* Whether a group of ours has KEY. */
-static bool group_has_key(const char *key)
-{
-	for (const struct key_setting *s = group_settings; s->name; s++)
-		if (streq(s->name, key))
-			return true;
-	return false;
-}
-
-/* There a person is asked which of them it is to be. */
-static void print_choice(struct importer *i, json_t *group, const struct target *target)
-{
-	if (target->absent || text_of(group, "targetVm"))
-		return;
-	if (group_has_key("choose"))
-		fputs("choose = ask\n", i->out);
-	else
-		import_note(i,
-			    "the question which of allowedVms gets it: here the first that runs");
-}
-
 /* What a group says besides its VMs and rules. */
 static void print_group_keys(struct importer *i, json_t *group, const char *name)
 {
 	static const char *const carried[] = {
-		"description", "targetVm", "allowedVms", "disable",        "enable",
-		"allow",       "deny",     "tag",        "pciIommuAddAll", "pciIommuSkipIfShared",
-		NULL};
-	static const char *const options[] = {"pciIommuAddAll", "pciIommuSkipIfShared"};
+		"description",   "targetVm", "allowedVms", "disable",        "enable",
+		"allow",         "deny",     "tag",        "pciIommuAddAll", "pciIommuSkipIfShared",
+		"skipOnSuspend", NULL};
+	static const char *const options[] = {"pciIommuAddAll", "pciIommuSkipIfShared",
+					      "skipOnSuspend"};
 	const char *tag = text_of(group, "tag");
 
 	if (is_disabled(group))
@@ -559,7 +539,9 @@ static void import_group(struct importer *i, json_t *root, json_t *group, const 
 	fprintf(i->out, "%s\n", target.line);
 	if (target.absent)
 		fputs("fence = no\n", i->out);
-	print_choice(i, group, &target);
+	/* There a person is asked which of them it is to be. */
+	if (startswith(target.line, "allowedVms"))
+		fputs("choose = ask\n", i->out);
 	print_group_keys(i, group, name);
 	import_rules(i, group, "deny", first, kind);
 	import_rules(i, group, "allow", first, kind);
@@ -628,7 +610,7 @@ static void import_vm(struct importer *i, json_t *root, json_t *vm)
 
 static void import_general(struct importer *i, json_t *root, bool attach_connected)
 {
-	static const char *const carried[] = {"crosvm", NULL};
+	static const char *const carried[] = {"crosvm", "persistency", NULL};
 	static const char *const parts[] = {
 		"general", "vms", "usbPassthrough", "pciPassthrough", "evdevPassthrough", NULL};
 	json_t *general = json_object_get(root, "general");
@@ -637,6 +619,8 @@ static void import_general(struct importer *i, json_t *root, bool attach_connect
 	fprintf(i->out, "[general]\nattachConnected = %s\n", attach_connected ? "yes" : "no");
 	if (crosvm && !(crosvm[0] == '/' && import_value(i, "crosvm", crosvm)))
 		import_note(i, "crosvm %s: no path from the root", crosvm);
+	if (json_is_false(json_object_get(general, "persistency")))
+		fputs("persistency = no\n", i->out);
 	note_other_keys(i, general, "general", carried);
 	note_other_keys(i, root, "the config", parts);
 }

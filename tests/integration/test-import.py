@@ -436,9 +436,12 @@ class CarefulTest(unittest.TestCase):
             self.assertEqual(self.vm_of(device), [b"nowhere"])
 
     def test_allowed_vms_means_ask(self):
-        said = self.carry({"allowedVms": ["vm1", "vm2"], "allow": [{"interfaceClass": 3}]})
-        group = next(keys for kind, _, keys in self.sections if kind == "usb")
-        self.assertTrue(group.get("choose") == b"ask" or "first that runs" in said)
+        for target, expected in (({"allowedVms": ["vm1", "vm2"]}, b"ask"),
+                                 ({"targetVm": "vm1"}, None), ({"allowedVms": ["no"]}, None)):
+            self.carry({**target, "allow": [{"interfaceClass": 3}], "skipOnSuspend": True})
+            group = next(keys for kind, _, keys in self.sections if kind == "usb")
+            self.assertEqual(group.get("choose"), expected)
+            self.assertEqual(group.get("skipOnSuspend"), b"yes")
 
     def test_values_are_not_cut(self):
         for value in ("a ; b", " a", "a ", ";a", "x" * 300, "a\tb"):

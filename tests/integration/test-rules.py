@@ -680,7 +680,12 @@ class RulesTest(unittest.TestCase):
         self.authorized(interface, "1")
         self.interface_event(interface)
         self.assertEqual(self.authorized(interface), "1", "a VM has it")
+        self.host.helper_runs()
+        self.interface_event(interface, "bind")
+        self.assertEqual([run[b"ACTION"] for run in self.host.helper_runs()], [b"bind"])
         given.unlink()
+        self.interface_event(interface, "bind")
+        self.assertEqual(self.host.helper_runs(), [])
         for config in (VM, VM + "[usb G]\ntargetVm = vm2\n[allow X]\nvendorId = ffff\n",
                        KEYBOARDS.replace("targetVm", "fence = no\ntargetVm")):
             self.use(KEYBOARDS)

@@ -451,6 +451,9 @@ static void test_fence_leaves_what_is_in_use(void **state)
 	assert_int_equal(do_usb(worker_usb_fence), -EBUSY);
 	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "1");
 	assert_int_equal(root_exists(VHOTPLUG_RUNDIR "/given/1-2-4"), 0);
+	assert_int_equal(root_exists(VHOTPLUG_RUNDIR "/refused/1-2-4"), 0);
+	assert_int_equal(do_usb(worker_usb_return), 0);
+	assert_int_equal(root_exists(VHOTPLUG_RUNDIR "/refused/1-2-4"), -ENOENT);
 }
 
 int main(void)

@@ -57,7 +57,7 @@ static struct world {
 		uint64_t inode;
 		char driver[64];
 		bool claimed;
-		const char *subsystem, *rule, *vms, *options;
+		const char *subsystem, *rule, *vms, *options, *fence;
 	} places[MAX];
 	/* the worker */
 	struct worker_request jobs[MAX];
@@ -134,6 +134,8 @@ static const char *place_property(void *from, const char *key)
 		return "46d/c52b/1211";
 	if (streq(key, "VHOTPLUG_OPTIONS"))
 		return place->options;
+	if (streq(key, "VHOTPLUG_FENCE"))
+		return place->fence;
 	if (streq(key, "ID_MODEL"))
 		return "Stick";
 	return NULL;
@@ -509,9 +511,9 @@ static void event_of(const char *action, struct place *place, uint64_t seqnum, c
 	snprintf(event.devpath, sizeof(event.devpath), "%s", place->devpath);
 	event.inode = place->inode;
 	wire_init(&msg);
-	static const char *const keys[] = {"SUBSYSTEM",     "DEVTYPE",         "DEVNAME",
-					   "VHOTPLUG_RULE", "PRODUCT",         "VHOTPLUG_VM",
-					   "ID_MODEL",      "VHOTPLUG_OPTIONS"};
+	static const char *const keys[] = {"SUBSYSTEM",     "DEVTYPE",          "DEVNAME",
+					   "VHOTPLUG_RULE", "PRODUCT",          "VHOTPLUG_VM",
+					   "ID_MODEL",      "VHOTPLUG_OPTIONS", "VHOTPLUG_FENCE"};
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		if (place_property(place, keys[i]))
 			assert_int_equal(wire_add(&msg, keys[i], place_property(place, keys[i])),
@@ -1634,6 +1636,121 @@ static void test_stop_in_the_middle(void **state)
 	/* teardown: nothing leaks, nothing is used after it was freed */
 }
 
+/* The fence */
+
+/* Plugs in a stick that a rule keeps from the host, while its VM is down. */
+static struct place *plug_fenced(void)
+{
+	struct place *place = place_new(USB "1-2", 100, "vm1");
+
+	vm_dies("vm1");
+	w.policy.worker_waits = true;
+	w.n_all_jobs = 0;
+	place->fence = "yes";
+	event("add", place, ++w.seqnum);
+	run();
+	return place;
+}
+
+static void expect_job(enum worker_job job)
+{
+	assert_int_equal(w.n_jobs, 1);
+	assert_int_equal(w.jobs[0].job, job);
+}
+
+static void test_fence_of_a_vm_that_is_down(void **state)
+{
+	(void) state;
+	plug_fenced();
+	expect("1-2", "waiting vm1");
+	expect_job(WORKER_USB_FENCE);
+	/* Nothing overtakes it. */
+	vm_starts("vm1");
+	expect_job(WORKER_USB_FENCE);
+	job_answer(0, "");
+	run();
+	expect_job(WORKER_USB_OPEN);
+	w.policy.worker_waits = false;
+	run();
+	expect("1-2", "attached vm1");
+	w.policy.worker_waits = true;
+	forget_handles("vm1");
+	vm_dies("vm1");
+	expect("1-2", "waiting vm1");
+	expect_job(WORKER_USB_FENCE);
+	job_answer(0, "");
+	run();
+	run();
+	assert_int_equal(w.n_jobs, 0);
+}
+
+static void test_fence_then_rule_withdrawn(void **state)
+{
+	(void) state;
+	struct place *stick = plug_fenced();
+
+	stick->claimed = false;
+	manager_resync(&w.manager);
+	run();
+	expect_job(WORKER_USB_FENCE);
+	job_answer(0, "");
+	run();
+	expect_job(WORKER_USB_RETURN);
+	assert_null(device("1-2"));
+}
+
+/* It was there before the broker. */
+static void test_fence_of_what_was_there(void **state)
+{
+	(void) state;
+	struct place *place = place_new(USB "1-2", 100, "vm1");
+
+	place->fence = "yes";
+	w.policy.probes_refused = true;
+	w.policy.worker_waits = true;
+	event("add", place, ++w.seqnum);
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "waiting vm1");
+	expect_job(WORKER_USB_FENCE);
+}
+
+/* What the host uses is left alone, and looked at a few times only. */
+static void test_fence_and_the_host(void **state)
+{
+	(void) state;
+	plug_fenced();
+	for (int tries = 0; tries < 5; tries++) {
+		expect_job(WORKER_USB_FENCE);
+		job_answer(-EBUSY, "/dev/sda is in use on the host: mounted on /srv");
+		device("1-2")->attempt.fence.not_before = 0;
+		device_mark(device("1-2"));
+		run();
+	}
+	assert_int_equal(w.n_jobs, 0);
+	expect("1-2", "waiting vm1");
+}
+
+/* A host driver that comes later to what a VM has is made to let go. */
+static void test_host_driver_comes_later(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+	struct place interface = *stick;
+
+	expect("1-2", "attached vm1");
+	strcpy(stick->driver, "usbhid on 1-2:1.0");
+	snprintf(interface.devpath, sizeof(interface.devpath), USB "1-2/1-2:1.0");
+	w.policy.worker_waits = true;
+	event("bind", &interface, ++w.seqnum);
+	run();
+	expect_job(WORKER_USB_RELEASE);
+	job_answer(0, "");
+	run();
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_jobs, 0);
+}
+
 int main(void)
 {
 #define FRESH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -1698,6 +1815,11 @@ int main(void)
 		FRESH(test_events_before_the_start_move_nothing),
 		FRESH(test_candidates_in_order_at_start),
 		STARTED(test_stop_in_the_middle),
+		STARTED(test_fence_of_a_vm_that_is_down),
+		STARTED(test_fence_then_rule_withdrawn),
+		FRESH(test_fence_of_what_was_there),
+		STARTED(test_fence_and_the_host),
+		STARTED(test_host_driver_comes_later),
 	};
 
 	loop_skip_waiting(true);

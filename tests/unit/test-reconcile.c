@@ -95,6 +95,7 @@ EMPTY_STEP(abandon)
 EMPTY_STEP(give)
 EMPTY_STEP(take)
 EMPTY_STEP(repeat)
+EMPTY_STEP(fence)
 
 void __wrap_store_device(struct store *store, struct device *device, const struct history *history);
 void __wrap_store_device(struct store *store, struct device *device, const struct history *history)

@@ -76,11 +76,42 @@ static void there_are_as_many_as_there_should_be(void **state)
 	assert_int_equal(count_characters(3), 0x10000 - 0x800 - 0x800);
 }
 
+static void test_cleaning(void **state)
+{
+	static const struct {
+		const char *from, *to;
+	} cases[] = {
+		{NULL, ""},
+		{"Müller €5 \xf0\x9f\x90\xa7", "Müller €5 \xf0\x9f\x90\xa7"},
+		{"a\nb\tc\033[31md\177e", "a?b?c?[31md?e"},
+		{"a\xc2\x9b\x33m\xc2\x80", "a?3m?"}, /* C1: another way to say ESC [ */
+		{"a\xe2\x80\xae"
+		 "txt.exe\xe2\x81\xa6",
+		 "a?txt.exe?"},                              /* U+202E, U+2066 */
+		{"\xe2\x80\xa8\xe2\x80\xa9\xc2\x85", "???"}, /* ends of lines */
+		{"vm\xe2\x80\x8b"
+		 "1\xef\xbb\xbf",
+		 "vm?1?"}, /* nothing to be seen */
+		{"\xe0\x80\xaf\xed\xa0\x80\xff", "???????"},
+		{"\"quotes' $(id) %s {}", "\"quotes' $(id) %s {}"}, /* are for whoever quotes */
+	};
+	char to[64];
+
+	(void) state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		text_clean(to, sizeof(to), cases[i].from);
+		assert_string_equal(to, cases[i].to);
+	}
+	text_clean(to, 5, "ab€c"); /* never inside a character */
+	assert_string_equal(to, "ab");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_character_is_one),
 		cmocka_unit_test(there_are_as_many_as_there_should_be),
+		cmocka_unit_test(test_cleaning),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

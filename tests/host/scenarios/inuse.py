@@ -199,7 +199,7 @@ def _rule(function):
 
 @contextlib.contextmanager
 def _mounted(node):
-    folder = LOGS / "mounted"
+    folder = LOGS / "in-use"
     folder.mkdir(exist_ok=True)
     _run(f"mount {node} {folder}")
     try:

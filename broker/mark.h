@@ -1,0 +1,17 @@
+/* What udev's rules must know of a USB device, in files that they can test:
+ * /run/vhotplug/given/NAME-DEVNUM and refused/NAME-DEVNUM. No two plugs of one boot have the same.
+ */
+#pragma once
+
+#include "helper/macro.h"
+
+enum mark {
+	MARK_GIVEN,   /* a VM has it, or is about to: its interfaces are not shut when they appear
+		       * (a guest may choose another configuration, which makes new ones) */
+	MARK_REFUSED, /* the host uses it: its disks are not fenced */
+};
+
+/* NAME: the device's kernel name, "1-2.3". NODE: its node, "/dev/bus/usb/BBB/DDD".
+ * Return 0 or -errno. */
+int mark_set(enum mark mark, const char *name, const char *node) _must_check_;
+int mark_clear(enum mark mark, const char *name, const char *node);

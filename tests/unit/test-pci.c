@@ -1,0 +1,114 @@
+/* What sysfs says of PCI functions, over a made-up tree. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "broker/pci.h"
+#include "helper/root.h"
+#include "tests/unit/tree.h"
+
+#define DEVICES "/sys/bus/pci/devices/"
+
+static void make_function(const char *root, const char *address, const char *class,
+			  const char *group)
+{
+	char path[300], target[300];
+
+	snprintf(target, sizeof(target), "/sys/devices/pci0000:00/%s", address);
+	tree_mkdir(root, target);
+	snprintf(path, sizeof(path), DEVICES "%s", address);
+	tree_link(root, path, target);
+	snprintf(path, sizeof(path), "%s/class", target);
+	tree_write(root, path, class);
+	if (!group)
+		return;
+	snprintf(path, sizeof(path), "/sys/kernel/iommu_groups/%s/devices/%s", group, address);
+	tree_link(root, path, target);
+	snprintf(path, sizeof(path), "%s/iommu_group", target);
+	snprintf(target, sizeof(target), "/sys/kernel/iommu_groups/%s", group);
+	tree_link(root, path, target);
+}
+
+static int setup(void **state)
+{
+	*state = temp_new();
+	root_set(*state);
+	make_function(*state, "0000:00:01.0", "0x060400\n", "7");
+	make_function(*state, "0000:00:05.0", "0x020000\n", "7");
+	make_function(*state, "10000:e1:00.0", "0x010802\n", "7");
+	make_function(*state, "0000:00:06.0", "0x030000\n", NULL);
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	root_set("");
+	temp_remove((char **) state);
+	return 0;
+}
+
+static void test_attributes(void **state)
+{
+	unsigned value = 7;
+
+	assert_int_equal(pci_attribute("0000:00:05.0", "class", &value), 0);
+	assert_int_equal(value, 0x020000);
+	assert_int_equal(pci_attribute("0000:00:05.0", "vendor", &value), -ENOENT);
+	tree_write(*state, DEVICES "0000:00:05.0/vendor", "not a number\n");
+	assert_int_equal(pci_attribute("0000:00:05.0", "vendor", &value), -EIO);
+	assert_int_equal(value, 0x020000);
+	assert_int_equal(pci_attribute("0000:00:09.0", "class", &value), -ENOENT);
+}
+
+static void test_driver(void **state)
+{
+	char driver[64] = "before";
+
+	assert_false(pci_driver("0000:00:05.0", driver, sizeof(driver)));
+	assert_string_equal(driver, "before");
+	tree_mkdir(*state, "/sys/bus/pci/drivers/r8169");
+	tree_link(*state, "/sys/devices/pci0000:00/0000:00:05.0/driver",
+		  "/sys/bus/pci/drivers/r8169");
+	assert_true(pci_driver("0000:00:05.0", driver, sizeof(driver)));
+	assert_string_equal(driver, "r8169");
+}
+
+/* Bridges do not count; a domain may have more than four digits. */
+static void test_group(void **state)
+{
+	struct pci_group group = {.number = -1};
+
+	(void) state;
+	assert_int_equal(pci_get_group("0000:00:05.0", &group), 0);
+	assert_int_equal(group.number, 7);
+	assert_int_equal(group.n_members, 2);
+	for (size_t i = 0; i < group.n_members; i++)
+		assert_true(streq(group.members[i], "0000:00:05.0") ||
+			    streq(group.members[i], "10000:e1:00.0"));
+}
+
+static void test_no_group(void **state)
+{
+	struct pci_group group = {.number = -1};
+
+	(void) state;
+	assert_int_equal(pci_get_group("0000:00:06.0", &group), -ENOENT);
+	assert_int_equal(pci_get_group("0000:00:09.0", &group), -ENOENT);
+	assert_int_equal(group.number, -1);
+}
+
+int main(void)
+{
+#define PCI_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		PCI_TEST(test_attributes),
+		PCI_TEST(test_driver),
+		PCI_TEST(test_group),
+		PCI_TEST(test_no_group),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
