@@ -73,19 +73,14 @@ static void give_back(struct registry *registry, const struct device *device)
 	}
 }
 
-/* Of one that has been unplugged. */
-static void clear_marks(const struct device *device)
-{
-	mark_clear(MARK_GIVEN, device->id.kernel_name, device->id.node);
-	mark_clear(MARK_REFUSED, device->id.kernel_name, device->id.node);
-}
-
 void handover_drop(struct registry *registry, struct device *device)
 {
-	if (device->wish.present)
+	if (device->wish.present) {
 		give_back(registry, device);
-	else if (device->id.kind == DEVICE_USB)
-		clear_marks(device);
+	} else if (device->id.kind == DEVICE_USB) {
+		mark_clear(MARK_GIVEN, device->id.kernel_name, device->id.node);
+		mark_clear(MARK_REFUSED, device->id.kernel_name, device->id.node);
+	}
 	attempt_let_go(device);
 	record_forget(registry, device);
 	registry_remove(registry, device);

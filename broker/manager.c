@@ -4,7 +4,6 @@
 
 #include "broker/arrival.h"
 #include "broker/attempt.h"
-#include "broker/choice.h"
 #include "broker/handover.h"
 #include "broker/log.h"
 #include "broker/look.h"

@@ -8,8 +8,11 @@ set(made ${CMAKE_CURRENT_BINARY_DIR}/package)
 # ---- what only packages have; scripts/install does the same by itself
 
 string(TIMESTAMP CHANGELOG_DATE "%a, %d %b %Y %H:%M:%S +0000" UTC)
-file(STRINGS broker/store.c SCHEMA_VERSION REGEX "^#define SCHEMA_VERSION [0-9]+")
+file(STRINGS broker/database.c SCHEMA_VERSION REGEX "^#define SCHEMA_VERSION [0-9]+")
 string(REGEX MATCH "[0-9]+" SCHEMA_VERSION "${SCHEMA_VERSION}")
+if(NOT SCHEMA_VERSION)
+  message(FATAL_ERROR "broker/database.c does not say which SCHEMA_VERSION it knows")
+endif()
 string(REGEX REPLACE "^/" "" HELPER_PATH ${VHOTPLUG_LIBEXECDIR}/vhotplug-helper)
 foreach(script preinst postinst prerm postrm)
   configure_file(${package}/debian/${script} ${made}/debian/${script} @ONLY

@@ -108,7 +108,7 @@ def test_calls(sources, build):
              if re.fullmatch(r"handover_(look|refuse|open|abandon|give|end|verify|take|repeat|drop)", callee) and
              homes[caller] != "reconcile.c"]
     check("reconcile alone takes steps", steps)
-    allowed = re.compile(r"(decide\.c:|group\.c:|group_|\w+\.c:streq$)\w*|registry_find\w*|device_may_be_in|str\w+|v?snprintf|"
+    allowed = re.compile(r"(decide\.c:|group\.c:|group_|\w+\.c:streq$)\w*|registry_find\w*|device_(may_be_in|candidates)|str\w+|v?snprintf|"
                          r"abort|mem(set|cpy)|__\w+")
     impure = [f"{homes[caller]}: {caller} calls {callee}" for caller, callees in graph.items()
               if homes[caller] in ("decide.c", "group.c") for callee in callees if not allowed.fullmatch(callee)]

@@ -91,11 +91,11 @@ void handover_end(struct registry *registry, struct device *device, const char *
 	{                                                                      \
 		(void) registry, (void) device;                                \
 	}
-EMPTY_STEP(fence)
 EMPTY_STEP(abandon)
 EMPTY_STEP(give)
 EMPTY_STEP(take)
 EMPTY_STEP(repeat)
+EMPTY_STEP(fence)
 
 void __wrap_store_device(struct store *store, struct device *device, const struct history *history);
 void __wrap_store_device(struct store *store, struct device *device, const struct history *history)
