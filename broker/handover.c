@@ -38,9 +38,10 @@ static int send_job(struct registry *registry, const struct device *device, enum
 /* Its answer is waited for. */
 static int ask_worker(struct registry *registry, struct device *device, enum worker_job job)
 {
+	const struct vm *vm = device->place.vm;
 	unsigned options = device->wish.options & OPTION_FORCE ? WORKER_FORCE : 0;
 
-	if (device->place.vm->vmm->wants_reset && !(device->wish.options & OPTION_NO_RESET))
+	if (vm && vm->vmm->wants_reset && !(device->wish.options & OPTION_NO_RESET))
 		options |= WORKER_RESET;
 	return send_job(registry, device, job, options, &device->attempt.request);
 }

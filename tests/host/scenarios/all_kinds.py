@@ -61,7 +61,7 @@ def quiet_and_then_an_orderly_end(world):
     told to quit, does, and starts again: it has all its devices again."""
     vm1, devices = _three_kinds(world)
     world.udev.settle()
-    time.sleep(3)
+    time.sleep(7)  # the copy of the database for everybody is written within five seconds of a change
     before = world.broker.wakeups()
     time.sleep(5)
     woken = world.broker.wakeups() - before
