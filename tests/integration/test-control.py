@@ -65,7 +65,7 @@ class World(base.World):
         self.env_path = str(pathlib.Path(program).parent)
 
     def write_config(self, *vms, extra="", choose="first", group="", tag="t"):
-        text = "".join(f"[vm {vm}]\ntype = crosvm\nsocket = {self.path}/{vm}.sock\n" for vm in vms)
+        text = "".join(f"[vm {vm}]\ntype = crosvm\ndelay = 0\nsocket = {self.path}/{vm}.sock\n" for vm in vms)
         self.config.write_text(
             f"{extra}[api]\ntransports = unix\nunixSocket = {self.path}/api.sock\n{text}"
             f"[usb g]\nallowedVms = {', '.join(vms)}\nchoose = {choose}\n{group}tag = {tag}\n"
