@@ -38,10 +38,10 @@ static int send_job(struct registry *registry, const struct device *device, enum
 /* Its answer is waited for. */
 static int ask_worker(struct registry *registry, struct device *device, enum worker_job job)
 {
-	const struct vm *vm = device->place.vm;
 	unsigned options = device->wish.options & OPTION_FORCE ? WORKER_FORCE : 0;
 
-	if (vm && vm->vmm->wants_reset && !(device->wish.options & OPTION_NO_RESET))
+	if (device->place.vm && device->place.vm->vmm->wants_reset &&
+	    !(device->wish.options & OPTION_NO_RESET))
 		options |= WORKER_RESET;
 	return send_job(registry, device, job, options, &device->attempt.request);
 }
@@ -86,8 +86,6 @@ void handover_drop(struct registry *registry, struct device *device)
 	record_forget(registry, device);
 	registry_remove(registry, device);
 }
-
-/* The fence */
 
 void handover_fence(struct registry *registry, struct device *device)
 {

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include "broker/budget.h"
+#include "broker/qmp_frame.h"
 #include "broker/socket.h"
 
 #define MAX_VALUE QMP_BURST /* bytes; a longer message breaks the protocol */
@@ -38,14 +39,6 @@ struct packet {
 	char data[];
 };
 
-/* Where the next JSON value begins and ends in what has come in. A monitor may be set to write its
- * values over several lines. */
-struct frame {
-	size_t scanned;
-	unsigned depth; /* of braces and brackets; 0: between two values */
-	bool in_string, escaped;
-};
-
 struct qmp {
 	struct loop_source *source;
 	int fd;
@@ -62,7 +55,7 @@ struct qmp {
 	size_t kept_length;    /* how much of the text is qmp_capabilities */
 	char *in;
 	size_t in_length, in_size;
-	struct frame frame;
+	struct qmp_frame frame;
 	struct budget own_input, *input;
 	struct loop_timer resend, pause, patience;
 	struct loop *loop;
@@ -386,53 +379,12 @@ static bool handle_value(struct qmp *qmp, const char *value, size_t length)
 	return qmp->state != QMP_DOWN;
 }
 
-/* Does the value end with C? */
-static bool ends_with(struct frame *frame, char c)
-{
-	if (frame->escaped) {
-		frame->escaped = false;
-	} else if (frame->in_string) {
-		frame->escaped = c == '\\';
-		frame->in_string = c != '"';
-	} else if (c == '"') {
-		frame->in_string = true;
-	} else if (c == '{' || c == '[') {
-		frame->depth++;
-	} else if (c == '}' || c == ']') {
-		return --frame->depth == 0;
-	}
-	return false;
-}
-
-/* Looks for the end of the value that begins at START, from where the last look ended. Returns 1
- * with *RET_END behind it; 0 when there is no more; -EPROTO when what is there begins no value. */
-static int find_value(struct qmp *qmp, size_t *start, size_t *ret_end)
-{
-	struct frame *frame = &qmp->frame;
-
-	while (frame->scanned < qmp->in_length) {
-		char c = qmp->in[frame->scanned++];
-
-		if (frame->depth == 0 && strchr(" \t\r\n", c) && c) {
-			*start = frame->scanned;
-			continue;
-		}
-		if (frame->depth == 0 && c != '{')
-			return -EPROTO;
-		if (ends_with(frame, c)) {
-			*ret_end = frame->scanned;
-			return 1;
-		}
-	}
-	return 0;
-}
-
 static void handle_input(struct qmp *qmp)
 {
 	size_t start = 0, end;
 	int r;
 
-	while ((r = find_value(qmp, &start, &end)) > 0) {
+	while ((r = qmp_frame_next(&qmp->frame, qmp->in, qmp->in_length, &start, &end)) > 0) {
 		if (!handle_value(qmp, qmp->in + start, end - start))
 			return;
 		start = end;

@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <sys/un.h>
 
+#include "broker/account.h"
 #include "broker/log.h"
 #include "broker/qmp.h"
 #include "broker/socket.h"
@@ -61,26 +62,6 @@ static void start_probe(struct vm *vm, bool quiet)
 	vm->is_probing = true;
 	vm->is_quiet = quiet;
 	vm->vmm->probe(vm);
-}
-
-/* From /etc/passwd alone: other sources may take their time, and the loop has none. */
-static uid_t find_local_user(const char *name)
-{
-	_cleanup_fclose_ FILE *f = fopen("/etc/passwd", "re");
-	struct passwd *entry = NULL;
-
-	while (f && (entry = fgetpwent(f)) && !streq(entry->pw_name, name))
-		;
-	return entry ? entry->pw_uid : (uid_t) -1;
-}
-
-/* A user's name or number; (uid_t) -1 when there is no such user. */
-static uid_t find_user(const char *name)
-{
-	char *end;
-	unsigned long uid = strtoul(name, &end, 10);
-
-	return *name && !*end ? (uid_t) uid : find_local_user(name);
 }
 
 void vm_refresh(struct vm *vm)
@@ -393,7 +374,7 @@ void vm_check(struct vm *vm)
 		return;
 	/* Perhaps there is such a user by now. */
 	if (vm->user_name[0] && vm->user == (uid_t) -1)
-		vm->user = find_user(vm->user_name);
+		vm->user = account_find(vm->user_name);
 	if (vm->user_name[0] && vm->user == (uid_t) -1) {
 		vm_set_reason(vm,
 			      "the user \"%s\" of its section does not exist on this host; correct "
@@ -460,7 +441,7 @@ int vm_new(struct loop *loop, const struct config_general *general, const struct
 	vm->data = data;
 	vm->pidfd = -1;
 	vm->type = config->type;
-	vm->user = config->user ? find_user(config->user) : (uid_t) -1;
+	vm->user = config->user ? account_find(config->user) : (uid_t) -1;
 	/* While a config is read, and no device waits, the other sources are asked too. */
 	if (config->user && vm->user == (uid_t) -1) {
 		const struct passwd *entry = getpwnam(config->user);

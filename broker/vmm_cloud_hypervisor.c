@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <sys/socket.h>
 
+#include "broker/cloud_hypervisor_info.h"
 #include "broker/device.h"
 #include "broker/http.h"
 #include "broker/op.h"
@@ -21,8 +22,7 @@
 #include "helper/text.h"
 
 #define ANSWER_MS 10000 /* to map a big guest's memory takes its time */
-#define PREFIX "vhp-"
-#define MAX_NAMES 9 /* of one device: "vhp-…", "vhp-….2" to "vhp-….9" */
+#define MAX_NAMES 9     /* of one device: "vhp-…", "vhp-….2" to "vhp-….9" */
 #define MAX_HANDLES 64
 #define API "/api/v1/"
 
@@ -51,151 +51,16 @@ static struct request *request_of(struct op *op)
 	return (struct request *) op;
 }
 
-/* Names */
-
-/* Is NAME, as the VM has it, one of HANDLE's: "vhp-…" or "vhp-….2"? */
-static bool is_name_of(const char *name, const char *handle)
-{
-	const char *rest = startswith(name, handle);
-
-	return rest && (!*rest || (rest[0] == '.' && rest[1] && !rest[2]));
-}
-
-static void make_name(char *ret_name, size_t size, const char *handle, unsigned n)
-{
-	if (n <= 1)
-		snprintf(ret_name, size, "%s", handle);
-	else
-		snprintf(ret_name, size, "%s.%u", handle, n);
-}
-
-/* The handle behind NAME: without the ".2" after its last part. */
-static void handle_of(const char *name, char *ret_handle, size_t size)
-{
-	const char *last = strrchr(name, '-'), *dot = strchr(last, '.');
-
-	snprintf(ret_handle, size, "%.*s", (int) (dot ? dot - name : (ptrdiff_t) strlen(name)),
-		 name);
-}
-
-/* The PCI address in "vhp-0000.01.00.0-4436". */
-static bool address_of(const char *handle, char *ret_address, size_t size)
-{
-	char domain[9], bus[3], slot[3], function[2];
-
-	if (sscanf(handle, PREFIX "%8[0-9a-f].%2[0-9a-f].%2[0-9a-f].%1[0-7]-", domain, bus, slot,
-		   function) != 4)
-		return false;
-	snprintf(ret_address, size, "%s:%s:%s.%s", domain, bus, slot, function);
-	return true;
-}
-
-/* What the VM has */
-
-static const json_t *devices_of(const json_t *info)
-{
-	return json_object_get(json_object_get(info, "config"), "devices");
-}
-
-/* The name that INFO's config has for HANDLE's device, or NULL. */
-static const char *find_listed(const json_t *info, const char *handle)
-{
-	const json_t *devices = devices_of(info), *device;
-	size_t i;
-
-	json_array_foreach(devices, i, device)
-	{
-		const char *name = json_string_value(json_object_get(device, "id"));
-
-		if (name && is_name_of(name, handle))
-			return name;
-	}
-	return NULL;
-}
-
-/* The same in what it has still. */
-static const char *find_registered(const json_t *info, const char *handle)
-{
-	json_t *tree = json_object_get(info, "device_tree"), *node;
-	const char *name;
-
-	json_object_foreach(tree, name, node) if (is_name_of(name, handle)) return name;
-	return NULL;
-}
-
-/* Does PATH, perhaps with slashes at its end, lead to the function at ADDRESS? */
-static bool is_path_of(const char *path, const char *address)
-{
-	size_t length = strlen(path), n = strlen(address);
-
-	while (length > 0 && path[length - 1] == '/')
-		length--;
-	return length > n && path[length - n - 1] == '/' &&
-	       strncmp(path + length - n, address, n) == 0;
-}
-
-/* The name that the config has for the function at ADDRESS, or NULL. */
-static const char *find_function(const json_t *info, const char *address)
-{
-	const json_t *devices = devices_of(info), *device;
-	size_t i;
-
-	json_array_foreach(devices, i, device)
-	{
-		const char *path = json_string_value(json_object_get(device, "path"));
-		const char *name = json_string_value(json_object_get(device, "id"));
-
-		if (path && is_path_of(path, address))
-			return name ? name : "";
-	}
-	return NULL;
-}
-
-/* Is descriptor FD of process PID the file TARGET? */
-static bool is_open_as(pid_t pid, const char *fd, const char *target)
-{
-	char path[PATH_MAX], found[PATH_MAX];
-
-	if (root_path(path, sizeof(path), "/proc/%d/fd/%s", (int) pid, fd) < 0)
-		return false;
-	ssize_t n = readlink(path, found, sizeof(found) - 1);
-	found[n > 0 ? n : 0] = 0;
-	return streq(found, target);
-}
-
-/* Has VM's process the IOMMU group of the function at ADDRESS open? Returns 1, 0, or -errno when
- * that can't be told. */
-static int has_group_open(const struct vm *vm, const char *address)
-{
-	char group[16], target[PATH_MAX];
-	struct dirent *entry;
-	int found = 0;
-	int r = root_link_name(group, sizeof(group), "/sys/bus/pci/devices/%s/iommu_group",
-			       address);
-
-	if (r < 0) /* The kernel takes a function away only when nobody has it any more. */
-		return root_inode("/sys/bus/pci/devices/%s", address) ? r : 0;
-	if ((r = root_path(target, sizeof(target), "/dev/vfio/%s", group)) < 0)
-		return r;
-	DIR *dir = root_opendir("/proc/%d/fd", (int) vm->peer.pid);
-	if (!dir)
-		return -errno;
-	while (!found && (entry = readdir(dir)))
-		found = is_open_as(vm->peer.pid, entry->d_name, target);
-	closedir(dir);
-	return found;
-}
-
 /* Does the VM hold on to the device that HANDLE stands for? Where the kernel does not tell, INFO
  * does. */
 static bool is_held(const struct request *request, const char *handle, const json_t *info)
 {
 	char address[PCI_ADDRESS_SIZE];
-	int r = address_of(handle, address, sizeof(address))
-			? has_group_open(request->ch->vm, address)
+	int r = ch_address_of(handle, address, sizeof(address))
+			? ch_has_group_open(request->ch->vm, address)
 			: -EINVAL;
 
-	return r < 0 ? find_registered(info, handle) != NULL : r > 0;
+	return r < 0 ? ch_find_registered(info, handle) != NULL : r > 0;
 }
 
 /* Asking */
@@ -338,9 +203,9 @@ static void add_handle(struct request *request, const char *name, bool is_listed
 {
 	char handle[96];
 
-	if (!startswith(name, PREFIX))
+	if (!startswith(name, CH_PREFIX))
 		return;
-	handle_of(name, handle, sizeof(handle));
+	ch_handle_of(name, handle, sizeof(handle));
 	for (size_t i = 0; i < request->n_handles; i++)
 		if (streq(request->handles[i], handle))
 			return;
@@ -351,7 +216,7 @@ static void add_handle(struct request *request, const char *name, bool is_listed
 static void note_handles(struct request *request, const json_t *info)
 {
 	json_t *tree = json_object_get(info, "device_tree"), *node;
-	const json_t *devices = devices_of(info), *device;
+	const json_t *devices = ch_devices_of(info), *device;
 	const char *name;
 	size_t i;
 
@@ -453,8 +318,9 @@ static void try_name(struct request *request)
 		       MAX_NAMES);
 		return;
 	}
-	make_name(name, sizeof(name), request->base.handle, ++request->n_names);
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", request->base.device->id.kernel_name);
+	ch_make_name(name, sizeof(name), request->base.handle, ++request->n_names);
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s",
+		 request->base.device->id.kernel_name);
 	ask(request, "PUT", "vm.add-device", json_pack("{s:s, s:s}", "path", path, "id", name),
 	    add_was_answered);
 }
@@ -464,12 +330,12 @@ static void add_device(struct request *request, const json_t *info)
 	const char *other;
 	struct device *device = request->base.device;
 
-	if (find_listed(info, request->base.handle)) {
+	if (ch_find_listed(info, request->base.handle)) {
 		finish(request, VMM_OK, "%s",
 		       ""); /* by a request that nobody heard the answer of */
 		return;
 	}
-	if ((other = find_function(info, device->id.kernel_name))) {
+	if ((other = ch_find_function(info, device->id.kernel_name))) {
 		finish(request, VMM_FAILED,
 		       "it is in the VM already, as \"%s\" (--device); take it out there", other);
 		return;
@@ -525,11 +391,11 @@ static void remove_was_answered(struct request *request, const struct http_answe
 static void remove_device(struct request *request, const json_t *info)
 {
 	const char *state = json_string_value(json_object_get(info, "state"));
-	const char *name = find_listed(info, request->base.handle);
+	const char *name = ch_find_listed(info, request->base.handle);
 
 	/* Asked before: a guest that was just starting may not have heard it. */
 	if (!name && is_held(request, request->base.handle, info))
-		name = find_registered(info, request->base.handle);
+		name = ch_find_registered(info, request->base.handle);
 	else if (!name) {
 		finish(request, VMM_OK, "%s", "");
 		return;

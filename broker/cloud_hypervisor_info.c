@@ -1,0 +1,138 @@
+/* What a cloud-hypervisor says of itself: see cloud_hypervisor_info.h. Called by
+ * vmm_cloud_hypervisor.c. */
+#include "broker/cloud_hypervisor_info.h"
+
+#include <dirent.h>
+#include <limits.h>
+#include <string.h>
+
+#include "helper/macro.h"
+#include "helper/root.h"
+
+/* Names */
+
+/* Is NAME, as the VM has it, one of HANDLE's: "vhp-…" or "vhp-….2"? */
+static bool is_name_of(const char *name, const char *handle)
+{
+	const char *rest = startswith(name, handle);
+
+	return rest && (!*rest || (rest[0] == '.' && rest[1] && !rest[2]));
+}
+
+void ch_make_name(char *ret_name, size_t size, const char *handle, unsigned n)
+{
+	if (n <= 1)
+		snprintf(ret_name, size, "%s", handle);
+	else
+		snprintf(ret_name, size, "%s.%u", handle, n);
+}
+
+void ch_handle_of(const char *name, char *ret_handle, size_t size)
+{
+	const char *last = strrchr(name, '-'), *dot = strchr(last, '.');
+
+	snprintf(ret_handle, size, "%.*s", (int) (dot ? dot - name : (ptrdiff_t) strlen(name)),
+		 name);
+}
+
+bool ch_address_of(const char *handle, char *ret_address, size_t size)
+{
+	char domain[9], bus[3], slot[3], function[2];
+
+	if (sscanf(handle, CH_PREFIX "%8[0-9a-f].%2[0-9a-f].%2[0-9a-f].%1[0-7]-", domain, bus, slot,
+		   function) != 4)
+		return false;
+	snprintf(ret_address, size, "%s:%s:%s.%s", domain, bus, slot, function);
+	return true;
+}
+
+/* What the VM has */
+
+const json_t *ch_devices_of(const json_t *info)
+{
+	return json_object_get(json_object_get(info, "config"), "devices");
+}
+
+const char *ch_find_listed(const json_t *info, const char *handle)
+{
+	const json_t *devices = ch_devices_of(info), *device;
+	size_t i;
+
+	json_array_foreach(devices, i, device)
+	{
+		const char *name = json_string_value(json_object_get(device, "id"));
+
+		if (name && is_name_of(name, handle))
+			return name;
+	}
+	return NULL;
+}
+
+const char *ch_find_registered(const json_t *info, const char *handle)
+{
+	json_t *tree = json_object_get(info, "device_tree"), *node;
+	const char *name;
+
+	json_object_foreach(tree, name, node) if (is_name_of(name, handle)) return name;
+	return NULL;
+}
+
+/* Does PATH, perhaps with slashes at its end, lead to the function at ADDRESS? */
+static bool is_path_of(const char *path, const char *address)
+{
+	size_t length = strlen(path), n = strlen(address);
+
+	while (length > 0 && path[length - 1] == '/')
+		length--;
+	return length > n && path[length - n - 1] == '/' &&
+	       strncmp(path + length - n, address, n) == 0;
+}
+
+const char *ch_find_function(const json_t *info, const char *address)
+{
+	const json_t *devices = ch_devices_of(info), *device;
+	size_t i;
+
+	json_array_foreach(devices, i, device)
+	{
+		const char *path = json_string_value(json_object_get(device, "path"));
+		const char *name = json_string_value(json_object_get(device, "id"));
+
+		if (path && is_path_of(path, address))
+			return name ? name : "";
+	}
+	return NULL;
+}
+
+/* Is descriptor FD of process PID the file TARGET? */
+static bool is_open_as(pid_t pid, const char *fd, const char *target)
+{
+	char path[PATH_MAX], found[PATH_MAX];
+
+	if (root_path(path, sizeof(path), "/proc/%d/fd/%s", (int) pid, fd) < 0)
+		return false;
+	ssize_t n = readlink(path, found, sizeof(found) - 1);
+	found[n > 0 ? n : 0] = 0;
+	return streq(found, target);
+}
+
+int ch_has_group_open(const struct vm *vm, const char *address)
+{
+	char group[16], target[PATH_MAX];
+	struct dirent *entry;
+	int found = 0;
+	int r = root_link_name(group, sizeof(group), "/sys/bus/pci/devices/%s/iommu_group",
+			       address);
+
+	if (r < 0) /* The kernel takes a function away only when nobody has it any more. */
+		return root_inode("/sys/bus/pci/devices/%s", address) ? r : 0;
+	if ((r = root_path(target, sizeof(target), "/dev/vfio/%s", group)) < 0)
+		return r;
+	DIR *dir = root_opendir("/proc/%d/fd", (int) vm->peer.pid);
+	if (!dir)
+		return -errno;
+	while (!found && (entry = readdir(dir)))
+		found = is_open_as(vm->peer.pid, entry->d_name, target);
+	closedir(dir);
+	return found;
+}

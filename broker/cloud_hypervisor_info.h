@@ -1,0 +1,32 @@
+/* What "vm.info" of a cloud-hypervisor says of our devices, by the names they have there, and what
+ * the kernel says of its process. A name that is taken for good is followed by others of the same
+ * device
+ * ("vhp-….2"); a device has one handle. Source: cloud-hypervisor,
+ * vmm/src/api/openapi/cloud-hypervisor.yaml. */
+#pragma once
+
+#include <jansson.h>
+
+#include "broker/vm.h"
+
+#define CH_PREFIX "vhp-"
+
+/* The Nth name for HANDLE, from 1. */
+void ch_make_name(char *ret_name, size_t size, const char *handle, unsigned n);
+/* The handle behind NAME, which begins with CH_PREFIX: without the ".2" after its last part. */
+void ch_handle_of(const char *name, char *ret_handle, size_t size);
+/* The PCI address in "vhp-0000.01.00.0-4436"; false when there is none. */
+bool ch_address_of(const char *handle, char *ret_address, size_t size);
+
+/* What the VM is to have: an array, or NULL. */
+const json_t *ch_devices_of(const json_t *info);
+/* The name that INFO's config has for HANDLE's device, or NULL; INFO's own, like those below. */
+const char *ch_find_listed(const json_t *info, const char *handle);
+/* The same in what the VM has still (device_tree). */
+const char *ch_find_registered(const json_t *info, const char *handle);
+/* The name that the config has for the function at ADDRESS, "" for one without, or NULL. */
+const char *ch_find_function(const json_t *info, const char *address);
+
+/* Has VM's process the IOMMU group of the function at ADDRESS open? Returns 1, 0, or -errno when
+ * that can't be told. */
+int ch_has_group_open(const struct vm *vm, const char *address);
