@@ -182,6 +182,15 @@ static bool is_usb_controller(const char *type)
 	       strstr(type, "ohci");
 }
 
+/* Has the broker attached what is called NAME? What "vmm-args" has named was there at the VM's
+ * start. */
+static bool is_handle(const char *name)
+{
+	const char *rest = startswith(name, QEMU_HANDLE_PREFIX);
+
+	return rest && !startswith(rest, "pci-") && !startswith(rest, "evdev-");
+}
+
 static void probe_devices(struct qemu_op *op, const char *parent, const json_t *reply)
 {
 	struct qemu *qemu = op->qemu;
@@ -195,7 +204,7 @@ static void probe_devices(struct qemu_op *op, const char *parent, const json_t *
 
 		if (!type || !name)
 			continue;
-		if (startswith(name, QEMU_HANDLE_PREFIX) && qemu->n_handles < QEMU_MAX_HANDLES) {
+		if (is_handle(name) && qemu->n_handles < QEMU_MAX_HANDLES) {
 			char *copy = strdup(name);
 
 			if (copy)
