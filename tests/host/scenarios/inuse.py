@@ -214,7 +214,10 @@ def disk_behind_five_hubs(world):
     """A USB controller is not given away while a disk behind five hubs on it is mounted."""
     controller, port = _function("1b36", "000d"), "1"
     for _ in range(5):
-        world.host.plug_hub(port=port)
+        hub = world.host.plug_hub(port=port)
+        # What is plugged into a hub whose driver is only starting goes unnoticed now and then.
+        wait_until(lambda: list(hub.sys.glob("*:1.0/*-port8")), 60, f"the driver of {hub} has its ports")
+        world.udev.settle()
         port += ".1"
     disk, node = _disk_of_the_host(world, port=port)
     vm1 = world.vm("vm1").start()
