@@ -134,7 +134,6 @@ static void note_life(struct crosvm *crosvm, const struct crosvm_reply *reply)
 	} else if (++crosvm->n_dead == MAX_DEAD) {
 		crosvm_describe_dead(crosvm, text, sizeof(text));
 		log_warning("%s: %s", crosvm->vm->name, text);
-		vm_check(crosvm->vm); /* what was there is in no guest any more */
 	}
 }
 

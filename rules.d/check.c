@@ -111,6 +111,7 @@ static const struct use {
 	{"TEST", "", "!=", SUBJECT},
 	{"TEST", "", "==", SUBJECT},
 	{"DRIVER", "", "!=", TEXT},
+	{"DRIVER", "", "==", PATTERN},
 	{"IMPORT", "db", "=", ASSIGNED},
 	{"IMPORT", "program", "=", COMMAND},
 	{"IMPORT", "builtin", "=", BUILTIN},

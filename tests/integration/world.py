@@ -177,7 +177,9 @@ class World:
         self.path.chmod(0o755)
         self.processes = []
         self.seqnum = 0
-        self.environment = {"PATH": os.environ["PATH"]}
+        suppressions = pathlib.Path(__file__).parent / "lsan-suppressions"
+        self.environment = {"PATH": os.environ["PATH"],
+                            "LSAN_OPTIONS": f"suppressions={suppressions}:print_suppressions=0"}
         for name in ("RUNTIME", "STATE", "CONFIGURATION"):
             directory = self.path / name.lower()
             directory.mkdir(mode=0o755)

@@ -535,7 +535,7 @@ static void test_probe(void **state)
 	strcpy(m.devices[2], "vhp-1-2-7");
 	strcpy(m.devices[3], "keyboard");
 	strcpy(m.devices[4], "vhp-pci-0"); /* from the command line, as vmm-args makes it */
-	strcpy(m.devices[5], "vhp-evdev-2");
+	strcpy(m.devices[1], "vhp-evdev-2");
 	start_vm(NULL);
 	assert_string_equal(s.log, "has vhp-1-2-7;");
 	assert_int_equal(s.vm->state, VM_UP);
