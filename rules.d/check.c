@@ -111,7 +111,6 @@ static const struct use {
 	{"TEST", "", "!=", SUBJECT},
 	{"TEST", "", "==", SUBJECT},
 	{"DRIVER", "", "!=", TEXT},
-	{"DRIVER", "", "==", PATTERN},
 	{"IMPORT", "db", "=", ASSIGNED},
 	{"IMPORT", "program", "=", COMMAND},
 	{"IMPORT", "builtin", "=", BUILTIN},
