@@ -16,6 +16,7 @@ void root_set(const char *directory)
 	root = directory;
 }
 
+static int format_path(char *ret, size_t size, const char *format, va_list args) _printf_(3, 0);
 static int format_path(char *ret, size_t size, const char *format, va_list args)
 {
 	size_t length = strlen(root);

@@ -420,7 +420,7 @@ static int do_usb(void (*job)(const struct worker_request *, struct worker_answe
 	struct worker_request request = {.job = WORKER_USB_FENCE};
 	struct worker_answer answer = {0};
 
-	strcpy(request.devpath, STICK + strlen("/sys"));
+	strcpy(request.devpath, &STICK[strlen("/sys")]);
 	strcpy(request.node, "/dev/bus/usb/001/004");
 	request.inode = root_inode("/sys%s", request.devpath);
 	job(&request, &answer);
