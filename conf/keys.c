@@ -43,6 +43,7 @@ static int store_text(const struct key_place *place, void *target)
 
 	if (!copy)
 		return -ENOMEM;
+	free(*(char **) target); /* a section may come twice */
 	*(char **) target = copy;
 	return 0;
 }
