@@ -91,8 +91,10 @@ static gid_t find_group(const char *name)
 
 static void give_to_group(int fd, gid_t gid, mode_t mode, const char *path)
 {
-	if (fd < 0 || fchown(fd, (uid_t) -1, gid) < 0 || fchmod(fd, mode) < 0)
-		log_warning("can't give %s to its readers: %s", path, strerror(errno));
+	/* First nobody, then nobody else. */
+	if (fd < 0 || fchmod(fd, mode & 0700) < 0 || fchown(fd, (uid_t) -1, gid) < 0 ||
+	    fchmod(fd, mode) < 0)
+		log_warning("can't set who may use %s: %s", path, strerror(errno));
 	close_fd(fd);
 }
 
@@ -103,14 +105,15 @@ void home_protect(struct home *home, const char *group)
 	gid_t gid = find_group(group);
 	char path[sizeof(home->database) + 4];
 
+	home->readers = group ? gid : (gid_t) -1;
 	give_to_group(open(home->state_directory, flags | O_DIRECTORY), gid, 0750,
 		      home->state_directory);
 	/* SQLite gives its other files the owner and the mode of this one. */
-	give_to_group(open(home->database, flags | O_CREAT, 0640), gid, 0640, home->database);
+	give_to_group(open(home->database, flags | O_CREAT, 0600), 0, 0600, home->database);
 	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
 		snprintf(path, sizeof(path), "%s%s", home->database, suffixes[i]);
 		if (access(path, F_OK) == 0)
-			give_to_group(open(path, flags), gid, 0640, path);
+			give_to_group(open(path, flags), 0, 0600, path);
 	}
 }
 

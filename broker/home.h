@@ -14,6 +14,7 @@ struct home {
 	char database[HOME_PATH_SIZE + 16];
 	char public_copy[HOME_PATH_SIZE + 16]; /* of the database, for everybody */
 	int run_lock, state_lock;
+	gid_t readers; /* who may read the copy; (gid_t) -1: everybody */
 	ino_t database_inode;
 	struct watch *run_watch, *state_watch;
 	void (*lost)(void *data, const char *why);
@@ -28,9 +29,9 @@ int home_init(struct home *home) _must_check_;
  * more. Returns 0 or -errno; the reason is logged. */
 int home_lock(struct home *home) _must_check_;
 
-/* Lets GROUP (NULL: adm where there is one, else root's) and nobody else read the state, and makes
- * the database's file if there is none, so that all of its files are so. Whoever may read them may
- * also lock them. */
+/* Makes the database's file if there is none, and all of its files root's alone: whoever may read
+ * them may lock them, and keep the WAL growing. Lets GROUP (NULL: adm where there is one, else
+ * root's) into the directory; a GROUP that is named is also the only one to read the copy. */
 void home_protect(struct home *home, const char *group);
 
 /* Notices when somebody clears the directories: a lock that was removed is taken again. LOST is

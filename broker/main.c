@@ -269,7 +269,7 @@ static int start(struct broker *broker, struct config *config)
 		r = home_watch(&broker->home, broker->loop, home_lost, broker);
 	if (r == 0)
 		r = snapshot_new(broker->loop, broker->home.database, broker->home.public_copy,
-				 &broker->snapshot);
+				 broker->home.readers, &broker->snapshot);
 	if (r < 0) {
 		config_free(config);
 		return r;

@@ -14,6 +14,9 @@
 struct snapshot {
 	struct loop *loop;
 	char *database, *target;
+	gid_t readers;
+	int former[SNAPSHOT_KEPT]; /* copies that were replaced; -1: none */
+	size_t next_former;
 	sqlite3 *db;
 	sqlite3_stmt *get_version;
 	int64_t version; /* of the database, as copied; -2: never */
@@ -85,27 +88,46 @@ static int copy_views(sqlite3 *db, const char *next)
 	return r;
 }
 
-/* An empty file is an empty database. */
-static int make_file(const char *path)
+/* An empty file is an empty database. Its mode does not depend on the umask. */
+static int make_file(const char *path, gid_t readers)
 {
+	bool for_all = readers == (gid_t) -1;
+
 	unlink(path);
 	_cleanup_close_ int fd =
-		open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644);
-	/* Whatever the umask is. */
-	return fd < 0 || fchmod(fd, 0644) < 0 ? -errno : 0;
+		open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return fd < 0 || (!for_all && fchown(fd, (uid_t) -1, readers) < 0) ||
+			       fchmod(fd, for_all ? 0644 : 0640) < 0
+		       ? -errno
+		       : 0;
+}
+
+/* Whoever has a copy open has its room. It is taken back in the end. */
+static void let_go_of_former(struct snapshot *snapshot, int fd)
+{
+	int *place = &snapshot->former[snapshot->next_former++ % SNAPSHOT_KEPT];
+
+	if (*place >= 0 && ftruncate(*place, 0) < 0)
+		log_warning("can't take back an old %s: %s", snapshot->target, strerror(errno));
+	close_fd(*place);
+	*place = fd;
 }
 
 static int replace_target(struct snapshot *snapshot)
 {
 	char *next = sqlite3_mprintf("%s.next", snapshot->target);
-	int r = next ? make_file(next) : -ENOMEM;
+	int former = open(snapshot->target, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	int r = next ? make_file(next, snapshot->readers) : -ENOMEM;
 
 	if (r == 0)
 		r = copy_views(snapshot->db, next);
 	if (r == 0 && rename(next, snapshot->target) < 0)
 		r = -errno;
-	if (r < 0 && next)
+	if (r == 0)
+		let_go_of_former(snapshot, TAKE_FD(former));
+	else if (next)
 		unlink(next);
+	close_fd(former);
 	sqlite3_free(next);
 	return r;
 }
@@ -141,7 +163,7 @@ void snapshot_touch(struct snapshot *snapshot)
 			 its_time, snapshot);
 }
 
-int snapshot_new(struct loop *loop, const char *database, const char *target,
+int snapshot_new(struct loop *loop, const char *database, const char *target, gid_t readers,
 		 struct snapshot **ret_snapshot)
 {
 	struct snapshot *snapshot = calloc(1, sizeof(*snapshot));
@@ -150,6 +172,9 @@ int snapshot_new(struct loop *loop, const char *database, const char *target,
 		return -ENOMEM;
 	snapshot->loop = loop;
 	snapshot->version = -2;
+	snapshot->readers = readers;
+	for (size_t i = 0; i < SNAPSHOT_KEPT; i++)
+		snapshot->former[i] = -1;
 	snapshot->database = strdup(database);
 	snapshot->target = strdup(target);
 	if (!snapshot->database || !snapshot->target) {
@@ -167,6 +192,8 @@ void snapshot_free(struct snapshot *snapshot)
 	if (snapshot->timer.loop)
 		write_copy(snapshot);
 	loop_timer_stop(&snapshot->timer);
+	for (size_t i = 0; i < SNAPSHOT_KEPT; i++)
+		close_fd(snapshot->former[i]);
 	close_database(snapshot);
 	free(snapshot->database);
 	free(snapshot->target);

@@ -1,15 +1,22 @@
 /* A copy of what people want to know (the views of schema.sql), for everybody to read. Whoever may
- * read the database itself may lock it; a reader of the copy can hold up nobody. */
+ * read the database itself may lock it; a reader of the copy can hold up nobody. One who keeps it
+ * open for long loses it: else the copies that somebody keeps could fill /run. */
 #pragma once
+
+#include <sys/types.h>
 
 #include "broker/loop.h"
 #include "helper/macro.h"
 
 struct snapshot;
 
+/* How many copies that have been replaced stay whole for those who still read them. */
+#define SNAPSHOT_KEPT 16
+
 /* Copies DATABASE to TARGET, which is replaced at once and whole, when something has changed and a
- * moment has passed. Returns 0 or -errno. */
-int snapshot_new(struct loop *loop, const char *database, const char *target,
+ * moment has passed. READERS is the group that may read it, or (gid_t) -1: everybody. Returns 0 or
+ * -errno. */
+int snapshot_new(struct loop *loop, const char *database, const char *target, gid_t readers,
 		 struct snapshot **ret_snapshot) _must_check_;
 /* Something may have changed. */
 void snapshot_touch(struct snapshot *snapshot);

@@ -13,6 +13,7 @@
 #define IDLE_MS 2000         /* checkpoint after this much silence */
 #define CHECKPOINT_PAGES 256 /* and only when the WAL has grown so far */
 #define URGENT_PAGES 2048    /* 8 MB more of it: without silence too */
+#define HELD_PAGES 8192      /* a reader of root's keeps it from beginning anew: that is said */
 #define MAX_QUEUED 4096      /* changes; at the cap the oldest history is lost, and said so */
 #define KEEP_EVENTS 10000    /* rows in table event */
 #define KEEP_HISTORY 200000  /* rows in table action */
@@ -110,6 +111,10 @@ static void tidy_up(void *data)
 	prune_tables(store);
 	store->tidied_pages = store->wal_pages;
 	sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	if (store->wal_pages > HELD_PAGES)
+		log_warning("the database's -wal file has %d MB: a program of root's reads it in a"
+			    " transaction that it does not end",
+			    store->wal_pages / 256);
 }
 
 static int note_wal(void *data, sqlite3 *db, const char *name, int pages)

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include <cmocka.h>
@@ -38,7 +39,7 @@ static int setup(void **state)
 	snprintf(s->copy, sizeof(s->copy), "%s/copy", s->dir);
 	assert_int_equal(loop_new(&s->loop), 0);
 	assert_int_equal(store_open(s->loop, s->database, "boot", &s->store), 0);
-	assert_int_equal(snapshot_new(s->loop, s->database, s->copy, &s->snapshot), 0);
+	assert_int_equal(snapshot_new(s->loop, s->database, s->copy, (gid_t) -1, &s->snapshot), 0);
 	loop_set_pass_end(s->loop, pass_end, s);
 	*state = s;
 	return 0;
@@ -109,6 +110,45 @@ static void test_follows_changes(void **state)
 	assert_true(inode_of(s->copy) != st.st_ino);
 }
 
+/* What somebody keeps open of copies that have been replaced is little, however long he does. */
+static void test_readers_who_never_leave(void **state)
+{
+	struct scene *s = *state;
+	int fds[2 * SNAPSHOT_KEPT];
+	size_t whole = 0;
+	char reason[16];
+	struct stat st;
+
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		snprintf(reason, sizeof(reason), "%zu", i);
+		change(s, reason);
+		spin_for(s->loop, 6000);
+		fds[i] = open(s->copy, O_RDONLY | O_CLOEXEC);
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		assert_int_equal(fstat(fds[i], &st), 0);
+		whole += st.st_size > 0;
+		close(fds[i]);
+	}
+	/* Those that are kept, and the newest. */
+	assert_int_equal(whole, SNAPSHOT_KEPT + 1);
+	assert_string_equal(ask(s, "select reason from assignments"), "31");
+}
+
+static void test_for_a_group(void **state)
+{
+	struct scene *s = *state;
+	struct stat st;
+
+	snapshot_free(s->snapshot);
+	assert_int_equal(snapshot_new(s->loop, s->database, s->copy, getgid(), &s->snapshot), 0);
+	change(s, "one");
+	spin_for(s->loop, 6000);
+	assert_int_equal(stat(s->copy, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0640);
+	assert_int_equal(st.st_gid, getgid());
+}
+
 /* Many changes are one copy every few seconds. */
 static void test_not_too_often(void **state)
 {
@@ -150,6 +190,8 @@ int main(void)
 #define SNAPSHOT_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		SNAPSHOT_TEST(test_follows_changes),
+		SNAPSHOT_TEST(test_readers_who_never_leave),
+		SNAPSHOT_TEST(test_for_a_group),
 		SNAPSHOT_TEST(test_not_too_often),
 		SNAPSHOT_TEST(test_written_at_the_end),
 	};
