@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 
-from . import qmp
+from . import qemu, qmp
 from .wait import wait_until
 
 RUN = pathlib.Path("/run/vms")
@@ -37,7 +37,7 @@ class QemuVm:
         """Instead of listening, its monitor calls whoever listens at PATH, again and again. Before
         start()."""
         at = self.command.index("-qmp")
-        self.command[at:at + 2] = ["-chardev", f"socket,id=broker,path={path},server=off,reconnect=1",
+        self.command[at:at + 2] = ["-chardev", f"socket,id=broker,path={path},server=off,{qemu.dial_again()}",
                                    "-mon", "chardev=broker,mode=control"]
         self.listen = path
         return self
