@@ -5,7 +5,6 @@ No USB hardware is needed: in the namespace /dev/bus/usb/099/099 is the null dev
 directory in sysfs; QEMU takes its descriptor and then says that it is no USB device.
 """
 
-import atexit
 import contextlib
 import ctypes
 import json
@@ -47,16 +46,20 @@ def wait_for(condition, seconds=PATIENCE):
 
 
 def fake_usb():
-    """A USB device node that only this process and its children see."""
+    """A /dev with a USB device node, which only this process and its children see. All of /dev is
+    their own: a folder that is made in everybody's takes the mounts of all others on it along when
+    it is removed."""
     libc = ctypes.CDLL(None, use_errno=True)
-    clone_newns, ms_rec, ms_private, mnt_detach = 0x20000, 0x4000, 1 << 18, 2
+    clone_newns, ms_rec, ms_private = 0x20000, 0x4000, 1 << 18
     if libc.unshare(clone_newns) < 0 or libc.mount(None, b"/", None, ms_rec | ms_private, None) < 0:
         return False
-    if not os.path.isdir("/dev/bus"):  # the directory itself is everybody's
-        os.mkdir("/dev/bus")
-        atexit.register(lambda: (libc.umount2(b"/dev/bus", mnt_detach), os.rmdir("/dev/bus")))
-    if libc.mount(b"none", b"/dev/bus", b"tmpfs", 0, None) < 0:
+    if libc.mount(b"none", b"/dev", b"tmpfs", 0, b"mode=755") < 0:
         return False
+    for name, minor in (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)):
+        os.mknod("/dev/" + name, 0o666 | 0o020000, os.makedev(1, minor))
+        os.chmod("/dev/" + name, 0o666)
+    os.symlink("/proc/self/fd", "/dev/fd")
+    os.mkdir("/dev/shm", 0o1777)
     os.makedirs(os.path.dirname(NODE))
     os.mknod(NODE, 0o600 | 0o020000, os.makedev(1, 3))
     return True
