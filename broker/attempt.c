@@ -139,7 +139,9 @@ void attempt_note_arrived(struct registry *registry, struct device *device)
 	struct device_attempt *attempt = &device->attempt;
 	char detail[64] = "";
 
-	if (place->port > 0)
+	if (place->is_cold)
+		snprintf(detail, sizeof(detail), "since the VM's start");
+	else if (place->port > 0)
 		snprintf(detail, sizeof(detail), "on port %u of %.40s", place->port, place->bus);
 	else if (place->bus[0])
 		snprintf(detail, sizeof(detail), "on %.50s", place->bus);

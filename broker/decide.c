@@ -11,13 +11,13 @@
 #define LEAVING_MS 2000 /* the same, for those that wait for a guest */
 
 static const char *const step_names[] = {
-	[STEP_REST] = "rest",       [STEP_TELL] = "tell",       [STEP_DROP] = "drop",
-	[STEP_HOLD] = "hold",       [STEP_WAIT] = "wait",       [STEP_FAIL] = "fail",
-	[STEP_LOOK] = "look",       [STEP_REFUSE] = "refuse",   [STEP_OPEN] = "open",
-	[STEP_FENCE] = "fence",     [STEP_ABANDON] = "abandon", [STEP_GIVE] = "give",
-	[STEP_END] = "end",         [STEP_VERIFY] = "verify",   [STEP_TAKE] = "take",
-	[STEP_REPEAT] = "repeat",   [STEP_ASK] = "ask",         [STEP_KEEP_OUT] = "keep out",
-	[STEP_SUSPEND] = "suspend",
+	[STEP_REST] = "rest",         [STEP_TELL] = "tell",       [STEP_DROP] = "drop",
+	[STEP_HOLD] = "hold",         [STEP_WAIT] = "wait",       [STEP_FAIL] = "fail",
+	[STEP_LOOK] = "look",         [STEP_ADOPT] = "adopt",     [STEP_REFUSE] = "refuse",
+	[STEP_OPEN] = "open",         [STEP_FENCE] = "fence",     [STEP_ABANDON] = "abandon",
+	[STEP_GIVE] = "give",         [STEP_END] = "end",         [STEP_VERIFY] = "verify",
+	[STEP_TAKE] = "take",         [STEP_REPEAT] = "repeat",   [STEP_ASK] = "ask",
+	[STEP_KEEP_OUT] = "keep out", [STEP_SUSPEND] = "suspend",
 };
 
 const char *decide_step_name(enum step step)
@@ -115,6 +115,10 @@ static struct vm *choose_vm(const struct registry *registry, const struct device
 static bool is_in_place(const struct registry *registry, const struct device *device)
 {
 	const struct vm *vm = device->place.vm;
+
+	if (device->place.is_cold)
+		return device_may_stay_in(device, vm->name) &&
+		       registry_find_vm(registry, vm->name) == vm;
 
 	return device_may_be_in(device, vm->name) && choose_vm(registry, device) == vm;
 }
@@ -246,6 +250,7 @@ static struct decision decide_nowhere(const struct registry *registry, const str
 				      uint64_t now)
 {
 	const struct device_attempt *attempt = &device->attempt;
+	const struct cold *cold;
 	struct decision decision;
 	struct vm *vm;
 
@@ -254,6 +259,9 @@ static struct decision decide_nowhere(const struct registry *registry, const str
 		return do_nothing();
 	if (!device->wish.present || !device->wish.rule[0])
 		return do_step(STEP_DROP, NULL);
+	vm = registry_find_cold(registry, device, &cold);
+	if (vm && device_may_be_found_in(device, vm->name))
+		return do_step(STEP_ADOPT, vm);
 	if (is_kept_out(device, &decision))
 		return fence(device, NULL, decision, now);
 	if (device->wish.held)

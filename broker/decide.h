@@ -19,6 +19,7 @@ enum step {
 	STEP_LOOK,     /* at its IOMMU group */
 	STEP_REFUSE,   /* its IOMMU group can't go to VM, for REASON */
 	STEP_FENCE,    /* no VM has it: keep the host from it */
+	STEP_ADOPT,    /* VM has had it since its start: it is attached */
 	STEP_OPEN,     /* prepare it for VM */
 	STEP_ABANDON,  /* don't wait for the worker any more: nobody wants it there */
 	STEP_GIVE,     /* it is prepared: ask the VMM to take it */
@@ -30,7 +31,7 @@ enum step {
 
 struct decision {
 	enum step step;
-	struct vm *vm; /* STEP_WAIT, STEP_REFUSE, STEP_OPEN: where it is to go */
+	struct vm *vm; /* STEP_WAIT, STEP_REFUSE, STEP_ADOPT, STEP_OPEN: where it is to go */
 	char reason[256];
 	uint64_t again_ms; /* time changes the answer after so many ms; 0: it does not */
 };

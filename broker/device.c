@@ -107,6 +107,27 @@ bool device_may_be_in(const struct device *device, const char *name)
 	return list_has(device_candidates(device), name);
 }
 
+bool device_may_stay_in(const struct device *device, const char *name)
+{
+	const struct device_wish *wish = &device->wish;
+
+	if (device_may_be_in(device, name))
+		return true;
+	/* Nobody has chosen: the command line has. */
+	return wish->present && wish->rule[0] && wish->away == AWAY_NOT &&
+	       !device->attempt.move.failed[0] && !*device_candidates(device) &&
+	       list_has(wish->vms, name);
+}
+
+bool device_may_be_found_in(const struct device *device, const char *name)
+{
+	const struct device_wish *wish = &device->wish;
+
+	return device_may_stay_in(device, name) ||
+	       (wish->present && wish->rule[0] && wish->away != AWAY_NOT &&
+		list_has(wish->vms, name));
+}
+
 void device_make_handle(const struct device *device, char *ret_handle, size_t size)
 {
 	snprintf(ret_handle, size, "vhp-%s-%llu", device->id.kernel_name,

@@ -107,6 +107,7 @@ struct device_place {
 	char handle[96];   /* id in the VMM; "" before the VMM has been asked */
 	char bus[64];      /* where it is in the guest, while that is known */
 	unsigned port;     /* 0: not known */
+	bool is_cold;      /* the VM has had it since its start, under a name of somebody else's */
 	bool unverified;   /* attached on record; the VMM has not been asked yet */
 	bool was_arriving; /* on record it was still on its way there */
 	bool redo;         /* nobody knows what it is there: it is taken out and given anew */
@@ -202,6 +203,13 @@ void device_set_cause(struct device *device, enum device_cause cause);
 const char *device_candidates(const struct device *device);
 /* May DEVICE be in the VM called NAME, by the wish on record? */
 bool device_may_be_in(const struct device *device, const char *name);
+
+/* The same where that VM has had it since its start: it may stay unless somebody wants otherwise.
+ */
+bool device_may_stay_in(const struct device *device, const char *name);
+/* Does it count that the VM called NAME has had DEVICE since its start? Also where it is to be
+ * taken out again; not what a VM says that has no claim to it. */
+bool device_may_be_found_in(const struct device *device, const char *name);
 
 /* The name that DEVICE has in a VMM that does not make up its own: that of the instance, whatever
  * the VM, so that an attach that was sent twice is noticed. */

@@ -1,5 +1,6 @@
 /* The parts of the QEMU backend among themselves: qemu_session.c (the connection), qemu_place.c
- * (free ports), qemu_probe.c (what the guest has), qemu_attach.c, vmm_qemu.c (detach, and what
+ * (free ports), qemu_cold.c (what it has had since its start), qemu_probe.c (what the guest has),
+ * qemu_attach.c, vmm_qemu.c (detach, and what
  * vmm.h asks for). Everybody else uses vmm.h. A file calls those named before it; what comes next
  * for a request is in its op (op.h).
  *
@@ -22,6 +23,7 @@
 #define QEMU_MAX_BUSES 16
 #define QEMU_MAX_PCI_PORTS 64
 #define QEMU_MAX_HANDLES 256
+#define QEMU_MAX_COLD 32
 #define QEMU_BUSY_MS 2000 /* without a greeting for so long: somebody else holds the monitor */
 
 enum qemu_op_kind {
@@ -66,6 +68,33 @@ struct qemu_pci_port {
 	bool used;
 };
 
+/* What is asked of a device that somebody else has given it. */
+enum qemu_cold_property {
+	QEMU_COLD_BUS,
+	QEMU_COLD_ADDRESS,
+	QEMU_COLD_VENDOR,
+	QEMU_COLD_PRODUCT,
+	QEMU_COLD_ATTACHED,
+	QEMU_COLD_PORT,
+	QEMU_COLD_NODE,
+	QEMU_COLD_HOST,
+	QEMU_COLD_SYSFS,
+	QEMU_COLD_EVDEV,
+	QEMU_COLD_PROPERTIES,
+};
+
+struct qemu_cold {
+	struct qemu_op *op;
+	enum device_kind kind;
+	char handle[96]; /* its id, or its QOM path where it has none */
+	long numbers[QEMU_COLD_PROPERTIES];
+	char texts[QEMU_COLD_PROPERTIES][96];
+	struct qemu_cold_ask {
+		struct qemu_cold *cold;
+		unsigned property;
+	} asks[QEMU_COLD_PROPERTIES];
+};
+
 struct qemu {
 	struct vm *vm;
 	char **usb_bus;    /* copy of the config's list, or NULL */
@@ -83,6 +112,8 @@ struct qemu {
 	size_t n_ports, n_found_ports;
 	char *handles[QEMU_MAX_HANDLES];
 	size_t n_handles;
+	struct qemu_cold found_cold[QEMU_MAX_COLD];
+	size_t n_found_cold;
 };
 
 /* What OP is the beginning of. */
@@ -132,6 +163,14 @@ bool qemu_choose_place(struct qemu_op *op);
 /* The name of the Nth USB bus that a device may go to: the config's in order, or all there are.
  * NULL: no more. */
 const char *qemu_candidate_bus(const struct qemu *qemu, size_t n);
+
+/* qemu_cold.c */
+
+/* Asks what NAME below PARENT in the QOM tree is, if its TYPE is one of a device of the host.
+ * Returns false when it is not. Nothing is sent yet. */
+bool qemu_cold_ask(struct qemu_op *op, const char *parent, const char *name, const char *type);
+/* All has been answered: fills the VM's list. */
+void qemu_cold_note(struct qemu *qemu);
 
 /* qemu_probe.c */
 

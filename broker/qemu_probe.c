@@ -209,6 +209,8 @@ static void probe_devices(struct qemu_op *op, const char *parent, const json_t *
 
 			if (copy)
 				qemu->handles[qemu->n_handles++] = copy;
+		} else if (qemu_cold_ask(op, parent, name, type)) {
+			continue;
 		} else if (is_usb_controller(type)) {
 			probe_controller(op, parent, name, type);
 		} else if (is_pci_port(type) && streq(parent, "/machine/peripheral")) {
@@ -240,6 +242,16 @@ static void probe_nameless_reply(void *data, const json_t *reply, const char *er
 	qemu_op_continue(op);
 }
 
+static void probe_objects_reply(void *data, const json_t *reply, const char *error_class,
+				const char *text)
+{
+	struct qemu_op *op = data;
+
+	if (qemu_op_reply(op, reply, error_class, text))
+		probe_devices(op, "/objects", reply);
+	qemu_op_continue(op);
+}
+
 static void end_probe(struct op *base)
 {
 	struct qemu_op *op = qemu_op_of(base);
@@ -257,6 +269,7 @@ static void end_probe(struct op *base)
 	qemu->n_buses = qemu->n_found;
 	memcpy(qemu->ports, qemu->found_ports, sizeof(qemu->ports));
 	qemu->n_ports = qemu->n_found_ports;
+	qemu_cold_note(qemu);
 	/* What is being attached right now may not have been there when QEMU was asked. */
 	for (struct op *other = qemu->ops.first; other; other = other->next)
 		if (qemu_op_of(other)->kind == QEMU_ATTACH)
@@ -278,11 +291,13 @@ void qemu_probe(struct vm *vm)
 	}
 	op->qemu = qemu;
 	op->kind = QEMU_PROBE;
-	qemu->n_found = qemu->n_found_ports = 0;
+	qemu->n_found = qemu->n_found_ports = qemu->n_found_cold = 0;
 	qemu_forget_handles(qemu);
 	qemu_op_command(op, "qom-list", json_pack("{s:s}", "path", "/machine/peripheral"),
 			probe_named_reply, op);
 	qemu_op_command(op, "qom-list", json_pack("{s:s}", "path", "/machine/peripheral-anon"),
 			probe_nameless_reply, op);
+	qemu_op_command(op, "qom-list", json_pack("{s:s}", "path", "/objects"), probe_objects_reply,
+			op);
 	qemu_op_flush(op, -1);
 }

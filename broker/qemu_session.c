@@ -58,6 +58,9 @@ static void session_event(void *data, const char *name, const json_t *event)
 	struct qemu *qemu = data;
 	const char *handle = json_string_value(json_object_get(event, "device"));
 
+	/* What has no id is known by its path. */
+	if (!handle)
+		handle = json_string_value(json_object_get(event, "path"));
 	if (!streq(name, "DEVICE_DELETED") || !handle)
 		return;
 	for (struct op *op = qemu->ops.first; op; op = op->next) {

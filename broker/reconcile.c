@@ -1,6 +1,7 @@
 /* Mark, decide, do: see reconcile.h. Called by the loop's end of pass, and by nobody else. */
 #include "broker/reconcile.h"
 
+#include "broker/adopt.h"
 #include "broker/attempt.h"
 #include "broker/decide.h"
 #include "broker/handover.h"
@@ -85,6 +86,9 @@ static void take_step(struct registry *registry, struct device *device,
 		break;
 	case STEP_FENCE:
 		handover_fence(registry, device);
+		break;
+	case STEP_ADOPT:
+		adopt_cold(registry, device, decision->vm);
 		break;
 	case STEP_OPEN:
 		handover_open(registry, device, decision->vm);

@@ -36,6 +36,19 @@ struct vm *registry_find_vm(const struct registry *registry, const char *name)
 	return NULL;
 }
 
+struct vm *registry_find_cold(const struct registry *registry, const struct device *device,
+			      const struct cold **ret_cold)
+{
+	for (struct vm *vm = registry->vms; vm; vm = vm->next)
+		for (size_t i = 0; i < vm->cold.n && vm->state == VM_UP; i++) {
+			if (!cold_is(&vm->cold.items[i], device))
+				continue;
+			*ret_cold = &vm->cold.items[i];
+			return vm;
+		}
+	return NULL;
+}
+
 void registry_add(struct registry *registry, struct device *device)
 {
 	struct device **at = &registry->devices;

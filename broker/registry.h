@@ -52,6 +52,12 @@ struct device *registry_find_request(const struct registry *registry, uint64_t n
 /* The VM of that name in the config, or NULL. */
 struct vm *registry_find_vm(const struct registry *registry, const char *name);
 
+/* The VM that is up and has had DEVICE since its start, by its own word; sets *RET_COLD. NULL:
+ * none.
+ */
+struct vm *registry_find_cold(const struct registry *registry, const struct device *device,
+			      const struct cold **ret_cold);
+
 /* Takes DEVICE (from calloc) into the list, marked. */
 void registry_add(struct registry *registry, struct device *device);
 /* Takes DEVICE out and frees it; it holds nothing any more. */

@@ -34,9 +34,12 @@ static void confirm_device(struct registry *registry, struct device *device)
 static void compare_attached(struct registry *registry, struct device *device, char *const *handles,
 			     size_t n)
 {
+	const struct vm *vm = device->place.vm;
 	bool was_unverified = device->place.unverified;
 
-	if (has_handle(handles, n, device->place.handle) || handover_is_unlisted(device)) {
+	device->place.is_cold = cold_find(&vm->cold, device->place.handle) != NULL;
+	if (device->place.is_cold || has_handle(handles, n, device->place.handle) ||
+	    handover_is_unlisted(device)) {
 		confirm_device(registry, device);
 	} else if (was_unverified && handover_is_doubtful(device)) {
 		device->place.unverified = device->place.was_arriving = false;
@@ -176,6 +179,8 @@ static void handle_attached(void *data, struct device *device, const struct vmm_
 static void handle_detached(void *data, struct vm *vm, struct device *device, const char *handle,
 			    const struct vmm_result *result)
 {
+	if (result->outcome == VMM_OK || result->outcome == VMM_GONE)
+		cold_forget(&vm->cold, handle);
 	if (device)
 		handover_detached(data, device, result);
 	else if (result->outcome == VMM_RETRY)

@@ -82,6 +82,7 @@ static void process_gone(struct vm *vm)
 {
 	forget_process(vm);
 	vm->state = VM_DOWN;
+	cold_clear(&vm->cold);
 	vm->vmm->reset(vm);
 	vm->handler->exited(vm->data, vm);
 }
@@ -484,6 +485,7 @@ static void free_vm(void *data)
 	if (vm->backend)
 		vm->vmm->finish(vm);
 	forget_process(vm);
+	cold_clear(&vm->cold);
 	loop_timer_stop(&vm->retry);
 	loop_timer_stop(&vm->listen_pause);
 	watch_free(vm->watch);

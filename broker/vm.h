@@ -7,6 +7,7 @@
 #pragma once
 
 #include "broker/budget.h"
+#include "broker/cold.h"
 #include "broker/loop.h"
 #include "broker/peer.h"
 #include "broker/vmm.h"
@@ -72,6 +73,7 @@ struct vm {
 	struct peer peer;
 	int pidfd;
 	struct loop_source *exit_source;
+	struct cold_list cold; /* what it has had since its start, while it is up */
 	struct watch *watch;
 	struct loop_timer retry;
 	unsigned n_retries;

@@ -25,6 +25,12 @@ static bool is_unplugging(const char *text)
 	return strstr(text, "in the process of unplug") || strstr(text, "guest is busy");
 }
 
+/* An input-linux of the command line: it goes at once, and without an event. */
+static const char *is_object(const char *handle)
+{
+	return startswith(handle, "/objects/");
+}
+
 static void step_detach(struct op *base)
 {
 	struct qemu_op *op = qemu_op_of(base);
@@ -33,7 +39,7 @@ static void step_detach(struct op *base)
 	if (op->base.result.outcome == VMM_FAILED)
 		op->base.result.outcome =
 			pci && is_unplugging(op->base.result.detail) ? VMM_PENDING : VMM_RETRY;
-	if (op->base.result.outcome != VMM_OK || op->deleted)
+	if (op->base.result.outcome != VMM_OK || op->deleted || is_object(op->base.handle))
 		op_finish(&op->base);
 	else
 		loop_timer_start(op->qemu->vm->loop, &op->base.timer,
@@ -74,7 +80,9 @@ static void qemu_detach(struct vm *vm, struct device *device, const char *handle
 		op_finish(&op->base);
 		return;
 	}
-	qemu_op_command(op, "device_del", json_pack("{s:s}", "id", handle), qemu_plain_reply, op);
+	const char *object = is_object(handle);
+	qemu_op_command(op, object ? "object-del" : "device_del",
+			json_pack("{s:s}", "id", object ? object : handle), qemu_plain_reply, op);
 	qemu_op_flush(op, -1);
 }
 

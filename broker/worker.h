@@ -33,6 +33,7 @@ enum worker_job {
 #define WORKER_FORCE (1u << 0) /* even the host's last way to the network */
 #define WORKER_ALONE (1u << 1) /* PCI_RETURN: not the group, and only if it has no driver */
 #define WORKER_RESET (1u << 2) /* USB_OPEN: as if it had just been plugged in */
+#define WORKER_FOUND (1u << 3) /* USB_RELEASE: a VM was found to have it; open it for that, too */
 
 struct worker_request {
 	uint64_t number;

@@ -203,6 +203,9 @@ void worker_usb_release(const struct worker_request *request, struct worker_answ
 	if (fd < 0)
 		return;
 	struct release release = {.devpath = request->devpath, .fd = fd};
+	if (request->options & WORKER_FOUND &&
+	    mark_set(MARK_GIVEN, name_of(request), request->node) == 0)
+		shut(request->devpath, false);
 	usb_each_interface(request->devpath, disconnect_interface, &release);
 	close(fd);
 	if (usb_host_driver(request->devpath, driver, sizeof(driver)))

@@ -17,7 +17,7 @@ import tempfile
 
 FOLDERS = ["broker", "conf", "helper", "rules.d"]
 # One device's way: an edge marks, the pass decides and takes steps. No part of it calls back up.
-MACHINE = ["arrival", "decide", "device", "group", "handover", "look", "manager", "properties", "reconcile", "record",
+MACHINE = ["adopt", "arrival", "decide", "device", "group", "handover", "look", "manager", "properties", "reconcile", "record",
            "registry", "attempt", "tidings"]
 MAX_LINES = 550
 MAX_RECONCILE = 200
@@ -104,10 +104,10 @@ def test_calls(sources, build):
           [c for c in callers("decide") if not c.startswith("reconcile.c:")] or
           ([] if callers("decide") else ["nobody does"]))
     steps = [f"{homes[caller]}: {caller} calls {callee}" for caller, callees in graph.items() for callee in callees
-             if re.fullmatch(r"handover_(look|refuse|open|abandon|give|end|verify|take|repeat|drop)", callee) and
+             if re.fullmatch(r"(?:handover_(look|refuse|open|abandon|give|end|verify|take|repeat|drop)|adopt_cold)", callee) and
              homes[caller] != "reconcile.c"]
     check("reconcile alone takes steps", steps)
-    allowed = re.compile(r"(decide\.c:|group\.c:|group_|\w+\.c:streq$)\w*|registry_find\w*|device_(may_be_in|candidates)|str\w+|v?snprintf|"
+    allowed = re.compile(r"(decide\.c:|group\.c:|group_|\w+\.c:streq$)\w*|registry_find\w*|device_(may_\w+|candidates)|str\w+|v?snprintf|"
                          r"abort|mem(set|cpy)|__\w+")
     impure = [f"{homes[caller]}: {caller} calls {callee}" for caller, callees in graph.items()
               if homes[caller] in ("decide.c", "group.c") for callee in callees if not allowed.fullmatch(callee)]

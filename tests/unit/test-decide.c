@@ -34,6 +34,12 @@
 #define BEFORE (1u << 18)     /* OTHER's rule comes before its own */
 #define OTHER_SLOW (1u << 19) /* OTHER's attempt began long ago */
 #define UNLISTED (1u << 20)   /* vm1's VMM keeps no list of PCI devices */
+#define COLD_IN_1 (1u << 21)  /* vm1 says that it has had it since its start */
+#define COLD_IN_2 (1u << 22)  /* so says vm2 */
+#define COLD (1u << 23)       /* it is where it is for that reason */
+#define AWAY (1u << 24)       /* taken out by hand */
+#define ASKS (1u << 25)       /* nobody has chosen one of its VMs */
+#define CHOSEN_2 (1u << 26)   /* somebody has chosen vm2 */
 
 struct row {
 	const char *what;
@@ -233,6 +239,28 @@ static const struct row rows[] = {
 	PCI("a card wanted elsewhere", "uu", DEVICE_ATTACHED, 0, .wants = "vm2", .in = "vm1", .step = STEP_TAKE),
 	PCI("a card whose group is elsewhere", "uu", DEVICE_ATTACHED, OF_GROUP, .wants = "vm1,vm2", .in = "vm1", .other = DEVICE_ATTACHED, .other_wants = "vm2", .other_in = "vm2", .step = STEP_REST),
 
+	/* What a VM has had since its start */
+	USB("its VM has it", "uu", DEVICE_WAITING, COLD_IN_1, .step = STEP_ADOPT, .to = "vm1"),
+	PCI("its VM has the card", "uu", DEVICE_WAITING, COLD_IN_1, .step = STEP_ADOPT, .to = "vm1"),
+	EVDEV("its VM has the event node", "uu", DEVICE_WAITING, COLD_IN_1, .step = STEP_ADOPT, .to = "vm1"),
+	USB("its VM has it, whatever has failed", "uu", DEVICE_FAILED, COLD_IN_1 | GAVE_UP, .step = STEP_ADOPT, .to = "vm1"),
+	USB("its VM has it, and it was plugged in already", "uu", DEVICE_HELD, COLD_IN_1 | HELD, .step = STEP_ADOPT, .to = "vm1"),
+	USB("its VM has it, the fence is on its way", "uu", DEVICE_WAITING, COLD_IN_1 | REQUEST, .step = STEP_REST),
+	USB("its VM had it", "du", DEVICE_WAITING, COLD_IN_1, .step = STEP_WAIT, .to = "vm1", .says = "vm1 is down"),
+	USB("the second of two has it", "uu", DEVICE_WAITING, COLD_IN_2, .wants = "vm1,vm2", .step = STEP_ADOPT, .to = "vm2"),
+	USB("one has it that it is not for", "uu", DEVICE_WAITING, COLD_IN_2, .step = STEP_OPEN, .to = "vm1"),
+	USB("nobody has chosen, and one has it", "uu", DEVICE_CHOOSE, COLD_IN_2 | ASKS, .wants = "vm1,vm2", .step = STEP_ADOPT, .to = "vm2"),
+	USB("somebody has chosen the other one", "uu", DEVICE_WAITING, COLD_IN_1 | CHOSEN_2, .wants = "vm1,vm2", .step = STEP_OPEN, .to = "vm2"),
+	USB("taken out by hand, and there again", "uu", DEVICE_DETACHED, COLD_IN_1 | AWAY, .step = STEP_ADOPT, .to = "vm1"),
+	USB("taken out by hand, where it was never to be", "uu", DEVICE_WAITING, COLD_IN_2 | AWAY, .step = STEP_KEEP_OUT, .says = "by hand"),
+	USB("it may stay", "uu", DEVICE_ATTACHED, COLD_IN_1 | COLD, .in = "vm1", .step = STEP_REST),
+	USB("it may stay in the second", "uu", DEVICE_ATTACHED, COLD_IN_2 | COLD, .wants = "vm1,vm2", .in = "vm2", .step = STEP_REST),
+	USB("it may stay until somebody chooses", "uu", DEVICE_ATTACHED, COLD_IN_2 | COLD | ASKS, .wants = "vm1,vm2", .in = "vm2", .step = STEP_REST),
+	USB("somebody has chosen another", "uu", DEVICE_ATTACHED, COLD_IN_1 | COLD | ASKS | CHOSEN_2, .wants = "vm1,vm2", .in = "vm1", .step = STEP_TAKE),
+	USB("taken out by hand at its VM's start", "uu", DEVICE_ATTACHED, COLD_IN_1 | COLD | AWAY, .in = "vm1", .step = STEP_TAKE),
+	USB("no rule wants it any more", "uu", DEVICE_ATTACHED, COLD_IN_1 | COLD | UNCLAIMED, .in = "vm1", .step = STEP_TAKE),
+	PCI("the guest has let go of it", "uu", DEVICE_WAITING, COLD | LOOKED, .step = STEP_OPEN, .to = "vm1"),
+
 	/* Detaching and releasing */
 	USB("leaves", "uu", DEVICE_DETACHING, ASKED, .in = "vm1", .step = STEP_TELL, .says = "leaving vm1"),
 	USB("leaves, and the VMM does not answer", "qu", DEVICE_DETACHING, ASKED, .in = "vm1", .step = STEP_TELL, .says = "vm1 is down"),
@@ -311,6 +339,20 @@ static void set_attempt(struct device *d, unsigned facts)
 		strcpy(attempt->host_driver, "e1000e");
 }
 
+static struct cold cold = {.kernel_name = "0000:00:1f.0"};
+
+static void set_cold(struct scene *s, const struct row *row)
+{
+	cold.kind = row->kind;
+	for (size_t i = 0; i < 2; i++)
+		if (row->facts & (i == 0 ? COLD_IN_1 : COLD_IN_2))
+			s->vms[i].cold = (struct cold_list){&cold, 1};
+	s->device.place.is_cold = row->facts & COLD;
+	s->device.wish.away = row->facts & AWAY ? AWAY_DETACHED : AWAY_NOT;
+	s->device.wish.asks = row->facts & ASKS;
+	strcpy(s->device.wish.chosen, row->facts & CHOSEN_2 ? "vm2" : "");
+}
+
 static void set_device(struct scene *s, const struct row *row)
 {
 	struct device *d = &s->device;
@@ -359,6 +401,7 @@ static void set_scene(struct scene *s, const struct row *row)
 	if (row->facts & UNLISTED)
 		s->vms[0].vmm = &silent_vmm;
 	set_device(s, row);
+	set_cold(s, row);
 	if (row->other_wants)
 		set_other(s, row);
 	s->registry.devices = &s->device;

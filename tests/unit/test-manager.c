@@ -70,7 +70,8 @@ static struct world {
 		char vm[64], handle[96];
 	} handles[MAX];
 	size_t n_handles;
-	bool grouped; /* the functions below share an IOMMU group */
+	bool grouped;     /* the functions below share an IOMMU group */
+	const char *cold; /* vm1 has had the device of that name since its start */
 } w;
 
 /* sysfs */
@@ -188,6 +189,8 @@ static void job_answer(int result, const char *detail)
 		fds[answer.n_fds++] = open("/dev/null", O_RDWR | O_CLOEXEC);
 		fds[answer.n_fds++] = open("/dev/zero", O_RDONLY | O_CLOEXEC);
 	}
+	if (w.jobs[0].job == WORKER_USB_RELEASE)
+		assert_int_equal(w.jobs[0].options & WORKER_FOUND, w.cold ? WORKER_FOUND : 0);
 	if (w.jobs[0].job == WORKER_USB_RELEASE && result == 0)
 		find_place(w.jobs[0].devpath)->driver[0] = 0;
 	memmove(w.jobs, w.jobs + 1, --w.n_jobs * sizeof(w.jobs[0]));
@@ -303,6 +306,17 @@ static void fake_probe(struct vm *vm)
 	note_call('p', vm, NULL, "");
 }
 
+static void note_cold(struct vm *vm)
+{
+	struct cold cold = {.handle = "their-own", .kind = DEVICE_USB};
+
+	cold_clear(&vm->cold);
+	if (!w.cold || !streq(vm->name, "vm1"))
+		return;
+	snprintf(cold.kernel_name, sizeof(cold.kernel_name), "%s", w.cold);
+	assert_true(cold_add(&vm->cold, &cold));
+}
+
 static void probe_answer(struct vm *vm)
 {
 	char *handles[MAX];
@@ -315,6 +329,7 @@ static void probe_answer(struct vm *vm)
 				vm_probed(vm, -ENOENT, "", NULL, 0);
 				return;
 			}
+			note_cold(vm);
 			for (size_t h = 0; h < w.n_handles; h++)
 				if (streq(w.handles[h].vm, vm->name))
 					handles[n++] = w.handles[h].handle;
@@ -1753,6 +1768,83 @@ static void test_host_driver_comes_later(void **state)
 	assert_int_equal(w.n_jobs, 0);
 }
 
+/* What a VM has had since its start */
+
+static void test_vm_has_had_it_since_its_start(void **state)
+{
+	(void) state;
+	place_new(USB "1-2", 100, "vm1");
+	w.cold = "1-2";
+	strcpy(find_place(USB "1-2")->driver, "usbhid on 1-2:1.0");
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "attached vm1");
+	assert_string_equal(sql("select reason from assignments"),
+			    "vm1 has it since the VM's start");
+	assert_string_equal(find_place(USB "1-2")->driver, "");
+	vm_check(registry_find_vm(&w.manager.registry, "vm1"));
+	restart();
+	manager_start(&w.manager);
+	run();
+	assert_int_equal(w.n_attaches, 0);
+	assert_int_equal(w.n_detaches, 0);
+	expect_history("attach coldplug vm1 ok");
+}
+
+/* Its name is theirs; once it is out, its VM gets it back in our way. */
+static void test_taken_out_of_a_vm_that_has_had_it(void **state)
+{
+	(void) state;
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+
+	w.cold = "1-2";
+	manager_start(&w.manager);
+	run();
+	w.policy.vmm_waits = true;
+	device("1-2")->wish.away = AWAY_UNTIL_REPLUG;
+	device_mark(device("1-2"));
+	run();
+	assert_int_equal(w.n_detaches, 1);
+	assert_string_equal(w.calls[0].handle, "their-own");
+	w.cold = NULL;
+	w.policy.vmm_waits = false;
+	run();
+	expect("1-2", "detached vm1");
+	device("1-2")->wish.away = AWAY_NOT;
+	device_mark(device("1-2"));
+	run();
+	expect("1-2", "attached vm1");
+	assert_string_equal(w.handles[0].handle, "vhp-1-2-100");
+	unplug(stick);
+	assert_null(device("1-2"));
+}
+
+static void test_unplugged_from_a_vm_that_has_had_it(void **state)
+{
+	(void) state;
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+
+	w.cold = "1-2";
+	manager_start(&w.manager);
+	run();
+	unplug(stick);
+	assert_int_equal(w.n_detaches, 1);
+	assert_null(device("1-2"));
+}
+
+/* A new rule finds it there, without another look at the VM. */
+static void test_rule_for_what_a_vm_has_had(void **state)
+{
+	(void) state;
+	w.cold = "1-2";
+	manager_start(&w.manager);
+	run();
+	w.policy.probe_waits = true;
+	plug("1-2", 100, "vm1");
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_attaches, 0);
+}
+
 int main(void)
 {
 #define FRESH(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -1822,6 +1914,10 @@ int main(void)
 		FRESH(test_fence_of_what_was_there),
 		STARTED(test_fence_and_the_host),
 		STARTED(test_host_driver_comes_later),
+		FRESH(test_vm_has_had_it_since_its_start),
+		FRESH(test_taken_out_of_a_vm_that_has_had_it),
+		FRESH(test_unplugged_from_a_vm_that_has_had_it),
+		FRESH(test_rule_for_what_a_vm_has_had),
 	};
 
 	loop_skip_waiting(true);

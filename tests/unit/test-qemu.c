@@ -16,7 +16,9 @@
 #include "broker/device.h"
 #include "broker/vm.h"
 #include "tests/unit/spin.h"
+#include "helper/root.h"
 #include "tests/unit/temp.h"
+#include "tests/unit/tree.h"
 
 #define PORTS 4
 #define SLOTS 3 /* PCIe ports rp1, rp2, …; the last one can't hot-plug */
@@ -43,6 +45,12 @@ static struct machine {
 	bool event_first;    /* DEVICE_DELETED before the answer */
 	bool no_hostdevice;  /* before 5.1 */
 	const char *rejects; /* device_add says so */
+	/* from the command line */
+	struct {
+		const char *parent, *name, *type;
+		const char *properties; /* a JSON object; others are 0 or "" */
+		bool gone;
+	} cold[MAX];
 } m;
 
 static void say(json_t *message)
@@ -108,11 +116,50 @@ static void list_slots(json_t *list)
 	}
 }
 
+static void list_cold(json_t *list, const char *path)
+{
+	char type[80];
+
+	for (size_t i = 0; i < MAX && m.cold[i].name; i++) {
+		if (!streq(m.cold[i].parent, path) || m.cold[i].gone)
+			continue;
+		snprintf(type, sizeof(type), "child<%s>", m.cold[i].type);
+		json_array_append_new(list, entry(m.cold[i].name, type));
+	}
+}
+
+/* The one at PATH, or by that name; MAX: there is none. */
+static size_t find_cold(const char *path)
+{
+	char own[200];
+
+	for (size_t i = 0; i < MAX && m.cold[i].name; i++) {
+		snprintf(own, sizeof(own), "%s/%s", m.cold[i].parent, m.cold[i].name);
+		if (!m.cold[i].gone && (streq(own, path) || streq(m.cold[i].name, path)))
+			return i;
+	}
+	return MAX;
+}
+
+static json_t *cold_property(size_t i, const char *property)
+{
+	static const char *const texts[] = {"hostport", "hostdevice", "host", "sysfsdev", "evdev"};
+	json_t *all = json_loads(m.cold[i].properties, 0, NULL);
+	json_t *value = json_incref(json_object_get(all, property));
+
+	json_decref(all);
+	for (size_t k = 0; k < ARRAY_SIZE(texts) && !value; k++)
+		if (streq(texts[k], property))
+			value = json_string("");
+	return value ? value : json_integer(0);
+}
+
 static void qom_list(const json_t *id, const char *path)
 {
 	json_t *list = json_array();
 
 	json_array_append_new(list, entry("type", "string"));
+	list_cold(list, path);
 	if (streq(path, "/machine/peripheral")) {
 		json_array_append_new(list, entry("xhci", "child<qemu-xhci>"));
 		list_slots(list);
@@ -140,7 +187,9 @@ static void qom_get(const json_t *id, const char *path, const char *property)
 	const char *child = strstr(path, "child[");
 	char port[2] = {child ? child[6] : 0, 0};
 
-	if (streq(property, "hotplug"))
+	if (find_cold(path) < MAX)
+		give(id, cold_property(find_cold(path), property));
+	else if (streq(property, "hotplug"))
 		give(id, json_boolean(slot_of(path) < SLOTS));
 	else if (streq(property, "p2") || streq(property, "p3"))
 		give(id, json_integer(PORTS));
@@ -236,9 +285,31 @@ static void pci_del(const json_t *id, unsigned slot)
 		slot_empties(slot);
 }
 
+/* What has no id is named by its path, in the event too. */
+static void cold_del(const json_t *id, size_t i, bool is_object)
+{
+	char path[200];
+
+	assert_int_equal(is_object, streq(m.cold[i].parent, "/objects"));
+	m.cold[i].gone = true;
+	give(id, json_object());
+	if (is_object)
+		return;
+	snprintf(path, sizeof(path), "%s/%s", m.cold[i].parent, m.cold[i].name);
+	json_t *data = json_pack("{s:s}", "path", path);
+	if (streq(m.cold[i].parent, "/machine/peripheral"))
+		json_object_set_new(data, "device", json_string(m.cold[i].name));
+	say(json_pack("{s:s, s:o}", "event", "DEVICE_DELETED", "data", data));
+}
+
 static void device_del(const json_t *id, const char *name)
 {
 	unsigned port = port_of(name);
+
+	if (find_cold(name) < MAX) {
+		cold_del(id, find_cold(name), false);
+		return;
+	}
 
 	for (unsigned slot = 0; slot <= SLOTS; slot++)
 		if (streq(m.slots[slot], name)) {
@@ -307,6 +378,8 @@ static void obey(const json_t *message)
 		device_add(id, arguments);
 	else if (streq(command, "device_del"))
 		device_del(id, json_string_value(json_object_get(arguments, "id")));
+	else if (streq(command, "object-del"))
+		cold_del(id, find_cold(json_string_value(json_object_get(arguments, "id"))), true);
 	else
 		complain(id, "CommandNotFound", "The command %s has not been found", command);
 }
@@ -939,6 +1012,113 @@ static void test_guest_that_does_not_let_go(void **state)
 	expect("detached vhp-0000:03:00.0-7 1 ");
 }
 
+static void make_tree(void)
+{
+	static const char *const usb[][2] = {{"1-4", "1234"}, {"1-5", "046d"}, {"1-6", "046d"}};
+	char path[100];
+
+	root_set(s.dir);
+	snprintf(path, sizeof(path), "%s/proc", s.dir);
+	assert_int_equal(symlink("/proc", path), 0); /* whose the socket is */
+	tree_write(s.dir, "/dev/input/event3", "");
+	tree_link(s.dir, "/dev/input/by-id/keyboard", "/dev/input/event3");
+	tree_mkdir(s.dir, "/sys/bus/pci/devices/0000:03:00.0");
+	for (size_t i = 0; i < ARRAY_SIZE(usb); i++) {
+		snprintf(path, sizeof(path), "/sys/bus/usb/devices/%s/idVendor", usb[i][0]);
+		tree_write(s.dir, path, usb[i][1]);
+		snprintf(path, sizeof(path), "/sys/bus/usb/devices/%s/idProduct", usb[i][0]);
+		tree_write(s.dir, path, "5678");
+	}
+}
+
+/* What somebody else has given it: by id, by path, by place, by address, by ids alone. */
+static void test_what_it_has_had_since_its_start(void **state)
+{
+	static const struct {
+		const char *parent, *name, *type, *properties, *expected;
+	} rows[] = {
+		{"/machine/peripheral", "stick", "usb-host",
+		 "{\"hostbus\": 1, \"hostaddr\": 7, \"attached\": true}",
+		 "stick: usb /dev/bus/usb/001/007 ;"},
+		{"/machine/peripheral-anon", "device[3]", "usb-host",
+		 "{\"hostbus\": 2, \"hostport\": \"3.1\", \"attached\": true}",
+		 "/machine/peripheral-anon/device[3]: usb  2-3.1;"},
+		{"/machine/peripheral", "ids", "usb-host",
+		 "{\"vendorid\": 4660, \"productid\": 22136, \"attached\": true}",
+		 "ids: usb  1-4;"},
+		{"/machine/peripheral", "twins", "usb-host",
+		 "{\"vendorid\": 1133, \"productid\": 22136, \"attached\": true}", ""},
+		{"/machine/peripheral", "waits", "usb-host", "{\"hostbus\": 1, \"hostaddr\": 8}",
+		 ""},
+		{"/machine/peripheral", "fd", "usb-host",
+		 "{\"hostdevice\": \"/dev/fdset/7\", \"attached\": true}", ""},
+		{"/machine/peripheral", "vhp-pci-0", "vfio-pci", "{\"host\": \"0000:03:00.0\"}",
+		 "vhp-pci-0: pci  0000:03:00.0;"},
+		{"/machine/peripheral-anon", "device[4]", "vfio-pci",
+		 "{\"sysfsdev\": \"/sys/bus/pci/devices/0000:03:00.1\"}",
+		 "/machine/peripheral-anon/device[4]: pci  0000:03:00.1;"},
+		{"/machine/peripheral", "vhp-evdev-0", "virtio-input-host-pci",
+		 "{\"evdev\": \"/dev/input/by-id/keyboard\"}",
+		 "vhp-evdev-0: evdev /dev/input/event3 ;"},
+		{"/objects", "kbd", "input-linux", "{\"evdev\": \"/dev/input/event3\"}",
+		 "/objects/kbd: evdev /dev/input/event3 ;"},
+	};
+	char expected[1000] = "", found[1000] = "";
+
+	(void) state;
+	make_tree();
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		m.cold[i].parent = rows[i].parent;
+		m.cold[i].name = rows[i].name;
+		m.cold[i].type = rows[i].type;
+		m.cold[i].properties = rows[i].properties;
+	}
+	start_vm(NULL);
+	for (size_t i = 0; i < s.vm->cold.n; i++) {
+		const struct cold *cold = &s.vm->cold.items[i];
+
+		snprintf(found + strlen(found), sizeof(found) - strlen(found), "%s: %s %s %s;",
+			 cold->handle, device_kind_name(cold->kind), cold->node, cold->kernel_name);
+	}
+	for (size_t pass = 0; pass < 3; pass++)
+		for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+			if (streq(rows[i].parent, pass == 0   ? "/machine/peripheral"
+						  : pass == 1 ? "/machine/peripheral-anon"
+							      : "/objects"))
+				strcat(expected, rows[i].expected);
+	root_set("");
+	assert_string_equal(found, expected);
+	assert_string_equal(s.log, "");
+}
+
+static void test_taking_out_what_it_has_had(void **state)
+{
+	static const char *const handles[] = {"stick", "/machine/peripheral-anon/device[3]",
+					      "/objects/kbd"};
+	struct device d = stick("1-2", 7);
+	char expected[100];
+
+	(void) state;
+	for (size_t i = 0; i < ARRAY_SIZE(handles); i++) {
+		m.cold[i].parent = i == 0   ? "/machine/peripheral"
+				   : i == 1 ? "/machine/peripheral-anon"
+					    : "/objects";
+		m.cold[i].name =
+			strrchr(handles[i], '/') ? strrchr(handles[i], '/') + 1 : handles[i];
+		m.cold[i].type = i == 2 ? "input-linux" : "usb-host";
+		m.cold[i].properties = "{\"evdev\": \"/dev/input/event3\", \"hostbus\": 1,"
+				       " \"hostaddr\": 3, \"attached\": true}";
+	}
+	start_vm(NULL);
+	for (size_t i = 0; i < ARRAY_SIZE(handles); i++) {
+		strcpy(d.place.handle, handles[i]);
+		detach(&d);
+		snprintf(expected, sizeof(expected), "detached %s 0 ;", handles[i]);
+		expect(expected);
+		assert_true(m.cold[i].gone);
+	}
+}
+
 int main(void)
 {
 #define QEMU_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -968,6 +1148,8 @@ int main(void)
 		QEMU_TEST(test_no_usb_in_the_vm),
 		QEMU_TEST(test_bus_that_is_not_there),
 		QEMU_TEST(test_long_error),
+		QEMU_TEST(test_what_it_has_had_since_its_start),
+		QEMU_TEST(test_taking_out_what_it_has_had),
 	};
 
 	loop_skip_waiting(true);

@@ -1,0 +1,39 @@
+/* What a VM has had since its start becomes ours: see adopt.h. */
+#include "broker/adopt.h"
+
+#include "broker/attempt.h"
+#include "broker/record.h"
+#include "broker/worker.h"
+
+/* Its interfaces may be shut, or a host driver may have one: the VM could never claim them. */
+static void open_for_vm(struct registry *registry, struct device *device)
+{
+	struct worker_request request = {
+		.job = WORKER_USB_RELEASE,
+		.inode = device->id.inode,
+		.options = WORKER_FOUND,
+	};
+
+	snprintf(request.devpath, sizeof(request.devpath), "%s", device->id.devpath);
+	snprintf(request.node, sizeof(request.node), "%s", device->id.node);
+	if (worker_send(registry->worker, &request) == 0)
+		device->attempt.request = request.number;
+	else
+		device->attempt.check = true;
+}
+
+void adopt_cold(struct registry *registry, struct device *device, struct vm *vm)
+{
+	struct device_place *place = &device->place;
+	const struct cold *cold;
+
+	if (registry_find_cold(registry, device, &cold) != vm)
+		return;
+	record_name_vm(device, vm->name);
+	place->vm = vm_ref(vm);
+	place->is_cold = true;
+	snprintf(place->handle, sizeof(place->handle), "%s", cold->handle);
+	attempt_note_arrived(registry, device);
+	if (device->id.kind == DEVICE_USB)
+		open_for_vm(registry, device);
+}

@@ -1,0 +1,50 @@
+/* What a VM has had since its start: see cold.h. Filled by the backends, read by decide. */
+#include "broker/cold.h"
+
+bool cold_add(struct cold_list *list, const struct cold *cold)
+{
+	struct cold *items;
+
+	if (list->n == COLD_MAX || !cold->handle[0] || !(cold->node[0] || cold->kernel_name[0]))
+		return false;
+	items = reallocarray(list->items, list->n + 1, sizeof(*items));
+	if (!items)
+		return false;
+	list->items = items;
+	items[list->n++] = *cold;
+	return true;
+}
+
+void cold_clear(struct cold_list *list)
+{
+	free(list->items);
+	*list = (struct cold_list){0};
+}
+
+void cold_forget(struct cold_list *list, const char *handle)
+{
+	for (size_t i = 0; i < list->n; i++)
+		if (streq(list->items[i].handle, handle)) {
+			list->items[i] = list->items[--list->n];
+			return;
+		}
+}
+
+static bool fits(const char *part, const char *whole)
+{
+	return !part[0] || streq(part, whole);
+}
+
+bool cold_is(const struct cold *cold, const struct device *device)
+{
+	return cold->kind == device->id.kind && fits(cold->node, device->id.node) &&
+	       fits(cold->kernel_name, device->id.kernel_name);
+}
+
+const struct cold *cold_find(const struct cold_list *list, const char *handle)
+{
+	for (size_t i = 0; i < list->n; i++)
+		if (streq(list->items[i].handle, handle))
+			return &list->items[i];
+	return NULL;
+}
