@@ -5,23 +5,17 @@
 #include <pwd.h>
 #include <stdarg.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 
 #include "broker/account.h"
 #include "broker/log.h"
 #include "broker/qmp.h"
-#include "broker/socket.h"
+#include "broker/vm_listen.h"
 
 #define FIRST_RETRY_MS 50
 #define LOOKS 50 /* at once */
 #define LOOKS_PER_SECOND 1
 #define MAX_RETRY_MS 2000
-#define LISTEN_RETRY_MS 10000 /* for somebody to make the directory of a socket, say */
-#define ACCEPT_RETRY_MS 1000  /* while there are no descriptors left */
-#define DIAL_MS 5000 /* for a VMM that runs to dial in again after a restart of the broker */
 #define MAX_SILENT_RETRIES 8 /* of a socket on which nobody listens: some 8 s */
 
 void vm_set_reason(struct vm *vm, const char *format, ...)
@@ -45,13 +39,23 @@ static void retry_check(void *data)
 	vm_check(data);
 }
 
+void vm_check_later(struct vm *vm, uint64_t delay_ms)
+{
+	loop_timer_start(vm->loop, &vm->retry, delay_ms, retry_check, vm);
+}
+
+void vm_wake(struct vm *vm)
+{
+	vm->n_retries = 0;
+	vm_check(vm);
+}
+
 static void retry_later(struct vm *vm)
 {
 	uint64_t delay = FIRST_RETRY_MS << (vm->n_retries < 8 ? vm->n_retries : 8);
 
 	vm->n_retries++;
-	loop_timer_start(vm->loop, &vm->retry, delay < MAX_RETRY_MS ? delay : MAX_RETRY_MS,
-			 retry_check, vm);
+	vm_check_later(vm, delay < MAX_RETRY_MS ? delay : MAX_RETRY_MS);
 }
 
 /* One at a time: a backend has one place for what it learns. */
@@ -94,12 +98,12 @@ static void process_exited(void *data, uint32_t events)
 	(void) events;
 	log_info("%s: its process %d has ended", vm->name, (int) vm->peer.pid);
 	process_gone(vm);
-	vm->n_retries = 0;
-	vm_check(vm);
+	vm_wake(vm);
 }
 
-static void watch_process(struct vm *vm)
+void vm_take_process(struct vm *vm, const struct peer *peer)
 {
+	vm->peer = *peer;
 	if (vm->peer.pid == 0)
 		return;
 	vm->pidfd = (int) syscall(SYS_pidfd_open, vm->peer.pid, 0);
@@ -109,8 +113,7 @@ static void watch_process(struct vm *vm)
 			    strerror(errno));
 }
 
-/* The other VM that PEER is, or NULL: one process is one VM, however many sockets lead to it. */
-static const char *name_of_process(const struct vm *vm, const struct peer *peer)
+const char *vm_name_of_process(const struct vm *vm, const struct peer *peer)
 {
 	return peer->pid != 0 && vm->handler->name_of_process
 		       ? vm->handler->name_of_process(vm->data, vm, peer)
@@ -138,34 +141,15 @@ int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size)
 	}
 	if ((r = peer_check(vm->socket, &peer, vm->user, reason, size)) < 0)
 		return r;
-	const char *other = name_of_process(vm, &peer);
+	const char *other = vm_name_of_process(vm, &peer);
 	if (other) {
 		snprintf(reason, size, "process %d, which answers on %s, is the VM %s",
 			 (int) peer.pid, vm->socket, other);
 		return -EPERM;
 	}
-	if (vm->peer.pid == 0) {
-		vm->peer = peer;
-		watch_process(vm);
-	}
+	if (vm->peer.pid == 0)
+		vm_take_process(vm, &peer);
 	return 0;
-}
-
-/* A VMM that dials may well run, and not have noticed yet that there is a broker again. */
-static void has_not_dialled(struct vm *vm)
-{
-	uint64_t waited = now_monotonic_ms() - vm->listening_since;
-
-	vm->is_absent = waited >= DIAL_MS;
-	if (!vm->is_absent)
-		loop_timer_start(vm->loop, &vm->retry, DIAL_MS - waited, retry_check, vm);
-	/* That one may be the VMM after all, under another name than the config says. */
-	if (vm->has_refused)
-		return;
-	vm_set_reason(vm, "%s %s on %s", vm->name,
-		      vm->is_absent ? "is not running: it has not dialled in"
-				    : "has not dialled in yet",
-		      vm->listen);
 }
 
 static void probe_failed(struct vm *vm, int r, const char *reason)
@@ -174,7 +158,7 @@ static void probe_failed(struct vm *vm, int r, const char *reason)
 	vm->is_absent = r == -ENOENT || r == -ENOTDIR || r == -ECONNREFUSED;
 	switch (-r) {
 	case ENOTCONN:
-		has_not_dialled(vm);
+		vm_listen_missed(vm);
 		return; /* its call tells */
 	case ENOENT:
 	case ENOTDIR:
@@ -222,7 +206,7 @@ static bool must_settle(struct vm *vm)
 	vm->state = VM_DOWN;
 	vm->is_absent = vm->probe_again = false;
 	vm_set_reason(vm, "%s gets its devices %u s after its start (delay)", vm->name, vm->delay);
-	loop_timer_start(vm->loop, &vm->retry, delay - age, retry_check, vm);
+	vm_check_later(vm, delay - age);
 	return true;
 }
 
@@ -258,102 +242,8 @@ static void note_probe(struct vm *vm, int r, const char *reason, char *const *ha
 	if (vm->probe_again) {
 		vm->probe_again = false;
 		vm->n_retries = 0;
-		loop_timer_start(vm->loop, &vm->retry, 0, retry_check, vm);
+		vm_check_later(vm, 0);
 	}
-}
-
-/* A VMM dials in: the one that is expected, and only one. */
-static int check_caller(struct vm *vm, int fd)
-{
-	struct peer peer;
-	int r = peer_get(fd, &peer);
-
-	if (r < 0)
-		return r;
-	vm->has_refused = peer.uid != 0 && peer.uid != vm->user;
-	if (vm->has_refused) {
-		vm_set_reason(
-			vm, "refused a call of uid %u on %s; say in \"user =\" who the VMM runs as",
-			(unsigned) peer.uid, vm->listen);
-		return -EPERM;
-	}
-	const char *other = name_of_process(vm, &peer);
-	if (other) {
-		log_warning("%s: refused a call of process %d on %s: it is the VM %s", vm->name,
-			    (int) peer.pid, vm->listen, other);
-		return -EPERM;
-	}
-	if (vm->peer.pid == 0 ||
-	    (peer.pid == vm->peer.pid && peer.start_time == vm->peer.start_time)) {
-		if (vm->peer.pid == 0) {
-			vm->peer = peer;
-			watch_process(vm);
-		}
-		return 0;
-	}
-	log_warning("%s: refused a call of process %d on %s: process %d is its VMM", vm->name,
-		    (int) peer.pid, vm->listen, (int) vm->peer.pid);
-	return -EBUSY;
-}
-
-static void listen_again(void *data)
-{
-	struct vm *vm = data;
-
-	loop_source_set_events(vm->listen_source, EPOLLIN);
-}
-
-static void caller_waits(void *data, uint32_t events)
-{
-	struct vm *vm = data;
-	int fd = accept4(vm->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-	(void) events;
-	if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
-		loop_source_set_events(vm->listen_source, 0);
-		loop_timer_start(vm->loop, &vm->listen_pause, ACCEPT_RETRY_MS, listen_again, vm);
-	}
-	if (fd < 0)
-		return;
-	if (check_caller(vm, fd) < 0 || vm->vmm->dialled(vm, fd) < 0) {
-		close(fd);
-		return;
-	}
-	vm->n_retries = 0;
-	vm_check(vm);
-}
-
-/* The socket that the VMM dials, open to its user alone. */
-static int open_listener(struct vm *vm)
-{
-	struct stat st;
-	int r = 0;
-
-	vm->listen_fd = socket_listen(vm->listen, SOCK_STREAM, 4, vm->user);
-	if (vm->listen_fd < 0)
-		return vm->listen_fd;
-	if (lstat(vm->listen, &st) == 0)
-		vm->listen_inode = st.st_ino;
-	if (r == 0)
-		r = loop_add(vm->loop, vm->listen_fd, EPOLLIN, caller_waits, vm,
-			     &vm->listen_source);
-	return r;
-}
-
-static int make_listener(struct vm *vm)
-{
-	int r = open_listener(vm);
-
-	if (r == 0) {
-		vm->listening_since = now_monotonic_ms();
-		return 0;
-	}
-	vm->listen_fd = close_fd(vm->listen_fd);
-	vm->is_absent = true;
-	vm_set_reason(vm, "can't make the socket %s: %s; correct \"listen =\"", vm->listen,
-		      strerror(-r));
-	loop_timer_start(vm->loop, &vm->retry, LISTEN_RETRY_MS, retry_check, vm);
-	return r;
 }
 
 /* Whoever owns the socket's directory can make us look as often as he likes: not at the others'
@@ -364,7 +254,7 @@ static bool may_look(struct vm *vm)
 
 	if (budget_take(&vm->looks, 1, now))
 		return true;
-	loop_timer_start(vm->loop, &vm->retry, budget_wait(&vm->looks, 1, now), retry_check, vm);
+	vm_check_later(vm, budget_wait(&vm->looks, 1, now));
 	return false;
 }
 
@@ -383,7 +273,7 @@ void vm_check(struct vm *vm)
 			      vm->user_name);
 		return;
 	}
-	if (vm->listen[0] && vm->listen_fd < 0 && make_listener(vm) < 0)
+	if (vm->listen[0] && vm->listen_fd < 0 && vm_listen_open(vm) < 0)
 		return;
 	if (vm->is_probing)
 		vm->probe_again = true;
@@ -401,10 +291,7 @@ void vm_probed(struct vm *vm, int r, const char *reason, char *const *handles, s
 
 static void socket_changed(void *data)
 {
-	struct vm *vm = data;
-
-	vm->n_retries = 0;
-	vm_check(vm);
+	vm_wake(data);
 }
 
 #define VMM_ROW(id, name, word, kinds, delay, ...) [VM_##id] = &vmm_##name,
@@ -480,20 +367,14 @@ struct vm *vm_ref(struct vm *vm)
 static void free_vm(void *data)
 {
 	struct vm *vm = data;
-	struct stat st;
 
 	if (vm->backend)
 		vm->vmm->finish(vm);
 	forget_process(vm);
 	cold_clear(&vm->cold);
 	loop_timer_stop(&vm->retry);
-	loop_timer_stop(&vm->listen_pause);
 	watch_free(vm->watch);
-	loop_source_free(vm->listen_source);
-	/* By now it may be the socket of the VM that has taken this one's place in the config. */
-	if (vm->listen_inode != 0 && stat(vm->listen, &st) == 0 && st.st_ino == vm->listen_inode)
-		unlink(vm->listen);
-	close_fd(vm->listen_fd);
+	vm_listen_finish(vm);
 	free(vm);
 }
 

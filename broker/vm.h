@@ -98,6 +98,18 @@ void vm_update(struct vm *vm, const struct config_general *general, const struct
  */
 void vm_check(struct vm *vm);
 
+/* Something has happened to it: the same, with the patience of the first time. */
+void vm_wake(struct vm *vm);
+/* The same, in so many ms. */
+void vm_check_later(struct vm *vm, uint64_t delay_ms);
+
+/* For vm_listen.c. */
+
+/* PEER is the VM's process from now on. */
+void vm_take_process(struct vm *vm, const struct peer *peer);
+/* The other VM that PEER is, or NULL: one process is one VM, however many sockets lead to it. */
+const char *vm_name_of_process(const struct vm *vm, const struct peer *peer);
+
 /* For the backends. */
 
 /* Asks the VM again what it has, for the backend's own sake: handler.up is not called. */

@@ -46,9 +46,11 @@ struct config_vm_type {
 	const char *word;    /* "type =" */
 	unsigned kinds;      /* bit n: rules may give it devices of config_kind n */
 	unsigned delay;      /* seconds, where the config does not say */
-	const char *keys[5]; /* of [vm] that mean nothing to others; NULL at the end */
+	const char *keys[9]; /* of [vm] besides "type"; NULL at the end */
 };
 extern const struct config_vm_type config_vm_types[VM_TYPES];
+/* Does "KEY =" mean something to VMs of TYPE? */
+bool config_vm_type_has(enum vm_type type, const char *key);
 
 /* One [vm NAME] section. Strings are owned by the config; absent ones are NULL. */
 struct config_vm {

@@ -126,6 +126,15 @@ static int store_choose(const struct key_place *place, void *target)
 	[VM_##id] = {word, kinds, delay, {__VA_ARGS__}},
 const struct config_vm_type config_vm_types[VM_TYPES] = {VMM_TABLE(VM_TYPE_ROW)};
 
+bool config_vm_type_has(enum vm_type type, const char *key)
+{
+	const char *const *name = config_vm_types[type].keys;
+
+	while (*name && !streq(*name, key))
+		name++;
+	return *name != NULL;
+}
+
 void key_list_vm_types(unsigned kinds, char *ret_list, size_t size)
 {
 	size_t n = 0, n_left = 0;

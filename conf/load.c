@@ -106,31 +106,40 @@ static bool has_key(const struct ini_section *section, const char *name)
 	return false;
 }
 
-static bool type_has_key(enum vm_type type, const char *name)
-{
-	const char *const *key = config_vm_types[type].keys;
-
-	while (*key && !streq(*key, name))
-		key++;
-	return *key != NULL;
-}
-
 /* Keys that belong to another type of VM. */
 static void check_type_keys(const struct loader *loader, const struct ini_section *section,
 			    enum vm_type type)
 {
+	const struct config_vm_type *row = &config_vm_types[type];
+	char allowed[256] = "type";
+
+	for (const char *const *key = row->keys; *key; key++)
+		snprintf(allowed + strlen(allowed), sizeof(allowed) - strlen(allowed), ", %s",
+			 *key);
 	for (size_t i = 0; i < section->n_keys; i++) {
 		const char *name = section->keys[i].name;
 		bool is_others = false;
 
 		for (size_t other = 0; other < VM_TYPES; other++)
-			is_others = is_others || type_has_key((enum vm_type) other, name);
-		if (!is_others || type_has_key(type, name))
+			is_others = is_others || config_vm_type_has((enum vm_type) other, name);
+		if (!is_others || config_vm_type_has(type, name))
 			continue;
 		mistakes_add(loader->mistakes, section->keys[i].line,
-			     "%s in the section of a %s, allowed here: type, socket, user, delay",
-			     name, config_vm_types[type].word);
+			     "%s in the section of a %s, allowed here: %s", name, row->word,
+			     allowed);
 	}
+}
+
+/* How the VM is reached. */
+static void check_way(const struct loader *loader, const struct ini_section *section,
+		      enum vm_type type)
+{
+	if (!config_vm_type_has(type, "socket") || has_key(section, "socket") ||
+	    has_key(section, "listen"))
+		return;
+	mistakes_add(loader->mistakes, section->line,
+		     "[vm %s] says no socket, allowed here: socket = /path%s", section->name,
+		     config_vm_type_has(type, "listen") ? " or listen = /path" : "");
 }
 
 static int read_vm(struct loader *loader, const struct ini_section *section)
@@ -146,11 +155,6 @@ static int read_vm(struct loader *loader, const struct ini_section *section)
 		mistakes_add(loader->mistakes, section->line,
 			     "[vm %s] again (first in line %u), allowed here: each VM once",
 			     section->name, first->line);
-	if (!has_key(section, "socket") && !has_key(section, "listen"))
-		mistakes_add(
-			loader->mistakes, section->line,
-			"[vm %s] says no socket, allowed here: socket = /path or listen = /path",
-			section->name);
 	vm = ARRAY_APPEND(loader->config->vms, loader->config->n_vms);
 	if (!vm)
 		return -ENOMEM;
@@ -159,8 +163,10 @@ static int read_vm(struct loader *loader, const struct ini_section *section)
 	if (!vm->name)
 		return -ENOMEM;
 	int r = store_section(loader, section, vm_settings, vm);
-	if (r == 0)
+	if (r == 0) {
+		check_way(loader, section, vm->type);
 		check_type_keys(loader, section, vm->type);
+	}
 	if (!has_key(section, "delay"))
 		vm->delay = config_vm_types[vm->type].delay;
 	return r;

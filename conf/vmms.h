@@ -9,11 +9,12 @@
  *   VM_ID is its enum vm_type, vmm_NAME its struct vmm, WORD its "type =" in the config;
  *   KINDS are the devices that rules may give it, by enum config_kind;
  *   DELAY is its "delay =" where that is not said, in seconds;
- *   KEYS are those of [vm] that mean nothing to others; NULL: none. */
-#define VMM_TABLE(ROW)                                                                           \
-	ROW(QEMU, qemu, "qemu", 1 << CONFIG_USB | 1 << CONFIG_PCI | 1 << CONFIG_EVDEV, 0,        \
-	    "listen", "usbBus", "pciBus", "qemuUseRootBus")                                      \
-	/* Its USB controller dies when a device is there before the guest's driver. */          \
-	ROW(CROSVM, crosvm, "crosvm", 1 << CONFIG_USB | 1 << CONFIG_PCI | 1 << CONFIG_EVDEV, 20, \
-	    NULL)                                                                                \
-	ROW(CLOUD_HYPERVISOR, cloud_hypervisor, "cloud-hypervisor", 1 << CONFIG_PCI, 0, NULL)
+ *   KEYS are those of [vm] besides "type" that mean something to it. */
+#define VMM_TABLE(ROW)                                                                            \
+	ROW(QEMU, qemu, "qemu", 1 << CONFIG_USB | 1 << CONFIG_PCI | 1 << CONFIG_EVDEV, 0,         \
+	    "socket", "user", "delay", "listen", "usbBus", "pciBus", "qemuUseRootBus")            \
+	/* Its USB controller dies when a device is there before the guest's driver. */           \
+	ROW(CROSVM, crosvm, "crosvm", 1 << CONFIG_USB | 1 << CONFIG_PCI | 1 << CONFIG_EVDEV, 20,  \
+	    "socket", "user", "delay")                                                            \
+	ROW(CLOUD_HYPERVISOR, cloud_hypervisor, "cloud-hypervisor", 1 << CONFIG_PCI, 0, "socket", \
+	    "user", "delay")
