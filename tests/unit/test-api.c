@@ -64,6 +64,7 @@ static int setup(void **state)
 {
 	struct test *t = calloc(1, sizeof(*t));
 
+	loop_skip_waiting(true);
 	assert_int_equal(loop_new(&t->loop), 0);
 	assert_int_equal(api_new(t->loop, &double_verbs, &t->broker, &t->api), 0);
 	loop_set_pass_end(t->loop, pass, t);

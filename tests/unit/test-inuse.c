@@ -12,6 +12,7 @@
 #include "broker/pci.h"
 #include "broker/worker.h"
 #include "helper/root.h"
+#include "tests/unit/no-sleep.h"
 #include "tests/unit/tree.h"
 
 #define DEVICE "/sys/devices/pci0000:00/0000:00:03.0"
