@@ -28,6 +28,7 @@ struct loop {
 /* loop_skip_waiting: what both clocks show beyond the system's; meanwhile the system's stand still. */
 static bool skips_waiting;
 static uint64_t skipped_ms, frozen_monotonic, frozen_realtime;
+static loop_settle_fn settle_others;
 
 static uint64_t clock_ms(clockid_t clock)
 {
@@ -208,17 +209,38 @@ static int sleep_ms(const struct loop *loop, uint64_t until)
 	return until - now > INT32_MAX ? INT32_MAX : (int) (until - now);
 }
 
-static int wait_for_events(struct loop *loop, struct epoll_event *events, uint64_t until)
+static int sleep_until_event(struct loop *loop, struct epoll_event *events, int ms)
 {
-	int sleep = sleep_ms(loop, until);
-	int n = epoll_wait(loop->epoll_fd, events, EVENTS_PER_PASS,
-			   skips_waiting && sleep > 0 ? 0 : sleep);
+	int n = epoll_wait(loop->epoll_fd, events, EVENTS_PER_PASS, ms);
 
-	if (n == 0 && skips_waiting && sleep > 0)
-		skipped_ms += (uint64_t) sleep;
 	if (n < 0)
 		return errno == EINTR ? 0 : -errno;
 	return n;
+}
+
+/* loop_skip_waiting: puts the clocks forward by MS where nothing is to be done before. */
+static int skip_until_event(struct loop *loop, struct epoll_event *events, int ms)
+{
+	int n = sleep_until_event(loop, events, 0);
+	uint64_t left = (uint64_t) ms;
+
+	if (n == 0 && settle_others) {
+		uint64_t until = settle_others() - now_monotonic_ms();
+
+		left = until < left ? until : left;
+		n = sleep_until_event(loop, events, 0);
+	}
+	if (n == 0)
+		skipped_ms += left;
+	return n;
+}
+
+static int wait_for_events(struct loop *loop, struct epoll_event *events, uint64_t until)
+{
+	int ms = sleep_ms(loop, until);
+
+	return skips_waiting && ms > 0 ? skip_until_event(loop, events, ms)
+				       : sleep_until_event(loop, events, ms);
 }
 
 int loop_pass(struct loop *loop, uint64_t until)
@@ -257,6 +279,13 @@ void loop_skip_waiting(bool skip)
 	frozen_monotonic = clock_ms(CLOCK_MONOTONIC);
 	frozen_realtime = clock_ms(CLOCK_REALTIME);
 	skips_waiting = skip;
+	settle_others = NULL;
+}
+
+void loop_skip_waiting_with(loop_settle_fn settle)
+{
+	loop_skip_waiting(true);
+	settle_others = settle;
 }
 
 void loop_quit(struct loop *loop)

@@ -30,6 +30,10 @@ It is told what happens to it by lines on standard input, and answers each with 
                         the start), also of what it was asked for before
     pci two-slots       crosvm was started with --pci-hotplug-slots 2
     pci eject           the guest switches the slot off without being asked
+    clock MS            what time it is for the one who tells: from now on time passes here only by
+                        being told
+    settle MS           it is so late now: whatever is to be done by then is done before the answer,
+                        which says when ("wake") something goes on by itself
     state               nothing
 """
 import array
@@ -218,6 +222,7 @@ class Server:
         self.eof = False
         self.inner_requests, self.inner_answers = [], []
         self.slot = Slot()
+        self.clock, self.is_settling, self.told_half, self.wakeup = None, False, b"", None
         self.log = []
         self.clients = []
         # base/src/sys/unix/net.rs: bind fails if the path is there, and so does the start.
@@ -286,7 +291,7 @@ class Server:
             return {"Err": errno.EIO}
         self.inner_requests.append((command, argument))
         if self.stalled or self.dead:
-            time.sleep(INNER_LIMIT)
+            self.sleep(INNER_LIMIT)
             return {"Err": errno.EIO}
         self.run_usb()
         return {"UsbResponse": self.inner_answers.pop(0)}
@@ -309,7 +314,7 @@ class Server:
         if self.stall and self.stall in text:
             self.stalled = True
         if self.late and self.late[0] in text:
-            time.sleep(float(self.late[1]))
+            self.sleep(float(self.late[1]))
             self.late = None
         try:
             if self.deaf and self.deaf in text:
@@ -345,10 +350,41 @@ class Server:
         self.clients.remove(client)
         client.close()
 
+    # ---- time
+
+    def sleep(self, seconds):
+        """Meanwhile its main loop is stuck."""
+        if self.clock is None:
+            time.sleep(seconds)
+            return
+        wake = self.clock + 1000 * seconds
+        while self.clock < wake:
+            if self.is_settling:
+                self.has_settled(wake)
+            select.select([0, self.wakeup], [], [])
+            self.hear()
+
+    def has_settled(self, wake=None):
+        self.is_settling = False
+        print(json.dumps({"wake": wake, "hangs": self.hanging or wake is not None}), flush=True)
+
+    def settle(self):
+        while self.is_settling:
+            sockets = [] if self.hanging else [self.listener, *self.clients]
+            readable, _, _ = select.select(sockets, [], [], 0)
+            self.serve_all(readable)
+            if not readable:
+                self.has_settled()
+
     # ---- what happens to it
 
     def told(self, line):
         word, *rest = line.split()
+        if word in ("clock", "settle"):
+            self.clock = int(rest[0])
+        if word == "settle":
+            self.is_settling = True
+            return
         if word == "guest":
             starts = rest[0] == "on" and not self.hub.guest_ready
             self.dead = self.dead or (starts and bool(self.hub.ports))
@@ -393,27 +429,35 @@ class Server:
             if events & select.POLLHUP:
                 self.hub.ports.pop(files[fd]).close()
 
+    def hear(self):
+        """What it is told. Ends it when nobody will tell it anything any more."""
+        if select.select([self.wakeup], [], [], 0)[0]:
+            raise SystemExit(0)
+        data = os.read(0, 4096)
+        if not data:
+            raise SystemExit(0)
+        *lines, self.told_half = (self.told_half + data).split(b"\n")
+        for line in lines:
+            self.told(line.decode())
+
+    def serve_all(self, readable):
+        for ready in readable:
+            if ready is self.listener:
+                self.clients.append(self.listener.accept()[0])
+            else:
+                self.serve(ready)
+
     def run(self, wakeup):
-        told = b""
+        self.wakeup = wakeup
         while True:
             sockets = [] if self.hanging else [self.listener, *self.clients]
             readable, _, _ = select.select([0, wakeup, *sockets], [], [], 0.1 if self.hub.ports else None)
             self.check_unplugged()
-            if wakeup in readable:
-                return
-            if 0 in readable:
-                data = os.read(0, 4096)
-                if not data:
-                    return
-                *lines, told = (told + data).split(b"\n")
-                for line in lines:
-                    self.told(line.decode())
-                continue  # what it was told comes first
-            for ready in readable:
-                if ready is self.listener:
-                    self.clients.append(self.listener.accept()[0])
-                else:
-                    self.serve(ready)
+            if 0 in readable or wakeup in readable:
+                self.hear()  # what it was told comes first
+            else:
+                self.serve_all(readable)
+            self.settle()
 
 
 def main():

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "broker/loop.h"
 #include "helper/macro.h"
 
 struct crosvm_double {
@@ -142,6 +143,83 @@ static inline unsigned double_requests(struct crosvm_double *d, const char *word
 	}
 	json_decref(state);
 	return n;
+}
+
+/* Time */
+
+/* The one that goes by the loop's clock. */
+static struct crosvm_double *double_on_time;
+
+/* Does process PID, a crosvm program, wait for crosvm's answer? */
+static inline bool double_has_asked(int pid)
+{
+	char path[400];
+
+	snprintf(path, sizeof(path), "%s/asked.%d", getenv("VMM_DOUBLE_ASKED"), pid);
+	return access(path, F_OK) == 0;
+}
+
+/* Is a crosvm program under way? Not if its end is in the loop, nor if it waits for a crosvm that
+ * HANGS. */
+static inline bool double_is_asked(bool hangs)
+{
+	FILE *children = fopen("/proc/thread-self/children", "re");
+	bool is_asked = false;
+	int pid;
+
+	if (!children)
+		abort();
+	while (fscanf(children, "%d", &pid) == 1) {
+		siginfo_t info = {0};
+
+		if (pid != double_on_time->pid &&
+		    waitid(P_PID, (id_t) pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+		    info.si_pid == 0)
+			is_asked |= !hangs || !double_has_asked(pid);
+	}
+	fclose(children);
+	return is_asked;
+}
+
+/* Lets crosvm do what is to be done by now. Returns when it goes on by itself. */
+static inline uint64_t double_settle_server(bool *ret_hangs)
+{
+	char what[40];
+
+	*ret_hangs = false;
+	if (double_on_time->pid == 0)
+		return UINT64_MAX;
+	snprintf(what, sizeof(what), "settle %llu", (unsigned long long) now_monotonic_ms());
+	json_t *answer = double_tell(double_on_time, what);
+	json_t *wake = json_object_get(answer, "wake");
+	uint64_t at = json_is_null(wake) ? UINT64_MAX : (uint64_t) json_number_value(wake);
+	*ret_hangs = json_is_true(json_object_get(answer, "hangs"));
+	json_decref(answer);
+	return at;
+}
+
+static inline uint64_t double_settle(void)
+{
+	uint64_t at;
+	bool hangs;
+
+	while (at = double_settle_server(&hangs), double_is_asked(hangs))
+		usleep(1000);
+	return at;
+}
+
+/* From now on D and the crosvm programs go by the loop's clock, which waits for nothing
+ * (loop_skip_waiting_with), however busy the machine is. DIR is for their notes. */
+static inline void double_share_clock(struct crosvm_double *d, const char *dir)
+{
+	char what[40];
+
+	if (setenv("VMM_DOUBLE_ASKED", dir, 1) < 0)
+		abort();
+	double_on_time = d;
+	loop_skip_waiting_with(double_settle);
+	snprintf(what, sizeof(what), "clock %llu", (unsigned long long) now_monotonic_ms());
+	double_do(d, what);
 }
 
 static inline void double_stop(struct crosvm_double *d, int how)

@@ -341,6 +341,12 @@ static void unplugged(const char *name)
 		tell(&former, "remove");
 }
 
+static void start_double(void)
+{
+	double_start(&w.crosvm, w.socket);
+	double_share_clock(&w.crosvm, w.dir);
+}
+
 static void start_broker(void)
 {
 	char path[200];
@@ -382,7 +388,7 @@ static int setup(void **state)
 	w.program = DOUBLES "/crosvm";
 	double_pci_function(w.dir, ADDRESS);
 	double_pci_function(w.dir, SECOND);
-	double_start(&w.crosvm, w.socket);
+	start_double();
 	start_broker();
 	return 0;
 }
@@ -513,7 +519,7 @@ static void test_a_vm_that_restarted_meanwhile(void **state)
 	plug_into("1-1", 1);
 	end_broker();
 	double_stop(&w.crosvm, SIGTERM);
-	double_start(&w.crosvm, w.socket);
+	start_double();
 	double_do(&w.crosvm, "foreign 046d c31c 2");
 	start_broker();
 	wait_for(is_attached, "1-1");
@@ -532,7 +538,7 @@ static void test_a_vm_that_is_killed(void **state)
 		wait_for(is_nowhere, "1-1");
 		wait_for(is_nowhere, "1-2");
 		assert_int_equal(unlink(w.socket), 0);
-		double_start(&w.crosvm, w.socket);
+		start_double();
 		wait_for(is_attached, "1-1");
 		wait_for(is_attached, "1-2");
 		assert_int_equal(double_ports(&w.crosvm), 2);
@@ -700,7 +706,7 @@ static void test_function_and_a_vm_that_is_killed(void **state)
 	double_stop(&w.crosvm, SIGKILL);
 	wait_for(is_nowhere, ADDRESS);
 	assert_int_equal(unlink(w.socket), 0);
-	double_start(&w.crosvm, w.socket);
+	start_double();
 	wait_function(DEVICE_ATTACHED, "");
 	assert_int_equal(double_functions(&w.crosvm), 1);
 }
@@ -746,7 +752,7 @@ static void test_function_that_failed_and_another_vm_process(void **state)
 	wait_function(DEVICE_FAILED, "2 times");
 	double_stop(&w.crosvm, SIGKILL);
 	assert_int_equal(unlink(w.socket), 0);
-	double_start(&w.crosvm, w.socket);
+	start_double();
 	double_do(&w.crosvm, "pci refuse");
 	/* All its attempts again, not the last one. */
 	assert_true(run_for(is_added_twice, NULL, PATIENCE_MS));

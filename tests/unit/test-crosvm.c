@@ -276,6 +276,12 @@ static void wait_up(struct fixture *f)
 	assert_true(run(f, is_up, &before, PATIENCE_MS));
 }
 
+static void start_double(struct fixture *f)
+{
+	double_start(&f->crosvm, f->socket);
+	double_share_clock(&f->crosvm, f->dir);
+}
+
 static void make_vm(struct fixture *f)
 {
 	const struct config_general general = {.crosvm = (char *) DOUBLES "/crosvm"};
@@ -294,7 +300,7 @@ static int setup(void **state)
 	snprintf(f->socket, sizeof(f->socket), "%s/crosvm.sock", f->dir);
 	assert_int_equal(loop_new(&f->loop), 0);
 	loop_set_pass_end(f->loop, look, f);
-	double_start(&f->crosvm, f->socket);
+	start_double(f);
 	make_vm(f);
 	vm_check(f->vm);
 	wait_up(f);
@@ -508,7 +514,7 @@ static void test_the_guest_is_not_ready(void **state)
 		assert_result(&other, VMM_RETRY, "has not started its USB driver yet");
 		assert_in_range(other.result.delay_ms, 1, 300U << i);
 		assert_int_equal(double_requests(&f->crosvm, ""), requests);
-		usleep((300U << i) * 1000);
+		run(f, NULL, NULL, 300U << i);
 	}
 	double_do(&f->crosvm, "unplug 1"); /* the real one's controller would not outlive that */
 	double_do(&f->crosvm, "guest on");
@@ -531,7 +537,7 @@ static void test_the_guest_is_never_ready(void **state)
 	for (unsigned i = 1; i < crosvm_pace.attempts; i++) {
 		attach(f, &keyboard);
 		assert_result(&keyboard, VMM_RETRY, "");
-		usleep(5000);
+		run(f, NULL, NULL, 5);
 	}
 	attach(f, &keyboard);
 	assert_result(&keyboard, VMM_FAILED, "plug the device in again, or restart the VM");
@@ -553,7 +559,7 @@ static void test_a_restarted_vm_starts_over(void **state)
 	attach(f, &keyboard);
 	assert_result(&keyboard, VMM_RETRY, "");
 	double_stop(&f->crosvm, SIGTERM);
-	double_start(&f->crosvm, f->socket);
+	start_double(f);
 	wait_up(f);
 	assert_int_equal(f->n_exited, 1);
 	attach(f, &keyboard);
@@ -767,7 +773,7 @@ static void test_a_dead_controller(void **state)
 
 	double_stop(&f->crosvm, SIGKILL);
 	unlink(f->socket);
-	double_start(&f->crosvm, f->socket);
+	start_double(f);
 	wait_up(f);
 	attach(f, &other);
 	assert_attached(&other, 1);
@@ -816,7 +822,7 @@ static void test_a_killed_vm(void **state)
 	finish(f, &keyboard);
 	assert_result(&keyboard, VMM_RETRY, "");
 	assert_int_equal(unlink(f->socket), 0);
-	double_start(&f->crosvm, f->socket);
+	start_double(f);
 	wait_up(f);
 	assert_int_equal(f->n_exited, 1);
 	attach(f, &keyboard);
