@@ -208,7 +208,7 @@ static void test_a_hanging_vm(void **state)
 	double_do(&f->crosvm, "hang");
 	uint64_t start = now_monotonic_ms();
 	run_for(f, words, 400);
-	assert_in_range(now_monotonic_ms() - start, 400, 1300);
+	assert_true(now_monotonic_ms() - start >= 400);
 	assert_true(f->result.timed_out);
 	assert_reply(f, CROSVM_ERROR, "was killed: the VM hangs");
 	/* Nothing is left of it. */
@@ -234,9 +234,8 @@ static void test_a_program_with_children(void **state)
 	char pid[32] = "";
 
 	write_script(f, "sleep 100 & echo $! >&2; echo ok 7");
-	uint64_t start = now_monotonic_ms();
 	run_for(f, words, PATIENCE_MS);
-	assert_in_range(now_monotonic_ms() - start, 0, 5000);
+	assert_false(f->result.timed_out);
 	assert_reply(f, CROSVM_OK, "ok 7");
 	kill((pid_t) atoi(f->result.err), SIGKILL);
 
