@@ -53,14 +53,36 @@ static void await_ready(void *data, const char *id)
 		waiting->r = api_await(waiting->request, id, AWAIT_READY, NULL, true);
 }
 
+static bool has_pci(const json_t *args)
+{
+	const char *text;
+	json_t *arg;
+	size_t i;
+
+	json_array_foreach(args, i, arg)
+	{
+		text = json_string_value(arg);
+		if (strstr(text, "vfio-pci,") || strstr(text, "/sys/bus/pci/devices/"))
+			return true;
+	}
+	return false;
+}
+
 static int answer_args(struct api_request *request)
 {
 	struct control_args args = {0};
 	int r = read_args(request, &args);
+	json_t *list = NULL;
 
 	if (r == 0)
-		json_object_set_new(request->answer, "vmm_args",
-				    request->api->verbs->vmm_args(request->api->data, &args));
+		list = request->api->verbs->vmm_args(request->api->data, &args);
+	if (list && json_is_true(json_object_get(request->message, "require_pci")) &&
+	    !has_pci(list)) {
+		json_decref(list);
+		return api_fail(request, -ENODEV, "no PCI device is there for %s", args.vm);
+	}
+	if (list)
+		json_object_set_new(request->answer, "vmm_args", list);
 	return r;
 }
 

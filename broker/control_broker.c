@@ -187,10 +187,11 @@ static void prepare(void *data, const char *vm, void (*await)(void *await_data, 
 static json_t *vmm_args(void *data, const struct control_args *args)
 {
 	struct control_broker *broker = data;
-	const struct config_vm *vm = config_find_vm(broker->manager->config, args->vm);
+	const struct config *config = broker->manager->config;
+	const struct config_vm *vm = config_find_vm(config, args->vm);
 
 	/* The config may have changed while the devices got ready. */
-	return vm ? vmm_args_list(&broker->manager->registry, vm, args) : json_array();
+	return vm ? vmm_args_list(&broker->manager->registry, config, vm, args) : json_array();
 }
 
 static void reload(void *data)

@@ -114,6 +114,7 @@ struct qemu {
 	size_t n_handles;
 	struct qemu_cold found_cold[QEMU_MAX_COLD];
 	size_t n_found_cold;
+	bool is_paused; /* asked only where it matters to what it has had since its start */
 };
 
 /* What OP is the beginning of. */

@@ -63,6 +63,15 @@ static void property_reply(void *data, const json_t *reply, const char *error_cl
 	qemu_op_continue(cold->op);
 }
 
+static void status_reply(void *data, const json_t *reply, const char *error_class, const char *text)
+{
+	struct qemu_op *op = data;
+
+	if (qemu_op_reply(op, reply, error_class, text))
+		op->qemu->is_paused = json_is_false(json_object_get(reply, "running"));
+	qemu_op_continue(op);
+}
+
 bool qemu_cold_ask(struct qemu_op *op, const char *parent, const char *name, const char *type)
 {
 	struct qemu *qemu = op->qemu;
@@ -76,6 +85,8 @@ bool qemu_cold_ask(struct qemu_op *op, const char *parent, const char *name, con
 	if (qemu->n_found_cold >= QEMU_MAX_COLD ||
 	    snprintf(path, sizeof(path), "%s/%s", parent, name) >= (int) sizeof(cold->handle))
 		return true;
+	if (kind == DEVICE_USB)
+		qemu_op_command(op, "query-status", NULL, status_reply, op);
 	cold = &qemu->found_cold[qemu->n_found_cold++];
 	*cold = (struct qemu_cold){.op = op, .kind = kind};
 	snprintf(cold->handle, sizeof(cold->handle), "%.95s", is_named ? name : path);
@@ -128,13 +139,19 @@ static void find_by_ids(const struct qemu_cold *found, struct cold *cold)
 		cold->kernel_name[0] = 0;
 }
 
-/* One that has nothing yet waits for its device, and takes it by itself. */
-static void describe_usb(const struct qemu_cold *found, struct cold *cold)
+/* QEMU looks for the device of a usb-host itself, again and again, but only while its guest runs.
+ * One that has none then is no word on what is plugged in; until then it means what is there. */
+static bool will_be_taken(const struct qemu *qemu, const struct cold *cold)
+{
+	return qemu->is_paused && (!cold->node[0] || root_exists("%s", cold->node) == 0) &&
+	       (!cold->kernel_name[0] ||
+		root_exists("/sys/bus/usb/devices/%s", cold->kernel_name) == 0);
+}
+
+static void describe_usb(const struct qemu *qemu, const struct qemu_cold *found, struct cold *cold)
 {
 	long bus = found->numbers[QEMU_COLD_BUS];
 
-	if (!found->numbers[QEMU_COLD_ATTACHED])
-		return;
 	set_node(cold, found->texts[QEMU_COLD_NODE]);
 	if (bus && found->numbers[QEMU_COLD_ADDRESS])
 		snprintf(cold->node, sizeof(cold->node), "/dev/bus/usb/%03ld/%03ld", bus,
@@ -144,6 +161,8 @@ static void describe_usb(const struct qemu_cold *found, struct cold *cold)
 			 found->texts[QEMU_COLD_PORT]);
 	if (!cold->node[0] && !cold->kernel_name[0])
 		find_by_ids(found, cold);
+	if (!found->numbers[QEMU_COLD_ATTACHED] && !will_be_taken(qemu, cold))
+		cold->node[0] = cold->kernel_name[0] = 0;
 }
 
 static void describe_pci(const struct qemu_cold *found, struct cold *cold)
@@ -169,7 +188,7 @@ void qemu_cold_note(struct qemu *qemu)
 		snprintf(cold.handle, sizeof(cold.handle), "%s", found->handle);
 		switch (found->kind) {
 		case DEVICE_USB:
-			describe_usb(found, &cold);
+			describe_usb(qemu, found, &cold);
 			break;
 		case DEVICE_PCI:
 			describe_pci(found, &cold);

@@ -292,6 +292,7 @@ void qemu_probe(struct vm *vm)
 	op->qemu = qemu;
 	op->kind = QEMU_PROBE;
 	qemu->n_found = qemu->n_found_ports = qemu->n_found_cold = 0;
+	qemu->is_paused = false;
 	qemu_forget_handles(qemu);
 	qemu_op_command(op, "qom-list", json_pack("{s:s}", "path", "/machine/peripheral"),
 			probe_named_reply, op);

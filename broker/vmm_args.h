@@ -11,6 +11,6 @@ void vmm_args_prepare(struct registry *registry, const char *vm,
 		      void (*fn)(void *data, const struct device *device), void *data);
 
 /* The arguments, as a new array of strings: for PCI devices that vfio-pci has, and input devices,
- * in the order of their rules. */
-json_t *vmm_args_list(const struct registry *registry, const struct config_vm *vm,
-		      const struct control_args *args);
+ * in the order of their rules; what their groups and VM say besides: firmware, ACPI tables. */
+json_t *vmm_args_list(const struct registry *registry, const struct config *config,
+		      const struct config_vm *vm, const struct control_args *args);

@@ -155,6 +155,7 @@ static void finish_vm(struct config_vm *vm)
 	free_strings(vm->usb_bus);
 	free(vm->listen);
 	free_strings(vm->pci_bus);
+	free_strings(vm->acpi_tables);
 }
 
 void config_free(struct config *config)
@@ -169,6 +170,8 @@ void config_free(struct config *config)
 	free(config->groups);
 	free(config->general.crosvm);
 	free(config->general.control_group);
+	free(config->general.ovmf_code);
+	free(config->general.ovmf_vars);
 	free(config->api.path);
 	free(config->api.user);
 	free(config->api.group);

@@ -43,10 +43,10 @@ enum vm_type {
 #undef VM_TYPE_ID
 
 struct config_vm_type {
-	const char *word;    /* "type =" */
-	unsigned kinds;      /* bit n: rules may give it devices of config_kind n */
-	unsigned delay;      /* seconds, where the config does not say */
-	const char *keys[9]; /* of [vm] besides "type"; NULL at the end */
+	const char *word;     /* "type =" */
+	unsigned kinds;       /* bit n: rules may give it devices of config_kind n */
+	unsigned delay;       /* seconds, where the config does not say */
+	const char *keys[10]; /* of [vm] besides "type"; NULL at the end */
 };
 extern const struct config_vm_type config_vm_types[VM_TYPES];
 /* Does "KEY =" mean something to VMs of TYPE? */
@@ -66,6 +66,7 @@ struct config_vm {
 	char **pci_bus; /* guest PCI ports in order of preference, NULL-terminated; NULL: not said
 			 */
 	bool qemu_use_root_bus; /* put PCI devices on the root bus; default no */
+	char **acpi_tables;     /* files for QEMU's start, NULL-terminated; NULL: not said */
 	unsigned line;          /* where the section starts in the file */
 };
 
@@ -76,6 +77,7 @@ struct config_general {
 	char *control_group;   /* who may change things by the control socket besides root; NULL:
 				  nobody */
 	bool persistency;      /* people's choices outlive the broker; default yes */
+	char *ovmf_code, *ovmf_vars; /* firmware for vmm-args; NULL: not said */
 };
 
 /* [api]: where clients of vhotplug are served. Nowhere without the section. */
@@ -160,6 +162,10 @@ struct config_group {
 	unsigned options;     /* enum config_option */
 	bool asks;            /* somebody chooses one of the VMs for each device; default no */
 	bool skip_on_suspend; /* its devices stay in the VM while that sleeps; default no */
+	/* PCI, for vmm-args. */
+	bool auto_ovmf;           /* a graphics card of NVIDIA's brings OVMF; default no */
+	bool qemu_use_root_bus;   /* default no */
+	bool crosvm_use_root_bus; /* no: in a slot that it can be taken out of; default yes */
 	unsigned line;
 	unsigned vms_line; /* where targetVm or allowedVms is */
 };

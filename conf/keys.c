@@ -237,6 +237,34 @@ static int store_names(const struct key_place *place, void *target)
 	return r;
 }
 
+/* A file that becomes a part of an argument: QEMU's options are separated by commas, and a shell's
+ * words by blanks. */
+bool key_is_argument(const char *path)
+{
+	return path[0] == '/' && !strpbrk(path, " \t,");
+}
+
+static int store_argument(const struct key_place *place, void *target)
+{
+	if (key_is_argument(place->key->value))
+		return store_text(place, target);
+	add_mistake(place, "a path from the root without blanks and commas");
+	return 0;
+}
+
+static int store_arguments(const struct key_place *place, void *target)
+{
+	char **list;
+	int r = split_list(place->key->value, key_is_argument, &list);
+
+	if (list)
+		*(char ***) target = list;
+	else if (r == 0)
+		add_mistake(place, "paths from the root without blanks, with commas between them, "
+				   "each once");
+	return r;
+}
+
 static int store_option(const struct key_place *place, void *target, enum config_option option)
 {
 	bool set = false;
@@ -264,6 +292,8 @@ const struct key_setting general_settings[] = {
 	{"controlGroup", store_user, offsetof(struct config_general, control_group)},
 	{"persistency", store_bool, offsetof(struct config_general, persistency)},
 	{"group", store_group, offsetof(struct config_general, group)},
+	{"ovmfCode", store_argument, offsetof(struct config_general, ovmf_code)},
+	{"ovmfVars", store_argument, offsetof(struct config_general, ovmf_vars)},
 	{NULL, NULL, 0},
 };
 
@@ -276,6 +306,7 @@ const struct key_setting vm_settings[] = {
 	{"delay", store_delay, offsetof(struct config_vm, delay)},
 	{"pciBus", store_names, offsetof(struct config_vm, pci_bus)},
 	{"qemuUseRootBus", store_bool, offsetof(struct config_vm, qemu_use_root_bus)},
+	{"acpiTable", store_arguments, offsetof(struct config_vm, acpi_tables)},
 	{NULL, NULL, 0},
 };
 
@@ -372,7 +403,12 @@ const struct key_setting api_settings[] = {
 };
 
 /* targetVm and allowedVms both fill vms; load.c sees to it that there is one of them. */
-const struct key_setting group_settings[] = {
+static const struct key_setting group_settings[] = {
+	/* [pci] alone */
+	{"autoOvmf", store_bool, offsetof(struct config_group, auto_ovmf)},
+	{"qemuUseRootBus", store_bool, offsetof(struct config_group, qemu_use_root_bus)},
+	{"crosvmUseRootBus", store_bool, offsetof(struct config_group, crosvm_use_root_bus)},
+	/* all */
 	{"targetVm", store_names, offsetof(struct config_group, vms)},
 	{"allowedVms", store_names, offsetof(struct config_group, vms)},
 	{"fence", store_bool, offsetof(struct config_group, fence)},
@@ -384,6 +420,11 @@ const struct key_setting group_settings[] = {
 	{"family", store_short_name, offsetof(struct config_group, family)},
 	OPTION_LIST(OPTION_OF_GROUP){NULL, NULL, 0},
 };
+
+const struct key_setting *key_group_settings(enum config_kind kind)
+{
+	return kind == CONFIG_PCI ? group_settings : group_settings + 3;
+}
 
 const struct key_setting rule_settings[] = {
 	{"matchAll", store_bool, offsetof(struct config_rule, match_all)},

@@ -21,8 +21,7 @@ struct key_setting {
 	size_t offset;
 };
 
-extern const struct key_setting general_settings[], api_settings[], vm_settings[], group_settings[],
-	rule_settings[];
+extern const struct key_setting general_settings[], api_settings[], vm_settings[], rule_settings[];
 
 /* Returns the canonical form of VALUE as a new string in *RET, or 0 and NULL after recording a
  * mistake, or -ENOMEM. */
@@ -42,3 +41,7 @@ void key_list_vm_types(unsigned kinds, char *ret_list, size_t size);
 
 /* Whether NAME may name a VM, a guest bus, …: letters, digits, . _ - */
 bool key_is_name(const char *name);
+/* Those of a group for devices of KIND. */
+const struct key_setting *key_group_settings(enum config_kind kind);
+/* Is PATH one that can be a part of an argument for a VMM? */
+bool key_is_argument(const char *path);

@@ -267,7 +267,7 @@ static int read_group(struct loader *loader, const struct ini_section *section,
 	loader->in_group = true;
 	group->kind = kind;
 	group->line = section->line;
-	group->fence = true;
+	group->fence = group->crosvm_use_root_bus = true;
 	group->name = strdup(section->name);
 	if (!group->name)
 		return -ENOMEM;
@@ -278,7 +278,7 @@ static int read_group(struct loader *loader, const struct ini_section *section,
 			     "choose with targetVm, allowed here: choose with allowedVms");
 	return has_key(section, "targetVm") && has_key(section, "allowedVms")
 		       ? 0
-		       : store_section(loader, section, group_settings, group);
+		       : store_section(loader, section, key_group_settings(kind), group);
 }
 
 /* Stores KEY as a field of RULE if it is a match key of KIND. Returns as store_key. */
@@ -441,6 +441,17 @@ static int read_section(struct loader *loader, const struct ini_section *section
 	return 0;
 }
 
+/* [general] may come later in the file. */
+static void check_firmware(const struct loader *loader, const struct config_group *group)
+{
+	const struct config_general *general = &loader->config->general;
+
+	if (group->auto_ovmf && (!general->ovmf_code || !general->ovmf_vars))
+		mistakes_add(loader->mistakes, group->line,
+			     "autoOvmf without firmware, allowed here: ovmfCode and ovmfVars in "
+			     "[general]");
+}
+
 static int read_sections(struct loader *loader, const struct ini *ini)
 {
 	unsigned general_line = 0;
@@ -460,8 +471,10 @@ static int read_sections(struct loader *loader, const struct ini *ini)
 				general_line);
 		general_line = section->line;
 	}
-	for (size_t i = 0; i < loader->config->n_groups; i++)
+	for (size_t i = 0; i < loader->config->n_groups; i++) {
 		check_group_vms(loader, &loader->config->groups[i]);
+		check_firmware(loader, &loader->config->groups[i]);
+	}
 	return 0;
 }
 

@@ -12,7 +12,8 @@
  *   KEYS are those of [vm] besides "type" that mean something to it. */
 #define VMM_TABLE(ROW)                                                                            \
 	ROW(QEMU, qemu, "qemu", 1 << CONFIG_USB | 1 << CONFIG_PCI | 1 << CONFIG_EVDEV, 0,         \
-	    "socket", "user", "delay", "listen", "usbBus", "pciBus", "qemuUseRootBus")            \
+	    "socket", "user", "delay", "listen", "usbBus", "pciBus", "qemuUseRootBus",            \
+	    "acpiTable")                                                                          \
 	/* Its USB controller dies when a device is there before the guest's driver. */           \
 	ROW(CROSVM, crosvm, "crosvm", 1 << CONFIG_USB | 1 << CONFIG_PCI | 1 << CONFIG_EVDEV, 20,  \
 	    "socket", "user", "delay")                                                            \

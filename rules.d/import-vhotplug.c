@@ -4,9 +4,8 @@
  * match. */
 #include <ctype.h>
 
-#include <jansson.h>
-
 #include "conf/keys.h"
+#include "rules.d/import-json.h"
 #include "rules.d/import-readers.h"
 #include "rules.d/import-regex.h"
 
@@ -19,34 +18,6 @@ struct rule {
 	unsigned n;       /* alternatives printed */
 	bool lost;        /* some could not be */
 };
-
-static const char *text_of(json_t *object, const char *key)
-{
-	const char *text = json_string_value(json_object_get(object, key));
-
-	return text && *text ? text : NULL;
-}
-
-static long number_of(json_t *object, const char *key)
-{
-	json_t *value = json_object_get(object, key);
-
-	return json_is_integer(value) ? (long) json_integer_value(value) : 0;
-}
-
-static bool is_true(json_t *value)
-{
-	return json_is_true(value) || (json_is_integer(value) && json_integer_value(value) != 0);
-}
-
-/* "disable" counts before "enable". */
-static bool is_disabled(json_t *object)
-{
-	json_t *disable = json_object_get(object, "disable");
-	json_t *enable = json_object_get(object, "enable");
-
-	return disable ? is_true(disable) : enable ? !is_true(enable) : false;
-}
 
 static const char *description_of(json_t *object, const char *otherwise)
 {
@@ -313,25 +284,6 @@ static void evdev_rule(struct rule *rule)
 	}
 }
 
-/* Keys of OBJECT that are not in KNOWN, a list that ends with NULL, and say anything. */
-static void note_other_keys(struct importer *i, json_t *object, const char *what,
-			    const char *const *known)
-{
-	const char *key;
-	json_t *value;
-
-	json_object_foreach(object, key, value)
-	{
-		bool carried = false;
-
-		for (const char *const *k = known; *k; k++)
-			carried = carried || streq(*k, key);
-		if (!carried && !json_is_false(value) && !json_is_null(value) &&
-		    !(json_is_object(value) && is_disabled(value)))
-			import_note(i, "%s of %s", key, what);
-	}
-}
-
 /* What the rules of one kind of device are read by. */
 struct kind {
 	const char *word;
@@ -359,7 +311,7 @@ static void note_rule_keys(struct rule *rule, const struct kind *kind)
 
 	for (const char *const *k = kind->known; *k; k++)
 		known[n++] = *k;
-	note_other_keys(rule->i, rule->json, description_of(rule->json, "rule"), known);
+	import_note_others(rule->i, rule->json, description_of(rule->json, "rule"), known);
 }
 
 /* A deny that is not carried over whole would let devices through: it denies everything then. */
@@ -505,14 +457,27 @@ static void read_target(struct importer *i, json_t *root, json_t *group, struct 
 }
 
 /* What a group says besides its VMs and rules. */
-static void print_group_keys(struct importer *i, json_t *group, const char *name)
+static void print_group_keys(struct importer *i, json_t *root, json_t *group,
+			     const struct kind *kind, const char *name)
 {
-	static const char *const carried[] = {
-		"description",   "targetVm", "allowedVms", "disable",        "enable",
-		"allow",         "deny",     "tag",        "pciIommuAddAll", "pciIommuSkipIfShared",
-		"skipOnSuspend", NULL};
+	static const char *const carried[] = {"description",
+					      "targetVm",
+					      "allowedVms",
+					      "disable",
+					      "enable",
+					      "allow",
+					      "deny",
+					      "tag",
+					      "pciIommuAddAll",
+					      "pciIommuSkipIfShared",
+					      "skipOnSuspend",
+					      "autoOvmf",
+					      "qemuUseRootBus",
+					      "crosvmUseRootBus",
+					      NULL};
 	static const char *const options[] = {"pciIommuAddAll", "pciIommuSkipIfShared",
 					      "skipOnSuspend"};
+	static const char *const buses[] = {"qemuUseRootBus", "crosvmUseRootBus"};
 	const char *tag = text_of(group, "tag");
 
 	if (is_disabled(group))
@@ -524,7 +489,17 @@ static void print_group_keys(struct importer *i, json_t *group, const char *name
 	for (size_t k = 0; k < ARRAY_SIZE(options); k++)
 		if (is_true(json_object_get(group, options[k])))
 			fprintf(i->out, "%s = yes\n", options[k]);
-	note_other_keys(i, group, name, carried);
+	for (size_t k = 0; k < ARRAY_SIZE(buses) && kind == &pci_kind; k++)
+		if (is_true(json_object_get(group, buses[k])))
+			fprintf(i->out, "%s = yes\n", buses[k]);
+	if (kind == &pci_kind && is_true(json_object_get(group, "autoOvmf"))) {
+		if (import_has_firmware(root))
+			fputs("autoOvmf = yes\n", i->out);
+		else
+			import_note(i, "autoOvmf of \"%s\": general has no ovmfCode and ovmfVars",
+				    name);
+	}
+	import_note_others(i, group, name, carried);
 }
 
 static void import_group(struct importer *i, json_t *root, json_t *group, const struct kind *kind)
@@ -542,7 +517,7 @@ static void import_group(struct importer *i, json_t *root, json_t *group, const 
 	/* There a person is asked which of them it is to be. */
 	if (startswith(target.line, "allowedVms"))
 		fputs("choose = ask\n", i->out);
-	print_group_keys(i, group, name);
+	print_group_keys(i, root, group, kind, name);
 	import_rules(i, group, "deny", first, kind);
 	import_rules(i, group, "allow", first, kind);
 	import_forget_names(i, first);
@@ -575,7 +550,7 @@ static void import_old_evdev(struct importer *i, json_t *root, const char *vm, j
 
 	if (!json_is_object(evdev))
 		return;
-	note_other_keys(i, evdev, "evdevPassthrough", carried);
+	import_note_others(i, evdev, "evdevPassthrough", carried);
 	if (!vm || !find_vm(root, vm)) {
 		import_note(i, "evdevPassthrough: no VM of that name");
 		return;
@@ -604,25 +579,10 @@ static void import_vm(struct importer *i, json_t *root, json_t *vm)
 		import_note(i, "socket of VM %s: no value for a line", name);
 		fprintf(i->out, "socket = /run/vhotplug/absent/%s.sock\n", name);
 	}
-	note_other_keys(i, vm, name, carried);
+	if (streq(text_of(vm, "type"), "qemu"))
+		import_acpi(i, root, name);
+	import_note_others(i, vm, name, carried);
 	import_old_evdev(i, root, name, json_object_get(vm, "evdevPassthrough"));
-}
-
-static void import_general(struct importer *i, json_t *root, bool attach_connected)
-{
-	static const char *const carried[] = {"crosvm", "persistency", NULL};
-	static const char *const parts[] = {
-		"general", "vms", "usbPassthrough", "pciPassthrough", "evdevPassthrough", NULL};
-	json_t *general = json_object_get(root, "general");
-	const char *crosvm = text_of(general, "crosvm");
-
-	fprintf(i->out, "[general]\nattachConnected = %s\n", attach_connected ? "yes" : "no");
-	if (crosvm && !(crosvm[0] == '/' && import_value(i, "crosvm", crosvm)))
-		import_note(i, "crosvm %s: no path from the root", crosvm);
-	if (json_is_false(json_object_get(general, "persistency")))
-		fputs("persistency = no\n", i->out);
-	note_other_keys(i, general, "general", carried);
-	note_other_keys(i, root, "the config", parts);
 }
 
 int import_vhotplug(struct importer *i, const char *text, bool attach_connected)

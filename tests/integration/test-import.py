@@ -472,6 +472,48 @@ class CarefulTest(unittest.TestCase):
         self.assertEqual(self.vm_of(reference.PciDevice(
             address=b"10000:e1:00.0", pci_class=(1, 8, 2), vendor_id=b"", device_id=b"")), [b"vm1"])
 
+    def keys_of(self, wanted, name=b""):
+        return next((keys for kind, called, keys in self.sections if (kind, called) == (wanted, name)), None)
+
+    def test_listeners(self):
+        rule = {"targetVm": "vm1", "allow": [{"interfaceClass": 3}]}
+        api = {"enable": True, "transports": ["unix", "tcp", "vsock"], "unixSocket": "/run/a.sock", "unixSocketUser": "u",
+               "unixSocketGroup": "g", "unixSocketMode": "0660", "host": "::1", "port": 2001, "allowedCids": [3, 4]}
+        self.assertEqual(self.carry(rule, general={"api": api}), "")
+        self.assertEqual(self.keys_of("api"), {
+            "transports": b"unix, tcp, vsock", "unixSocket": b"/run/a.sock", "unixSocketUser": b"u",
+            "unixSocketGroup": b"g", "unixSocketMode": b"0660", "host": b"::1", "port": b"2001", "allowedCids": b"3, 4"})
+        # Who may come by vsock is not said: nobody may.
+        said = self.carry(rule, general={"api": {"transports": ["vsock", "unix"]}})
+        self.assertIn("which guests may come", said)
+        self.assertEqual(self.keys_of("api"), {"transports": b"unix"})
+        for none in ({"transports": ["vsock"]}, {"transports": ["carrier pigeon"]}, {"transports": []},
+                     {"transports": ["unix"], "enable": False}, {"transports": ["tcp"], "disable": True}):
+            self.carry(rule, general={"api": none})
+            self.assertIsNone(self.keys_of("api"), none)
+        said = self.carry(rule, general={"api": {"transports": ["tcp"], "host": "localhost", "port": 99999, "size": 1}})
+        self.assertEqual(self.keys_of("api"), {"transports": b"tcp"})
+        for key in ("host", "port", "size"):
+            self.assertIn(f"not carried over: {key} of api", said)
+
+    def test_what_a_vm_is_started_with(self):
+        rule = {"targetVm": "vm1", "allow": [{"deviceClass": 3}], "autoOvmf": True, "qemuUseRootBus": True,
+                "crosvmUseRootBus": True}
+        firmware = {"ovmfCode": "/ovmf/code.fd", "ovmfVars": "/ovmf/vars.fd"}
+        self.assertEqual(self.carry(rule, kind="pci", general=firmware), "")
+        group = next(keys for kind, _, keys in self.sections if kind == "pci")
+        self.assertEqual([group.get(key) for key in ("autoOvmf", "qemuUseRootBus", "crosvmUseRootBus")], [b"yes"] * 3)
+        self.assertEqual(self.keys_of("general")["ovmfCode"], b"/ovmf/code.fd")
+        said = self.carry(rule, kind="pci", general={"ovmfCode": "/with blank/code.fd", "ovmfVars": "/v"})
+        self.assertIn("autoOvmf of ", said)
+        tables = [{"targetVm": "vm1", "allow": [{"acpiTable": "/acpi/A"}, {"acpiTable": "/acpi/B", "setUser": "q"},
+                                                {"acpiTable": "/off", "disable": True}, {"acpiTable": "relative"}]},
+                  {"targetVm": "vm1", "disable": True, "allow": [{"acpiTable": "/off"}]}]
+        said = self.carry({"targetVm": "vm1", "allow": [{"interfaceClass": 3}]}, acpiPassthrough=tables)
+        self.assertEqual(self.keys_of("vm", b"vm1")["acpiTable"], b"/acpi/A, /acpi/B")
+        for words in ("acpiTable relative", "setUser and setGroup of acpiTable /acpi/B"):
+            self.assertIn(words, said)
+
     def test_hotpluggers_delay_is_not_ours(self):
         done = import_text("virtual_machines:\n  vm1:\n    socket: /a\n    delay: 3\n")
         self.assertNotIn(b"\ndelay", done.stdout)

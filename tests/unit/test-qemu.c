@@ -45,6 +45,7 @@ static struct machine {
 	bool event_first;    /* DEVICE_DELETED before the answer */
 	bool no_hostdevice;  /* before 5.1 */
 	const char *rejects; /* device_add says so */
+	bool is_running;
 	/* from the command line */
 	struct {
 		const char *parent, *name, *type;
@@ -378,6 +379,8 @@ static void obey(const json_t *message)
 		device_add(id, arguments);
 	else if (streq(command, "device_del"))
 		device_del(id, json_string_value(json_object_get(arguments, "id")));
+	else if (streq(command, "query-status"))
+		give(id, json_pack("{s:b}", "running", (int) m.is_running));
 	else if (streq(command, "object-del"))
 		cold_del(id, find_cold(json_string_value(json_object_get(arguments, "id"))), true);
 	else
@@ -1031,12 +1034,44 @@ static void make_tree(void)
 	}
 }
 
+/* A machine that has these, and what of them counts. */
+struct cold_row {
+	const char *parent, *name, *type, *properties, *expected;
+};
+
+static void expect_cold(const struct cold_row *rows, size_t n)
+{
+	static const char *const parents[] = {"/machine/peripheral", "/machine/peripheral-anon",
+					      "/objects"};
+	char expected[1000] = "", found[1000] = "";
+
+	make_tree();
+	for (size_t i = 0; i < n; i++) {
+		m.cold[i].parent = rows[i].parent;
+		m.cold[i].name = rows[i].name;
+		m.cold[i].type = rows[i].type;
+		m.cold[i].properties = rows[i].properties;
+	}
+	start_vm(NULL);
+	root_set("");
+	for (size_t i = 0; i < s.vm->cold.n; i++) {
+		const struct cold *cold = &s.vm->cold.items[i];
+
+		snprintf(found + strlen(found), sizeof(found) - strlen(found), "%s: %s %s %s;",
+			 cold->handle, device_kind_name(cold->kind), cold->node, cold->kernel_name);
+	}
+	for (size_t p = 0; p < ARRAY_SIZE(parents); p++)
+		for (size_t i = 0; i < n; i++)
+			if (streq(rows[i].parent, parents[p]))
+				strcat(expected, rows[i].expected);
+	assert_string_equal(found, expected);
+	assert_string_equal(s.log, "");
+}
+
 /* What somebody else has given it: by id, by path, by place, by address, by ids alone. */
 static void test_what_it_has_had_since_its_start(void **state)
 {
-	static const struct {
-		const char *parent, *name, *type, *properties, *expected;
-	} rows[] = {
+	static const struct cold_row rows[] = {
 		{"/machine/peripheral", "stick", "usb-host",
 		 "{\"hostbus\": 1, \"hostaddr\": 7, \"attached\": true}",
 		 "stick: usb /dev/bus/usb/001/007 ;"},
@@ -1048,8 +1083,8 @@ static void test_what_it_has_had_since_its_start(void **state)
 		 "ids: usb  1-4;"},
 		{"/machine/peripheral", "twins", "usb-host",
 		 "{\"vendorid\": 1133, \"productid\": 22136, \"attached\": true}", ""},
-		{"/machine/peripheral", "waits", "usb-host", "{\"hostbus\": 1, \"hostaddr\": 8}",
-		 ""},
+		{"/machine/peripheral", "waits", "usb-host",
+		 "{\"hostbus\": 1, \"hostport\": \"4\"}", ""},
 		{"/machine/peripheral", "fd", "usb-host",
 		 "{\"hostdevice\": \"/dev/fdset/7\", \"attached\": true}", ""},
 		{"/machine/peripheral", "vhp-pci-0", "vfio-pci", "{\"host\": \"0000:03:00.0\"}",
@@ -1063,32 +1098,27 @@ static void test_what_it_has_had_since_its_start(void **state)
 		{"/objects", "kbd", "input-linux", "{\"evdev\": \"/dev/input/event3\"}",
 		 "/objects/kbd: evdev /dev/input/event3 ;"},
 	};
-	char expected[1000] = "", found[1000] = "";
 
 	(void) state;
-	make_tree();
-	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		m.cold[i].parent = rows[i].parent;
-		m.cold[i].name = rows[i].name;
-		m.cold[i].type = rows[i].type;
-		m.cold[i].properties = rows[i].properties;
-	}
-	start_vm(NULL);
-	for (size_t i = 0; i < s.vm->cold.n; i++) {
-		const struct cold *cold = &s.vm->cold.items[i];
+	m.is_running = true;
+	expect_cold(rows, ARRAY_SIZE(rows));
+}
 
-		snprintf(found + strlen(found), sizeof(found) - strlen(found), "%s: %s %s %s;",
-			 cold->handle, device_kind_name(cold->kind), cold->node, cold->kernel_name);
-	}
-	for (size_t pass = 0; pass < 3; pass++)
-		for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
-			if (streq(rows[i].parent, pass == 0   ? "/machine/peripheral"
-						  : pass == 1 ? "/machine/peripheral-anon"
-							      : "/objects"))
-				strcat(expected, rows[i].expected);
-	root_set("");
-	assert_string_equal(found, expected);
-	assert_string_equal(s.log, "");
+/* It takes them when its guest runs; what is not plugged in it may not even get then. */
+static void test_what_it_will_have(void **state)
+{
+	static const struct cold_row rows[] = {
+		{"/machine/peripheral", "waits", "usb-host",
+		 "{\"hostbus\": 1, \"hostport\": \"4\"}", "waits: usb  1-4;"},
+		{"/machine/peripheral", "empty", "usb-host",
+		 "{\"hostbus\": 1, \"hostport\": \"8\"}", ""},
+		{"/machine/peripheral", "gone", "usb-host", "{\"hostbus\": 1, \"hostaddr\": 8}",
+		 ""},
+		{"/machine/peripheral", "any", "usb-host", "{}", ""},
+	};
+
+	(void) state;
+	expect_cold(rows, ARRAY_SIZE(rows));
 }
 
 static void test_taking_out_what_it_has_had(void **state)
@@ -1149,6 +1179,7 @@ int main(void)
 		QEMU_TEST(test_bus_that_is_not_there),
 		QEMU_TEST(test_long_error),
 		QEMU_TEST(test_what_it_has_had_since_its_start),
+		QEMU_TEST(test_what_it_will_have),
 		QEMU_TEST(test_taking_out_what_it_has_had),
 	};
 
