@@ -216,7 +216,8 @@ static json_t *view_vm(const struct registry *registry, const struct vm *vm)
 	json_object_set_new(view, "state", json_string(states[vm->state]));
 	json_object_set_new(view, "reason", json_string(vm->reason));
 	json_object_set_new(view, "pid",
-			    vm->state == VM_UP ? json_integer(vm->peer.pid) : json_null());
+			    vm->state == VM_UP && vm->peer.pid != 0 ? json_integer(vm->peer.pid)
+								    : json_null());
 	json_object_set_new(view, "devices", json_integer((json_int_t) n));
 	return view;
 }

@@ -128,6 +128,8 @@ static void vm_has_exited(void *data, struct vm *vm)
 			d->attempt.n_retries = 0;
 		if (streq(d->attempt.move.from, vm->name))
 			d->attempt.move = (struct device_move){0};
+		if (streq(d->attempt.move.failed, vm->name))
+			d->attempt.move.failed_pid = -1;
 		device_mark(d);
 		/* Attaching still: the VM had it, but a host driver had not let go. */
 		if (d->place.vm != vm || (state != DEVICE_ATTACHED && state != DEVICE_RELEASING &&

@@ -91,6 +91,12 @@ static void process_gone(struct vm *vm)
 	vm->handler->exited(vm->data, vm);
 }
 
+void vm_has_ended(struct vm *vm, const char *why)
+{
+	log_info("%s: %s", vm->name, why);
+	process_gone(vm);
+}
+
 static void process_exited(void *data, uint32_t events)
 {
 	struct vm *vm = data;
@@ -155,8 +161,14 @@ int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size)
 static void probe_failed(struct vm *vm, int r, const char *reason)
 {
 	vm->state = VM_DOWN;
-	vm->is_absent = r == -ENOENT || r == -ENOTDIR || r == -ECONNREFUSED;
+	vm->is_absent = r == -ENOENT || r == -ENOTDIR || r == -ECONNREFUSED || r == -ESHUTDOWN;
 	switch (-r) {
+	case ESHUTDOWN:
+		vm_set_reason(vm, "%s is not running: %s", vm->name, reason);
+		return; /* the backend tells */
+	case EHOSTUNREACH:
+		vm_set_reason(vm, "%s can't be asked: %s", vm->name, reason);
+		return; /* the backend tells */
 	case ENOTCONN:
 		vm_listen_missed(vm);
 		return; /* its call tells */
@@ -196,6 +208,14 @@ static void probe_failed(struct vm *vm, int r, const char *reason)
 	}
 }
 
+static void log_up(const struct vm *vm)
+{
+	if (vm->peer.pid != 0)
+		log_info("%s: up, process %d", vm->name, (int) vm->peer.pid);
+	else
+		log_info("%s: up", vm->name);
+}
+
 /* "delay": some guests want to be left alone while they start. */
 static bool must_settle(struct vm *vm)
 {
@@ -210,18 +230,27 @@ static bool must_settle(struct vm *vm)
 	return true;
 }
 
+/* Its process runs, or may do so. */
+static bool may_run(const struct vm *vm, int r)
+{
+	return r == -EHOSTUNREACH || (vm->peer.pid != 0 && peer_is_alive(&vm->peer));
+}
+
 static void note_probe(struct vm *vm, int r, const char *reason, char *const *handles, size_t n)
 {
 	bool quiet = vm->is_quiet && vm->state == VM_UP;
 
 	vm->is_probing = vm->is_quiet = false;
-	if (r < 0 && vm->state == VM_UP && peer_is_alive(&vm->peer) && vm->peer.pid != 0) {
-		/* It runs, but can't be asked now: what is known stays known. A VM that is about to
-		 * end removes its socket first. */
-		if (vm->n_retries >= 3)
+	if (r < 0 && vm->state == VM_UP && may_run(vm, r)) {
+		/* It can't be asked now: what is known stays known. A VM that is about to end
+		 * removes its socket first. */
+		if (r == -EHOSTUNREACH)
+			vm_set_reason(vm, "%s can't be asked: %s", vm->name, reason);
+		else if (vm->n_retries >= 3)
 			vm_set_reason(vm, "%s does not answer on %s: %s", vm->name, vm->socket,
 				      *reason ? reason : strerror(-r));
-		retry_later(vm);
+		if (r != -EHOSTUNREACH)
+			retry_later(vm);
 	} else if (r < 0) {
 		bool was_up = vm->state == VM_UP;
 
@@ -232,7 +261,7 @@ static void note_probe(struct vm *vm, int r, const char *reason, char *const *ha
 		return;
 	} else {
 		if (vm->state != VM_UP)
-			log_info("%s: up, process %d", vm->name, (int) vm->peer.pid);
+			log_up(vm);
 		vm->state = VM_UP;
 		vm->n_retries = 0;
 		vm_set_reason(vm, "%s", "");
@@ -347,7 +376,7 @@ int vm_new(struct loop *loop, const struct config_general *general, const struct
 		r = configure(vm, general, config);
 	if (r == 0 && vm->listen[0])
 		r = vm->vmm->dialled ? 0 : -EOPNOTSUPP;
-	else if (r == 0)
+	else if (r == 0 && vm->socket[0])
 		r = watch_new(loop, vm->socket, socket_changed, vm, &vm->watch);
 	if (r < 0) {
 		log_error("can't set up the VM %s: %s", vm->name, strerror(-r));
@@ -391,7 +420,8 @@ bool vm_matches(const struct vm *vm, const struct config_vm *config)
 	return streq(vm->name, config->name) &&
 	       streq(vm->socket, config->socket ? config->socket : "") &&
 	       streq(vm->listen, config->listen ? config->listen : "") &&
-	       vm->type == config->type && streq(vm->user_name, config->user ? config->user : "");
+	       vm->type == config->type && streq(vm->user_name, config->user ? config->user : "") &&
+	       (!vm->vmm->is_same || vm->vmm->is_same(vm, config));
 }
 
 void vm_handle_changed(struct vm *vm, struct device *device)

@@ -49,7 +49,7 @@ struct vm {
 	void *data;
 
 	char name[64];
-	char socket[108];
+	char socket[108];         /* "": it is not reached by a socket */
 	char listen[108];         /* where the VMM dials in, instead of socket; "" */
 	int listen_fd;            /* -1: not made yet, or it can't be made */
 	uint64_t listening_since; /* ms, monotonic */
@@ -118,8 +118,12 @@ void vm_refresh(struct vm *vm);
  * former one has then exited. Returns 0, or -EPERM, -errno with the reason in REASON. */
 int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size) _must_check_;
 /* The answer to a probe: R is 0, or -ENOENT, -ECONNREFUSED, -EAGAIN, -EPERM, -EHOSTDOWN (the VMM
- * runs, its VM does not) …, with REASON. */
+ * runs, its VM does not), -ESHUTDOWN (nothing runs, and the backend calls vm_wake when it does),
+ * -EHOSTUNREACH (nobody knows, what is known stays known, and the backend calls vm_wake) …, with
+ * REASON. */
 void vm_probed(struct vm *vm, int r, const char *reason, char *const *handles, size_t n);
+/* What was VM has ended, because of WHY, as the end of its process does. Not from inside an op. */
+void vm_has_ended(struct vm *vm, const char *why);
 void vm_set_reason(struct vm *vm, const char *format, ...) _printf_(2, 3);
 /* Puts DEVICE->handle on disk at once: what follows must be found again by whoever comes after a
  * crash. */

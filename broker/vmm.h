@@ -43,6 +43,9 @@ struct vmm {
 	 * changed. Returns 0, or -errno with the former config kept. NULL: nothing to be said. */
 	int (*configure)(struct vm *vm, const struct config_general *general,
 			 const struct config_vm *config);
+	/* Does CONFIG lead to the same VM as it does now? Otherwise another one takes its place.
+	 * NULL: its name, its socket and its user say it all. */
+	bool (*is_same)(const struct vm *vm, const struct config_vm *config);
 	/* Frees VM->backend; requests under way are dropped without an answer. */
 	void (*finish)(struct vm *vm);
 	/* Asks what the VM has: vm_probed (vm.h) is the answer. One at a time. */

@@ -156,6 +156,8 @@ static void finish_vm(struct config_vm *vm)
 	free(vm->listen);
 	free_strings(vm->pci_bus);
 	free_strings(vm->acpi_tables);
+	free(vm->domain);
+	free(vm->uri);
 }
 
 void config_free(struct config *config)

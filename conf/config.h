@@ -56,8 +56,8 @@ bool config_vm_type_has(enum vm_type type, const char *key);
 struct config_vm {
 	char *name;
 	enum vm_type type;
-	char *socket;   /* absolute path of the QMP or crosvm control socket; NULL only with listen
-			 */
+	char *socket;   /* absolute path of the QMP or crosvm control socket; NULL only with listen,
+			 * and for a type that has no such key */
 	char *user;     /* who the VMM runs as: a user name or a numeric uid; NULL: not said */
 	char **usb_bus; /* guest bus names in order of preference, NULL-terminated; NULL: not said
 			 */
@@ -65,6 +65,7 @@ struct config_vm {
 	unsigned delay; /* seconds between the VM's start and the first device */
 	char **pci_bus; /* guest PCI ports in order of preference, NULL-terminated; NULL: not said
 			 */
+	char *domain, *uri;     /* of libvirt; NULL: not said */
 	bool qemu_use_root_bus; /* put PCI devices on the root bus; default no */
 	char **acpi_tables;     /* files for QEMU's start, NULL-terminated; NULL: not said */
 	unsigned line;          /* where the section starts in the file */

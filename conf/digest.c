@@ -17,6 +17,8 @@ static void write_vm(FILE *out, const struct config_vm *vm)
 		vm->user ?: "-", vm->listen ?: "-", vm->delay, vm->qemu_use_root_bus);
 	write_list(out, vm->usb_bus);
 	write_list(out, vm->pci_bus);
+	if (vm->domain || vm->uri)
+		fprintf(out, "%s %s\n", vm->domain ?: "-", vm->uri ?: "-");
 }
 
 static void write_rule(FILE *out, const struct config_rule *rule)

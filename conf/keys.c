@@ -90,6 +90,27 @@ static int store_group(const struct key_place *place, void *target)
 	return 0;
 }
 
+/* libvirt takes nearly everything for a name; a slash it never does. */
+static int store_domain(const struct key_place *place, void *target)
+{
+	if (!strchr(place->key->value, '/'))
+		return store_text(place, target);
+	add_mistake(place, "the name or UUID of a domain, as virsh list --all prints it");
+	return 0;
+}
+
+/* The devices are this host's, and so is the libvirt that has them. */
+static int store_uri(const struct key_place *place, void *target)
+{
+	const char *value = place->key->value, *path = strstr(value, ":///");
+
+	if (path && startswith(value, "qemu") &&
+	    (size_t) (path - value) == strspn(value, ALNUM "+"))
+		return store_text(place, target);
+	add_mistake(place, "a URI of libvirt on this host: qemu:///system");
+	return 0;
+}
+
 /* Goes into a property of the device, on one line with everything else. */
 static int store_short_name(const struct key_place *place, void *target)
 {
@@ -162,8 +183,6 @@ static int store_type(const struct key_place *place, void *target)
 			return 0;
 		}
 	key_list_vm_types(~0u, allowed, sizeof(allowed));
-	if (streq(value, "libvirt"))
-		strcat(allowed, " (this one is not supported yet)");
 	add_mistake(place, allowed);
 	return 0;
 }
@@ -307,6 +326,8 @@ const struct key_setting vm_settings[] = {
 	{"pciBus", store_names, offsetof(struct config_vm, pci_bus)},
 	{"qemuUseRootBus", store_bool, offsetof(struct config_vm, qemu_use_root_bus)},
 	{"acpiTable", store_arguments, offsetof(struct config_vm, acpi_tables)},
+	{"domain", store_domain, offsetof(struct config_vm, domain)},
+	{"uri", store_uri, offsetof(struct config_vm, uri)},
 	{NULL, NULL, 0},
 };
 

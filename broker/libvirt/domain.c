@@ -308,9 +308,39 @@ static enum domain_outcome outcome_of_error(char *detail, size_t size)
 	return is_final(virGetLastErrorCode()) ? DOMAIN_FAILED : DOMAIN_RETRY;
 }
 
-enum domain_outcome domain_attach(struct domain *domain, const char *xml, char *detail, size_t size)
+/* Is ALIAS in the domain now? When that can't be told, it is as OTHERWISE says. */
+static bool has_alias(virDomainPtr found, const char *alias, bool otherwise)
 {
-	enum domain_outcome outcome = DOMAIN_OK;
+	struct domain_view view = {0};
+
+	if (read_aliases(found, &view) < 0)
+		return otherwise;
+	bool has = false;
+
+	for (size_t i = 0; i < view.n_aliases; i++)
+		has = has || streq(view.aliases[i], alias);
+	domain_view_finish(&view);
+	return has;
+}
+
+/* A former request, whose answer nobody heard, may have done it. */
+static enum domain_outcome attach_found(virDomainPtr found, const char *alias, const char *xml,
+					char *detail, size_t size)
+{
+	if (virDomainAttachDeviceFlags(found, xml, VIR_DOMAIN_AFFECT_LIVE) == 0)
+		return DOMAIN_OK;
+	enum domain_outcome outcome = outcome_of_error(detail, size);
+
+	if (!has_alias(found, alias, false))
+		return outcome;
+	*detail = 0;
+	return DOMAIN_OK;
+}
+
+enum domain_outcome domain_attach(struct domain *domain, const char *alias, const char *xml,
+				  char *detail, size_t size)
+{
+	enum domain_outcome outcome = DOMAIN_RETRY; /* it may be defined yet */
 	virDomainPtr found;
 
 	*detail = 0;
@@ -319,25 +349,11 @@ enum domain_outcome domain_attach(struct domain *domain, const char *xml, char *
 	found = domain_find(domain);
 	if (!found) {
 		describe_error(detail, size);
-		outcome = DOMAIN_RETRY; /* it may be defined yet */
-	} else if (virDomainAttachDeviceFlags(found, xml, VIR_DOMAIN_AFFECT_LIVE) < 0) {
-		outcome = outcome_of_error(detail, size);
+		return outcome;
 	}
-	if (found)
-		virDomainFree(found);
+	outcome = attach_found(found, alias, xml, detail, size);
+	virDomainFree(found);
 	return outcome;
-}
-
-/* Is ALIAS in the domain now? When that can't be told, it is. */
-static bool has_alias(virDomainPtr found, const char *alias)
-{
-	struct domain_view view = {0};
-	bool has = read_aliases(found, &view) < 0;
-
-	for (size_t i = 0; i < view.n_aliases; i++)
-		has = has || streq(view.aliases[i], alias);
-	domain_view_finish(&view);
-	return has;
 }
 
 /* What libvirt says of a device that is not there differs from version to version, so the domain's
@@ -349,10 +365,16 @@ static enum domain_outcome detach_found(virDomainPtr found, const char *alias, c
 		return DOMAIN_PENDING;
 	enum domain_outcome outcome = outcome_of_error(detail, size);
 
-	if (virDomainIsActive(found) != 0 && has_alias(found, alias))
-		return outcome;
-	*detail = 0;
-	return DOMAIN_GONE;
+	if (virDomainIsActive(found) == 0 || !has_alias(found, alias, true)) {
+		*detail = 0;
+		return DOMAIN_GONE;
+	}
+	/* QEMU's words for a guest that was asked before. */
+	if (strstr(detail, "in the process of unplug") || strstr(detail, "guest is busy")) {
+		*detail = 0;
+		return DOMAIN_PENDING;
+	}
+	return outcome;
 }
 
 enum domain_outcome domain_detach(struct domain *domain, const char *alias, char *detail,

@@ -64,10 +64,10 @@ void domain_view_finish(struct domain_view *view);
 const char *domain_condition_name(enum domain_condition condition);
 const char *domain_outcome_name(enum domain_outcome outcome);
 
-/* Hands the device of XML to the running domain, and to nothing else: its definition stays as it
- * is. DETAIL gets libvirt's words when it does not work. */
-enum domain_outcome domain_attach(struct domain *domain, const char *xml, char *detail,
-				  size_t size);
+/* Hands the device of XML, which has this ALIAS, to the running domain, and to nothing else: its
+ * definition stays as it is. DETAIL gets libvirt's words when it does not work. */
+enum domain_outcome domain_attach(struct domain *domain, const char *alias, const char *xml,
+				  char *detail, size_t size);
 /* Takes the device of that alias out of the running domain; never DOMAIN_OK. */
 enum domain_outcome domain_detach(struct domain *domain, const char *alias, char *detail,
 				  size_t size);

@@ -82,7 +82,8 @@ static void answer_attach(struct domain *domain, json_int_t id, json_t *request)
 		answer_outcome(id, DOMAIN_FAILED,
 			       "libvirt can't be told of it; update all of vhotplug");
 	else
-		answer_outcome(id, domain_attach(domain, xml, detail, sizeof(detail)), detail);
+		answer_outcome(id, domain_attach(domain, device.alias, xml, detail, sizeof(detail)),
+			       detail);
 }
 
 static void answer_detach(struct domain *domain, json_int_t id, json_t *request)

@@ -33,6 +33,14 @@ foreach(file ${package}/debian/copyright ${made}/changelog.gz)
 endforeach()
 install(FILES ${package}/debian/overrides-tools DESTINATION ${CMAKE_INSTALL_DATADIR}/lintian/overrides
   RENAME vhotplug-tools COMPONENT tools EXCLUDE_FROM_ALL)
+if(TARGET vhotplug-libvirt)
+  foreach(file ${package}/debian/copyright ${made}/changelog.gz)
+    install(FILES ${file} DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/vhotplug-libvirt COMPONENT libvirt
+      EXCLUDE_FROM_ALL)
+  endforeach()
+  install(FILES ${package}/debian/overrides-libvirt DESTINATION ${CMAKE_INSTALL_DATADIR}/lintian/overrides
+    RENAME vhotplug-libvirt COMPONENT libvirt EXCLUDE_FROM_ALL)
+endif()
 vhp_package_file(${CMAKE_SOURCE_DIR}/conf/vhotplug.conf ${VHOTPLUG_CONFDIR})
 vhp_package_file(${package}/tmpfiles.conf lib/tmpfiles.d RENAME vhotplug.conf)
 vhp_package_file(${package}/debian/copyright ${doc})
@@ -59,8 +67,11 @@ a small broker hands a device to QEMU or crosvm the moment it is
 plugged in, and keeps a history that sqlite3 can read.")
 set(about_tools "The command-line tool for the broker: what is where and why,
 attach, detach.")
+set(about_libvirt "What the broker needs for virtual machines that
+belong to libvirt (type = libvirt).")
 set(CPACK_COMPONENT_BROKER_DESCRIPTION ${about_broker})
 set(CPACK_COMPONENT_TOOLS_DESCRIPTION ${about_tools})
+set(CPACK_COMPONENT_LIBVIRT_DESCRIPTION ${about_libvirt})
 
 set(CPACK_DEB_COMPONENT_INSTALL ON)
 set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
@@ -68,9 +79,13 @@ set(CPACK_DEBIAN_PACKAGE_SECTION admin)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 set(CPACK_DEBIAN_BROKER_PACKAGE_NAME vhotplug)
 set(CPACK_DEBIAN_TOOLS_PACKAGE_NAME vhotplug-tools)
+set(CPACK_DEBIAN_LIBVIRT_PACKAGE_NAME vhotplug-libvirt)
 set(CPACK_DEBIAN_BROKER_PACKAGE_DEPENDS "udev, init-system-helpers (>= 1.54~)")
 set(CPACK_DEBIAN_BROKER_PACKAGE_SUGGESTS "sqlite3, qemu-system-x86")
 set(CPACK_DEBIAN_TOOLS_PACKAGE_DEPENDS "vhotplug (>= ${PROJECT_VERSION})")
+# Broker and program speak the words of one release.
+set(CPACK_DEBIAN_LIBVIRT_PACKAGE_DEPENDS "vhotplug (= ${PROJECT_VERSION})")
+set(CPACK_DEBIAN_LIBVIRT_PACKAGE_SUGGESTS "libvirt-daemon-system")
 set(CPACK_DEBIAN_BROKER_PACKAGE_CONTROL_STRICT_PERMISSION ON)
 set(CPACK_DEBIAN_BROKER_PACKAGE_CONTROL_EXTRA ${made}/debian/preinst ${made}/debian/postinst
   ${made}/debian/prerm ${made}/debian/postrm ${made}/debian/conffiles)
@@ -80,6 +95,7 @@ set(CPACK_RPM_FILE_NAME RPM-DEFAULT)
 set(CPACK_RPM_PACKAGE_LICENSE Apache-2.0)
 set(CPACK_RPM_BROKER_PACKAGE_NAME vhotplug)
 set(CPACK_RPM_TOOLS_PACKAGE_NAME vhotplug-tools)
+set(CPACK_RPM_LIBVIRT_PACKAGE_NAME vhotplug-libvirt)
 set(CPACK_RPM_BROKER_POST_INSTALL_SCRIPT_FILE ${package}/rpm/post)
 set(CPACK_RPM_BROKER_PRE_UNINSTALL_SCRIPT_FILE ${made}/rpm/preun)
 set(CPACK_RPM_BROKER_USER_FILELIST "%config(noreplace) ${VHOTPLUG_CONFDIR}/vhotplug.conf")

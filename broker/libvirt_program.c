@@ -1,0 +1,181 @@
+/* The child process: see libvirt_program.h. Called by vmm_libvirt.c. */
+#include "broker/libvirt_program.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "broker/libvirt/words.h"
+
+struct libvirt_program {
+	struct loop *loop;
+	struct loop_garbage garbage;
+	const struct libvirt_program_handler *handler;
+	void *data;
+	pid_t pid;
+	int fd; /* -1: it is over */
+	struct loop_source *source;
+};
+
+static const char *program_path = VHOTPLUG_LIBEXECDIR "/vhotplug-libvirt";
+
+void libvirt_program_set_path(const char *path)
+{
+	program_path = path;
+}
+
+/* The end */
+
+static void free_program(void *data)
+{
+	free(data);
+}
+
+/* Kills it and puts its end into words. It does nothing but talk on sockets, so it dies at once. */
+static void finish(struct libvirt_program *program, char *ret_why, size_t size)
+{
+	int status = 0;
+
+	program->source = loop_source_free(program->source);
+	program->fd = close_fd(program->fd);
+	kill(program->pid, SIGKILL);
+	while (waitpid(program->pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFEXITED(status))
+		snprintf(ret_why, size, "vhotplug-libvirt has ended with status %d",
+			 WEXITSTATUS(status));
+	else
+		snprintf(ret_why, size, "vhotplug-libvirt was killed by signal %d",
+			 WTERMSIG(status));
+	loop_discard(program->loop, &program->garbage, free_program, program);
+}
+
+struct libvirt_program *libvirt_program_stop(struct libvirt_program *program)
+{
+	char why[100];
+
+	if (program)
+		finish(program, why, sizeof(why));
+	return NULL;
+}
+
+/* WHY: NULL when it has ended by itself, which its status tells. */
+static void end(struct libvirt_program *program, const char *why)
+{
+	const struct libvirt_program_handler *handler = program->handler;
+	void *data = program->data;
+	char its_end[100];
+
+	finish(program, its_end, sizeof(its_end));
+	handler->ended(data, why ? why : its_end);
+}
+
+/* What it says */
+
+static void read_packet(void *data, uint32_t events)
+{
+	static char packet[LIBVIRT_PACKET_BYTES];
+	struct libvirt_program *program = data;
+	ssize_t n = recv(program->fd, packet, sizeof(packet), 0);
+
+	(void) events;
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n <= 0) {
+		end(program, NULL);
+		return;
+	}
+	json_t *said = json_loadb(packet, (size_t) n, JSON_REJECT_DUPLICATES, NULL);
+	if (json_is_object(said))
+		program->handler->said(program->data, said);
+	else
+		end(program,
+		    "vhotplug-libvirt says what is not understood; update all of vhotplug");
+	json_decref(said);
+}
+
+int libvirt_program_send(struct libvirt_program *program, const json_t *packet)
+{
+	_cleanup_free_ char *text = json_dumps(packet, JSON_COMPACT);
+
+	if (!text)
+		return -ENOMEM;
+	return send(program->fd, text, strlen(text), MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+/* The start */
+
+/* The signals that the broker keeps for its loop are not blocked in it, and it is in a process
+ * group of its own. Returns 0 or -errno, as of execve too. */
+static int spawn(int fd, char *const *argv, pid_t *ret_pid)
+{
+	posix_spawn_file_actions_t files;
+	posix_spawnattr_t attributes;
+	sigset_t none;
+	int r;
+
+	sigemptyset(&none);
+	if (posix_spawn_file_actions_init(&files) != 0)
+		return -ENOMEM;
+	if (posix_spawnattr_init(&attributes) != 0) {
+		posix_spawn_file_actions_destroy(&files);
+		return -ENOMEM;
+	}
+	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
+	posix_spawnattr_setsigmask(&attributes, &none);
+	r = posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+	if (r == 0)
+		r = posix_spawn_file_actions_adddup2(&files, fd, LIBVIRT_FD);
+	if (r == 0)
+		r = posix_spawn(ret_pid, program_path, &files, &attributes, argv, environ);
+	posix_spawnattr_destroy(&attributes);
+	posix_spawn_file_actions_destroy(&files);
+	return -r;
+}
+
+static int start(struct libvirt_program *program, char *const *argv)
+{
+	_cleanup_close_ int its_end = -1;
+	int pair[2], r;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	program->fd = pair[0];
+	its_end = pair[1];
+	/* Ours alone: the child waits until there is room for its words. */
+	if (fcntl(program->fd, F_SETFL, O_NONBLOCK) < 0)
+		return -errno;
+	r = loop_add(program->loop, program->fd, EPOLLIN, read_packet, program, &program->source);
+	return r < 0 ? r : spawn(its_end, argv, &program->pid);
+}
+
+int libvirt_program_start(struct loop *loop, const char *uri, const char *domain,
+			  const struct libvirt_program_handler *handler, void *data,
+			  struct libvirt_program **ret_program)
+{
+	char *const argv[] = {(char *) program_path, (char *) uri, (char *) domain, NULL};
+	struct libvirt_program *program;
+	int r;
+
+	if (access(program_path, F_OK) < 0)
+		return -errno;
+	program = calloc(1, sizeof(*program));
+	if (!program)
+		return -ENOMEM;
+	program->loop = loop;
+	program->handler = handler;
+	program->data = data;
+	program->fd = -1;
+	r = start(program, argv);
+	if (r < 0) {
+		loop_source_free(program->source);
+		close_fd(program->fd);
+		free(program);
+		return r;
+	}
+	*ret_program = program;
+	return 0;
+}
