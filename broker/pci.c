@@ -3,17 +3,53 @@
 #include "broker/pci.h"
 
 #include <pci/pci.h>
+#include <setjmp.h>
 
 #include "helper/root.h"
 
 #define CLASS_BRIDGE 0x06
 
-void pci_name(unsigned vendor, unsigned device, char *ret_name, size_t size)
+static jmp_buf after_error;
+
+/* The library's own would end the program, on a line of its database that it can't read say. */
+static _Noreturn void give_up(char *format, ...)
+{
+	(void) format;
+	longjmp(after_error, 1);
+}
+
+static void say_nothing(char *format, ...)
+{
+	(void) format;
+}
+
+/* To look up a name no way to the hardware is needed, and so no pci_init. */
+static struct pci_access *open_database(void)
 {
 	struct pci_access *access = pci_alloc();
+	char path[PATH_MAX];
+
+	access->error = give_up;
+	access->warning = access->debug = say_nothing;
+	if (root_path(path, sizeof(path), "%s", access->id_file_name) == 0)
+		pci_set_name_list_path(access, strdup(path), 1);
+	return access;
+}
+
+void pci_name(unsigned vendor, unsigned device, char *ret_name, size_t size)
+{
+	static bool is_broken; /* what the library had open when it met the error is lost */
+	static struct pci_access *access;
 
 	*ret_name = 0;
-	pci_init(access);
+	if (is_broken)
+		return;
+	access = open_database();
+	if (setjmp(after_error) != 0) {
+		is_broken = true;
+		*ret_name = 0;
+		return;
+	}
 	char *name = pci_lookup_name(access, ret_name, (int) size,
 				     PCI_LOOKUP_VENDOR | PCI_LOOKUP_DEVICE | PCI_LOOKUP_NO_NUMBERS,
 				     (int) vendor, (int) device);
@@ -38,11 +74,12 @@ int pci_attribute(const char *address, const char *attribute, unsigned *ret_valu
 	return 0;
 }
 
-bool pci_is_bridge(const char *address)
+int pci_is_bridge(const char *address)
 {
 	unsigned class;
+	int r = pci_attribute(address, "class", &class);
 
-	return pci_attribute(address, "class", &class) == 0 && class >> 16 == CLASS_BRIDGE;
+	return r < 0 ? r : class >> 16 == CLASS_BRIDGE;
 }
 
 bool pci_driver(const char *address, char *ret_driver, size_t size)

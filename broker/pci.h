@@ -11,15 +11,16 @@
 #define PCI_MAX_GROUP 512
 
 /* "Realtek Semiconductor Co., Ltd. RTL-8100/8101L/8139" for the ids VENDOR and DEVICE, or "" where
- * the database is not installed. */
+ * the database is not installed, or is none. */
 void pci_name(unsigned vendor, unsigned device, char *ret_name, size_t size);
 
 /* A number from an attribute of ADDRESS ("class", "vendor"), as sysfs writes it: 0x….
  * Returns 0 or -errno. */
 int pci_attribute(const char *address, const char *attribute, unsigned *ret_value) _must_check_;
 
-/* Is it a bridge (class 06)? Such are never given away and do not count in a group. */
-bool pci_is_bridge(const char *address);
+/* Is it a bridge (class 06)? Such are never given away and do not count in a group. Returns 0, 1, or
+ * -errno when that can't be told. */
+int pci_is_bridge(const char *address) _must_check_;
 
 /* The driver bound to ADDRESS; false when there is none. */
 bool pci_driver(const char *address, char *ret_driver, size_t size);

@@ -3,10 +3,12 @@
 
 #include <fcntl.h>
 #include <stdarg.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include "broker/device.h"
+#include "broker/service.h"
 #include "helper/root.h"
 
 int worker_fail(struct worker_answer *answer, int result, const char *format, ...)
@@ -18,6 +20,43 @@ int worker_fail(struct worker_answer *answer, int result, const char *format, ..
 	va_end(args);
 	answer->result = result;
 	return result;
+}
+
+static int open_lock(const char *name)
+{
+	char runtime[PATH_MAX / 2], folder[PATH_MAX], path[PATH_MAX];
+	int r = service_directory("RUNTIME_DIRECTORY", VHOTPLUG_RUNDIR, runtime, sizeof(runtime));
+
+	if (r == 0)
+		r = root_path(folder, sizeof(folder), "%s/locks", runtime);
+	if (r == 0)
+		r = root_path(path, sizeof(path), "%s/locks/%s", runtime, name);
+	if (r < 0)
+		return r;
+	if (mkdir(folder, 0700) < 0 && errno != EEXIST)
+		return -errno;
+	int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
+	return fd < 0 ? -errno : fd;
+}
+
+int worker_lock(const char *name, struct worker_answer *answer)
+{
+	int fd = open_lock(name);
+
+	if (fd >= 0 && flock(fd, LOCK_EX) == 0)
+		return fd;
+	int r = fd < 0 ? fd : -errno;
+	if (fd >= 0)
+		close(fd);
+	return worker_fail(answer, r, "can't lock %s against other jobs: %s", name, strerror(-r));
+}
+
+bool worker_has_gone(const struct worker_request *request, struct worker_answer *answer)
+{
+	if (sysfs_inode(request->devpath) == request->inode)
+		return false;
+	worker_fail(answer, -ENODEV, "the device has been unplugged");
+	return true;
 }
 
 /* Is NODE still the node of the instance that was meant? Buses reuse device numbers. */

@@ -1,10 +1,19 @@
-/* What the worker's jobs share: answers in words, and nodes. For worker_*.c only. */
+/* What the worker's jobs share: answers in words, locks, and nodes. For worker_*.c only. */
 #pragma once
 
 #include "broker/worker.h"
 
 /* Fills ANSWER; returns RESULT. */
 int worker_fail(struct worker_answer *answer, int result, const char *format, ...) _printf_(3, 4);
+
+/* Jobs on the same NAME come after each other, by a file that only root may open: what anybody may
+ * open, a directory of sysfs say, anybody may lock. One that was given up may still be at it. Returns
+ * a descriptor whose end is the lock's, or -errno with ANSWER filled: then nothing is to be done.
+ * Source: flock(2). */
+int worker_lock(const char *name, struct worker_answer *answer) _must_check_;
+
+/* Has REQUEST's instance gone? Another one may have its place by now. Then ANSWER is filled. */
+bool worker_has_gone(const struct worker_request *request, struct worker_answer *answer);
 
 /* Opens REQUEST's node for reading and writing, and makes sure that it belongs to the instance that
  * was meant. Returns a descriptor that the caller closes, or -errno with ANSWER filled. */

@@ -4,13 +4,11 @@
  * (driver_override, sriov_numvfs, virtfnN); Documentation/PCI/pci-iov-howto.rst. */
 #include <fcntl.h>
 #include <libkmod.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "broker/device.h"
 #include "broker/inuse.h"
 #include "broker/pci.h"
-#include "broker/service.h"
 #include "broker/worker.h"
 #include "broker/worker_host.h"
 #include "helper/root.h"
@@ -198,21 +196,12 @@ static int open_group_node(int group, uid_t uid, struct worker_answer *answer)
 
 /* The jobs */
 
-/* One job at a time for each group, by a file of our own: a directory of sysfs anybody may lock.
- * A request that was given up may still be at it. Returns a
- * descriptor whose end is the lock's, or -1. Source: flock(2). */
-static int lock_group(const struct pci_group *group)
+static int lock_group(const struct pci_group *group, struct worker_answer *answer)
 {
-	char directory[PATH_MAX - 32], path[PATH_MAX];
+	char name[32];
 
-	if (service_directory("RUNTIME_DIRECTORY", VHOTPLUG_RUNDIR, directory, sizeof(directory)) <
-	    0)
-		return -1;
-	snprintf(path, sizeof(path), "%s/iommu-group-%d.lock", directory, group->number);
-	int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd >= 0)
-		flock(fd, LOCK_EX);
-	return fd;
+	snprintf(name, sizeof(name), "iommu-group-%d", group->number);
+	return worker_lock(name, answer);
 }
 
 /* Binds the whole group. TAKEN gets those that had to be taken for it, also when that failed: not
@@ -240,34 +229,40 @@ static void return_members(const struct pci_group *group)
 		return_member(group->members[i]);
 }
 
+/* Never a bridge's. Returns 0, or -errno with ANSWER filled. */
+static int find_group(const char *address, struct pci_group *ret_group,
+		      struct worker_answer *answer)
+{
+	int r = pci_is_bridge(address);
+
+	if (r < 0)
+		return worker_fail(answer, r, "can't tell whether it is a bridge: %s",
+				   strerror(-r));
+	if (r > 0)
+		return worker_fail(answer, -EBUSY, "it is a bridge: such are never given away");
+	r = pci_get_group(address, ret_group);
+	if (r == -ENOENT)
+		return worker_fail(answer, -EOPNOTSUPP,
+				   "it has no IOMMU group; switch the IOMMU on (firmware, and"
+				   " intel_iommu=on on the kernel's command line)");
+	if (r == -E2BIG)
+		return worker_fail(answer, -EOPNOTSUPP,
+				   "its IOMMU group has more than %d functions", PCI_MAX_GROUP);
+	return r < 0 ? worker_fail(answer, r, "can't read its IOMMU group: %s", strerror(-r)) : 0;
+}
+
 void worker_pci_take(const struct worker_request *request, struct worker_answer *answer)
 {
 	const char *address = strrchr(request->devpath, '/') + 1;
 	_cleanup_(inuse_finish) struct inuse inuse = {0};
 	struct pci_group group, taken = {0};
-	int r;
+	int r = 0;
 
-	if (sysfs_inode(request->devpath) != request->inode) {
-		worker_fail(answer, -ENODEV, "the device has been unplugged");
+	if (worker_has_gone(request, answer) || find_group(address, &group, answer) < 0)
 		return;
-	}
-	if (pci_is_bridge(address)) {
-		worker_fail(answer, -EBUSY, "it is a bridge: such are never given away");
+	_cleanup_close_ int lock = lock_group(&group, answer);
+	if (lock < 0)
 		return;
-	}
-	if ((r = pci_get_group(address, &group)) < 0) {
-		if (r == -ENOENT)
-			worker_fail(answer, -EOPNOTSUPP,
-				    "it has no IOMMU group; switch the IOMMU on (firmware, and"
-				    " intel_iommu=on on the kernel's command line)");
-		else if (r == -E2BIG)
-			worker_fail(answer, -EOPNOTSUPP,
-				    "its IOMMU group has more than %d functions", PCI_MAX_GROUP);
-		else
-			worker_fail(answer, r, "can't read its IOMMU group: %s", strerror(-r));
-		return;
-	}
-	_cleanup_close_ int lock = lock_group(&group);
 	if (check_group(request, &group, &inuse, answer) == 0) {
 		load_module("vfio-pci");
 		r = take_group(&group, &taken, answer);
@@ -317,9 +312,12 @@ void worker_pci_return(const struct worker_request *request, struct worker_answe
 	char driver[64];
 	struct pci_group group;
 
-	if (pci_get_group(address, &group) < 0)
+	/* Another card, in the same slot, may be somebody's. */
+	if (worker_has_gone(request, answer) || pci_get_group(address, &group) < 0)
 		return;
-	_cleanup_close_ int lock = lock_group(&group);
+	_cleanup_close_ int lock = lock_group(&group, answer);
+	if (lock < 0)
+		return;
 	/* A VM may have another member by its own command line. To take that one from it would
 	 * block, and a host driver beside it is what the kernel does not allow. */
 	if (!await_closed(request, answer))

@@ -3,7 +3,6 @@
  * Runs in a child of the worker: may block. */
 #include <fcntl.h>
 #include <linux/usbdevice_fs.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 
 #include "broker/device.h"
@@ -43,17 +42,6 @@ static bool is_unauthorized(const char *devpath)
 static const char *name_of(const struct worker_request *request)
 {
 	return strrchr(request->devpath, '/') + 1;
-}
-
-/* Jobs on one device come after each other: one that was given up may still be at it. Returns a
- * descriptor whose end is the lock's, or -1. Source: flock(2). */
-static int lock_device(const struct worker_request *request)
-{
-	int fd = root_open(O_RDONLY | O_DIRECTORY, "/sys%s", request->devpath);
-
-	if (fd >= 0)
-		flock(fd, LOCK_EX);
-	return fd;
 }
 
 static int check_use(const struct worker_request *request, struct inuse *inuse)
@@ -137,8 +125,8 @@ static int prepare(const struct worker_request *request, struct worker_answer *a
 void worker_usb_open(const struct worker_request *request, struct worker_answer *answer, int *fds)
 {
 	_cleanup_(inuse_finish) struct inuse inuse = {0};
-	_cleanup_close_ int lock = lock_device(request);
-	_cleanup_close_ int fd = worker_open_node(request, answer);
+	_cleanup_close_ int lock = worker_lock(name_of(request), answer);
+	_cleanup_close_ int fd = lock < 0 ? lock : worker_open_node(request, answer);
 
 	if (fd < 0)
 		return;
@@ -160,12 +148,10 @@ void worker_usb_open(const struct worker_request *request, struct worker_answer 
 void worker_usb_fence(const struct worker_request *request, struct worker_answer *answer)
 {
 	_cleanup_(inuse_finish) struct inuse inuse = {0};
-	_cleanup_close_ int lock = lock_device(request);
+	_cleanup_close_ int lock = worker_lock(name_of(request), answer);
 
-	if (sysfs_inode(request->devpath) != request->inode) {
-		worker_fail(answer, -ENODEV, "the device has been unplugged");
+	if (lock < 0 || worker_has_gone(request, answer))
 		return;
-	}
 	if (check_host(request, &inuse, answer) < 0)
 		return;
 	int r = mark_clear(MARK_GIVEN, name_of(request), request->node);
@@ -221,12 +207,10 @@ static void probe_interface(void *data, const char *interface)
 
 void worker_usb_return(const struct worker_request *request, struct worker_answer *answer)
 {
-	_cleanup_close_ int lock = lock_device(request);
+	_cleanup_close_ int lock = worker_lock(name_of(request), answer);
 
-	if (sysfs_inode(request->devpath) != request->inode) {
-		worker_fail(answer, -ENODEV, "the device has been unplugged");
+	if (lock < 0 || worker_has_gone(request, answer))
 		return;
-	}
 	mark_clear(MARK_REFUSED, name_of(request), request->node);
 	mark_clear(MARK_GIVEN, name_of(request), request->node);
 	int r = shut(request->devpath, false);

@@ -6,8 +6,18 @@
 #include <sys/sysmacros.h>
 
 #include "conf/array.h"
+#include "helper/text.h"
 #include "rules.d/evaluate.h"
 #include "rules.d/udev.h"
+
+/* What a device says of itself may steer a terminal. */
+static void print_words(FILE *out, const char *name, const char *value)
+{
+	char clean[512];
+
+	text_clean(clean, sizeof(clean), value);
+	fprintf(out, " %s \"%s\"", name, clean);
+}
 
 /* What the device has where TOKEN looks. */
 static void print_value(FILE *out, const struct subject *s, const struct token *token)
@@ -16,23 +26,26 @@ static void print_value(FILE *out, const struct subject *s, const struct token *
 
 	switch (token->key) {
 	case TOKEN_KERNEL:
-		fprintf(out, " name \"%s\"", subject_name(s));
+		print_words(out, "name", subject_name(s));
 		break;
 	case TOKEN_DEVPATH:
-		fprintf(out, " devpath \"%s\"", s->devpath);
+		print_words(out, "devpath", s->devpath);
 		break;
 	case TOKEN_ENV:
-		fprintf(out, " %s \"%s\"",
-			streq(token->name, VENDOR_NAME)      ? "vendor"
-			: streq(token->name, PRODUCT_NAME)   ? "product"
-			: streq(token->name, INTERFACES)     ? "interfaces"
-			: streq(token->name, ALL_INTERFACES) ? "interfaces"
-							     : token->name,
-			subject_property(s, token->name));
+		print_words(out,
+			    streq(token->name, VENDOR_NAME)      ? "vendor"
+			    : streq(token->name, PRODUCT_NAME)   ? "product"
+			    : streq(token->name, INTERFACES)     ? "interfaces"
+			    : streq(token->name, ALL_INTERFACES) ? "interfaces"
+								 : token->name,
+			    subject_property(s, token->name));
 		break;
 	case TOKEN_ATTR:
 		value = subject_attribute(s, token->name);
-		fprintf(out, value ? " %s \"%s\"" : " no %s", token->name, value);
+		if (value)
+			print_words(out, token->name, value);
+		else
+			fprintf(out, " no %s", token->name);
 		break;
 	case TOKEN_PROGRAM:
 		fprintf(out, " vhotplug-match looked");
@@ -131,7 +144,9 @@ static void print_decision(FILE *out, const struct subject *s, const struct conf
 			   const struct config_rule *rule)
 {
 	const char *stored = subject_property(s, "VHOTPLUG_RULE");
+	char clean[512];
 
+	text_clean(clean, sizeof(clean), stored);
 	if (rule) {
 		fprintf(out, "Decision: [allow %s] of [%s %s] gives it to", rule->name,
 			config_kind_name(group->kind), group->name);
@@ -141,7 +156,7 @@ static void print_decision(FILE *out, const struct subject *s, const struct conf
 	} else {
 		fputs("Decision: it stays with the host.\n", out);
 	}
-	fprintf(out, "udev's database has: %s\n", *stored ? stored : "no decision");
+	fprintf(out, "udev's database has: %s\n", *stored ? clean : "no decision");
 }
 
 static int explain_device(FILE *out, const struct config *config, const struct subject *s)

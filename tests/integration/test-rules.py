@@ -359,6 +359,18 @@ class RulesTest(unittest.TestCase):
             self.assertIn("[deny D] (line 9) " + ("matches" if denied else "does not match"), said)
             self.remove(device)
 
+    def test_explain_words_that_steer_a_terminal(self):
+        config = VM + "[usb G]\ntargetVm = vm1\n[allow A]\nmatchAll = yes\n[deny D]\nproductName = x.*\n"
+        self.use(config)
+        device = Device(self.host, HUB_PORT, "fff0", "0002")
+        with open("/sys" + device.path + "/product", "wb") as file:
+            file.write("\033[31mred\033]0;title\007\u202eturned\u009b1m".encode() + b"\xff\xfe\n")
+        device.event("add")
+        said = self.explain(config, device.path)
+        self.assertIn("red", said)
+        self.assertTrue(all(c.isprintable() for c in said.replace("\n", "")), repr(said))
+        self.remove(device)
+
     def explain(self, config, name, status=0):
         with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
             file.write(config)

@@ -4,7 +4,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <cmocka.h>
 
@@ -33,6 +36,7 @@ static int setup(void **state)
 	tree_mkdir(h->root, DEVICE);
 	tree_mkdir(h->root, "/dev");
 	tree_mkdir(h->root, "/proc");
+	tree_mkdir(h->root, VHOTPLUG_RUNDIR);
 	tree_write(h->root, "/proc/1/net/route", "Iface\tDestination\n");
 	*state = h;
 	return 0;
@@ -399,6 +403,68 @@ static void test_large_group(void **state)
 	assert_int_equal(group.n_members, 41);
 }
 
+/* A card in its slot by now is another one, and perhaps somebody's. */
+static void test_return_of_one_that_has_gone(void **state)
+{
+	struct host *h = *state;
+	struct worker_request request = {.job = WORKER_PCI_RETURN};
+	struct worker_answer answer = {0};
+
+	add_member(h, "0000:00:03.0");
+	strcpy(request.devpath, "/devices/pci0000:00/0000:00:03.0");
+	request.inode = root_inode("/sys%s", request.devpath) + 1;
+	worker_pci_return(&request, &answer);
+	assert_int_equal(answer.result, -ENODEV);
+	assert_string_equal(tree_read(h->root, DEVICE "/driver_override"), "(null)\n");
+	request.inode--;
+	tree_write(h->root, DEVICE "/driver_override", "");
+	worker_pci_return(&request, &answer);
+	assert_string_equal(tree_read(h->root, DEVICE "/driver_override"), "\n");
+}
+
+/* Anybody may open a directory of sysfs, and so lock it. */
+static int lock_as_others(struct host *h, const char *path)
+{
+	char directory[PATH_MAX];
+
+	tree_path(directory, h->root, path);
+	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	assert_int_equal(flock(fd, LOCK_EX), 0);
+	return fd;
+}
+
+static void assert_only_root_locks(struct host *h, const char *name)
+{
+	char path[PATH_MAX], inside[PATH_MAX];
+	struct stat st;
+
+	tree_path(path, h->root, VHOTPLUG_RUNDIR "/locks");
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0700);
+	snprintf(inside, sizeof(inside), "%.2000s/%s", path, name);
+	assert_int_equal(stat(inside, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+}
+
+static void test_locks_of_others(void **state)
+{
+	struct host *h = *state;
+	struct worker_answer answer;
+
+	add_member(h, "0000:00:03.0");
+	int group = lock_as_others(h, "/sys/kernel/iommu_groups/7");
+	int function = lock_as_others(h, DEVICE);
+	tree_write(h->root, DEVICE "/driver_override", "");
+	alarm(60); /* instead of waiting for ever */
+	take(&answer);
+	alarm(0);
+	/* It was bound, and then, since nothing is real here, returned. */
+	assert_string_equal(tree_read(h->root, DEVICE "/driver_override"), "\nfio-pci");
+	assert_only_root_locks(h, "iommu-group-7");
+	close(group);
+	close(function);
+}
+
 /* The fence */
 
 #define STICK DEVICE "/usb1/1-2"
@@ -457,6 +523,38 @@ static void test_fence_leaves_what_is_in_use(void **state)
 	assert_int_equal(root_exists(VHOTPLUG_RUNDIR "/refused/1-2-4"), -ENOENT);
 }
 
+static void test_locks_of_others_on_usb(void **state)
+{
+	struct host *h = *state;
+
+	add_stick(h);
+	int device = lock_as_others(h, STICK);
+	alarm(60);
+	assert_int_equal(do_usb(worker_usb_fence), 0);
+	assert_int_equal(do_usb(worker_usb_return), 0);
+	alarm(0);
+	assert_only_root_locks(h, "1-2");
+	close(device);
+}
+
+/* What can't be locked is not touched. */
+static void test_no_room_for_locks(void **state)
+{
+	struct host *h = *state;
+	struct worker_answer answer;
+
+	add_stick(h);
+	add_member(h, "0000:00:03.0");
+	tree_write(h->root, VHOTPLUG_RUNDIR "/locks", "no directory");
+	assert_int_equal(do_usb(worker_usb_fence), -ENOTDIR);
+	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "1");
+	take(&answer);
+	assert_int_equal(answer.result, -ENOTDIR);
+	assert_string_equal(answer.detail,
+			    "can't lock iommu-group-7 against other jobs: Not a directory");
+	assert_string_equal(tree_read(h->root, DEVICE "/driver_override"), "(null)\n");
+}
+
 int main(void)
 {
 #define INUSE_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -476,6 +574,10 @@ int main(void)
 		INUSE_TEST(test_routes_unreadable),
 		INUSE_TEST(test_virtual_functions),
 		INUSE_TEST(test_large_group),
+		INUSE_TEST(test_return_of_one_that_has_gone),
+		INUSE_TEST(test_locks_of_others),
+		INUSE_TEST(test_locks_of_others_on_usb),
+		INUSE_TEST(test_no_room_for_locks),
 		INUSE_TEST(test_fence),
 		INUSE_TEST(test_fence_leaves_what_is_in_use),
 	};

@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -123,6 +124,37 @@ static void test_group_that_is_not_known(void **state)
 	assert_int_equal(group.number, -1);
 }
 
+/* Nor is not to be able to look the word that it is no bridge. */
+static void test_bridge(void **state)
+{
+	assert_int_equal(pci_is_bridge("0000:00:01.0"), 1);
+	assert_int_equal(pci_is_bridge("0000:00:05.0"), 0);
+	tree_write(*state, DEVICES "0000:00:05.0/class", "?\n");
+	assert_int_equal(pci_is_bridge("0000:00:05.0"), -EIO);
+	assert_int_equal(pci_is_bridge("0000:00:09.0"), -ENOENT);
+}
+
+/* libpci ends a program that gives it such a file, unless it is told otherwise. */
+static void test_broken_names(void **state)
+{
+	char name[100] = "before";
+	pid_t pid;
+	int status;
+
+	tree_write(*state, "/usr/share/misc/pci.ids", "10ec  Realtek\n\t8139  RTL-8139\n");
+	pci_name(0x10ec, 0x8139, name, sizeof(name));
+	assert_string_equal(name, "Realtek RTL-8139");
+	tree_write(*state, "/usr/share/misc/pci.ids", "10ec  Realtek\n\tthis is no line of it\n");
+	pid = fork(); /* what the library had open then is lost */
+	if (pid == 0) {
+		pci_name(0x10ec, 0x8139, name, sizeof(name));
+		pci_name(0x10ec, 0x8139, name, sizeof(name));
+		_exit(*name ? 2 : 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 int main(void)
 {
 #define PCI_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -132,6 +164,8 @@ int main(void)
 		PCI_TEST(test_group),
 		PCI_TEST(test_no_group),
 		PCI_TEST(test_group_that_is_not_known),
+		PCI_TEST(test_bridge),
+		PCI_TEST(test_broken_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

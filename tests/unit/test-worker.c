@@ -285,6 +285,8 @@ static void test_job_is_killed(void **state)
 	(void) state;
 	tree_mkdir(dir, "/sys/devices/usb1/1-2/1-2:1.0");
 	tree_mkdir(dir, "/sys/bus/usb");
+	tree_mkdir(dir, VHOTPLUG_RUNDIR);
+	unsetenv("RUNTIME_DIRECTORY");
 	snprintf(fifo, sizeof(fifo), "%s/sys/bus/usb/drivers_probe", dir);
 	assert_int_equal(mkfifo(fifo, 0600), 0);
 	root_set(dir);
