@@ -4,7 +4,6 @@
 #include <ctype.h>
 
 #include "conf/array.h"
-#include "conf/keys.h"
 #include "rules.d/import-bash.h"
 #include "rules.d/import-readers.h"
 
@@ -14,7 +13,7 @@ struct id {
 };
 
 struct settings {
-	char domain[41];
+	char domain[101];
 	char mode[16]; /* whitelist, blacklist or matchall */
 	struct id *ids;
 	size_t n_ids;
@@ -105,6 +104,15 @@ static int set_once(struct importer *i, unsigned line, char *place, size_t size,
 	return 0;
 }
 
+/* libvirt takes nearly everything for a name; here it must be a value in the config as well. */
+static bool is_domain(const char *word)
+{
+	for (const char *c = word; *c; c++)
+		if (!isalnum((unsigned char) *c) && !strchr(" ._+()-", *c))
+			return false;
+	return word[0] && word[0] != ' ' && word[strlen(word) - 1] != ' ';
+}
+
 static int take_word(struct importer *i, struct settings *s, const struct bash_assignment *a)
 {
 	char *word = a->words[0];
@@ -115,9 +123,9 @@ static int take_word(struct importer *i, struct settings *s, const struct bash_a
 		return take_ids(i, s, a->line, word);
 	if (strcasestr(a->name, "domain") || strcasestr(a->name, "vm") ||
 	    strcasestr(a->name, "guest")) {
-		if (key_is_name(word) && strlen(word) < sizeof(s->domain))
+		if (is_domain(word) && strlen(word) < sizeof(s->domain))
 			return set_once(i, a->line, s->domain, sizeof(s->domain), word);
-		return refuse(i, a->line, "no name for a VM here:", word);
+		return refuse(i, a->line, "no name of a domain here:", word);
 	}
 	if (strcasestr(a->name, "mode"))
 		return refuse(i, a->line, "no mode:", word);
@@ -164,9 +172,9 @@ static void print_ids(struct importer *i, const struct settings *s, const char *
 	}
 }
 
-static void print_group(struct importer *i, const struct settings *s)
+static void print_group(struct importer *i, const struct settings *s, const char *vm)
 {
-	fprintf(i->out, "\n[usb Devices for %.30s]\ntargetVm = %s\n", s->domain, s->domain);
+	fprintf(i->out, "\n[usb Devices for %.30s]\ntargetVm = %s\n", vm, vm);
 	if (streq(s->mode, "whitelist")) {
 		print_ids(i, s, "allow");
 		return;
@@ -180,18 +188,22 @@ static void print_group(struct importer *i, const struct settings *s)
 
 static int print_settings(struct importer *i, const struct settings *s)
 {
+	char vm[41];
+
 	if (!s->mode[0] || !s->domain[0]) {
 		fprintf(i->notes, "this is no config that is known here: it names no %s\n",
 			s->mode[0] ? "domain" : "mode (whitelist, blacklist, matchall)");
 		return -EINVAL;
 	}
-	fprintf(i->out, "[general]\nattachConnected = yes\n\n[vm %s]\ntype = qemu\n", s->domain);
-	fprintf(i->out, "listen = /run/vhotplug/%s.sock\nuser = libvirt-qemu\n", s->domain);
-	import_note(i,
-		    "attaching by libvirt: its monitor is its own, so the domain needs another one"
-		    " that dials this socket (\"listen\" in vhotplug.conf(5), <qemu:commandline>"
-		    " in the domain)");
-	print_group(i, s);
+	/* A VM's name is shorter, and has no blanks. */
+	snprintf(vm, sizeof(vm), "%s", s->domain);
+	for (char *c = vm; *c; c++)
+		if (strchr(" +()", *c))
+			*c = '-';
+	fprintf(i->out, "[general]\nattachConnected = yes\n\n[vm %s]\ntype = libvirt\n", vm);
+	if (!streq(vm, s->domain))
+		fprintf(i->out, "domain = %s\n", s->domain);
+	print_group(i, s, vm);
 	return 0;
 }
 

@@ -328,6 +328,18 @@ class BashTest(unittest.TestCase):
         self.assertIn("line 5:", self.carry("A=(046d:c52b)\n\ndevlist=(\n:)", status=1)
                       .replace("line 6:", "line 5:"))
 
+    def test_domains(self):
+        for name, vm in (("win10", "win10"), ("Windows 10 (work)", "Windows-10--work-"), ("x" * 60, "x" * 40),
+                         ("6e2c8f1e-3a57-4a4e-9c41-0c1a7e4b6d55", "6e2c8f1e-3a57-4a4e-9c41-0c1a7e4b6d55")):
+            done = import_text(f"domain='{name}'\nmode=matchall\n")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            section = next(section for section in reference.parse(done.stdout) if section[0] == "vm")
+            self.assertEqual(section[1], vm.encode())
+            self.assertEqual(section[2].get("type"), b"libvirt")
+            self.assertEqual(section[2].get("domain", vm.encode()), name.encode())
+        for name in ("a/b", "a;b", " a", "", "a=b", "x" * 101, "[a]"):
+            self.assertEqual(import_text(f"domain='{name}'\nmode=matchall\n").returncode, 1, name)
+
     def test_other_words_are_noted(self):
         self.assertIn("not carried over: URI=qemu///system", self.carry("URI='qemu///system'"))
 
