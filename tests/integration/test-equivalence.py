@@ -3,8 +3,8 @@ means by reference.py, every time.
 
     test-equivalence.py GEN_RULES MATCHER LIBEXECDIR [ROUNDS [SEED]]
 
-Each round is one config against DEVICES devices, and has a seed of its own, which is printed when
-it fails: give it as SEED, with 1 for ROUNDS, to see the round again. Rounds that once failed are
+Each round is one config against DEVICES devices, and has a seed of its own. The first and the last are
+printed, and the one that fails: give it as SEED, with 1 for ROUNDS, to see the round again. Rounds that once failed are
 kept in seeds-equivalence and are always run first."""
 
 import os
@@ -538,6 +538,8 @@ def main():
         start = random.SystemRandom().randrange(1 << 32)
         seeds += list(range(start, start + ROUNDS))
     count = {True: 0, False: 0, "late": 0}
+    print(f"seeds {seeds[0]} to {seeds[-1]}" if FIRST_SEED is not None else
+          f"the kept seeds, and {start} to {start + ROUNDS - 1}", flush=True)
     for seed in seeds:
         run_round(host, seed, modules, count)
     decisions = count[True] + count[False]
