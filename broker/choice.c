@@ -61,6 +61,12 @@ void choices_free(struct choices *choices)
 	free(choices);
 }
 
+void choices_save(const struct choices *choices)
+{
+	for (size_t i = 0; i < choices->n; i++)
+		store_choice(choices->store, &choices->list[i]);
+}
+
 /* The name of DEVICE that outlives its instance. */
 static void name_device(const struct device *device, char *ret, size_t size)
 {

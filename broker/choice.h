@@ -18,6 +18,9 @@ int choices_new(struct store *store, bool is_kept, struct choices **ret_choices)
 /* NULL is fine. */
 void choices_free(struct choices *choices);
 
+/* Stores them all, for a new database. */
+void choices_save(const struct choices *choices);
+
 /* DEVICE has arrived: what was chosen for it before holds again. */
 void choice_recall(struct registry *registry, struct device *device);
 

@@ -26,6 +26,11 @@ int database_error(int sqlite_error)
 	case SQLITE_CORRUPT:
 	case SQLITE_NOTADB:
 		return -EUCLEAN;
+	case SQLITE_READONLY:
+		return -EROFS;
+	case SQLITE_CANTOPEN:
+	case SQLITE_PERM:
+		return -EACCES;
 	default:
 		return -EIO;
 	}
@@ -64,8 +69,9 @@ int database_set_up(sqlite3 *db, const char *path)
 			  path, (long long) version, SCHEMA_VERSION);
 		return -EPROTO;
 	}
+	/* This writes to the file: whether that can be done shows now. */
 	if (version == SCHEMA_VERSION)
-		return 0;
+		return database_execute(db, "pragma user_version = 2");
 	if ((r = database_execute(db, "begin immediate")) < 0)
 		return r;
 	if ((r = database_execute(db, version == 0 ? schema_sql : migrate_1_sql)) < 0 ||
@@ -105,4 +111,38 @@ int database_set_aside(const char *path)
 	}
 	log_error("%s is damaged: it is now %s.damaged, and a new one is begun", path, path);
 	return 0;
+}
+
+static int open_file(const char *path, sqlite3 **ret_db)
+{
+	int keep_wal = 1;
+	int r = sqlite3_open_v2(path, ret_db,
+				SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_URI, NULL);
+
+	if (r != SQLITE_OK)
+		return database_error(r);
+	/* Readers without write permission need the -wal and -shm files while we are stopped. */
+	sqlite3_file_control(*ret_db, NULL, SQLITE_FCNTL_PERSIST_WAL, &keep_wal);
+	sqlite3_busy_timeout(*ret_db, 10000); /* only until the loop runs */
+	sqlite3_extended_result_codes(*ret_db, 1);
+	return database_execute(*ret_db, "pragma journal_mode = wal; pragma synchronous = full;"
+					 "pragma wal_autocheckpoint = 0;"
+					 "pragma journal_size_limit = 1048576");
+}
+
+int database_open(const char *path, sqlite3 **ret_db, char *reason, size_t size)
+{
+	sqlite3 *db = NULL;
+	int r = open_file(path, &db);
+
+	if (r == 0 && (r = database_set_up(db, path)) == 0)
+		r = database_check(db);
+	if (r == 0) {
+		*ret_db = db;
+		return 0;
+	}
+	snprintf(reason, size, "%s",
+		 db && sqlite3_errcode(db) != SQLITE_OK ? sqlite3_errmsg(db) : strerror(-r));
+	sqlite3_close(db);
+	return r;
 }

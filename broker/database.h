@@ -6,13 +6,19 @@
 
 #include "helper/macro.h"
 
-/* -EAGAIN for a locked file, -ENOSPC, -ENOMEM, -EUCLEAN for a damaged one, else -EIO. */
+/* -EAGAIN for a locked file, -ENOSPC, -ENOMEM, -EUCLEAN for a damaged one, -EROFS, -EACCES, else
+ * -EIO. */
 int database_error(int sqlite_error);
 
 /* Runs statements without parameters. Returns 0 or -errno. */
 int database_execute(sqlite3 *db, const char *sql);
 /* Asks for one number. Returns 0 or -errno. */
 int database_query(sqlite3 *db, const char *sql, int64_t *ret_value) _must_check_;
+
+/* Opens (creates) the database at PATH: in WAL mode, up to date, whole, and writable. Returns 0; or
+ * -errno (those of database_set_up and database_check, -EACCES and -EROFS among them) with the
+ * REASON in words. */
+int database_open(const char *path, sqlite3 **ret_db, char *reason, size_t size) _must_check_;
 
 /* Makes the tables in a new file, or brings those of an older vhotplug up to date. Returns 0;
  * -EPROTO for the file (at PATH, for the log) of a newer vhotplug; another -errno. */

@@ -28,11 +28,12 @@ int home_init(struct home *home)
 				      sizeof(home->state_directory));
 	if (r == 0)
 		r = make_directory(home->run_directory, 0755);
-	if (r == 0)
-		r = make_directory(home->state_directory, 0750);
 	if (r < 0)
 		log_error("can't use the directories of run time and state: %s", strerror(-r));
+	else if (make_directory(home->state_directory, 0750) < 0)
+		log_error("can't make %s: %s", home->state_directory, strerror(errno));
 	snprintf(home->database, sizeof(home->database), "%s/vhotplug.db", home->state_directory);
+	snprintf(home->refuge, sizeof(home->refuge), "%s/state.db", home->run_directory);
 	snprintf(home->public_copy, sizeof(home->public_copy), "%s/vhotplug.db",
 		 home->run_directory);
 	return r;
@@ -75,7 +76,8 @@ int home_lock(struct home *home)
 {
 	int r = lock_directory(home->state_directory, &home->state_lock);
 
-	return r < 0 ? r : lock_directory(home->run_directory, &home->run_lock);
+	/* Nobody else who runs here can write there either. */
+	return r == -EWOULDBLOCK ? r : lock_directory(home->run_directory, &home->run_lock);
 }
 
 /* Who may read */
@@ -153,18 +155,28 @@ static void look_at_database(void *data)
 	home->lost(home->data, "the database was removed or replaced while it was open");
 }
 
-int home_watch(struct home *home, struct loop *loop, void (*lost)(void *data, const char *why),
-	       void *data)
+int home_follow(struct home *home, struct loop *loop, const char *path)
 {
-	char path[HOME_PATH_SIZE + sizeof(LOCK_NAME)];
+	char copy[sizeof(home->database)];
+
+	snprintf(copy, sizeof(copy), "%s", path);
+	strcpy(home->database, copy);
+	home->database_inode = inode_of(home->database);
+	watch_free(home->state_watch);
+	home->state_watch = NULL;
+	return watch_new(loop, home->database, look_at_database, home, &home->state_watch);
+}
+
+int home_watch(struct home *home, struct loop *loop, const char *path,
+	       void (*lost)(void *data, const char *why), void *data)
+{
+	char lock[HOME_PATH_SIZE + sizeof(LOCK_NAME)];
 
 	home->lost = lost;
 	home->data = data;
-	home->database_inode = inode_of(home->database);
-	snprintf(path, sizeof(path), "%s/" LOCK_NAME, home->run_directory);
-	int r = watch_new(loop, path, look_at_lock, home, &home->run_watch);
-	return r < 0 ? r
-		     : watch_new(loop, home->database, look_at_database, home, &home->state_watch);
+	snprintf(lock, sizeof(lock), "%s/" LOCK_NAME, home->run_directory);
+	int r = watch_new(loop, lock, look_at_lock, home, &home->run_watch);
+	return r < 0 ? r : home_follow(home, loop, path);
 }
 
 void home_finish(struct home *home)

@@ -12,6 +12,7 @@ struct home {
 	char run_directory[HOME_PATH_SIZE];
 	char state_directory[HOME_PATH_SIZE];
 	char database[HOME_PATH_SIZE + 16];
+	char refuge[HOME_PATH_SIZE + 16];      /* for the state when its directory can't be used */
 	char public_copy[HOME_PATH_SIZE + 16]; /* of the database, for everybody */
 	int run_lock, state_lock;
 	gid_t readers; /* who may read the copy; (gid_t) -1: everybody */
@@ -21,12 +22,13 @@ struct home {
 	void *data;
 };
 
-/* Finds the directories by the service manager's variables, and makes them. Returns 0 or -errno;
- * the reason is logged. */
+/* Finds the directories by the service manager's variables, and makes them. One for the state that
+ * can't be made is no reason to stop. Returns 0 or -errno; the reason is logged. */
 int home_init(struct home *home) _must_check_;
 
-/* Takes the lock, in both directories. A broker that has just been killed may hold it for a moment
- * more. Returns 0 or -errno; the reason is logged. */
+/* Takes the lock, in both directories (where nothing can be written, that of run time alone). A
+ * broker that has just been killed may hold it for a moment more. Returns 0 or -errno; the reason
+ * is logged. */
 int home_lock(struct home *home) _must_check_;
 
 /* Makes the database's file if there is none, and all of its files root's alone: whoever may read
@@ -35,8 +37,11 @@ int home_lock(struct home *home) _must_check_;
 void home_protect(struct home *home, const char *group);
 
 /* Notices when somebody clears the directories: a lock that was removed is taken again. LOST is
- * called when the broker can't go on: its database has gone, or another broker has the lock. */
-int home_watch(struct home *home, struct loop *loop, void (*lost)(void *data, const char *why),
-	       void *data) _must_check_;
+ * called when the broker can't go on: its database, which is at PATH, has gone, or another broker
+ * has the lock. */
+int home_watch(struct home *home, struct loop *loop, const char *path,
+	       void (*lost)(void *data, const char *why), void *data) _must_check_;
+/* The database is another file now, at PATH. Returns 0 or -errno. */
+int home_follow(struct home *home, struct loop *loop, const char *path) _must_check_;
 
 void home_finish(struct home *home);

@@ -8,15 +8,17 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "broker/event.h"
 #include "broker/log.h"
 #include "broker/socket.h"
 #include "broker/store.h"
 #include "broker/watch.h"
 #include "helper/spool.h"
 
-#define MAX_CLIENTS 256     /* more stay in the backlog */
-#define CLIENT_MS 2000      /* for its message to arrive; a helper sends at once */
-#define SPOOL_RETRY_MS 200  /* while the database can't be written */
+#define MAX_CLIENTS 256    /* more stay in the backlog */
+#define CLIENT_MS 2000     /* for its message to arrive; a helper sends at once */
+#define SPOOL_RETRY_MS 200 /* while the database can't be written: twice as long each time */
+#define SPOOL_MAX_MS 5000
 #define SPOOL_ERROR_MS 2000 /* while it can't be read: no descriptors left, say */
 #define ACCEPT_RETRY_MS 1000
 #define SPOOL_BATCH 128 /* events a transaction */
@@ -30,6 +32,7 @@ struct intake_client {
 	struct loop_timer limit;
 	int fd;
 	bool received, flushed;
+	bool is_kept; /* its event is in the database */
 	struct event event;
 	struct wire_msg msg;
 	struct loop_garbage garbage;
@@ -47,6 +50,7 @@ struct intake {
 	struct watch *spool_watch, *socket_watch;
 	ino_t inode; /* of our socket at PATH */
 	struct loop_timer spool_retry, accept_retry, listen_retry;
+	unsigned spool_ms; /* the pause before the last retry; 0: all went well */
 	struct intake_client *clients;
 	size_t n_clients, n_received;
 };
@@ -91,7 +95,7 @@ static void client_answer(struct intake_client *client, char byte)
 void intake_acknowledge(struct intake_client *client)
 {
 	if (client)
-		client_answer(client, WIRE_TAKEN);
+		client_answer(client, client->is_kept ? WIRE_TAKEN : WIRE_REFUSED);
 }
 
 struct intake_client *intake_chain(struct intake_client *client, struct intake_client *list)
@@ -114,60 +118,6 @@ struct intake_client *intake_acknowledge_all(struct intake_client *list)
 }
 
 /* Events */
-
-static bool copy_field(char *to, size_t size, const char *value)
-{
-	if (!value)
-		value = "";
-	if (strlen(value) >= size)
-		return false;
-	strcpy(to, value);
-	return true;
-}
-
-static bool read_number(const char *text, uint64_t *ret)
-{
-	char *end;
-
-	if (!text || *text < '0' || *text > '9')
-		return false;
-	errno = 0;
-	*ret = strtoull(text, &end, 10);
-	return errno == 0 && *end == 0;
-}
-
-static bool endswith(const char *s, const char *suffix)
-{
-	size_t length = strlen(s), n = strlen(suffix);
-
-	return length >= n && streq(s + length - n, suffix);
-}
-
-/* An event's fields, from a message that is well-formed but says what it likes. */
-static int read_event(const struct wire_msg *msg, struct event *ret_event)
-{
-	const char *action = wire_get(msg, "ACTION"), *devpath = wire_get(msg, "DEVPATH");
-	struct event event = {0};
-
-	if (!action ||
-	    (!streq(action, "add") && !streq(action, "remove") && !streq(action, "bind")))
-		return -EBADMSG;
-	/* A device's path in sysfs: no way out of /sys. */
-	if (!devpath || !startswith(devpath, "/devices/") || strstr(devpath, "/../") ||
-	    endswith(devpath, "/..") || endswith(devpath, "/"))
-		return -EBADMSG;
-	if (!read_number(wire_get(msg, "SEQNUM"), &event.seqnum) ||
-	    !read_number(wire_get(msg, "SYSFS_INODE"), &event.inode))
-		return -EBADMSG;
-	if (!copy_field(event.action, sizeof(event.action), action) ||
-	    !copy_field(event.devpath, sizeof(event.devpath), devpath) ||
-	    !copy_field(event.boot_id, sizeof(event.boot_id), wire_get(msg, "BOOT_ID")) ||
-	    !copy_field(event.vms, sizeof(event.vms), wire_get(msg, "VHOTPLUG_VM")) ||
-	    !copy_field(event.rule, sizeof(event.rule), wire_get(msg, "VHOTPLUG_RULE")))
-		return -EBADMSG;
-	*ret_event = event;
-	return 0;
-}
 
 static void client_timeout(void *data)
 {
@@ -194,12 +144,12 @@ static void client_readable(void *data, uint32_t events)
 	if (n > 0 && wire_check(&client->msg) == 0)
 		action = wire_get(&client->msg, "ACTION");
 	if (action && streq(action, "reconcile")) {
-		client->received = client->flushed = true;
+		client->received = client->flushed = client->is_kept = true;
 		client->intake->handler->reconcile(client->intake->data);
 		intake_acknowledge(client);
 		return;
 	}
-	if (!action || read_event(&client->msg, &client->event) < 0) {
+	if (!action || event_read(&client->msg, &client->event) < 0) {
 		if (n > 0)
 			log_warning("refused a message that is no event");
 		client_close(client);
@@ -294,6 +244,18 @@ static size_t take_received(struct intake *intake, struct intake_client **client
 	return n;
 }
 
+/* Writes events to the database. The job comes first: what it can't take is done all the same. The
+ * event itself is in the spool then, or its helper, whose event is refused, puts it there; done
+ * once more from there it changes nothing. */
+static int keep_events(struct intake *intake, struct event **events, size_t n)
+{
+	int r = store_events(intake->store, events, n);
+
+	for (size_t i = 0; r < 0 && i < n; i++)
+		events[i]->is_new = true;
+	return r;
+}
+
 void intake_flush(struct intake *intake)
 {
 	struct intake_client *clients[MAX_CLIENTS];
@@ -304,12 +266,9 @@ void intake_flush(struct intake *intake)
 		return;
 	for (size_t i = 0; i < n; i++)
 		events[i] = &clients[i]->event;
-	if (store_events(intake->store, events, n) < 0) {
-		for (size_t i = 0; i < n; i++)
-			client_answer(clients[i], WIRE_REFUSED);
-		return;
-	}
+	bool is_kept = keep_events(intake, events, n) == 0;
 	for (size_t i = 0; i < n; i++) {
+		clients[i]->is_kept = is_kept;
 		if (clients[i]->event.is_new)
 			intake->handler->event(intake->data, &clients[i]->event, &clients[i]->msg,
 					       clients[i]);
@@ -340,7 +299,7 @@ static int read_batch(int dir_fd, const uint64_t *numbers, size_t n, size_t *at,
 		int r = spool_read(dir_fd, numbers[*at], &s->msg);
 
 		if (r == 0)
-			r = read_event(&s->msg, &s->event);
+			r = event_read(&s->msg, &s->event);
 		s->number = numbers[*at];
 		if (r == 0) {
 			got++;
@@ -356,22 +315,21 @@ static int read_batch(int dir_fd, const uint64_t *numbers, size_t n, size_t *at,
 	return result;
 }
 
+/* What can't be kept stays in the spool. */
 static int drain_batch(struct intake *intake, int dir_fd, struct spooled *batch, size_t n)
 {
 	struct event *events[SPOOL_BATCH];
-	int r;
 
 	for (size_t i = 0; i < n; i++)
 		events[i] = &batch[i].event;
-	r = store_events(intake->store, events, n);
-	if (r < 0)
-		return r;
+	int r = keep_events(intake, events, n);
 	for (size_t i = 0; i < n; i++) {
-		spool_remove(dir_fd, batch[i].number);
+		if (r == 0)
+			spool_remove(dir_fd, batch[i].number);
 		if (batch[i].event.is_new)
 			intake->handler->event(intake->data, &batch[i].event, &batch[i].msg, NULL);
 	}
-	return 0;
+	return r;
 }
 
 static void retry_spool(void *data)
@@ -379,7 +337,9 @@ static void retry_spool(void *data)
 	intake_drain_spool(data);
 }
 
-void intake_drain_spool(struct intake *intake)
+/* Reads all of it. Returns 0 or why it could not be read; *RET_KEPT: why the database could not be
+ * written, or 0. */
+static int drain_all(struct intake *intake, int *ret_kept)
 {
 	_cleanup_close_ int dir_fd = -1;
 	_cleanup_free_ uint64_t *numbers = NULL;
@@ -387,27 +347,41 @@ void intake_drain_spool(struct intake *intake)
 	size_t n = 0, at = 0, got;
 	int r = spool_open(intake->run_directory, &dir_fd);
 
+	*ret_kept = 0;
 	if (r == 0)
 		r = batch ? spool_list(dir_fd, &numbers, &n) : -ENOMEM;
-	if (n > 0)
+	if (n > 0 && intake->spool_ms == 0)
 		log_info("spool: %zu events were waiting", n);
 	while (r == 0 && at < n) {
-		int unread = read_batch(dir_fd, numbers, n, &at, batch, &got);
-
-		r = drain_batch(intake, dir_fd, batch, got);
-		r = r < 0 ? r : unread;
+		r = read_batch(dir_fd, numbers, n, &at, batch, &got);
+		int kept = drain_batch(intake, dir_fd, batch, got);
+		*ret_kept = *ret_kept < 0 ? *ret_kept : kept;
 	}
-	if (r == 0 && spool_take_lost(dir_fd) == 1) {
+	if (r == 0 && *ret_kept == 0 && spool_take_lost(dir_fd) == 1) {
 		log_warning("spool: it was full and an event was lost; looking at every device");
 		intake->handler->reconcile(intake->data);
 	}
-	if (r == 0)
+	return r;
+}
+
+void intake_drain_spool(struct intake *intake)
+{
+	unsigned pause = intake->spool_ms;
+	int kept, r = drain_all(intake, &kept);
+
+	intake->spool_ms = 0;
+	if (r == 0 && kept == 0)
 		return;
-	bool busy = r == -EAGAIN || r == -ENOSPC || r == -EIO;
-	if (!busy)
+	if (r < 0) {
 		log_error("can't read the spool below %s: %s", intake->run_directory, strerror(-r));
-	loop_timer_start(intake->loop, &intake->spool_retry, busy ? SPOOL_RETRY_MS : SPOOL_ERROR_MS,
-			 retry_spool, intake);
+		pause = SPOOL_ERROR_MS;
+	} else if (pause == 0 || kept == -EAGAIN) {
+		pause = SPOOL_RETRY_MS;
+	} else {
+		pause = pause * 2 < SPOOL_MAX_MS ? pause * 2 : SPOOL_MAX_MS;
+	}
+	intake->spool_ms = pause;
+	loop_timer_start(intake->loop, &intake->spool_retry, pause, retry_spool, intake);
 }
 
 static void spool_changed(void *data)

@@ -2,7 +2,9 @@
  * when nobody answers.
  *
  * All events of one pass of the loop are committed in one transaction before the first is acted
- * upon; the helper is acknowledged by whoever has acted (intake_acknowledge).
+ * upon; the helper is acknowledged by whoever has acted (intake_acknowledge). What can't be
+ * committed is acted upon all the same, and its helper is told that it was not kept: it goes to the
+ * spool, and from there to the database when that can be written again.
  */
 #pragma once
 
@@ -16,8 +18,9 @@ struct intake_client;
 struct store;
 
 struct intake_handler {
-	/* A new event that is on disk by now. CLIENT (NULL for one from the spool) must be given to
-	 * intake_acknowledge at some time. */
+	/* A new event that is on disk by now, in the database or in the spool; or one that was
+	 * handed out before, and could not be kept then. CLIENT (NULL for one from the spool) must
+	 * be given to intake_acknowledge at some time. */
 	void (*event)(void *data, const struct event *event, const struct wire_msg *msg,
 		      struct intake_client *client);
 	/* The rules have changed. */
@@ -38,7 +41,8 @@ void intake_drain_spool(struct intake *intake);
 /* Commits and hands out what has come in; called at the end of every pass. */
 void intake_flush(struct intake *intake);
 
-/* Tells the helper that its event is on disk and acted upon, and lets it go. NULL is fine. */
+/* Tells the helper that its event is acted upon, and whether it is on disk, and lets it go. NULL is
+ * fine. */
 void intake_acknowledge(struct intake_client *client);
 /* Chains clients that wait for the same thing: puts CLIENT before LIST, returns the new list. */
 struct intake_client *intake_chain(struct intake_client *client, struct intake_client *list);

@@ -13,6 +13,7 @@
 #include "broker/log.h"
 #include "broker/manager.h"
 #include "broker/reconcile.h"
+#include "broker/record.h"
 #include "broker/service.h"
 #include "broker/snapshot.h"
 #include "conf/load.h"
@@ -202,6 +203,20 @@ static int watch_clock(struct broker *broker)
 				&broker->clock);
 }
 
+/* The database is another one now: what is known is written to it. Nobody is told of new states,
+ * and nobody moves. */
+static void follow_database(struct broker *broker)
+{
+	const char *path = store_path(broker->store);
+
+	for (struct device *d = broker->manager.registry.devices; d; d = d->next)
+		record_save(&broker->manager.registry, d);
+	choices_save(broker->choices);
+	snapshot_follow(broker->snapshot, path);
+	if (home_follow(&broker->home, broker->loop, path) < 0)
+		log_warning("%s can't be watched", path);
+}
+
 /* Events first: they are committed before anything is done about them, and before anything else is
  * written. */
 static void pass_end(void *data)
@@ -216,6 +231,10 @@ static void pass_end(void *data)
 	do
 		reconcile_pass(&broker->manager.registry);
 	while (control_broker_pass(broker->control));
+	if (snapshot_takes_damage(broker->snapshot))
+		store_distrust(broker->store);
+	if (store_mend(broker->store))
+		follow_database(broker);
 	store_flush(broker->store);
 	snapshot_touch(broker->snapshot);
 	attend_pass_end(&broker->attend);
@@ -264,9 +283,11 @@ static int start(struct broker *broker, struct config *config)
 	if (r == 0)
 		r = watch_clock(broker);
 	if (r == 0)
-		r = store_open(broker->loop, broker->home.database, boot_id, &broker->store);
+		r = store_open(broker->loop, broker->home.database, broker->home.refuge, boot_id,
+			       &broker->store);
 	if (r == 0)
-		r = home_watch(&broker->home, broker->loop, home_lost, broker);
+		r = home_watch(&broker->home, broker->loop, store_path(broker->store), home_lost,
+			       broker);
 	if (r == 0)
 		r = snapshot_new(broker->loop, broker->home.database, broker->home.public_copy,
 				 broker->home.readers, &broker->snapshot);

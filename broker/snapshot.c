@@ -5,6 +5,7 @@
 #include <sqlite3.h>
 #include <sys/stat.h>
 
+#include "broker/database.h"
 #include "broker/log.h"
 
 #define FIRST_MS 200     /* after a change that follows a silence */
@@ -23,21 +24,20 @@ struct snapshot {
 	uint64_t written;
 	struct loop_timer timer;
 	bool failed; /* said already */
+	bool found_damage;
 };
 
 static int open_database(struct snapshot *snapshot)
 {
 	int keep_wal = 1; /* as the store does */
 
-	if (sqlite3_open_v2(snapshot->database, &snapshot->db, SQLITE_OPEN_READWRITE, NULL) !=
-	    SQLITE_OK)
-		return -EIO;
+	int r = sqlite3_open_v2(snapshot->database, &snapshot->db, SQLITE_OPEN_READWRITE, NULL);
+	if (r != SQLITE_OK)
+		return database_error(r);
 	sqlite3_file_control(snapshot->db, NULL, SQLITE_FCNTL_PERSIST_WAL, &keep_wal);
-	return sqlite3_prepare_v3(snapshot->db, "pragma data_version", -1,
-				  SQLITE_PREPARE_PERSISTENT, &snapshot->get_version,
-				  NULL) == SQLITE_OK
-		       ? 0
-		       : -EIO;
+	r = sqlite3_prepare_v3(snapshot->db, "pragma data_version", -1, SQLITE_PREPARE_PERSISTENT,
+			       &snapshot->get_version, NULL);
+	return r == SQLITE_OK ? 0 : database_error(r);
 }
 
 static void close_database(struct snapshot *snapshot)
@@ -48,24 +48,25 @@ static void close_database(struct snapshot *snapshot)
 	snapshot->db = NULL;
 }
 
-/* SQLite counts what other connections change. -1: it can't be told now. */
-static int64_t read_version(struct snapshot *snapshot)
+/* SQLite counts what other connections change. Returns 0 or -errno: it can't be told now. */
+static int read_version(struct snapshot *snapshot, int64_t *ret_version)
 {
-	int64_t version = -1;
+	int r = snapshot->db ? 0 : open_database(snapshot);
 
-	if (!snapshot->db && open_database(snapshot) < 0) {
+	if (r < 0) {
 		close_database(snapshot);
-		return -1;
+		return r;
 	}
-	if (sqlite3_step(snapshot->get_version) == SQLITE_ROW)
-		version = sqlite3_column_int64(snapshot->get_version, 0);
+	int step = sqlite3_step(snapshot->get_version);
+	if (step == SQLITE_ROW)
+		*ret_version = sqlite3_column_int64(snapshot->get_version, 0);
 	sqlite3_reset(snapshot->get_version);
-	return version;
+	return step == SQLITE_ROW ? 0 : database_error(step);
 }
 
 static int run(sqlite3 *db, const char *sql)
 {
-	return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK ? 0 : -EIO;
+	return database_execute(db, sql);
 }
 
 /* Fills the file NEXT, which nobody else knows yet. */
@@ -134,11 +135,13 @@ static int replace_target(struct snapshot *snapshot)
 
 static void write_copy(struct snapshot *snapshot)
 {
-	int64_t version = read_version(snapshot);
-	int r;
+	int64_t version = -1;
+	int r = read_version(snapshot, &version);
 
-	r = version < 0 ? -EIO : replace_target(snapshot);
+	if (r == 0)
+		r = replace_target(snapshot);
 	snapshot->written = now_monotonic_ms();
+	snapshot->found_damage |= r == -EUCLEAN;
 	if (r == 0)
 		snapshot->version = version;
 	if (r < 0 && !snapshot->failed)
@@ -152,12 +155,36 @@ static void its_time(void *data)
 	write_copy(data);
 }
 
+void snapshot_follow(struct snapshot *snapshot, const char *database)
+{
+	char *copy = strdup(database);
+
+	close_database(snapshot);
+	snapshot->version = -2;
+	if (!copy)
+		return;
+	free(snapshot->database);
+	snapshot->database = copy;
+}
+
+bool snapshot_takes_damage(struct snapshot *snapshot)
+{
+	bool found = snapshot->found_damage;
+
+	snapshot->found_damage = false;
+	return found;
+}
+
 void snapshot_touch(struct snapshot *snapshot)
 {
 	uint64_t passed = now_monotonic_ms() - snapshot->written;
 	uint64_t wait = passed < INTERVAL_MS ? INTERVAL_MS - passed : 0;
 
-	if (snapshot->timer.loop || read_version(snapshot) == snapshot->version)
+	int64_t version = -1;
+
+	if (snapshot->timer.loop)
+		return;
+	if (read_version(snapshot, &version) == 0 && version == snapshot->version)
 		return;
 	loop_timer_start(snapshot->loop, &snapshot->timer, wait > FIRST_MS ? wait : FIRST_MS,
 			 its_time, snapshot);

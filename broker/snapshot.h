@@ -18,6 +18,10 @@ struct snapshot;
  * -errno. */
 int snapshot_new(struct loop *loop, const char *database, const char *target, gid_t readers,
 		 struct snapshot **ret_snapshot) _must_check_;
+/* From now on DATABASE is what is copied. */
+void snapshot_follow(struct snapshot *snapshot, const char *database);
+/* Was the database found damaged? Asked once, it forgets. */
+bool snapshot_takes_damage(struct snapshot *snapshot);
 /* Something may have changed. */
 void snapshot_touch(struct snapshot *snapshot);
 /* Writes what has not been written. NULL is fine. */

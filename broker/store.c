@@ -5,16 +5,18 @@
 #include <stdarg.h>
 #include <sys/stat.h>
 
+#include "broker/backlog.h"
 #include "broker/database.h"
 #include "broker/log.h"
+#include "broker/refuge.h"
 #include "broker/row.h"
 
-#define RETRY_MS 100         /* for a locked database or a full disk */
+#define RETRY_MS 100         /* for a locked database */
+#define MAX_RETRY_MS 5000    /* for one that stays as it is: a full disk, say */
 #define IDLE_MS 2000         /* checkpoint after this much silence */
 #define CHECKPOINT_PAGES 256 /* and only when the WAL has grown so far */
 #define URGENT_PAGES 2048    /* 8 MB more of it: without silence too */
 #define HELD_PAGES 8192      /* a reader of root's keeps it from beginning anew: that is said */
-#define MAX_QUEUED 4096      /* changes; at the cap the oldest history is lost, and said so */
 #define KEEP_EVENTS 10000    /* rows in table event */
 #define KEEP_HISTORY 200000  /* rows in table action */
 
@@ -44,27 +46,18 @@ static const char *const statement_sql[N_STATEMENTS] = {
 	[PRUNE_HISTORY] = "delete from action where id <= (select max(id) from action) - ?",
 };
 
-/* One queued change: a device row, or its removal, or a person's choice, or none of these, and
- * perhaps a history row. */
-struct change {
-	struct change *next;
-	bool save, forget, has_history, has_choice;
-	struct choice choice;
-	struct row row;
-	struct history history;
-	uint64_t time;
-};
-
 struct store {
 	struct loop *loop;
 	sqlite3 *db;
 	sqlite3_stmt *statements[N_STATEMENTS];
 	char boot_id[40];
 	int64_t next_row;
-	struct change *first, **last;
-	size_t n_queued;
+	struct backlog backlog;
+	char *home, *refuge; /* where it belongs; where it goes when it can't be there, or NULL */
+	bool is_away;        /* it is in the refuge */
+	bool is_damaged;
 	bool failing; /* the reason has been logged */
-	bool losing;  /* so has the loss of history */
+	unsigned retry_ms;
 	int wal_pages, tidied_pages;
 	struct loop_timer retry, idle;
 };
@@ -152,28 +145,6 @@ static int prepare_statements(struct store *store)
 	return 0;
 }
 
-static int open_database(struct store *store, const char *path)
-{
-	int keep_wal = 1;
-	int r = sqlite3_open_v2(path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL);
-
-	if (r != SQLITE_OK)
-		return database_error(r);
-	/* Readers without write permission need the -wal and -shm files while we are stopped. */
-	sqlite3_file_control(store->db, NULL, SQLITE_FCNTL_PERSIST_WAL, &keep_wal);
-	sqlite3_busy_timeout(store->db, 10000); /* only until the loop runs */
-	sqlite3_extended_result_codes(store->db, 1);
-	r = sqlite3_exec(store->db,
-			 "pragma journal_mode = wal; pragma synchronous = full;"
-			 "pragma wal_autocheckpoint = 0; pragma journal_size_limit = 1048576",
-			 NULL, NULL, NULL);
-	if (r != SQLITE_OK)
-		return database_error(r);
-	if ((r = database_set_up(store->db, path)) < 0 || (r = database_check(store->db)) < 0)
-		return r;
-	return prepare_statements(store);
-}
-
 static void close_database(struct store *store)
 {
 	for (size_t i = 0; i < N_STATEMENTS; i++) {
@@ -184,52 +155,88 @@ static void close_database(struct store *store)
 	store->db = NULL;
 }
 
-int store_open(struct loop *loop, const char *path, const char *boot_id, struct store **ret_store)
+static int open_and_prepare(struct store *store)
 {
-	struct store *store = calloc(1, sizeof(*store));
+	int r = refuge_open(store->home, store->refuge, &store->db, &store->is_away);
 
-	if (!store)
-		return -ENOMEM;
-	store->loop = loop;
-	store->last = &store->first;
-	snprintf(store->boot_id, sizeof(store->boot_id), "%s", boot_id);
-
-	mode_t old_umask = umask(0022);
-	int r = open_database(store, path);
-	if (r == -EUCLEAN) {
+	if (r == 0)
+		r = prepare_statements(store);
+	if (r < 0)
 		close_database(store);
-		r = database_set_aside(path);
+	return r;
+}
+
+/* Puts what is damaged aside, and begins anew. */
+static int open_database(struct store *store)
+{
+	mode_t old_umask = umask(0077); /* root's alone: home.h */
+	int r = open_and_prepare(store);
+
+	/* What is wrong with it only the statements have found. */
+	if (r == -EUCLEAN) {
+		r = database_set_aside(store->is_away ? store->refuge : store->home);
 		if (r == 0)
-			r = open_database(store, path);
+			r = open_and_prepare(store);
 	}
 	umask(old_umask);
+	if (r < 0)
+		return r;
+	sqlite3_wal_hook(store->db, note_wal, store);
+	sqlite3_busy_timeout(store->db, 0);
+	store->is_damaged = false;
+	store->wal_pages = store->tidied_pages = 0;
+	return 0;
+}
+
+static void free_store(struct store *store)
+{
+	close_database(store);
+	backlog_finish(&store->backlog);
+	free(store->home);
+	free(store->refuge);
+	free(store);
+}
+
+int store_open(struct loop *loop, const char *path, const char *refuge, const char *boot_id,
+	       struct store **ret_store)
+{
+	struct store *store = calloc(1, sizeof(*store));
+	int r = -ENOMEM;
+
+	if (!store)
+		return r;
+	store->loop = loop;
+	backlog_init(&store->backlog);
+	snprintf(store->boot_id, sizeof(store->boot_id), "%s", boot_id);
+	store->home = strdup(path);
+	store->refuge = refuge ? strdup(refuge) : NULL;
+	if (store->home && (store->refuge || !refuge))
+		r = open_database(store);
 	if (r == 0)
 		r = database_query(store->db, "select coalesce(max(id), 0) + 1 from device",
 				   &store->next_row);
 	if (r < 0) {
-		log_error("can't use the database %s: %s", path,
-			  store->db && sqlite3_errcode(store->db) != SQLITE_OK
-				  ? sqlite3_errmsg(store->db)
-				  : strerror(-r));
-		close_database(store);
-		free(store);
+		free_store(store);
 		return r;
 	}
-	sqlite3_wal_hook(store->db, note_wal, store);
-	sqlite3_busy_timeout(store->db, 0);
 	*ret_store = store;
 	return 0;
 }
 
-static void drop_change(struct store *store, struct change **at)
+const char *store_path(const struct store *store)
 {
-	struct change *change = *at;
+	return store->is_away ? store->refuge : store->home;
+}
 
-	*at = change->next;
-	if (!*at)
-		store->last = at;
-	store->n_queued--;
-	free(change);
+/* What could not be written at home is not to be lost for that. */
+static void leave_in_refuge(struct store *store)
+{
+	close_database(store);
+	if (refuge_begin(store->home, store->refuge, &store->db) < 0)
+		return;
+	store->is_away = true;
+	if (prepare_statements(store) == 0)
+		store_flush(store);
 }
 
 void store_close(struct store *store)
@@ -237,14 +244,52 @@ void store_close(struct store *store)
 	if (!store)
 		return;
 	store_flush(store);
-	if (store->n_queued > 0)
-		log_error("%zu changes could not be written to the database", store->n_queued);
-	while (store->first)
-		drop_change(store, &store->first);
+	if (store->backlog.n > 0 && store->refuge && !store->is_away)
+		leave_in_refuge(store);
+	if (store->backlog.n > 0)
+		log_error("%zu changes could not be written to the database", store->backlog.n);
 	loop_timer_stop(&store->retry);
 	loop_timer_stop(&store->idle);
+	free_store(store);
+}
+
+static void note_failure(struct store *store, int r)
+{
+	if (r == -EUCLEAN)
+		store->is_damaged = true;
+	if (!store->failing)
+		log_warning("the database can't be written now: %s; what is to be done is done all"
+			    " the same, and written later",
+			    sqlite3_errmsg(store->db));
+	store->failing = true;
+	if (!sqlite3_get_autocommit(store->db))
+		database_execute(store->db, "rollback");
+}
+
+void store_distrust(struct store *store)
+{
+	store->is_damaged = true;
+}
+
+bool store_mend(struct store *store)
+{
+	struct history lost = {.action = "history", .cause = "damage", .result = "lost"};
+
+	if (!store->is_damaged)
+		return false;
 	close_database(store);
-	free(store);
+	/* Where that is not possible it goes to the refuge. */
+	int r = database_set_aside(store_path(store));
+	if (open_database(store) < 0) {
+		log_error("there is no database to write to: the state is in memory only");
+		return false;
+	}
+	snprintf(lost.detail, sizeof(lost.detail),
+		 r < 0 ? "the database was damaged: %s"
+		       : "the database was damaged: what was in it is in %s.damaged",
+		 store->home);
+	backlog_note(&store->backlog, &lost);
+	return true;
 }
 
 int store_events(struct store *store, struct event **events, size_t n)
@@ -263,11 +308,8 @@ int store_events(struct store *store, struct event **events, size_t n)
 	}
 	if (r == 0)
 		r = database_execute(store->db, "commit");
-	if (r < 0) {
-		log_warning("events refused: %s", sqlite3_errmsg(store->db));
-		if (!sqlite3_get_autocommit(store->db))
-			database_execute(store->db, "rollback");
-	}
+	if (r < 0)
+		note_failure(store, r);
 	return r;
 }
 
@@ -323,139 +365,64 @@ static void retry_flush(void *data)
 	store_flush(data);
 }
 
+static int write_backlog(struct store *store)
+{
+	struct history lost;
+	int r = database_execute(store->db, "begin immediate");
+
+	for (struct change *c = store->backlog.first; r == 0 && c; c = c->next)
+		r = write_change(store, c);
+	if (r == 0 && backlog_tell_loss(&store->backlog, &lost))
+		r = write_history(store, &lost, now_realtime_ms());
+	return r == 0 ? database_execute(store->db, "commit") : r;
+}
+
+/* A lock goes soon. Whatever else it is, it may stay for hours. */
+static void retry_later(struct store *store, int r)
+{
+	unsigned twice = store->retry_ms * 2;
+
+	store->retry_ms = r == -EAGAIN || twice == 0 ? RETRY_MS
+			  : twice < MAX_RETRY_MS     ? twice
+						     : MAX_RETRY_MS;
+	loop_timer_start(store->loop, &store->retry, store->retry_ms, retry_flush, store);
+}
+
 void store_flush(struct store *store)
 {
-	if (!store->first)
+	if (!store->backlog.first)
 		return;
 
-	int r = database_execute(store->db, "begin immediate");
-	for (struct change *c = store->first; r == 0 && c; c = c->next)
-		r = write_change(store, c);
-	if (r == 0)
-		r = database_execute(store->db, "commit");
+	int r = write_backlog(store);
 	if (r < 0) {
-		if (!store->failing)
-			log_warning("the database can't be written now: %s",
-				    sqlite3_errmsg(store->db));
-		store->failing = true;
-		if (!sqlite3_get_autocommit(store->db))
-			database_execute(store->db, "rollback");
-		loop_timer_start(store->loop, &store->retry, RETRY_MS, retry_flush, store);
+		note_failure(store, r);
+		if (!store->retry.loop)
+			retry_later(store, r);
 		return;
 	}
 	if (store->failing)
 		log_info("the database can be written again");
-	store->failing = store->losing = false;
+	store->failing = false;
+	store->retry_ms = 0;
 	loop_timer_stop(&store->retry);
-	while (store->first)
-		drop_change(store, &store->first);
-}
-
-static bool is_void(const struct change *change)
-{
-	return !change->save && !change->forget && !change->has_history && !change->has_choice;
-}
-
-/* An earlier queued state of the device ROW needs no write of its own: the newest one stands for
- * it. */
-static void supersede_row(struct store *store, int64_t row)
-{
-	struct change **at = &store->first;
-
-	while (*at) {
-		if ((*at)->row.record.row == row)
-			(*at)->save = false;
-		if (is_void(*at))
-			drop_change(store, at);
-		else
-			at = &(*at)->next;
-	}
-}
-
-/* At the cap the oldest history rows are lost; what devices are now is not. */
-static void make_room(struct store *store)
-{
-	struct change **at = &store->first;
-
-	while (*at && store->n_queued >= MAX_QUEUED) {
-		if ((*at)->has_history && !store->losing) {
-			log_error("too much waits for the database: history is being lost");
-			store->losing = true;
-		}
-		(*at)->has_history = false;
-		if (is_void(*at))
-			drop_change(store, at);
-		else
-			at = &(*at)->next;
-	}
-}
-
-static void enqueue(struct store *store, struct change *change)
-{
-	if (is_void(change)) {
-		free(change);
-		return;
-	}
-	make_room(store);
-	*store->last = change;
-	store->last = &change->next;
-	store->n_queued++;
-}
-
-static struct change *new_change(void)
-{
-	struct change *change = calloc(1, sizeof(*change));
-
-	if (!change)
-		log_error("a change is not recorded: out of memory");
-	else
-		change->time = now_realtime_ms();
-	return change;
-}
-
-/* Queues a copy of what DEVICE is now. */
-static void queue_change(struct store *store, const struct device *device, bool forget,
-			 const struct history *history)
-{
-	struct change *change = new_change();
-
-	if (!change)
-		return;
-	if (device) {
-		supersede_row(store, device->record.row);
-		change->row = (struct row){
-			.id = device->id, .wish = device->wish, .record = device->record};
-		change->save = !forget;
-		change->forget = forget;
-	}
-	if (history) {
-		change->history = *history;
-		change->has_history = true;
-	}
-	enqueue(store, change);
+	backlog_clear(&store->backlog);
 }
 
 void store_choice(struct store *store, const struct choice *choice)
 {
-	struct change *change = new_change();
-
-	if (!change)
-		return;
-	change->choice = *choice;
-	change->has_choice = true;
-	enqueue(store, change);
+	backlog_choose(&store->backlog, choice);
 }
 
 void store_device(struct store *store, struct device *device, const struct history *history)
 {
 	if (device->record.row == 0)
 		device->record.row = store->next_row++;
-	queue_change(store, device, false, history);
+	backlog_save(&store->backlog, device, history);
 }
 
 void store_forget(struct store *store, struct device *device, const struct history *history)
 {
-	queue_change(store, device->record.row ? device : NULL, true, history);
+	backlog_forget(&store->backlog, device->record.row ? device : NULL, history);
 }
 
 static struct device *read_device(sqlite3_stmt *statement)

@@ -3,28 +3,19 @@
  *
  * Events are committed before they are acknowledged (store_events). All other changes are queued
  * and written by store_flush, in order, one transaction for all; while the file is locked or the
- * disk is full they stay queued.
+ * disk is full they stay queued. The job comes first: what the database can't take is done all the
+ * same. It is written later, and how much of the history was lost meanwhile is a row of it.
  */
 #pragma once
 
 #include <stdint.h>
 
 #include "broker/device.h"
+#include "broker/event.h"
 #include "broker/loop.h"
 #include "helper/macro.h"
 
 struct store;
-
-struct event {
-	char boot_id[40];
-	uint64_t seqnum;
-	char action[16];
-	char devpath[512];
-	uint64_t inode;
-	char vms[256];
-	char rule[256];
-	bool is_new; /* set by store_events: false when it had been seen before */
-};
 
 struct history {
 	char device[64];
@@ -46,15 +37,23 @@ struct choice {
 	bool is_detached;
 };
 
-/* Opens (creates) the database at PATH. One that is damaged is set aside as PATH.damaged and
- * begun anew. Returns 0 or -errno; the reason is logged. */
-int store_open(struct loop *loop, const char *path, const char *boot_id,
+/* Opens (creates) the database at PATH, or in its stead the one at REFUGE (refuge.h; NULL: nowhere
+ * else). One that is damaged is set aside as PATH.damaged and begun anew. Returns 0 or -errno; the
+ * reason is logged. */
+int store_open(struct loop *loop, const char *path, const char *refuge, const char *boot_id,
 	       struct store **ret_store) _must_check_;
-/* Writes what is queued, if it can be written, and closes. NULL is fine. */
+/* Which of the two it is. */
+const char *store_path(const struct store *store);
+/* Whoever else reads the database has found it damaged. */
+void store_distrust(struct store *store);
+/* If it is damaged: sets it aside and begins anew, with another store_path perhaps. Then it returns
+ * true, and all that is to be in it must be stored again. */
+bool store_mend(struct store *store);
+/* Writes what is queued, in the refuge where it can't be written, and closes. NULL is fine. */
 void store_close(struct store *store);
 
 /* Commits N events in one transaction and sets their is_new. Returns 0, -EAGAIN when the database
- * is locked, -ENOSPC or -EIO; then nothing was stored. */
+ * is locked, -ENOSPC, -EIO or another -errno; then nothing was stored. */
 int store_events(struct store *store, struct event **events, size_t n) _must_check_;
 
 /* Queues a copy of DEVICE's identity, wish and record (and one history row with it, unless NULL).

@@ -5,6 +5,7 @@
 #include <sqlite3.h>
 
 #include "broker/control_view.h"
+#include "broker/database.h"
 
 /* Every condition holds when what it is about was not given. */
 #define WHERE                                                           \
@@ -57,13 +58,16 @@ int store_query_history(struct store *store, const struct history_query *query, 
 			 "select * from (select %s from action" WHERE
 			 " order by id desc limit ?5) order by id",
 			 columns);
-	if (sqlite3_prepare_v2(store_database(store), sql, -1, &statement, NULL) != SQLITE_OK)
+	int r = sqlite3_prepare_v2(store_database(store), sql, -1, &statement, NULL);
+	if (r != SQLITE_OK)
 		return -EIO;
 	bind(statement, query);
 	rows = json_array();
-	while (sqlite3_step(statement) == SQLITE_ROW)
+	while ((r = sqlite3_step(statement)) == SQLITE_ROW)
 		json_array_append_new(rows, view_row(statement));
 	sqlite3_finalize(statement);
+	if (database_error(r) == -EUCLEAN)
+		store_distrust(store);
 	*ret_rows = rows;
 	return 0;
 }

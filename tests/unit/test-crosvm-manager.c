@@ -361,7 +361,7 @@ static void start_broker(void)
 	assert_int_equal(config_load(path, stderr, &config), 0);
 	assert_int_equal(loop_new(&w.loop), 0);
 	snprintf(path, sizeof(path), "%s/vhotplug.db", w.dir);
-	assert_int_equal(store_open(w.loop, path, BOOT, &w.store), 0);
+	assert_int_equal(store_open(w.loop, path, NULL, BOOT, &w.store), 0);
 	assert_int_equal(manager_init(&w.manager, w.loop, NULL, w.store, config, BOOT), 0);
 	assert_int_equal(manager_load(&w.manager), 0);
 	loop_set_pass_end(w.loop, pass_end, NULL);

@@ -79,7 +79,7 @@ static int setup(void **state)
 	o->dir = temp_new();
 	snprintf(path, sizeof(path), "%s/db", o->dir);
 	assert_int_equal(loop_new(&o->loop), 0);
-	assert_int_equal(store_open(o->loop, path, BOOT, &o->store), 0);
+	assert_int_equal(store_open(o->loop, path, NULL, BOOT, &o->store), 0);
 	assert_int_equal(sqlite3_open(path, &o->other), SQLITE_OK);
 	office_open(o);
 	*state = o;
@@ -217,16 +217,20 @@ static void test_on_disk_before_the_answer(void **state)
 	sqlite3_finalize(statement);
 }
 
-static void test_refused_while_the_database_is_locked(void **state)
+/* What is to be done is done; the helper hears that its event is not kept. Done twice it does no
+ * harm. */
+static void test_done_though_the_database_is_locked(void **state)
 {
 	struct office *o = *state;
 
 	lock_database(o, true);
 	assert_int_equal(event(o, "add", "1"), WIRE_REFUSED);
-	assert_int_equal(o->n_events, 0);
+	assert_int_equal(o->n_events, 1);
 	lock_database(o, false);
 	assert_int_equal(event(o, "add", "1"), WIRE_TAKEN);
-	assert_int_equal(o->n_events, 1);
+	assert_int_equal(o->n_events, 2);
+	assert_int_equal(event(o, "add", "1"), WIRE_TAKEN);
+	assert_int_equal(o->n_events, 2);
 }
 
 static void test_reconcile(void **state)
@@ -556,9 +560,10 @@ static void test_spool_waits_for_the_database(void **state)
 	lock_database(o, true);
 	spool(o, "1");
 	spin_for(o->loop, 500);
-	assert_int_equal(o->n_events, 0);
+	assert_true(o->n_events > 0); /* it is done all the same */
 	assert_int_equal(n_spooled(o), 1);
 	lock_database(o, false);
+	o->n_events = 0;
 	spin_until(o->loop, has_events, o);
 	assert_int_equal(n_spooled(o), 0);
 }
@@ -683,7 +688,7 @@ int main(void)
 		INTAKE_TEST(test_event),
 		INTAKE_TEST(test_the_same_event_again),
 		INTAKE_TEST(test_on_disk_before_the_answer),
-		INTAKE_TEST(test_refused_while_the_database_is_locked),
+		INTAKE_TEST(test_done_though_the_database_is_locked),
 		INTAKE_TEST(test_reconcile),
 		INTAKE_TEST(test_what_is_no_event),
 		INTAKE_TEST(test_garbage),

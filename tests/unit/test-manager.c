@@ -461,7 +461,7 @@ static void open_broker(const char *config)
 
 	snprintf(path, sizeof(path), "%s/db", w.dir);
 	assert_int_equal(loop_new(&w.loop), 0);
-	assert_int_equal(store_open(w.loop, path, BOOT, &w.store), 0);
+	assert_int_equal(store_open(w.loop, path, NULL, BOOT, &w.store), 0);
 	assert_int_equal(manager_init(&w.manager, w.loop, NULL, w.store, read_config(config), BOOT),
 			 0);
 	assert_int_equal(manager_load(&w.manager), 0);

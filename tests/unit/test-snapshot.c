@@ -38,7 +38,7 @@ static int setup(void **state)
 	snprintf(s->database, sizeof(s->database), "%s/db", s->dir);
 	snprintf(s->copy, sizeof(s->copy), "%s/copy", s->dir);
 	assert_int_equal(loop_new(&s->loop), 0);
-	assert_int_equal(store_open(s->loop, s->database, "boot", &s->store), 0);
+	assert_int_equal(store_open(s->loop, s->database, NULL, "boot", &s->store), 0);
 	assert_int_equal(snapshot_new(s->loop, s->database, s->copy, (gid_t) -1, &s->snapshot), 0);
 	loop_set_pass_end(s->loop, pass_end, s);
 	*state = s;

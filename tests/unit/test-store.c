@@ -40,7 +40,7 @@ struct archive {
 
 static void archive_open(struct archive *a, const char *boot_id)
 {
-	assert_int_equal(store_open(a->loop, a->path, boot_id, &a->store), 0);
+	assert_int_equal(store_open(a->loop, a->path, NULL, boot_id, &a->store), 0);
 }
 
 static void archive_close(struct archive *a)
@@ -264,7 +264,7 @@ static void test_events_survive_kill(void **state)
 		struct loop *loop;
 		struct store *store;
 
-		if (loop_new(&loop) < 0 || store_open(loop, a->path, BOOT, &store) < 0)
+		if (loop_new(&loop) < 0 || store_open(loop, a->path, NULL, BOOT, &store) < 0)
 			_exit(1);
 		for (seqnum = 1;; seqnum++)
 			if (store_one(store, seqnum, &is_new) < 0 ||
@@ -405,24 +405,29 @@ static void test_too_much_is_queued(void **state)
 	store_flush(a->store);
 	assert_string_equal(sql(a->reader, "select state from assignments"), "attached");
 	assert_string_equal(sql(a->reader, "select max(cast(detail as integer)), count(*) between"
-					   " 4000 and 4096 from history"),
+					   " 4000 and 4096 from history where device <> ''"),
 			    "4999|1");
+	/* And the history says how much of it is missing. */
+	assert_string_equal(sql(a->reader, "select action, result, cast(detail as integer) = 5000 -"
+					   " (select count(*) from history where device <> '')"
+					   " from history where device = ''"),
+			    "history|lost|1");
 }
 
 /* Files */
 
-static void test_readable_by_everybody(void **state)
+static void test_for_nobody_else(void **state)
 {
 	struct archive *a = *state;
 	static const char *const suffixes[] = {"", "-wal", "-shm"};
 
-	/* Also after a start with a strict umask, and after the end. */
+	/* Also after a start with an open umask, and after the end. */
 	archive_close(a);
 	sqlite3_close(a->reader);
 	unlink(a->path);
-	umask(0077);
+	umask(0022);
 	archive_open(a, BOOT);
-	assert_int_equal(umask(0022), 0077);
+	assert_int_equal(umask(0077), 0022);
 	archive_close(a);
 	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
 		char path[120];
@@ -430,7 +435,7 @@ static void test_readable_by_everybody(void **state)
 
 		snprintf(path, sizeof(path), "%s%s", a->path, suffixes[i]);
 		assert_int_equal(stat(path, &st), 0);
-		assert_int_equal(st.st_mode & 0777, 0644);
+		assert_int_equal(st.st_mode & 0777, 0600);
 	}
 	archive_open(a, BOOT);
 	assert_int_equal(sqlite3_open(a->path, &a->reader), SQLITE_OK);
@@ -443,7 +448,7 @@ static void test_newer_schema_is_refused(void **state)
 
 	archive_close(a);
 	sql(a->reader, "pragma user_version = 3");
-	assert_int_equal(store_open(a->loop, a->path, BOOT, &store), -EPROTO);
+	assert_int_equal(store_open(a->loop, a->path, NULL, BOOT, &store), -EPROTO);
 	assert_ptr_equal(store, 1);
 	assert_string_equal(sql(a->reader, "pragma user_version"), "3"); /* untouched */
 	sql(a->reader, "pragma user_version = 2");
@@ -588,7 +593,7 @@ static void test_no_directory(void **state)
 	struct archive *a = *state;
 	struct store *store = NULL;
 
-	assert_true(store_open(a->loop, "/nosuch/dir/db", BOOT, &store) < 0);
+	assert_true(store_open(a->loop, "/nosuch/dir/db", NULL, BOOT, &store) < 0);
 	assert_null(store);
 }
 
@@ -804,7 +809,7 @@ int main(void)
 		STORE_TEST(test_closing_writes_what_is_queued),
 		STORE_TEST(test_a_reader_does_not_disturb),
 		STORE_TEST(test_too_much_is_queued),
-		STORE_TEST(test_readable_by_everybody),
+		STORE_TEST(test_for_nobody_else),
 		STORE_TEST(test_newer_schema_is_refused),
 		STORE_TEST(test_choices),
 		STORE_TEST(test_older_schema_is_brought_up),

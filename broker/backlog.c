@@ -1,0 +1,179 @@
+/* What waits for the database: see backlog.h. Owned by the store. */
+#include "broker/backlog.h"
+
+#include "broker/log.h"
+
+#define MAX_CHANGES 4096
+
+void backlog_init(struct backlog *backlog)
+{
+	*backlog = (struct backlog){.last = &backlog->first};
+}
+
+static void drop(struct backlog *backlog, struct change **at)
+{
+	struct change *change = *at;
+
+	*at = change->next;
+	if (!*at)
+		backlog->last = at;
+	backlog->n--;
+	free(change);
+}
+
+void backlog_finish(struct backlog *backlog)
+{
+	while (backlog->first)
+		drop(backlog, &backlog->first);
+}
+
+void backlog_clear(struct backlog *backlog)
+{
+	backlog_finish(backlog);
+	backlog->n_lost = 0;
+}
+
+static bool is_void(const struct change *change)
+{
+	return !change->save && !change->forget && !change->has_history && !change->has_choice;
+}
+
+/* An earlier state of the device ROW needs no write of its own: the newest one stands for it. */
+static void supersede_row(struct backlog *backlog, int64_t row)
+{
+	struct change **at = &backlog->first;
+
+	while (*at) {
+		if ((*at)->row.record.row == row)
+			(*at)->save = false;
+		if (is_void(*at))
+			drop(backlog, at);
+		else
+			at = &(*at)->next;
+	}
+}
+
+/* The same for what a person has chosen for WHOM. */
+static void supersede_choice(struct backlog *backlog, const char *whom)
+{
+	struct change **at = &backlog->first;
+
+	while (*at) {
+		if ((*at)->has_choice && streq((*at)->choice.whom, whom))
+			(*at)->has_choice = false;
+		if (is_void(*at))
+			drop(backlog, at);
+		else
+			at = &(*at)->next;
+	}
+}
+
+static void lose_history(struct backlog *backlog, struct change *change)
+{
+	if (!change->has_history)
+		return;
+	if (backlog->n_lost++ == 0)
+		log_error("too much waits for the database: history is being lost");
+	change->has_history = false;
+}
+
+/* At the cap the oldest history rows are lost; what devices are now is not. */
+static void make_room(struct backlog *backlog)
+{
+	struct change **at = &backlog->first;
+
+	while (*at && backlog->n >= MAX_CHANGES) {
+		lose_history(backlog, *at);
+		if (is_void(*at))
+			drop(backlog, at);
+		else
+			at = &(*at)->next;
+	}
+}
+
+/* A new change with HISTORY unless NULL. */
+static struct change *new_change(struct backlog *backlog, const struct history *history)
+{
+	struct change *change = calloc(1, sizeof(*change));
+
+	if (!change) {
+		log_error("a change is not recorded: out of memory");
+		backlog->n_lost += history != NULL;
+		return NULL;
+	}
+	change->time = now_realtime_ms();
+	if (history) {
+		change->history = *history;
+		change->has_history = true;
+	}
+	return change;
+}
+
+static void add(struct backlog *backlog, struct change *change)
+{
+	if (is_void(change)) {
+		free(change);
+		return;
+	}
+	make_room(backlog);
+	*backlog->last = change;
+	backlog->last = &change->next;
+	backlog->n++;
+}
+
+static void add_row(struct backlog *backlog, const struct device *device, bool forget,
+		    const struct history *history)
+{
+	struct change *change = new_change(backlog, history);
+
+	if (!change)
+		return;
+	if (device) {
+		supersede_row(backlog, device->record.row);
+		change->row = (struct row){
+			.id = device->id, .wish = device->wish, .record = device->record};
+		change->save = !forget;
+		change->forget = forget;
+	}
+	add(backlog, change);
+}
+
+void backlog_save(struct backlog *backlog, const struct device *device,
+		  const struct history *history)
+{
+	add_row(backlog, device, false, history);
+}
+
+void backlog_forget(struct backlog *backlog, const struct device *device,
+		    const struct history *history)
+{
+	add_row(backlog, device, true, history);
+}
+
+void backlog_note(struct backlog *backlog, const struct history *history)
+{
+	add_row(backlog, NULL, false, history);
+}
+
+void backlog_choose(struct backlog *backlog, const struct choice *choice)
+{
+	struct change *change = new_change(backlog, NULL);
+
+	if (!change)
+		return;
+	supersede_choice(backlog, choice->whom);
+	change->choice = *choice;
+	change->has_choice = true;
+	add(backlog, change);
+}
+
+bool backlog_tell_loss(const struct backlog *backlog, struct history *ret_lost)
+{
+	if (backlog->n_lost == 0)
+		return false;
+	*ret_lost = (struct history){.action = "history", .cause = "database", .result = "lost"};
+	snprintf(ret_lost->detail, sizeof(ret_lost->detail),
+		 "%llu rows are missing here: the database could not be written for too long",
+		 (unsigned long long) backlog->n_lost);
+	return true;
+}

@@ -1,0 +1,41 @@
+/* Changes that wait to be written to the database: at most so many of them, in order. What a device
+ * is now is never what is lost at the cap; history is, and how much of it is counted. */
+#pragma once
+
+#include "broker/row.h"
+#include "broker/store.h"
+
+/* A device row, or its removal, or a person's choice, or none of these, and perhaps a history
+ * row. */
+struct change {
+	struct change *next;
+	bool save, forget, has_history, has_choice;
+	struct choice choice;
+	struct row row;
+	struct history history;
+	uint64_t time;
+};
+
+struct backlog {
+	struct change *first, **last;
+	size_t n;
+	uint64_t n_lost; /* rows of history, since it was last empty */
+};
+
+void backlog_init(struct backlog *backlog);
+void backlog_finish(struct backlog *backlog);
+
+/* Adds a copy of what DEVICE is now, in the place of an earlier one; with HISTORY unless NULL. */
+void backlog_save(struct backlog *backlog, const struct device *device,
+		  const struct history *history);
+/* Adds the removal of DEVICE's row (NULL: it has none); with HISTORY unless NULL. */
+void backlog_forget(struct backlog *backlog, const struct device *device,
+		    const struct history *history);
+void backlog_choose(struct backlog *backlog, const struct choice *choice);
+/* Adds a row of history that is about no device. */
+void backlog_note(struct backlog *backlog, const struct history *history);
+
+/* Was history lost? Then *RET_LOST says so. */
+bool backlog_tell_loss(const struct backlog *backlog, struct history *ret_lost);
+/* All of it is written. */
+void backlog_clear(struct backlog *backlog);
