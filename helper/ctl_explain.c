@@ -150,8 +150,7 @@ void ctl_print_rule(const json_t *device, const char *vm)
 		printf("serial = %s\n", serial);
 }
 
-/* A VM to put into a rule: the one asked for, else the first that there is. */
-static const char *some_vm(const struct ctl_options *options, json_t **ret_status)
+const char *ctl_some_vm(const struct ctl_options *options, json_t **ret_status)
 {
 	const char *vm = "";
 
@@ -171,7 +170,7 @@ int ctl_rule(const struct ctl_options *options)
 		return r;
 	device = select_one(devices, options->args[0]);
 	if (device)
-		ctl_print_rule(device, some_vm(options, &status));
+		ctl_print_rule(device, ctl_some_vm(options, &status));
 	json_decref(devices);
 	json_decref(status);
 	return device ? 0 : CTL_NO_DEVICE;

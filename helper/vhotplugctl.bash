@@ -29,7 +29,7 @@ _vhotplugctl()
 	*)
 		case $command:$n:$current in
 		*:*:-*) words="--json --socket --vm --tag --all --device --since --limit --follow --until-replug --qemu-bus-prefix --qemu-bus-start-index --timeout --require-pci --help --version" ;;
-		:*) words="list status history watch attach detach select explain rule suspend resume reload vmm-args" ;;
+		:*) words="list status history watch attach detach select explain rule ports suspend resume reload vmm-args" ;;
 		attach:0:* | detach:0:* | select:0:*) words=$(_vhotplugctl_devices) ;;
 		explain:0:* | rule:0:*) words=$(_vhotplugctl_devices --all) ;;
 		select:1:* | vmm-args:0:*) words=$(_vhotplugctl_vms) ;;

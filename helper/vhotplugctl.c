@@ -4,6 +4,7 @@
 
 #include "helper/ctl_act.h"
 #include "helper/ctl_explain.h"
+#include "helper/ctl_ports.h"
 #include "helper/ctl_show.h"
 #include "helper/ctl_table.h"
 
@@ -19,6 +20,7 @@ static const char usage[] =
 	"  select DEVICE VM                      choose one of the VMs that it may go to\n"
 	"  explain DEVICE                        why it is where it is, and what would help\n"
 	"  rule DEVICE [--vm VM]                 what a config would say of it, to paste\n"
+	"  ports [--vm VM] [--limit N]           the same for a place: plug something in\n"
 	"  suspend [--vm VM], resume [--vm VM]   before and after the host or a VM sleeps\n"
 	"  reload                                read the config again\n"
 	"  vmm-args VM [--qemu-bus-prefix PREFIX] [--qemu-bus-start-index N]\n"
@@ -36,19 +38,13 @@ struct command {
 };
 
 static const struct command commands[] = {
-	{"list", ctl_list, 0, "avt"},
-	{"status", ctl_status, 0, ""},
-	{"history", ctl_history, 0, "dvsnf"},
-	{"watch", ctl_watch, 0, ""},
-	{"attach", ctl_attach, 1, "v"},
-	{"detach", ctl_detach, 1, "u"},
-	{"select", ctl_choose, 2, ""},
-	{"explain", ctl_explain, 1, ""},
-	{"rule", ctl_rule, 1, "v"},
-	{"suspend", ctl_suspend, 0, "v"},
-	{"resume", ctl_resume, 0, "v"},
-	{"reload", ctl_reload, 0, ""},
-	{"vmm-args", ctl_vmm_args, 1, "pbTR"},
+	{"list", ctl_list, 0, "avt"},         {"status", ctl_status, 0, ""},
+	{"history", ctl_history, 0, "dvsnf"}, {"watch", ctl_watch, 0, ""},
+	{"attach", ctl_attach, 1, "v"},       {"detach", ctl_detach, 1, "u"},
+	{"select", ctl_choose, 2, ""},        {"explain", ctl_explain, 1, ""},
+	{"rule", ctl_rule, 1, "v"},           {"ports", ctl_ports, 0, "vn"},
+	{"suspend", ctl_suspend, 0, "v"},     {"resume", ctl_resume, 0, "v"},
+	{"reload", ctl_reload, 0, ""},        {"vmm-args", ctl_vmm_args, 1, "pbTR"},
 };
 
 static const struct option long_options[] = {

@@ -37,5 +37,5 @@ _arguments \
 	'--qemu-bus-start-index=[first number]:number:' \
 	'--timeout=[seconds]:number:' \
 	'--require-pci[wait for a PCI device]' \
-	'1:command:(list status history watch attach detach select explain rule suspend resume reload vmm-args)' \
+	'1:command:(list status history watch attach detach select explain rule ports suspend resume reload vmm-args)' \
 	'*::argument:_vhotplugctl_argument'

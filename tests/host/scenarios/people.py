@@ -138,6 +138,25 @@ def which_one_is_meant(world):
     expect(vm1.holds(first) and not vm1.usb_ids(second), "that one it was")
 
 
+@story
+def a_rule_for_a_place(world):
+    """vhotplugctl ports: a keyboard is plugged in, and what is shown, pasted, is a rule for its port that takes
+    whatever comes there."""
+    vm1 = world.vm("vm1").start()
+    world.configure(vm1.config())
+    world.broker.start()
+    with subprocess.Popen(["vhotplugctl", "ports", "--limit", "1"], stdout=subprocess.PIPE, text=True) as person:
+        expect("Plug something in" in person.stdout.readline(), "it says what to do")
+        keyboard = world.host.plug_keyboard(port=4)
+        said = person.communicate(timeout=60)[0]
+    expect(person.returncode == 0 and f"portPath = {keyboard.name}" in said and keyboard.vid_pid in said, f"it says {said}")
+    expect(f"devpath = {os.path.realpath(keyboard.sys).removeprefix('/sys')}\n" in said, f"and where that is: {said}")
+    keyboard.unplug()
+    world.configure(vm1.config(), said[said.index("[usb Port"):])
+    mouse = world.host.plug_mouse(port=4)
+    world.wait_attached(mouse, vm1)
+
+
 # Sleep, and tags
 
 
