@@ -144,19 +144,19 @@ json_t *view_device(const struct control_device *d)
 
 json_t *view_device_brief(const struct control_device *d)
 {
-	json_t *view = json_object();
+	char ids[16] = "";
+	const char *texts[] = {d->kernel_name,
+			       d->name,
+			       ids,
+			       d->is_claimed ? d->wanted_vm : "",
+			       d->is_claimed ? d->state : "",
+			       d->is_claimed ? d->tag : ""};
+	json_t *row = json_array();
 
-	json_object_set_new_nocheck(view, "device", json_string(d->kernel_name));
-	json_object_set_new_nocheck(view, "name", json_string(d->name));
 	if (d->kind != DEVICE_EVDEV)
-		json_object_set_new_nocheck(view, "ids",
-					    json_sprintf("%04x:%04x", d->vendor, d->model));
-	if (!d->is_claimed)
-		return view;
-	if (*d->tag)
-		json_object_set_new_nocheck(view, "tag", json_string(d->tag));
-	json_object_set_new_nocheck(view, "wanted_vm", json_string(d->wanted_vm));
-	json_object_set_new_nocheck(view, "state", json_string(d->state));
-	json_object_set_new_nocheck(view, "since", view_time(d->since));
-	return view;
+		snprintf(ids, sizeof(ids), "%04x:%04x", d->vendor, d->model);
+	for (size_t i = 0; i < ARRAY_SIZE(texts); i++)
+		json_array_append_new(row, json_string(texts[i]));
+	json_array_append_new(row, json_integer((json_int_t) (d->is_claimed ? d->since : 0)));
+	return row;
 }

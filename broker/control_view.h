@@ -14,7 +14,9 @@ void view_vhotplug_name(const struct control_device *device, char *ret_name, siz
 
 /* All that is known, for our own sockets. */
 json_t *view_device(const struct control_device *device);
-/* Of that, what a table shows. */
+/* Of that, what a table shows: an array of the device's place, its name, its ids, the VM it is for,
+ * its state, its tag, each a text and perhaps empty, and since when (ms since 1970). For a list
+ * that people wait for: it costs a third of the other one to read. */
 json_t *view_device_brief(const struct control_device *device);
 
 /* The VMs in the comma-separated VMS, as an array. */

@@ -58,61 +58,85 @@ static uint64_t time_under(const json_t *object, const char *key)
 
 /* list */
 
-static bool is_asked_for(const struct ctl_options *options, const json_t *device)
+static bool is_asked_for(const struct ctl_options *options, const char *vm, const char *tag)
 {
-	if (options->vm && !streq(json_text(device, "wanted_vm"), options->vm))
+	if (options->vm && !streq(vm, options->vm))
 		return false;
-	return !options->tag || streq(json_text(device, "tag"), options->tag);
+	return !options->tag || streq(tag, options->tag);
 }
 
-static json_t *filter(const struct ctl_options *options, const json_t *devices)
+static int list_as_json(const struct ctl_options *options)
 {
-	json_t *kept = json_array(), *device;
+	json_t *devices = NULL, *kept = json_array(), *device;
 	size_t i;
+	int r = ctl_get_devices(options, options->all, &devices);
 
-	json_array_foreach(devices, i, device) if (is_asked_for(options, device))
-		json_array_append(kept, device);
-	return kept;
+	json_array_foreach(devices, i, device)
+	{
+		if (is_asked_for(options, json_text(device, "wanted_vm"), json_text(device, "tag")))
+			json_array_append(kept, device);
+	}
+	if (r == 0)
+		ctl_print_json(kept);
+	json_decref(devices);
+	json_decref(kept);
+	return r;
 }
 
-static void add_device(struct table *table, const json_t *device)
+/* The columns of a brief row, as conf/control.schema.json has them. */
+enum brief {
+	BRIEF_PLACE,
+	BRIEF_NAME,
+	BRIEF_IDS,
+	BRIEF_VM,
+	BRIEF_STATE,
+	BRIEF_TAG,
+	BRIEF_SINCE,
+};
+
+static const char *text_at(const json_t *row, enum brief column)
 {
-	const char *state = json_text(device, "state");
+	const char *text = json_string_value(json_array_get(row, column));
+
+	return text ? text : "";
+}
+
+static void add_device(struct table *table, const json_t *row)
+{
+	const char *state = text_at(row, BRIEF_STATE);
 	char age[16];
 
-	text_age(time_under(device, "since"), age, sizeof(age));
+	text_age((uint64_t) json_integer_value(json_array_get(row, BRIEF_SINCE)), age, sizeof(age));
 	table_add(table,
-		  (const char *[]){json_text(device, "device"), json_text(device, "ids"),
-				   *state ? json_text(device, "wanted_vm") : "-",
-				   *state ? state : "no rule", age, json_text(device, "name")});
+		  (const char *[]){text_at(row, BRIEF_PLACE), text_at(row, BRIEF_IDS),
+				   *state ? text_at(row, BRIEF_VM) : "-",
+				   *state ? state : "no rule", age, text_at(row, BRIEF_NAME)});
 }
 
 int ctl_list(const struct ctl_options *options)
 {
 	struct table table = {.heads = {"DEVICE", "ID", "VM", "STATE", "SINCE", "NAME"},
 			      .limits = {16, 9, 20, 10, 6, 100}};
-	json_t *devices = NULL, *kept, *device;
+	json_t *rows = NULL, *row;
 	size_t i;
-	json_t *request = json_pack("{s:s, s:b, s:b}", "action", "list", "all", (int) options->all,
-				    "brief", (int) !options->json);
-	int r = ctl_ask_for(options, request, "devices", &devices);
 
+	if (options->json)
+		return list_as_json(options);
+	json_t *request = json_pack("{s:s, s:b, s:b}", "action", "list", "all", (int) options->all,
+				    "brief", 1);
+	int r = ctl_ask_for(options, request, "devices", &rows);
 	if (r > 0)
 		return r;
-	kept = filter(options, devices);
-	json_array_foreach(kept, i, device)
+	json_array_foreach(rows, i, row)
 	{
-		if (!options->json)
-			add_device(&table, device);
+		if (is_asked_for(options, text_at(row, BRIEF_VM), text_at(row, BRIEF_TAG)))
+			add_device(&table, row);
 	}
-	if (options->json)
-		ctl_print_json(kept);
-	else if (table.n_rows > 0)
+	if (table.n_rows > 0)
 		table_print(&table);
 	else if (isatty(STDOUT_FILENO))
 		puts("No rule claims a device that is plugged in.");
-	json_decref(devices);
-	json_decref(kept);
+	json_decref(rows);
 	return 0;
 }
 

@@ -46,16 +46,22 @@ static size_t count_columns(const struct table *table)
 void table_add(struct table *table, const char *const *texts)
 {
 	size_t n = count_columns(table);
-	char **row = calloc(n, sizeof(*row));
+	size_t sizes[TABLE_COLUMNS], all = n * sizeof(char *);
 
+	for (size_t i = 0; i < n; i++)
+		all += sizes[i] = strlen(texts[i] ? texts[i] : "") + 1;
+	/* One piece of memory: the pointers, then the texts. */
+	char **row = malloc(all), *at = (char *) (row + n);
 	if (table->n_rows == table->room) {
 		table->room = table->room * 2 + 16;
 		table->rows = reallocarray(table->rows, table->room, sizeof(*table->rows));
 	}
 	if (!row || !table->rows)
 		abort();
-	for (size_t i = 0; i < n; i++)
-		row[i] = strdup(texts[i] ? texts[i] : "");
+	for (size_t i = 0; i < n; i++) {
+		row[i] = memcpy(at, texts[i] ? texts[i] : "", sizes[i]);
+		at += sizes[i];
+	}
 	table->rows[table->n_rows++] = row;
 }
 
@@ -101,9 +107,11 @@ static void print_cell(const char *text, unsigned width, bool is_last)
 	unsigned used, cut = width_of(text) > width;
 	size_t n = bytes_for(text, cut ? width - 1 : width, &used);
 
-	printf("%.*s%s", (int) n, text, cut ? "…" : "");
-	if (!is_last)
-		printf("%*s", (int) (width - used - cut + GAP), "");
+	fwrite_unlocked(text, 1, n, stdout);
+	if (cut)
+		fputs_unlocked("…", stdout);
+	for (unsigned i = used + cut; i < width + GAP && !is_last; i++)
+		putchar_unlocked(' ');
 }
 
 static void print_row(char *const *texts, size_t n, const unsigned *widths)
@@ -115,7 +123,7 @@ static void print_row(char *const *texts, size_t n, const unsigned *widths)
 		last--;
 	for (size_t i = 0; i < last; i++)
 		print_cell(texts[i], widths[i], i + 1 == last);
-	putchar('\n');
+	putchar_unlocked('\n');
 }
 
 void table_print(struct table *table)
@@ -127,8 +135,6 @@ void table_print(struct table *table)
 	print_row((char *const *) table->heads, n, widths);
 	for (size_t row = 0; row < table->n_rows; row++) {
 		print_row(table->rows[row], n, widths);
-		for (size_t i = 0; i < n; i++)
-			free(table->rows[row][i]);
 		free(table->rows[row]);
 	}
 	free(table->rows);
