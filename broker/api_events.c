@@ -11,7 +11,7 @@ struct api_told {
 	char vm[64];
 	bool repeats; /* where it is has been asked for: it is told again */
 	bool asks;    /* somebody has been asked to choose a VM */
-	char state[24], reason[256];
+	char state[24], reason[VMM_DETAIL_SIZE];
 	uint64_t since;
 	json_t *view;  /* as vhotplug has it */
 	bool was_seen; /* in this pass */

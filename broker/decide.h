@@ -32,7 +32,7 @@ enum step {
 struct decision {
 	enum step step;
 	struct vm *vm; /* STEP_WAIT, STEP_REFUSE, STEP_ADOPT, STEP_OPEN: where it is to go */
-	char reason[256];
+	char reason[VMM_DETAIL_SIZE];
 	uint64_t again_ms; /* time changes the answer after so many ms; 0: it does not */
 };
 

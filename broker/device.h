@@ -157,7 +157,7 @@ struct device_attempt {
 	uint64_t not_before; /* ms, monotonic: nothing is tried before; 0: at once */
 	bool gave_up;        /* nothing is tried until something changes */
 	unsigned n_retries;
-	char failure[256]; /* why the last attempt came to nothing; the history has it once */
+	char failure[VMM_DETAIL_SIZE]; /* why the last attempt came to nothing; the history has it once */
 	struct device_move move;
 
 	bool awaits_send;              /* its attach is not on its way yet */
@@ -169,7 +169,7 @@ struct device_attempt {
 struct device_record {
 	int64_t row; /* in the table device; 0 before it is stored */
 	enum device_state state;
-	char reason[256];
+	char reason[VMM_DETAIL_SIZE];
 	uint64_t since;  /* ms, wall clock: when state was entered */
 	char vm[64];     /* the VM that state speaks of */
 	char handle[96]; /* as in place, when it was stored */

@@ -432,7 +432,7 @@ void handover_detached(struct registry *registry, struct device *device,
 		await_guest(registry, device, result->detail);
 	} else if (result->outcome == VMM_RETRY) {
 		/* It is still there, as far as we know. */
-		record_set(registry, device, DEVICE_ATTACHED, "still in %.60s: %.150s",
+		record_set(registry, device, DEVICE_ATTACHED, "still in %.60s: %.400s",
 			   device->record.vm, result->detail);
 		log_warning("%s: %s", device->id.kernel_name, device->record.reason);
 		attempt_back_off(device, 0);

@@ -3,6 +3,8 @@
 
 #include <fcntl.h>
 
+#include "broker/confinement.h"
+
 #define MAX_PORT_TRIES 40 /* places found taken before giving up for now */
 
 static json_t *pci_arguments(const struct qemu_op *op)
@@ -92,25 +94,42 @@ enum vmm_outcome qemu_classify(const char *text)
 	return VMM_RETRY;
 }
 
-/* What a person can do about an error of device_add, or "". */
-static const char *advice(const char *text)
+/* What a person can do about an error of device_add; "" where nothing is known. */
+static void advise(const struct qemu_op *op, const char *text, char *ret, size_t size)
 {
-	if (strstr(text, "not a valid device model"))
-		return "; install QEMU's USB module (Debian: qemu-system-common)";
-	if (strstr(text, "' bus found for device"))
-		return "; give the VM a USB controller: -device qemu-xhci,p2=15,p3=15";
-	if (strstr(text, "does not support hotplugging"))
-		return "; give the VM ports to plug into: -device pcie-root-port,id=rp1";
-	if (startswith(text, "Property '"))
-		return "; use another version of QEMU: this one lacks what is needed";
-	if (startswith(text, "Bus '"))
-		return "; check usbBus and pciBus in the VM's section";
-	if (strstr(text, "Permission denied") && strstr(text, "/dev/vfio"))
-		return "; say in \"user =\" who QEMU runs as";
-	if (strstr(text, "Cannot allocate memory"))
-		return "; raise QEMU's limit of locked memory (RLIMIT_MEMLOCK) above the "
-		       "guest's memory";
-	return "";
+	static const struct {
+		const char *part, *advice;
+	} known[] = {
+		{"not a valid device model",
+		 "; install QEMU's USB module (Debian: qemu-system-common)"},
+		{"' bus found for device",
+		 "; give the VM a USB controller: -device qemu-xhci,p2=15,p3=15"},
+		{"does not support hotplugging",
+		 "; give the VM ports to plug into: -device pcie-root-port,id=rp1"},
+		{"Property '", "; use another version of QEMU: this one lacks what is needed"},
+		{"Bus '", "; check usbBus and pciBus in the VM's section"},
+		{"Cannot allocate memory", "; raise QEMU's limit of locked memory "
+					   "(RLIMIT_MEMLOCK) above the guest's memory"},
+	};
+
+	*ret = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		if (strstr(text, known[i].part)) {
+			snprintf(ret, size, "%s", known[i].advice);
+			return;
+		}
+	confinement_explain(&op->qemu->vm->peer, text, ret, size);
+}
+
+/* QEMU's words with what can be done: that is never what has no room. */
+static void say_error(struct qemu_op *op, const char *text)
+{
+	char advice[300], whole[sizeof(op->base.result.detail)];
+
+	advise(op, text, advice, sizeof(advice));
+	int room = (int) (sizeof(whole) - sizeof("QEMU: ") - strlen(advice));
+	snprintf(whole, sizeof(whole), "QEMU: %.*s%s", room, text, advice);
+	op_set_result(&op->base, op->base.result.outcome, whole);
 }
 
 static bool place_is_taken(const struct qemu_op *op, const char *text)
@@ -156,7 +175,7 @@ static bool attach_again(struct qemu_op *op)
 static void step_attach(struct op *base)
 {
 	struct qemu_op *op = qemu_op_of(base);
-	char detail[200];
+	char detail[sizeof(op->base.result.detail)];
 
 	if (op->base.result.outcome == VMM_FAILED || op->base.result.outcome == VMM_GONE) {
 		if (attach_again(op))
@@ -169,8 +188,7 @@ static void step_attach(struct op *base)
 			op->bus[0] = 0;
 			op->port = 0;
 		}
-		snprintf(op->base.result.detail, sizeof(op->base.result.detail), "QEMU: %s%s",
-			 detail, advice(detail));
+		say_error(op, detail);
 	}
 	op_finish(&op->base);
 }

@@ -116,7 +116,7 @@ void record_arrived(struct registry *registry, struct device *device, const char
 		 device_cause_name(device->attempt.cause), device->wish.rule);
 	if (move->failed[0])
 		set_state(device, DEVICE_ATTACHED,
-			  "back in %.60s; the move to %.60s failed: %.110s", vm, move->failed,
+			  "back in %.60s; the move to %.60s failed: %.360s", vm, move->failed,
 			  device->attempt.failure);
 	else
 		set_state(device, DEVICE_ATTACHED, "%s has it%s%s", vm, *detail ? " " : "", detail);

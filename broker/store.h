@@ -27,7 +27,7 @@ struct history {
 	char rule[256];
 	const char *result; /* ok, failed, refused */
 	uint64_t milliseconds;
-	char detail[256];
+	char detail[VMM_DETAIL_SIZE];
 };
 
 /* What a person has chosen for a device that may come back: see choice.h. */

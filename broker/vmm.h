@@ -23,13 +23,16 @@ enum vmm_outcome {
 	VMM_FAILED,  /* will not heal by waiting; the detail says what to do */
 };
 
+/* A VMM's own words, and what to do about them. */
+#define VMM_DETAIL_SIZE 512
+
 struct vmm_result {
 	enum vmm_outcome outcome;
 	unsigned delay_ms; /* VMM_RETRY: not before so many ms have passed; 0: as usual */
 	bool is_unsure; /* attach: the VM may have it all the same; the kernel knows (is_unlisted)
 			 */
 	bool is_full;   /* attach: it may work when another device has left the VM */
-	char detail[256];
+	char detail[VMM_DETAIL_SIZE];
 };
 
 /* Fills *RESULT: the detail in words, cut. */

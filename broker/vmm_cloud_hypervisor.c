@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 
 #include "broker/cloud_hypervisor_info.h"
+#include "broker/confinement.h"
 #include "broker/device.h"
 #include "broker/http.h"
 #include "broker/op.h"
@@ -259,27 +260,31 @@ static void ch_probe(struct vm *vm)
 
 /* Attach */
 
-/* What a person can do about an error, or "". */
-static const char *advice(const char *text)
+/* What a person can do about an error; "" where nothing is known. */
+static void advise(const struct request *request, const char *text, char *ret, size_t size)
 {
+	*ret = 0;
 	if (strstr(text, "DMA map"))
-		return "; if the host's IOMMU has fewer address bits than the guest, start it with "
-		       "--cpus …,max_phys_bits=39";
-	if (strstr(text, "ermission denied"))
-		return "; say in \"user =\" who cloud-hypervisor runs as";
-	if (strstr(text, "annot allocate memory"))
-		return "; raise its limit of locked memory (RLIMIT_MEMLOCK) above the guest's "
-		       "memory";
-	return "";
+		snprintf(ret, size,
+			 "; if the host's IOMMU has fewer address bits than the guest, start it "
+			 "with "
+			 "--cpus …,max_phys_bits=39");
+	else if (strstr(text, "annot allocate memory"))
+		snprintf(ret, size,
+			 "; raise its limit of locked memory (RLIMIT_MEMLOCK) above the "
+			 "guest's memory");
+	else
+		confinement_explain(&request->ch->vm->peer, text, ret, size);
 }
 
 static void try_name(struct request *request);
 
 static void add_was_refused(struct request *request, const struct http_answer *answer)
 {
-	char text[120];
+	char text[200], advice[300];
 
 	describe_error(answer, text, sizeof(text));
+	advise(request, text, advice, sizeof(advice));
 	if (answer->status == 409 && strstr(text, "not unique"))
 		try_name(request);
 	else if (answer->status == 409)
@@ -287,9 +292,9 @@ static void add_was_refused(struct request *request, const struct http_answer *a
 		       "it is in the VM already, under a name of another's (%s); take it out there",
 		       text);
 	else if (answer->status == 500 && !strstr(text, "DMA map"))
-		finish(request, VMM_RETRY, "cloud-hypervisor: %s%s", text, advice(text));
+		finish(request, VMM_RETRY, "cloud-hypervisor: %s%s", text, advice);
 	else
-		finish(request, VMM_FAILED, "cloud-hypervisor: %s%s", text, advice(text));
+		finish(request, VMM_FAILED, "cloud-hypervisor: %s%s", text, advice);
 }
 
 static void add_was_answered(struct request *request, const struct http_answer *answer)
