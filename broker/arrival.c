@@ -59,3 +59,19 @@ bool arrival_lead(struct registry *registry, const struct device *leader, const 
 			 follower->id.name, leader->id.kernel_name);
 	return follower != NULL;
 }
+
+void arrival_lead_followers(struct registry *registry, const struct device *leader)
+{
+	bool wanted = leader->wish.present && leader->wish.options & OPTION_IOMMU_ADD_ALL;
+
+	for (struct device *d = registry->devices; d; d = d->next) {
+		if (!streq(d->wish.leader, leader->id.devpath))
+			continue;
+		registry_follow(d, leader);
+		if (!wanted)
+			d->wish.rule[0] = 0;
+		device_set_cause(d, leader->attempt.cause);
+		record_save(registry, d);
+		device_retry(d);
+	}
+}

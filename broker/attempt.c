@@ -5,6 +5,7 @@
 #include "broker/intake.h"
 #include "broker/log.h"
 #include "broker/record.h"
+#include "broker/unplug.h"
 
 #define ACK_LIMIT_MS 300 /* udevd is never kept longer by an attach that is not on its way yet */
 #define MAX_RETRY_MS 30000
@@ -50,6 +51,7 @@ void attempt_end(struct device *device)
 	struct device_attempt *attempt = &device->attempt;
 
 	vm_unref(device->place.vm);
+	unplug_ignore(device);
 	device->place = (struct device_place){0};
 	attempt->request = 0;
 	attempt->opened = attempt->vmm_asked = attempt->released = attempt->check = false;

@@ -15,6 +15,7 @@
 #include "helper/macro.h"
 
 struct intake_client;
+struct registry;
 struct vm;
 
 enum device_kind {
@@ -101,6 +102,14 @@ struct device_wish {
 	char tag[48];
 };
 
+/* How its unplug is seen while a VM has it (unplug.h). */
+struct device_unplug {
+	struct registry *registry;
+	struct loop_source *source; /* NULL: only udev will tell */
+	int fd;
+	bool asked; /* the worker was asked for it, whatever came of that */
+};
+
 /* Where it is. */
 struct device_place {
 	struct vm *vm;     /* counted reference while opening, attaching, …, detaching */
@@ -110,6 +119,7 @@ struct device_place {
 	bool is_cold;      /* the VM has had it since its start, under a name of somebody else's */
 	bool unverified;   /* attached on record; the VMM has not been asked yet */
 	bool was_arriving; /* on record it was still on its way there */
+	struct device_unplug unplug;
 	bool redo;         /* nobody knows what it is there: it is taken out and given anew */
 };
 

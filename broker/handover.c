@@ -9,6 +9,7 @@
 #include "broker/look.h"
 #include "broker/mark.h"
 #include "broker/record.h"
+#include "broker/unplug.h"
 
 #define FENCE_TRIES 5
 #define FENCE_RETRY_MS 2000
@@ -237,6 +238,7 @@ static void note_opened(struct registry *registry, struct device *device,
 			const struct worker_answer *answer, int *fds)
 {
 	struct device_attempt *attempt = &device->attempt;
+	int n = 0;
 
 	if (answer->result < 0) {
 		close_fds(fds, answer->n_fds);
@@ -248,9 +250,10 @@ static void note_opened(struct registry *registry, struct device *device,
 		return;
 	}
 	attempt->opened = true;
-	attempt->node_fd = answer->n_fds > 0 ? fds[0] : -1;
-	for (int i = 1; i < answer->n_fds; i++)
-		attempt->disks[attempt->n_disks++] = fds[i];
+	attempt->node_fd = answer->has_node ? fds[n++] : -1;
+	unplug_watch(registry, device, answer->has_watch ? fds[n++] : -1);
+	while (n < answer->n_fds)
+		attempt->disks[attempt->n_disks++] = fds[n++];
 	device_mark(device);
 }
 
@@ -296,6 +299,15 @@ static void note_host_driver(struct registry *registry, struct device *device, c
 	attempt_back_off(device, 0);
 }
 
+/* A former broker has given it, or somebody else: its unplug has yet to be watched for. */
+static void ask_for_watch(struct registry *registry, struct device *device)
+{
+	struct device_unplug *unplug = &device->place.unplug;
+
+	if (device->id.kind != DEVICE_PCI && !unplug->asked)
+		unplug->asked = ask_worker(registry, device, WORKER_WATCH) == 0;
+}
+
 /* It counts when no host driver has it. */
 void handover_verify(struct registry *registry, struct device *device)
 {
@@ -310,8 +322,10 @@ void handover_verify(struct registry *registry, struct device *device)
 	} else if (host_has_it(device, driver, sizeof(driver))) {
 		if (released || ask_worker(registry, device, WORKER_USB_RELEASE) < 0)
 			note_host_driver(registry, device, driver);
-	} else if (device->record.state == DEVICE_ATTACHING) {
-		attempt_note_arrived(registry, device);
+	} else {
+		if (device->record.state == DEVICE_ATTACHING)
+			attempt_note_arrived(registry, device);
+		ask_for_watch(registry, device);
 	}
 }
 
@@ -506,12 +520,16 @@ void handover_worker_answered(void *data, const struct worker_answer *answer, in
 		note_opened(registry, device, answer, fds);
 		return;
 	}
+	if (device && device->place.vm && answer->has_watch) {
+		unplug_watch(registry, device, fds[0]);
+		return;
+	}
 	close_fds(fds, answer->n_fds);
 	if (device && !device->place.vm)
 		note_fenced(device, answer);
 	else if (device && handover_is_unlisted(device))
 		note_look(registry, device, answer);
-	else if (device)
+	else if (device && answer->result != -ENODEV)
 		note_released(device);
 }
 

@@ -11,45 +11,17 @@
 #include "broker/record.h"
 #include "broker/tidings.h"
 #include "broker/udev.h"
+#include "broker/unplug.h"
 
 /* Devices that come and go */
-
-/* What LEADER is to do, those that share its IOMMU group and go with it are to do, too. */
-static void lead_followers(struct registry *registry, const struct device *leader)
-{
-	bool wanted = leader->wish.present && leader->wish.options & OPTION_IOMMU_ADD_ALL;
-
-	for (struct device *d = registry->devices; d; d = d->next) {
-		if (!streq(d->wish.leader, leader->id.devpath))
-			continue;
-		registry_follow(d, leader);
-		if (!wanted)
-			d->wish.rule[0] = 0;
-		device_set_cause(d, leader->attempt.cause);
-		record_save(registry, d);
-		device_retry(d);
-	}
-}
 
 /* The wish for DEVICE has changed. */
 static void wish_changed(struct registry *registry, struct device *device)
 {
 	device_set_cause(device, CAUSE_CONFIG);
-	lead_followers(registry, device);
+	arrival_lead_followers(registry, device);
 	record_save(registry, device);
 	device_mark(device);
-}
-
-static void device_has_gone(struct registry *registry, struct device *device)
-{
-	if (!device->wish.present)
-		return;
-	log_info("%s (%s): unplugged", device->id.kernel_name, device->id.name);
-	device->wish.present = false;
-	device_set_cause(device, CAUSE_UNPLUG);
-	lead_followers(registry, device);
-	registry_remember_family(registry, device);
-	device_retry(device);
 }
 
 /* Every instance at DEVPATH that is not the one that is there now has gone. */
@@ -59,7 +31,7 @@ static void former_instances_have_gone(struct registry *registry, const char *de
 
 	for (struct device *d = registry->devices; d; d = d->next)
 		if (streq(d->id.devpath, devpath) && d->id.inode != inode)
-			device_has_gone(registry, d);
+			unplug_note(registry, d);
 }
 
 /* What the config says of DEVICE's rule beyond what udev knows. One that was decided by an older
@@ -244,7 +216,7 @@ static void compare_known(struct registry *registry)
 {
 	for (struct device *d = registry->devices; d; d = d->next) {
 		if (d->id.inode != sysfs_inode(d->id.devpath)) {
-			device_has_gone(registry, d);
+			unplug_note(registry, d);
 		} else if (d->wish.rule[0] && !d->wish.leader[0] &&
 			   udev_get_claim(d->id.devpath) == UDEV_UNCLAIMED) {
 			log_info("%s (%s): no rule wants it any more", d->id.kernel_name,

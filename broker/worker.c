@@ -62,10 +62,13 @@ static void do_job(int fd, const struct worker_request *request)
 		worker_pci_look(request, &reply);
 		break;
 	case WORKER_EVDEV_TAKE:
-		worker_evdev_take(request, &reply);
+		worker_evdev_take(request, &reply, fds);
 		break;
 	case WORKER_EVDEV_RETURN:
 		worker_evdev_return(request, &reply);
+		break;
+	case WORKER_WATCH:
+		worker_watch_node(request, &reply, fds);
 		break;
 	}
 	answer(fd, &reply, fds);

@@ -13,7 +13,8 @@
 #include "broker/loop.h"
 #include "helper/macro.h"
 
-#define WORKER_MAX_FDS 17 /* the device's node and up to 16 disks */
+#define WORKER_MAX_DISKS 16
+#define WORKER_MAX_FDS (WORKER_MAX_DISKS + 2)
 
 enum worker_job {
 	WORKER_USB_OPEN, /* open the node for reading and writing and hold its disks exclusively, if
@@ -28,6 +29,7 @@ enum worker_job {
 	WORKER_PCI_LOOK,   /* has anybody the IOMMU group open? -EBUSY: yes */
 	WORKER_EVDEV_TAKE, /* see that nobody has grabbed it, let the VMM open it */
 	WORKER_EVDEV_RETURN,
+	WORKER_WATCH, /* USB, input: open the node for unplug.h. -ENODEV: it can't be */
 };
 
 #define WORKER_FORCE (1u << 0) /* even the host's last way to the network */
@@ -49,7 +51,8 @@ struct worker_answer {
 	uint64_t number;
 	int result; /* 0 or -errno; -EBUSY: the host uses the device, see detail */
 	char detail[256];
-	/* WORKER_USB_OPEN: fds[0] is the node, the others are its disks. */
+	/* The descriptors: the node for the VMM, one more for unplug.h, and the disks that are held. */
+	bool has_node, has_watch;
 	int n_fds;
 };
 
@@ -75,7 +78,7 @@ int worker_send(struct worker *worker, struct worker_request *request) _must_che
  * and FD, which gets another number; returns that. */
 int worker_keep_only(int fd);
 
-/* The jobs themselves, run in a child (worker_usb.c, worker_pci.c, worker_evdev.c). They fill
+/* The jobs themselves, run in a child (worker_usb.c, worker_pci.c, worker_evdev.c, worker_host.c). They fill
  * ANSWER and FDS. */
 void worker_usb_open(const struct worker_request *request, struct worker_answer *answer, int *fds);
 void worker_usb_release(const struct worker_request *request, struct worker_answer *answer);
@@ -84,5 +87,6 @@ void worker_usb_return(const struct worker_request *request, struct worker_answe
 void worker_pci_take(const struct worker_request *request, struct worker_answer *answer);
 void worker_pci_return(const struct worker_request *request, struct worker_answer *answer);
 void worker_pci_look(const struct worker_request *request, struct worker_answer *answer);
-void worker_evdev_take(const struct worker_request *request, struct worker_answer *answer);
+void worker_evdev_take(const struct worker_request *request, struct worker_answer *answer, int *fds);
 void worker_evdev_return(const struct worker_request *request, struct worker_answer *answer);
+void worker_watch_node(const struct worker_request *request, struct worker_answer *answer, int *fds);

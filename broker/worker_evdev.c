@@ -33,7 +33,7 @@ static int try_grab(int fd, char *holder, size_t size)
 	return 0;
 }
 
-void worker_evdev_take(const struct worker_request *request, struct worker_answer *answer)
+void worker_evdev_take(const struct worker_request *request, struct worker_answer *answer, int *fds)
 {
 	char holder[128];
 	_cleanup_close_ int fd = worker_open_node(request, answer);
@@ -48,6 +48,8 @@ void worker_evdev_take(const struct worker_request *request, struct worker_answe
 	if (fchown(fd, request->uid, (gid_t) -1) < 0)
 		worker_fail(answer, -errno, "can't give %s to uid %u: %s", request->node,
 			    (unsigned) request->uid, strerror(errno));
+	else
+		worker_open_watch(request, answer, fds);
 }
 
 void worker_evdev_return(const struct worker_request *request, struct worker_answer *answer)

@@ -90,3 +90,22 @@ int worker_open_node(const struct worker_request *request, struct worker_answer 
 	}
 	return fd;
 }
+
+void worker_open_watch(const struct worker_request *request, struct worker_answer *answer, int *fds)
+{
+	int fd = root_open(O_RDONLY | O_NONBLOCK | O_NOFOLLOW, "%s", request->node);
+
+	if (fd < 0 || check_instance(request, fd) < 0) {
+		close_fd(fd);
+		return;
+	}
+	answer->has_watch = true;
+	fds[answer->n_fds++] = fd;
+}
+
+void worker_watch_node(const struct worker_request *request, struct worker_answer *answer, int *fds)
+{
+	worker_open_watch(request, answer, fds);
+	if (!answer->has_watch)
+		worker_fail(answer, -ENODEV, "%s can't be watched", request->node);
+}

@@ -18,3 +18,7 @@ bool worker_has_gone(const struct worker_request *request, struct worker_answer 
 /* Opens REQUEST's node for reading and writing, and makes sure that it belongs to the instance that
  * was meant. Returns a descriptor that the caller closes, or -errno with ANSWER filled. */
 int worker_open_node(const struct worker_request *request, struct worker_answer *answer);
+
+/* Opens it once more, to see its unplug, and adds that to ANSWER and FDS. Does nothing where it
+ * can't. */
+void worker_open_watch(const struct worker_request *request, struct worker_answer *answer, int *fds);

@@ -55,8 +55,8 @@ static int check_use(const struct worker_request *request, struct inuse *inuse)
 		r = inuse_by_processes(inuse);
 	if (r == 0 && !(request->options & WORKER_FORCE))
 		r = inuse_by_routes(inuse);
-	if (r == 0 && inuse->n_disks > WORKER_MAX_FDS - 1)
-		r = inuse_say(inuse, "it has more than %d disks", WORKER_MAX_FDS - 1);
+	if (r == 0 && inuse->n_disks > WORKER_MAX_DISKS)
+		r = inuse_say(inuse, "it has more than %d disks", WORKER_MAX_DISKS);
 	return r;
 }
 
@@ -140,7 +140,9 @@ void worker_usb_open(const struct worker_request *request, struct worker_answer 
 	/* If it can't be reset, the VMM will tell what is wrong with it. */
 	if (request->options & WORKER_RESET)
 		ioctl(fd, USBDEVFS_RESET);
+	answer->has_node = true;
 	fds[answer->n_fds++] = TAKE_FD(fd);
+	worker_open_watch(request, answer, fds);
 	while (inuse.n_disks > 0)
 		fds[answer->n_fds++] = inuse.disks[--inuse.n_disks];
 }

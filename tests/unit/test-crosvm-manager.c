@@ -184,6 +184,7 @@ static void do_job(const struct worker_request *job)
 	} else if (job->job == WORKER_USB_OPEN) {
 		/* crosvm resets nothing itself. */
 		assert_int_equal(!(job->options & WORKER_RESET), w.no_reset);
+		answer.has_node = true;
 		fds[answer.n_fds++] = open(place->file, O_RDWR | O_CLOEXEC);
 		assert_true(fds[0] >= 0);
 	}

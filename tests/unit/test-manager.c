@@ -17,6 +17,8 @@
 #include "broker/pci.h"
 #include "broker/reconcile.h"
 #include "broker/udev.h"
+#include <poll.h>
+
 #include "conf/load.h"
 #include "tests/unit/spin.h"
 #include "tests/unit/temp.h"
@@ -32,7 +34,8 @@ struct policy {
 	bool vmm_waits;    /* the test answers attach and detach, otherwise they succeed */
 	bool probe_waits;
 	bool probes_refused; /* the VMs are not there */
-	bool full; /* the VM has no free port; it asks for a probe then, as QEMU's backend does */
+	bool watches; /* the kernel tells of the unplug of what is attached, by pull_out() */
+	bool full;    /* the VM has no free port; it asks for a probe then, as QEMU's backend does */
 	enum vmm_outcome detach; /* when not vmm_waits */
 };
 
@@ -62,6 +65,7 @@ static struct world {
 	/* the worker */
 	struct worker_request jobs[MAX];
 	size_t n_jobs, n_all_jobs;
+	int cord; /* the device's end of the last descriptor for unplug.h; 0: none */
 	uint64_t number;
 	/* VMMs */
 	struct call calls[MAX];
@@ -175,6 +179,15 @@ int worker_send(struct worker *worker, struct worker_request *request)
 	return 0;
 }
 
+static int open_cord(void)
+{
+	int ends[2];
+
+	assert_int_equal(pipe(ends), 0);
+	w.cord = ends[1];
+	return ends[0];
+}
+
 /* Answers the oldest job; a device that is opened comes with its node and one disk. */
 static void job_answer(int result, const char *detail)
 {
@@ -186,8 +199,18 @@ static void job_answer(int result, const char *detail)
 	/* QEMU resets what it gets. */
 	assert_false(w.jobs[0].options & WORKER_RESET);
 	if (w.jobs[0].job == WORKER_USB_OPEN && result == 0) {
+		answer.has_node = true;
 		fds[answer.n_fds++] = open("/dev/null", O_RDWR | O_CLOEXEC);
+		answer.has_watch = w.policy.watches;
+		if (answer.has_watch)
+			fds[answer.n_fds++] = open_cord();
 		fds[answer.n_fds++] = open("/dev/zero", O_RDONLY | O_CLOEXEC);
+	}
+	if (w.jobs[0].job == WORKER_WATCH) {
+		answer.has_watch = w.policy.watches && result == 0;
+		answer.result = answer.has_watch ? 0 : -ENODEV;
+		if (answer.has_watch)
+			fds[answer.n_fds++] = open_cord();
 	}
 	if (w.jobs[0].job == WORKER_USB_RELEASE)
 		assert_int_equal(w.jobs[0].options & WORKER_FOUND, w.cold ? WORKER_FOUND : 0);
@@ -572,6 +595,15 @@ static void unplug(struct place *place)
 	run();
 }
 
+/* The kernel says that the device has gone, before udev does, and before sysfs shows it. */
+static void pull_out(void)
+{
+	assert_true(w.cord > 0);
+	close(w.cord);
+	w.cord = 0;
+	run();
+}
+
 /* Looks */
 
 static struct device *device(const char *name)
@@ -660,6 +692,64 @@ static void test_plug_and_unplug(void **state)
 	expect("1-2", "(none)");
 	assert_int_equal(w.n_handles, 0);
 	expect_history("attach plug vm1 ok; detach unplug vm1 ok");
+}
+
+static void test_unplug_before_udev_tells(void **state)
+{
+	(void) state;
+	w.policy.watches = true;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	pull_out();
+	assert_null(device("1-2"));
+	assert_int_equal(w.n_handles, 0);
+	unplug(stick);
+	assert_int_equal(w.n_detaches, 1);
+	expect_history("attach plug vm1 ok; detach unplug vm1 ok");
+}
+
+static void test_unplug_before_udev_tells_while_attaching(void **state)
+{
+	(void) state;
+	w.policy.watches = w.policy.vmm_waits = true;
+	plug("1-2", 100, "vm1");
+	pull_out();
+	expect("1-2", "attaching vm1");
+	answer('a', VMM_OK, "");
+	run();
+	answer('d', VMM_OK, "");
+	run();
+	assert_null(device("1-2"));
+}
+
+static void restart(void);
+
+static void test_unplug_after_a_restart_before_udev_tells(void **state)
+{
+	(void) state;
+	plug("1-2", 100, "vm1");
+	restart();
+	w.policy.watches = true;
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "attached vm1");
+	pull_out();
+	assert_null(device("1-2"));
+	assert_int_equal(w.n_detaches, 1);
+}
+
+/* What is in no VM is the host's: nothing of it is kept open. */
+static void test_nothing_is_watched_in_no_vm(void **state)
+{
+	(void) state;
+	w.policy.watches = true;
+	plug("1-2", 100, "vm1");
+	vm_dies("vm1");
+	expect("1-2", "waiting vm1");
+	struct pollfd cord = {.fd = w.cord};
+	assert_int_equal(poll(&cord, 1, 0), 1);
+	assert_true(cord.revents & POLLERR); /* nobody has the other end */
+	close(w.cord);
 }
 
 static void test_the_same_event_twice(void **state)
@@ -1851,6 +1941,10 @@ int main(void)
 #define STARTED(test) cmocka_unit_test_setup_teardown(test, setup_started, teardown)
 	const struct CMUnitTest tests[] = {
 		STARTED(test_plug_and_unplug),
+		STARTED(test_unplug_before_udev_tells),
+		STARTED(test_unplug_before_udev_tells_while_attaching),
+		STARTED(test_unplug_after_a_restart_before_udev_tells),
+		STARTED(test_nothing_is_watched_in_no_vm),
 		STARTED(test_the_same_event_twice),
 		STARTED(test_stale_add_is_ignored),
 		STARTED(test_replug_without_a_remove_event),

@@ -101,12 +101,30 @@ static void test_open(void **state)
 	struct stat a, b;
 
 	assert_int_equal(answer->result, 0);
-	assert_int_equal(answer->n_fds, 1);
+	assert_true(answer->has_node && answer->has_watch);
+	assert_int_equal(answer->n_fds, 2);
 	assert_int_equal(fstat(o->node, &a), 0);
 	assert_int_equal(stat("/dev/null", &b), 0);
 	assert_int_equal(a.st_rdev, b.st_rdev);
 	assert_int_equal(fcntl(o->node, F_GETFL) & O_ACCMODE, O_RDWR);
 	assert_true(fcntl(o->node, F_GETFD) & FD_CLOEXEC);
+}
+
+static void test_watch(void **state)
+{
+	struct office *o = *state;
+	struct worker_request request = request_for(WORKER_WATCH, NULL_DEVICE, "/dev/null");
+	struct worker_answer *answer = do_job(o, request);
+
+	assert_int_equal(answer->result, 0);
+	assert_true(answer->has_watch && !answer->has_node);
+	assert_int_equal(answer->n_fds, 1);
+	/* It claims nothing that way. */
+	assert_int_equal(fcntl(o->node, F_GETFL) & O_ACCMODE, O_RDONLY);
+	request.inode++;
+	answer = do_job(o, request);
+	assert_int_equal(answer->result, -ENODEV);
+	assert_int_equal(answer->n_fds, 0);
 }
 
 static void test_unplugged(void **state)
@@ -208,7 +226,7 @@ static void test_out_of_descriptors(void **state)
 	/* And it can heal. */
 	answer = do_job(o, request_for(WORKER_USB_OPEN, NULL_DEVICE, "/dev/null"));
 	assert_int_equal(answer->result, 0);
-	assert_int_equal(answer->n_fds, 1);
+	assert_int_equal(answer->n_fds, 2);
 }
 
 /* A child stuck in the kernel outlives the broker: it must hold nothing of the broker's, above all
@@ -320,6 +338,7 @@ int main(void)
 #define WORKER_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		WORKER_TEST(test_open),
+		WORKER_TEST(test_watch),
 		WORKER_TEST(test_unplugged),
 		WORKER_TEST(test_no_device_node),
 		WORKER_TEST(test_nothing_to_release),

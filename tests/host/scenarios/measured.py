@@ -54,6 +54,36 @@ def device_add_comes_before_udevd_tells(world):
     expect(max(ratios) < 1, f"QEMU had it first each time: {ratios}")
 
 
+@story(build="release")
+def device_del_comes_before_the_rules_fire(world):
+    """A device that is pulled out leaves QEMU before udevd has run the helper for its remove event: the
+    kernel itself has told the broker."""
+    vm1 = world.vm("vm1").start()
+    world.configure(vm1.config(), KEYBOARDS)
+    world.broker.start()
+    epoch = time.time() - time.monotonic()
+    lead = []
+    with recording(sched__sched_process_exec=f'filename == "{HELPER}"',
+                   syscalls__sys_exit_sendmsg=f'comm == "{BROKER}" && ret > 0') as lines:
+        for _ in range(ROUNDS):
+            keyboard = world.host.plug_keyboard()
+            path = f"/{keyboard.sys.resolve().relative_to('/sys')}"
+            world.wait_attached(keyboard, vm1)
+            with Listener(KERNEL) as kernel:
+                keyboard.unplug()
+                wait_until(lambda: not vm1.usb_ids(), 30, "it is gone")
+                time.sleep(2)  # rather than to look, and be in the way
+            record = lines()
+            told = kernel.first(ACTION="remove", DEVPATH=path) - epoch
+            first = min(when for when, event in kernel.events if event.get("DEVPATH", "").startswith(path)) - epoch
+            sent = _first(record, BROKER, "sys_sendmsg", first)
+            helper = _first(record, "vhotplug-helper", "sched_process_exec", first)
+            lead.append(helper - sent)
+            print(f"  since the kernel's remove event: QEMU has its device_del {1000 * (sent - told):.1f} ms, the helper "
+                  f"starts {1000 * (helper - told):.1f} ms")
+    expect(min(lead) > 0, f"device_del was there first each time: {lead}")
+
+
 def _exchange(vm):
     """Seconds of a raw QMP session with QEMU: connect, greeting, capabilities, one question."""
     begin = time.monotonic()
