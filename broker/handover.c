@@ -2,7 +2,6 @@
  * the answers by worker and VMs. */
 #include "broker/handover.h"
 
-#include "broker/arrival.h"
 #include "broker/attempt.h"
 #include "broker/group.h"
 #include "broker/log.h"
@@ -109,37 +108,6 @@ static void note_fenced(struct device *device, const struct worker_answer *answe
 	if (answer->result < 0 && fence->settled)
 		log_warning("%s (%s): the host keeps it until its VM takes it: %s",
 			    device->id.kernel_name, device->id.name, answer->detail);
-	device_mark(device);
-}
-
-/* Looking at the group */
-
-struct group_search {
-	struct registry *registry;
-	struct device *device;
-};
-
-static void look_at_member(void *data, const char *address)
-{
-	struct group_search *search = data;
-	struct device *device = search->device;
-	char *strangers = device->attempt.group.strangers;
-	unsigned options = device->wish.options;
-
-	if (registry_find_pci(search->registry, address))
-		return;
-	if (options & OPTION_IOMMU_ADD_ALL && arrival_lead(search->registry, device, address))
-		return;
-	if (options & OPTION_IOMMU_SKIP_IF_SHARED || look_host_uses(address))
-		look_describe(address, strangers, sizeof(device->attempt.group.strangers));
-}
-
-void handover_look(struct registry *registry, struct device *device)
-{
-	struct group_search search = {.registry = registry, .device = device};
-
-	device->attempt.group = (struct device_group){.looked = true};
-	look_at_members(device, look_at_member, &search);
 	device_mark(device);
 }
 

@@ -1,0 +1,33 @@
+/* The step that looks at a PCI device's IOMMU group before it may go: see handover.h. */
+#include "broker/arrival.h"
+#include "broker/handover.h"
+#include "broker/look.h"
+
+struct group_search {
+	struct registry *registry;
+	struct device *device;
+};
+
+static void look_at_member(void *data, const char *address)
+{
+	struct group_search *search = data;
+	struct device *device = search->device;
+	char *strangers = device->attempt.group.strangers;
+	unsigned options = device->wish.options;
+
+	if (registry_find_pci(search->registry, address))
+		return;
+	if (options & OPTION_IOMMU_ADD_ALL && arrival_lead(search->registry, device, address))
+		return;
+	if (options & OPTION_IOMMU_SKIP_IF_SHARED || look_host_uses(address))
+		look_describe(address, strangers, sizeof(device->attempt.group.strangers));
+}
+
+void handover_look(struct registry *registry, struct device *device)
+{
+	struct group_search search = {.registry = registry, .device = device};
+
+	device->attempt.group = (struct device_group){.looked = true};
+	look_at_members(device, look_at_member, &search);
+	device_mark(device);
+}
