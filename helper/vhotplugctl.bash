@@ -7,19 +7,22 @@ _vhotplugctl_devices()
 
 _vhotplugctl_vms()
 {
-	vhotplugctl status --json 2>/dev/null | sed -n 's/^ *"name": "\(.*\)",$/\1/p'
+	vhotplugctl status --json 2>/dev/null | sed -n 's/^ *"name": "\(.*\)",*$/\1/p'
 }
 
 _vhotplugctl()
 {
-	local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} command=
-	local words= i n=0
+	# By blanks: bash's own words break at colons, and PCI addresses and ids have those.
+	local line=${COMP_LINE:0:COMP_POINT} current='' previous='' command='' words='' i n=0 list
+	read -ra list <<<"$line"
+	[[ $line == *[[:blank:]] ]] && list+=("")
+	current=${list[-1]} previous=${list[-2]}
 
-	for ((i = 1; i < COMP_CWORD; i++)); do
-		case ${COMP_WORDS[i]} in
+	for ((i = 1; i < ${#list[@]} - 1; i++)); do
+		case ${list[i]} in
 		--socket | --vm | --tag | --device | --since | --limit | --qemu-bus-* | --timeout) ((i++)) ;;
 		-*) ;;
-		*) if [[ $command ]]; then ((n++)); else command=${COMP_WORDS[i]}; fi ;;
+		*) if [[ $command ]]; then ((n++)); else command=${list[i]}; fi ;;
 		esac
 	done
 	case $previous in
@@ -37,9 +40,9 @@ _vhotplugctl()
 		;;
 	esac
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")
-	# bash splits words at a colon, and would put the part before it twice.
-	if [[ $current == *:* && $(type -t __ltrim_colon_completions) == function ]]; then
-		__ltrim_colon_completions "$current"
+	# What is before the last colon is on the line already, as a word of its own.
+	if [[ $current == *:* && $COMP_WORDBREAKS == *:* ]]; then
+		COMPREPLY=("${COMPREPLY[@]#"${current%"${current##*:}"}"}")
 	fi
 }
 complete -F _vhotplugctl vhotplugctl

@@ -1,28 +1,22 @@
 #compdef vhotplugctl
 # Completion of vhotplugctl for zsh: commands, options, devices and VMs.
 _vhotplugctl_devices() {
-	local -a devices
-	devices=(${(f)"$(vhotplugctl list $1 2>/dev/null | tail -n +2 | cut -d ' ' -f 1)"})
+	local -a devices all
+	# What _arguments adds is for other functions.
+	[[ $1 == --all ]] && all=(--all)
+	devices=(${(f)"$(vhotplugctl list $all 2>/dev/null | tail -n +2 | cut -d ' ' -f 1)"})
 	compadd -a devices
 }
 
 _vhotplugctl_vms() {
 	local -a vms
-	vms=(${(f)"$(vhotplugctl status --json 2>/dev/null | sed -n 's/^ *"name": "\(.*\)",$/\1/p')"})
+	vms=(${(f)"$(vhotplugctl status --json 2>/dev/null | sed -n 's/^ *"name": "\(.*\)",*$/\1/p')"})
 	compadd -a vms
 }
 
-_vhotplugctl_argument() {
-	case $words[1] in
-	attach | detach) (( CURRENT == 2 )) && _vhotplugctl_devices ;;
-	explain | rule) (( CURRENT == 2 )) && _vhotplugctl_devices --all ;;
-	vmm-args) _vhotplugctl_vms ;;
-	select)
-		if (( CURRENT == 2 )); then _vhotplugctl_devices; else _vhotplugctl_vms; fi ;;
-	esac
-}
-
-_arguments \
+local context state line
+typeset -A opt_args
+_arguments -C \
 	'--json[for programs]' \
 	'--socket=[the control socket]:path:_files' \
 	'--vm=[one VM]:vm:_vhotplugctl_vms' \
@@ -38,4 +32,11 @@ _arguments \
 	'--timeout=[seconds]:number:' \
 	'--require-pci[wait for a PCI device]' \
 	'1:command:(list status history watch attach detach select explain rule ports suspend resume reload vmm-args)' \
-	'*::argument:_vhotplugctl_argument'
+	'*:argument:->argument'
+if [[ $state == argument ]]; then
+	case $line[1]:$#line in
+	attach:2 | detach:2 | select:2) _vhotplugctl_devices ;;
+	explain:2 | rule:2) _vhotplugctl_devices --all ;;
+	select:3 | vmm-args:2) _vhotplugctl_vms ;;
+	esac
+fi

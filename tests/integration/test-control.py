@@ -285,6 +285,78 @@ def test_vhotplug_clients(world):
         own.close()
 
 
+def free_port(family, host):
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]
+
+
+def ask_over(family, address, **request):
+    with socket.socket(family, socket.SOCK_STREAM) as client:
+        client.settimeout(PATIENCE)
+        client.connect(address)
+        client.sendall(json.dumps(request).encode() + b"\n")
+        return json.loads(client.makefile().readline())
+
+
+def is_served(family, address):
+    with contextlib.suppress(OSError):
+        return ask_over(family, address, action="usb_list")["result"] == "ok"
+
+
+def listen_on(world, broker, **keys):
+    """The [api] section has these keys from now on."""
+    text = re.sub(r"\[api\]\n.*?\n(?=\[)", "[api]\n" + "".join(f"{key} = {value}\n" for key, value in keys.items()),
+                  world.config.read_text(), flags=re.S)
+    world.config.write_text(text)
+    broker.forget()
+    broker.process.send_signal(signal.SIGHUP)
+    check(broker.says("read again"), f"the config says {keys}")
+
+
+def test_tcp(world):
+    with running(world, "vm1", "vm2") as (broker, vm1, _):
+        check(world.state_is("attached", "vm1"), "attached")
+        for family, host, warns in ((socket.AF_INET, "127.0.0.1", False), (socket.AF_INET6, "::1", False),
+                                    (socket.AF_INET, "0.0.0.0", True)):
+            try:
+                port = free_port(family, host)
+            except OSError as error:
+                print(f"note: {host}: {error}")
+                continue
+            listen_on(world, broker, transports="tcp", host=host, port=port)
+            address = ("127.0.0.1" if warns else host, port)
+            check(wait_for(lambda: is_served(family, address)), f"served on {host}")
+            check(bool(broker.says("whoever reaches it may attach", 0)) == warns, f"a warning: {warns}")
+            check(ask_over(family, address, action="usb_detach", tag="t") == {"result": "ok"} and not vm1.has_device(),
+                  "it may change things")
+            check(ask_over(family, address, action="usb_attach", tag="t") == {"result": "ok"} and vm1.has_device(), "and back")
+        check(not world.api.exists(), "the unix socket has gone")
+
+
+def test_vsock(world):
+    """The host itself is a client here, where the kernel has a loopback for it; the emulated host has one."""
+    with running(world, "vm1", "vm2") as (broker, *_):
+        port = 20000 + os.getpid() % 20000
+
+        def error_of_bind():
+            try:
+                with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as probe:
+                    probe.bind((socket.VMADDR_CID_ANY, port))
+            except OSError as error:
+                return error
+            return None
+        if (error := error_of_bind()):
+            print(f"note: no vsock here: {error}")
+            return
+        listen_on(world, broker, transports="vsock", port=port, allowedCids=1)
+        check(wait_for(error_of_bind), "it listens")
+        if pathlib.Path("/sys/module/vsock_loopback").exists():
+            check(is_served(socket.AF_VSOCK, (1, port)), "served")
+        else:
+            print("note: no vsock_loopback here: nobody can connect")
+
+
 def test_schema(world):
     """conf/control.schema.json says what the broker says."""
     wrong = {"string": 7, "integer": "x", "boolean": 7}

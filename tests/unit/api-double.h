@@ -240,7 +240,7 @@ static void double_resume(void *data, const char *vm, unsigned kinds)
 static bool double_has_vm(void *data, const char *vm)
 {
 	(void) data;
-	return streq(vm, "vm1") || streq(vm, "vm2");
+	return streq(vm, "vm1") || streq(vm, "vm2") || streq(vm, "left") || streq(vm, "right");
 }
 
 static void double_prepare(void *data, const char *vm,
@@ -257,7 +257,7 @@ static json_t *double_args(void *data, const struct control_args *args)
 	struct double_device *card = double_find(data, "0000:00:07.0");
 	json_t *list = json_array();
 
-	if (!card || !streq(args->vm, "vm1"))
+	if (!card || !(streq(args->vm, "vm1") || streq(args->vm, "left")))
 		return list;
 	json_array_append_new(list, json_string("-device"));
 	json_array_append_new(list, json_sprintf("vfio-pci,host=0000:00:07.0,multifunction=on,"
@@ -273,7 +273,8 @@ static json_t *double_args(void *data, const struct control_args *args)
 static json_t *double_status(void *data)
 {
 	(void) data;
-	return json_pack("{s:s}", "version", "double");
+	return json_pack("{s:s, s:[{s:s}, {s:s}, {s:s}, {s:s}]}", "version", "double", "vms",
+			 "name", "vm1", "name", "vm2", "name", "left", "name", "right");
 }
 
 static int double_history(void *data, const json_t *query, json_t **ret_rows, char *error,
