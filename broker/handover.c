@@ -154,6 +154,7 @@ void handover_open(struct registry *registry, struct device *device, struct vm *
 
 	begin_attempt(device, vm);
 	device->place.vm = vm_ref(vm);
+	look_up_node(device);
 	attempt->group.looked = false;
 	attempt->is_ahead = vm->state != VM_UP;
 	device->wish.prepare = false;

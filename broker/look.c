@@ -2,6 +2,7 @@
 #include "broker/look.h"
 
 #include "broker/pci.h"
+#include "helper/root.h"
 
 int look_up_group(const struct device *device)
 {
@@ -10,6 +11,35 @@ int look_up_group(const struct device *device)
 	if (device->id.kind != DEVICE_PCI || pci_get_group(device->id.kernel_name, &group) < 0)
 		return -1;
 	return group.number;
+}
+
+static unsigned read_number(const struct device *device, const char *attribute)
+{
+	char text[16];
+
+	if (root_read(text, sizeof(text), "/sys%s/%s", device->id.devpath, attribute) < 0)
+		return 0;
+	return (unsigned) strtoul(text, NULL, 10);
+}
+
+static bool is_numbered_zero(const char *node)
+{
+	const char *number = strrchr(node, '/');
+
+	return number && streq(number, "/000");
+}
+
+void look_up_node(struct device *device)
+{
+	unsigned bus, number;
+
+	if (device->id.kind != DEVICE_USB || !is_numbered_zero(device->id.node))
+		return;
+	bus = read_number(device, "busnum");
+	number = read_number(device, "devnum");
+	if (bus > 0 && number > 0)
+		snprintf(device->id.node, sizeof(device->id.node), "/dev/bus/usb/%03u/%03u", bus,
+			 number);
 }
 
 void look_at_members(const struct device *device, void (*fn)(void *data, const char *address),

@@ -197,6 +197,7 @@ void properties_read_identity(struct device *d, property_fn property, void *from
 	d->id.kind = (enum device_kind) properties_kind(property, from);
 	if (node && d->id.kind != DEVICE_PCI)
 		snprintf(d->id.node, sizeof(d->id.node), "%s", node);
+	look_up_node(d);
 	d->id.group = look_up_group(d);
 	read_words(d, property, from);
 	read_class(d);

@@ -7,9 +7,13 @@
 #include <cmocka.h>
 
 #include "broker/device.h"
+#include "broker/look.h"
+#include "broker/properties.h"
 #include "broker/vm.h"
 #include "broker/vmm_qemu.h"
+#include "helper/root.h"
 #include "helper/text.h"
+#include "tests/unit/tree.h"
 
 static void copies_as(const char *from, const char *expected)
 {
@@ -217,6 +221,37 @@ static void test_check_of_what_is_wrong(void **state)
 	WRONG(DEVICE_HELD, d.record.reason[0] = 0, "every state has a reason");
 }
 
+#define STICK "/devices/pci0000:00/0000:00:14.0/usb1/1-2"
+
+static const char *property_during_reset(void *from, const char *key)
+{
+	(void) from;
+	return streq(key, "SUBSYSTEM") ? "usb"
+	       : streq(key, "DEVTYPE") ? "usb_device"
+	       : streq(key, "DEVNAME") ? "/dev/bus/usb/001/000"
+				       : NULL;
+}
+
+/* Its number is 0 for that long, in what udev says of it too. */
+static void test_node_while_the_kernel_resets_it(void **state)
+{
+	TEMP_DIR(dir);
+	struct device d = {.id = {.devpath = STICK}};
+
+	(void) state;
+	root_set(dir);
+	tree_write(dir, "/sys" STICK "/busnum", "1\n");
+	tree_write(dir, "/sys" STICK "/devnum", "0\n");
+	properties_read_identity(&d, property_during_reset, NULL);
+	assert_string_equal(d.id.node, "/dev/bus/usb/001/000");
+	tree_write(dir, "/sys" STICK "/devnum", "7\n");
+	look_up_node(&d);
+	assert_string_equal(d.id.node, "/dev/bus/usb/001/007");
+	properties_read_identity(&d, property_during_reset, NULL);
+	assert_string_equal(d.id.node, "/dev/bus/usb/001/007");
+	root_set("");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -230,6 +265,7 @@ int main(void)
 		cmocka_unit_test(test_state_names),
 		cmocka_unit_test(test_sysfs),
 		cmocka_unit_test(test_qemu_classify),
+		cmocka_unit_test(test_node_while_the_kernel_resets_it),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

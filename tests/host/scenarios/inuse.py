@@ -107,6 +107,13 @@ def _md(node):
     _run(f"mdadm --zero-superblock {node}")
 
 
+def _end_bcache(node):
+    for stop in pathlib.Path("/sys/block").glob("*/bcache/stop"):
+        with contextlib.suppress(OSError):
+            stop.write_text("1")
+    return subprocess.run(["wipefs", "-a", node], capture_output=True).returncode == 0
+
+
 @contextlib.contextmanager
 def _bcache(node):
     _run("modprobe bcache")
@@ -116,9 +123,8 @@ def _bcache(node):
         pathlib.Path("/sys/fs/bcache/register").write_text(node)
     wait_until(pathlib.Path("/sys/block/bcache0").exists, 30, "there is a bcache0")
     yield "part of (a )?bcache"
-    pathlib.Path("/sys/block/bcache0/bcache/stop").write_text("1")
-    wait_until(lambda: not pathlib.Path("/sys/block/bcache0").exists(), 30, "bcache0 is gone")
-    _run(f"wipefs -a {node}")  # udevd would make one of a loop device on it
+    # udevd makes one anew whenever somebody has written to it, of a loop device on it too.
+    wait_until(lambda: _end_bcache(node), 60, "bcache has let go of it")
 
 
 @contextlib.contextmanager
