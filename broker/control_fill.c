@@ -32,6 +32,12 @@ static void fill_pci(struct control_device *view, const struct device *device)
 		view->subsystem_vendor = view->subsystem = 0;
 }
 
+/* It may go to a VM, but the worker is still at its fence. */
+static bool is_held_up(const struct device *device)
+{
+	return device->attempt.request != 0 && device->wish.away == AWAY_NOT;
+}
+
 /* Something is under way that ends by itself: people are told what comes of it. */
 static bool is_busy(const struct device *device)
 {
@@ -47,14 +53,14 @@ static bool is_busy(const struct device *device)
 		/* On record only, until its VM has been asked. */
 		return device->place.unverified && vm->state != VM_DOWN;
 	case DEVICE_WAITING:
-		return device->marked || device->again.loop != NULL;
+		return device->marked || device->again.loop != NULL || is_held_up(device);
 	case DEVICE_HELD:
 	case DEVICE_CHOOSE:
 	case DEVICE_DETACHED:
 	case DEVICE_SUSPENDED:
 	case DEVICE_REFUSED:
 	case DEVICE_FAILED:
-		return device->marked;
+		return device->marked || is_held_up(device);
 	}
 	abort();
 }

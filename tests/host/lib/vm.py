@@ -6,6 +6,7 @@ import pwd
 import re
 import signal
 import subprocess
+import threading
 
 from . import qemu, qmp
 from .wait import wait_until
@@ -122,6 +123,22 @@ class QemuVm:
         """As if its reset button were pressed."""
         with self.monitor() as monitor:
             monitor.command("system_reset", seconds=60)
+
+    @contextlib.contextmanager
+    def letting_go(self):
+        """Meanwhile it is reset again and again: that completes what its guest, where nobody runs, is asked for."""
+        end = threading.Event()
+
+        def work():
+            while not end.wait(1):
+                self.reset()
+        thread = threading.Thread(target=work)
+        thread.start()
+        try:
+            yield
+        finally:
+            end.set()
+            thread.join()
 
     def usb_ids(self, device=None):
         """The ids of the host devices it has; of DEVICE only, if one is given."""

@@ -5,7 +5,6 @@ import json
 import os
 import socket
 import subprocess
-import threading
 
 from lib.parts import functions
 from lib.story import story
@@ -88,23 +87,6 @@ class Public:
                 process.kill()
 
 
-@contextlib.contextmanager
-def guest_that_lets_go(vm):
-    """Meanwhile the VM is reset again and again: that completes what its guest is asked for."""
-    end = threading.Event()
-
-    def work():
-        while not end.wait(1):
-            vm.reset()
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        end.set()
-        thread.join()
-
-
 def usb_verbs(client, keyboard, vm1):
     bus, port = keyboard.name.split("-")
     vid, pid = keyboard.vid_pid.split(":")
@@ -125,7 +107,7 @@ def usb_verbs(client, keyboard, vm1):
 
 def pci_verbs(client, nic, vm1):
     def let_go(*words, **given):
-        with guest_that_lets_go(vm1):
+        with vm1.letting_go():
             client(*words, **given)
         expect(not vm1.host_ids(nic), f"{words} {given}")
 

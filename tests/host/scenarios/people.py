@@ -229,11 +229,9 @@ def what_the_command_line_has(world):
     ctl("detach", keyboard.name)
     with contextlib.ExitStack() as stack:
         people = [stack.enter_context(subprocess.Popen(["vhotplugctl", "detach", device.name])) for device in (node, nic)]
-        for device in (node, nic):
-            world.wait_state(device, "releasing", "waiting for the guest of vm1")
-        vm1.reset()  # nobody runs in the guest who could let go
-        for device in (keyboard, node, nic):
-            world.wait_state(device, "detached", "by hand")
+        with vm1.letting_go():
+            for device in (keyboard, node, nic):
+                world.wait_state(device, "detached", "by hand")
         expect([person.wait(60) for person in people] == [0, 0], "they are told")
     expect(not vm1.host_ids() and not {"theirs", "card"} & set(vm1.peripherals()), f"vm1 has {vm1.peripherals()}")
     nic.sys.joinpath("driver_override").write_text("vfio-pci")  # as whoever starts it does
@@ -242,12 +240,12 @@ def what_the_command_line_has(world):
         (nic.sys / "driver/unbind").write_text(nic.name)
         pathlib.Path("/sys/bus/pci/drivers_probe").write_text(nic.name)
     vm1.start()
-    world.wait_state(keyboard, "detached", "by hand")
-    for device in (node, nic):
-        world.wait_state(device, "releasing", "waiting for the guest of vm1")
-    vm1.reset()
-    for device in (keyboard, node, nic):
-        world.wait_state(device, "detached", "by hand")
+    with vm1.letting_go():
+        for device in (keyboard, node, nic):
+            wait_until(lambda: len(world.db.history(device, "attach", "ok")) == 2, 60, f"{device} was there again")
+        for device in (keyboard, node, nic):
+            world.wait_state(device, "detached", "by hand")
+    expect(not {"theirs", "card"} & set(vm1.peripherals()), f"vm1 has {vm1.peripherals()}")
     expect(not vm1.commands("device_add"), "nothing was given to it")
     for device, driver in ((keyboard, "usb-host"), (node, "virtio-input-host-pci"), (nic, "vfio-pci")):
         ctl("attach", device.name)
