@@ -104,6 +104,26 @@ const char *ch_find_function(const json_t *info, const char *address)
 	return NULL;
 }
 
+void ch_note_cold(struct cold_list *list, const json_t *device)
+{
+	const char *path = json_string_value(json_object_get(device, "path"));
+	const char *name = json_string_value(json_object_get(device, "id"));
+	size_t length = path ? strlen(path) : 0;
+	struct cold cold = {.kind = DEVICE_PCI};
+
+	if (!name || startswith(name, CH_PREFIX) || strlen(name) >= sizeof(cold.handle))
+		return;
+	while (length > 0 && path[length - 1] == '/')
+		length--;
+	size_t start = length;
+	while (start > 0 && path[start - 1] != '/')
+		start--;
+	strcpy(cold.handle, name);
+	snprintf(cold.kernel_name, sizeof(cold.kernel_name), "%.*s", (int) (length - start),
+		 path ? path + start : "");
+	cold_add(list, &cold);
+}
+
 /* Is descriptor FD of process PID the file TARGET? */
 static bool is_open_as(pid_t pid, const char *fd, const char *target)
 {

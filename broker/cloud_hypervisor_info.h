@@ -27,6 +27,9 @@ const char *ch_find_registered(const json_t *info, const char *handle);
 /* The name that the config has for the function at ADDRESS, "" for one without, or NULL. */
 const char *ch_find_function(const json_t *info, const char *address);
 
+/* DEVICE, of the config's, goes into LIST if it has a name that is not ours: from --device, say. */
+void ch_note_cold(struct cold_list *list, const json_t *device);
+
 /* Has VM's process the IOMMU group of the function at ADDRESS open? Returns 1, 0, or -errno when
  * that can't be told. */
 int ch_has_group_open(const struct vm *vm, const char *address);

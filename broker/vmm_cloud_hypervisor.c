@@ -216,15 +216,18 @@ static void add_handle(struct request *request, const char *name, bool is_listed
 
 static void note_handles(struct request *request, const json_t *info)
 {
+	struct vm *vm = request->ch->vm;
 	json_t *tree = json_object_get(info, "device_tree"), *node;
 	const json_t *devices = ch_devices_of(info), *device;
 	const char *name;
 	size_t i;
 
+	cold_clear(&vm->cold);
 	json_array_foreach(devices, i, device)
 	{
 		name = json_string_value(json_object_get(device, "id"));
 		add_handle(request, name ? name : "", true, info);
+		ch_note_cold(&vm->cold, device);
 	}
 	/* One that it is to have no more, and has still. */
 	json_object_foreach(tree, name, node)

@@ -28,6 +28,7 @@ static struct fixture {
 	unsigned n_up, n_exited, n_sent, n_answers;
 	char handles[8][96];
 	size_t n_handles;
+	const char *handle; /* that is detached, other than HANDLE */
 	struct vmm_result result;
 } f;
 
@@ -74,7 +75,7 @@ static void on_detached(void *data, struct vm *vm, struct device *device, const 
 			const struct vmm_result *result)
 {
 	(void) vm;
-	assert_string_equal(handle, HANDLE);
+	assert_string_equal(handle, f.handle ? f.handle : HANDLE);
 	on_attached(data, device, result);
 }
 
@@ -311,6 +312,27 @@ static void test_refusals(void **state)
 	attach(VMM_FAILED, "PCI devices only");
 }
 
+/* By --device: known by the name it has there, and taken out by that. */
+static void test_what_it_has_had_since_its_start(void **state)
+{
+	unsigned before;
+
+	(void) state;
+	assert_int_equal(f.vm->cold.n, 0);
+	double_do(&f.ch, "cold " ADDRESS);
+	probe();
+	assert_int_equal(f.n_handles, 0);
+	assert_int_equal(f.vm->cold.n, 1);
+	assert_string_equal(f.vm->cold.items[0].handle, "_vfio1");
+	assert_true(cold_is(&f.vm->cold.items[0], &f.nic));
+	before = f.n_answers;
+	f.handle = "_vfio1";
+	f.vm->vmm->detach(f.vm, &f.nic, "_vfio1");
+	spin_until(f.loop, is_answered, &before);
+	assert_result(VMM_PENDING, "");
+	assert_string_equal(names("config"), "");
+}
+
 static void test_a_function_that_has_gone(void **state)
 {
 	char path[300];
@@ -392,6 +414,7 @@ int main(void)
 		BACKEND(test_an_answer_that_is_lost),
 		BACKEND(test_refusals),
 		BACKEND(test_a_function_that_has_gone),
+		BACKEND(test_what_it_has_had_since_its_start),
 		BACKEND(test_a_vm_that_does_not_run),
 		BACKEND(test_killed),
 		BACKEND(test_free_while_under_way),
