@@ -11,6 +11,7 @@
 #include "broker/log.h"
 #include "broker/store_history.h"
 #include "broker/vmm_args.h"
+#include "helper/text.h"
 
 #define HISTORY_MAX 1000
 
@@ -18,7 +19,7 @@ struct control_broker {
 	struct manager *manager;
 	struct api *api;
 	struct control_listeners *listeners;
-	char path[108];
+	char path[CONFIG_SOCKET_SIZE];
 	const char *config_path;
 	uint64_t since; /* ms, wall clock */
 };
@@ -346,8 +347,12 @@ int control_broker_new(struct manager *manager, const char *run_directory, const
 	broker->manager = manager;
 	broker->config_path = config_path;
 	broker->since = now_realtime_ms();
-	snprintf(broker->path, sizeof(broker->path), "%s/" CONTROL_SOCKET_NAME, run_directory);
-	r = api_new(manager->registry.loop, &verbs, broker, &broker->api);
+	r = text_path(broker->path, sizeof(broker->path), "%s/" CONTROL_SOCKET_NAME, run_directory);
+	if (r < 0)
+		log_error("%s/" CONTROL_SOCKET_NAME " is too long for a socket's path",
+			  run_directory);
+	if (r == 0)
+		r = api_new(manager->registry.loop, &verbs, broker, &broker->api);
 	if (r == 0)
 		r = control_listeners_new(manager->registry.loop, api_control(broker->api),
 					  &broker->listeners);

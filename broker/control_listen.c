@@ -13,6 +13,7 @@
 #include <linux/vm_sockets.h>
 
 #include "broker/log.h"
+#include "conf/config.h"
 
 #define BACKLOG 1024
 #define ACCEPT_RETRY_MS 1000
@@ -27,7 +28,7 @@ struct listener {
 	struct loop_timer retry;
 	enum control_dialect dialect;
 	bool is_trusted;
-	char path[108]; /* of a unix socket; "" */
+	char path[CONFIG_SOCKET_SIZE]; /* of a unix socket; "" */
 	ino_t inode;    /* ours there */
 	unsigned cids[MAX_CIDS];
 	size_t n_cids;

@@ -294,19 +294,19 @@ static void describe_failure(const char *program, const struct crosvm_command_re
 	/* What it prints for its caller comes before what it logs. */
 	last_line(line, sizeof(line), *result->out ? result->out : result->err);
 	if (!result->started)
-		snprintf(
+		text_words(
 			text, size,
 			"can't run %.60s: %s; set \"crosvm =\" in [general] to the crosvm that runs"
 			" the VM",
 			program, line);
 	else if (result->timed_out)
-		snprintf(text, size, "%.60s did not end in time and was killed: the VM hangs",
+		text_words(text, size, "%.60s did not end in time and was killed: the VM hangs",
 			 program);
 	else if (WIFSIGNALED(result->status))
-		snprintf(text, size, "%.60s was ended by signal %d%s%s", program,
+		text_words(text, size, "%.60s was ended by signal %d%s%s", program,
 			 WTERMSIG(result->status), *line ? ": " : "", line);
 	else if (WEXITSTATUS(result->status) == CROSVM_INVALID_ARGUMENTS)
-		snprintf(text, size,
+		text_words(text, size,
 			 "%.60s does not know this command (status 35); is it the crosvm that runs"
 			 " the VM?",
 			 program);

@@ -1,9 +1,12 @@
 /* SQLite's file and its schema: see database.h. Called by the store. */
 #include "broker/database.h"
 
+#include <limits.h>
+
 #include "broker/log.h"
 #include "broker/schema.h"
 #include "helper/macro.h"
+#include "helper/text.h"
 
 #define SCHEMA_VERSION 2
 
@@ -102,10 +105,11 @@ int database_set_aside(const char *path)
 	static const char *const suffixes[] = {"", "-wal", "-shm"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
-		char from[600], to[700];
+		char from[PATH_MAX], to[PATH_MAX];
 
-		snprintf(from, sizeof(from), "%s%s", path, suffixes[i]);
-		snprintf(to, sizeof(to), "%s.damaged%s", path, suffixes[i]);
+		if (text_path(from, sizeof(from), "%s%s", path, suffixes[i]) < 0 ||
+		    text_path(to, sizeof(to), "%s.damaged%s", path, suffixes[i]) < 0)
+			return -ENAMETOOLONG;
 		if (rename(from, to) < 0 && errno != ENOENT)
 			return -errno;
 	}

@@ -9,6 +9,7 @@
 
 #include "broker/inuse.h"
 #include "helper/root.h"
+#include "helper/text.h"
 
 #define MAX_LAYERS 8 /* of disks made of others; what lies above is not said */
 
@@ -45,7 +46,7 @@ static bool find_mount(const char *pid, const struct node *node, char *ret_where
 
 	while (f && fgets(line, sizeof(line), f))
 		if (is_mount_of(line, node, target)) {
-			snprintf(ret_where, size, "%s", target);
+			text_words(ret_where, size, "%s", target);
 			return true;
 		}
 	return false;
@@ -59,14 +60,14 @@ static bool describe_mount(const struct node *node, char *ret_text, size_t size)
 	bool found = false;
 
 	if (find_mount("self", node, where, sizeof(where))) {
-		snprintf(ret_text, size, "mounted on %s", where);
+		text_words(ret_text, size, "mounted on %s", where);
 		return true;
 	}
 	DIR *proc = root_opendir("/proc");
 	while (proc && !found && (entry = readdir(proc)))
 		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' &&
 		    find_mount(entry->d_name, node, where, sizeof(where))) {
-			snprintf(ret_text, size,
+			text_words(ret_text, size,
 				 "mounted on %s in the mount namespace of process %s", where,
 				 entry->d_name);
 			found = true;
@@ -112,11 +113,11 @@ static void name_holder(const char *holder, char *ret_text, size_t size)
 
 		while (!startswith(uuid, mapped[i].prefix))
 			i++;
-		snprintf(ret_text, size, "the %s %s (%s)", mapped[i].words, name, holder);
+		text_words(ret_text, size, "the %s %s (%s)", mapped[i].words, name, holder);
 	} else if (root_exists("/sys/block/%s/md", holder) == 0) {
-		snprintf(ret_text, size, "the RAID %s", holder);
+		text_words(ret_text, size, "the RAID %s", holder);
 	} else {
-		snprintf(ret_text, size, "%s", holder);
+		text_words(ret_text, size, "%s", holder);
 	}
 }
 

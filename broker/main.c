@@ -18,6 +18,7 @@
 #include "broker/snapshot.h"
 #include "conf/load.h"
 #include "helper/root.h"
+#include "helper/text.h"
 
 #define MAX_DESCRIPTORS 65536
 
@@ -59,12 +60,13 @@ static int parse_arguments(struct broker *broker, int argc, char **argv)
 		{"version", no_argument, NULL, 'V'},        {NULL, 0, NULL, 0},
 	};
 	bool debug = false;
-	int option;
+	int option, r = 0;
 
 	while ((option = getopt_long(argc, argv, "c:dh", options, NULL)) != -1)
 		switch (option) {
 		case 'c':
-			snprintf(broker->config_path, sizeof(broker->config_path), "%s", optarg);
+			r = text_path(broker->config_path, sizeof(broker->config_path), "%s",
+				      optarg);
 			break;
 		case 'd':
 			debug = true;
@@ -81,6 +83,10 @@ static int parse_arguments(struct broker *broker, int argc, char **argv)
 		default:
 			return 1 + 2;
 		}
+	if (r < 0) {
+		fprintf(stderr, "vhotplug-broker: the path of the config is too long\n");
+		return 1 + 2;
+	}
 	if (optind < argc) {
 		fprintf(stderr, "vhotplug-broker: what is \"%s\"? See --help.\n", argv[optind]);
 		return 1 + 2;
@@ -97,11 +103,11 @@ static int find_config(struct broker *broker)
 		return 0;
 	int r = service_directory("CONFIGURATION_DIRECTORY", VHOTPLUG_CONFDIR, directory,
 				  sizeof(directory));
+	if (r == 0)
+		r = text_path(broker->config_path, sizeof(broker->config_path), "%s/vhotplug.conf",
+			      directory);
 	if (r < 0)
 		log_error("can't use the directory of the config: %s", strerror(-r));
-	else
-		snprintf(broker->config_path, sizeof(broker->config_path), "%s/vhotplug.conf",
-			 directory);
 	return r;
 }
 

@@ -1,8 +1,10 @@
 /* udev's properties become a device: see properties.h. Called by the edges. */
 #include "broker/properties.h"
 
+#include "broker/log.h"
 #include "broker/look.h"
 #include "broker/pci.h"
+#include "conf/ini.h"
 #include "conf/options.h"
 #include "helper/root.h"
 #include "helper/text.h"
@@ -135,6 +137,11 @@ static void read_options(struct device *d, const char *text)
 	}
 }
 
+#define WISH(field) (sizeof(((struct device_wish *) NULL)->field))
+_Static_assert(WISH(vms) > INI_LINE_BYTES, "holds the VMs that a line of the config has");
+_Static_assert(WISH(rule) > 2 * INI_NAME_BYTES + sizeof("usb//"), "holds where a rule stands");
+#undef WISH
+
 bool properties_read_wish(struct device *d, property_fn property, void *from)
 {
 	char rule[sizeof(d->wish.rule)], vms[sizeof(d->wish.vms)];
@@ -188,6 +195,13 @@ static void read_class(struct device *d)
 		d->id.class = read_hex(d, "class");
 }
 
+static void read_node(struct device *d, const char *node)
+{
+	if (text_path(d->id.node, sizeof(d->id.node), "%s", node) < 0)
+		log_warning("%s: no device node of ours has so long a path: %s", d->id.kernel_name,
+			    node);
+}
+
 void properties_read_identity(struct device *d, property_fn property, void *from)
 {
 	const char *node = property(from, "DEVNAME");
@@ -196,7 +210,7 @@ void properties_read_identity(struct device *d, property_fn property, void *from
 		 strrchr(d->id.devpath, '/') + 1);
 	d->id.kind = (enum device_kind) properties_kind(property, from);
 	if (node && d->id.kind != DEVICE_PCI)
-		snprintf(d->id.node, sizeof(d->id.node), "%s", node);
+		read_node(d, node);
 	look_up_node(d);
 	d->id.group = look_up_group(d);
 	read_words(d, property, from);

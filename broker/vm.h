@@ -49,8 +49,8 @@ struct vm {
 	void *data;
 
 	char name[64];
-	char socket[108];         /* "": it is not reached by a socket */
-	char listen[108];         /* where the VMM dials in, instead of socket; "" */
+	char socket[CONFIG_SOCKET_SIZE]; /* "": it is not reached by a socket */
+	char listen[CONFIG_SOCKET_SIZE]; /* where the VMM dials in, instead of socket; "" */
 	int listen_fd;            /* -1: not made yet, or it can't be made */
 	uint64_t listening_since; /* ms, monotonic */
 	bool has_refused;         /* somebody who called last; the reason says so */

@@ -318,7 +318,8 @@ static void add_was_answered(struct request *request, const struct http_answer *
 /* Asks for the device under the next name of its own. */
 static void try_name(struct request *request)
 {
-	char name[96 + 8], path[64];
+	static const char devices[] = "/sys/bus/pci/devices/";
+	char name[96 + 8], path[sizeof(devices) + sizeof(request->base.device->id.kernel_name)];
 
 	if (request->n_names == MAX_NAMES) {
 		finish(request, VMM_FAILED,
@@ -327,8 +328,7 @@ static void try_name(struct request *request)
 		return;
 	}
 	ch_make_name(name, sizeof(name), request->base.handle, ++request->n_names);
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s",
-		 request->base.device->id.kernel_name);
+	snprintf(path, sizeof(path), "%s%s", devices, request->base.device->id.kernel_name);
 	ask(request, "PUT", "vm.add-device", json_pack("{s:s, s:s}", "path", path, "id", name),
 	    add_was_answered);
 }

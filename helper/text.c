@@ -1,6 +1,7 @@
 /* The one place that knows what UTF-8 is. */
 #include "helper/text.h"
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -88,4 +89,34 @@ void text_clean(char *to, size_t size, const char *from)
 		s += length > 0 ? length : 1;
 	}
 	to[at] = 0;
+}
+
+void text_words(char *to, size_t size, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	int n = vsnprintf(to, size, format, args);
+	va_end(args);
+	if (n < 0 || (size_t) n < size)
+		return;
+	/* The last character may have lost its end. */
+	size_t at = size - 1;
+	while (at > 0 && (to[at - 1] & 0xc0) == 0x80)
+		at--;
+	if (at > 0 && (to[at - 1] & 0x80) && utf8_length(to + at - 1) == 0)
+		to[at - 1] = 0;
+}
+
+int text_path(char *to, size_t size, const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	int n = vsnprintf(to, size, format, args);
+	va_end(args);
+	if (n >= 0 && (size_t) n < size)
+		return 0;
+	to[0] = 0;
+	return -ENAMETOOLONG;
 }

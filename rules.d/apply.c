@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "conf/array.h"
+#include "helper/text.h"
 #include "rules.d/install.h"
 #include "rules.d/udev.h"
 #include "rules.d/write.h"
@@ -171,7 +172,8 @@ static int send_event(struct pass *pass, const char *path)
 	_cleanup_close_ int fd = -1;
 	int n = snprintf(words, sizeof(words), "add %s", pass->uuid);
 
-	snprintf(file, sizeof(file), "%s/uevent", path);
+	if (text_path(file, sizeof(file), "%s/uevent", path) < 0)
+		return -ENAMETOOLONG;
 	fd = open(file, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
 	if (fd < 0 || write(fd, words, (size_t) n) < 0)
 		return errno == ENOENT || errno == ENODEV ? 0 : -errno;

@@ -234,7 +234,7 @@ static void check_value(struct checker *c, const struct expression *e, const str
  * line. */
 static void check_goto(struct checker *c, const char *name)
 {
-	char label[128];
+	char label[RULE_LINE_BYTES + 16];
 	const char *found;
 
 	snprintf(label, sizeof(label), "\nLABEL=\"%s\"", name);

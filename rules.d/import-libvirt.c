@@ -196,7 +196,7 @@ static int print_settings(struct importer *i, const struct settings *s)
 		return -EINVAL;
 	}
 	/* A VM's name is shorter, and has no blanks. */
-	snprintf(vm, sizeof(vm), "%s", s->domain);
+	snprintf(vm, sizeof(vm), "%.40s", s->domain);
 	for (char *c = vm; *c; c++)
 		if (strchr(" +()", *c))
 			*c = '-';

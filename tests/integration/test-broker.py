@@ -33,6 +33,10 @@ def test_config_mistakes(world):
     world.write_config("vm1")
     result = subprocess.run([world.program, "--nonsense"], capture_output=True, check=False)
     check(result.returncode == 2, "a wrong option: exit status 2")
+    result = subprocess.run([world.program, "-c", str(world.config).rjust(300, "/")],
+                            capture_output=True, check=False)
+    check(result.returncode == 2 and b"the path of the config is too long" in result.stderr,
+          "a path that is not taken whole: an error in words")
 
 
 def test_readiness(world):

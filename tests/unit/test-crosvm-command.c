@@ -241,7 +241,7 @@ static void test_a_program_with_children(void **state)
 
 	write_script(f, "sleep 100 & echo $!; wait");
 	run_for(f, words, 300);
-	snprintf(pid, sizeof(pid), "%s", f->result.out);
+	snprintf(pid, sizeof(pid), "%.31s", f->result.out);
 	assert_true(atoi(pid) > 1);
 	for (int i = 0; i < 100 && kill((pid_t) atoi(pid), 0) == 0; i++) {
 		char path[64], status[512] = "";

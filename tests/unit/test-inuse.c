@@ -15,6 +15,7 @@
 #include "broker/pci.h"
 #include "broker/worker.h"
 #include "helper/root.h"
+#include "helper/text.h"
 #include "tests/unit/no-sleep.h"
 #include "tests/unit/tree.h"
 
@@ -76,7 +77,7 @@ static void add_device(struct host *h, const char *path, const char *subsystem, 
 /* Process PID has a node open, the one with NULL_NUMBERS, with FLAGS of open(2) in octal. */
 static void add_opener(struct host *h, int pid, const char *name, const char *flags)
 {
-	char path[PATH_MAX], link[PATH_MAX], text[64];
+	char path[64], link[PATH_MAX], text[64];
 
 	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
 	tree_write(h->root, path, name);
@@ -85,7 +86,7 @@ static void add_opener(struct host *h, int pid, const char *name, const char *fl
 	tree_write(h->root, path, text);
 	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
 	tree_mkdir(h->root, path);
-	snprintf(link, sizeof(link), "%s%s/5", h->root, path);
+	assert_int_equal(text_path(link, sizeof(link), "%s%s/5", h->root, path), 0);
 	assert_int_equal(symlink("/dev/null", link), 0);
 }
 
@@ -344,7 +345,7 @@ static void test_routes_unreadable(void **state)
 
 static void add_member(struct host *h, const char *address)
 {
-	char path[PATH_MAX], link[PATH_MAX];
+	char path[200], link[PATH_MAX];
 
 	snprintf(path, sizeof(path), "/sys/devices/pci0000:00/%s", address);
 	snprintf(link, sizeof(link), "%s/class", path);

@@ -532,6 +532,8 @@ static struct place *place_new(const char *devpath, uint64_t inode, const char *
 {
 	struct place *place = find_place("");
 
+	if (!place)
+		abort();
 	snprintf(place->devpath, sizeof(place->devpath), "%s", devpath);
 	place->inode = inode;
 	place->claimed = vms != NULL;

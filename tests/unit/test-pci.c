@@ -17,7 +17,7 @@
 static void make_function(const char *root, const char *address, const char *class,
 			  const char *group)
 {
-	char path[300], target[300];
+	char path[340], target[300];
 
 	snprintf(target, sizeof(target), "/sys/devices/pci0000:00/%s", address);
 	tree_mkdir(root, target);

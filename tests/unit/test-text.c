@@ -106,12 +106,44 @@ static void test_cleaning(void **state)
 	assert_string_equal(to, "ab");
 }
 
+static void test_words(void **state)
+{
+	char to[8];
+
+	(void) state;
+	text_words(to, sizeof(to), "%d%s", 1, "234567");
+	assert_string_equal(to, "1234567");
+	text_words(to, sizeof(to), "%d%s", 1, "2345678");
+	assert_string_equal(to, "1234567");
+	text_words(to, sizeof(to), "%s", "abcd€f"); /* which ends with the seventh byte */
+	assert_string_equal(to, "abcd€");
+	text_words(to, sizeof(to), "%s", "abcde€");
+	assert_string_equal(to, "abcde");
+	text_words(to, sizeof(to), "%s", "abcdef€");
+	assert_string_equal(to, "abcdef");
+	text_words(to, sizeof(to), "%s", "abcdefg€");
+	assert_string_equal(to, "abcdefg");
+}
+
+static void test_paths(void **state)
+{
+	char to[8];
+
+	(void) state;
+	assert_int_equal(text_path(to, sizeof(to), "/%s", "abcdef"), 0);
+	assert_string_equal(to, "/abcdef");
+	assert_int_equal(text_path(to, sizeof(to), "/%s", "abcdefg"), -ENAMETOOLONG);
+	assert_string_equal(to, "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_character_is_one),
 		cmocka_unit_test(there_are_as_many_as_there_should_be),
 		cmocka_unit_test(test_cleaning),
+		cmocka_unit_test(test_words),
+		cmocka_unit_test(test_paths),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,101 @@
+/* Who a device is, by what udev and a made-up /sys say of it. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "broker/device.h"
+#include "broker/log.h"
+#include "broker/properties.h"
+#include "helper/root.h"
+#include "tests/unit/tree.h"
+
+#define STICK "/devices/pci0000:00/usb1/1-2"
+
+/* Pairs of a key and its value; NULL ends them. */
+static const char *find_property(void *from, const char *key)
+{
+	const char *const *pairs = from;
+
+	for (; *pairs; pairs += 2)
+		if (streq(*pairs, key))
+			return pairs[1];
+	return NULL;
+}
+
+static struct device read_identity(const char *devpath, const char **pairs)
+{
+	struct device d = {0};
+
+	strcpy(d.id.devpath, devpath);
+	properties_read_identity(&d, find_property, pairs);
+	return d;
+}
+
+static int setup(void **state)
+{
+	char *root = temp_new();
+
+	log_init(false);
+	root_set(root);
+	tree_write(root, "/sys" STICK "/speed", "480\n");
+	*state = root;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	char *root = *state;
+
+	root_set("");
+	temp_remove(&root);
+	return 0;
+}
+
+static void test_usb(void **state)
+{
+	const char *pairs[] = {"SUBSYSTEM", "usb",
+			       "DEVTYPE", "usb_device",
+			       "DEVNAME", "/dev/bus/usb/001/004",
+			       "PRODUCT", "46d/c52b/1211",
+			       "ID_VENDOR_FROM_DATABASE", "Logitech, Inc.",
+			       "ID_SERIAL_SHORT", "A1",
+			       NULL};
+	struct device d = read_identity(STICK, pairs);
+
+	(void) state;
+	assert_int_equal(d.id.kind, DEVICE_USB);
+	assert_string_equal(d.id.kernel_name, "1-2");
+	assert_string_equal(d.id.node, "/dev/bus/usb/001/004");
+	assert_string_equal(d.id.vid_pid, "046d:c52b");
+	assert_string_equal(d.id.vendor_name, "Logitech, Inc.");
+	assert_string_equal(d.id.serial, "A1");
+	assert_int_equal(d.id.speed, 480);
+	assert_int_equal(d.id.group, -1);
+}
+
+/* Half a path is another device's. */
+static void test_a_node_that_does_not_fit(void **state)
+{
+	const char *pairs[] = {
+		"SUBSYSTEM", "usb", "DEVTYPE", "usb_device", "DEVNAME",
+		"/dev/bus/usb/001/004444444444444444444444444444444444444444444444444444444444444",
+		NULL};
+	struct device d = read_identity(STICK, pairs);
+
+	(void) state;
+	assert_string_equal(d.id.node, "");
+}
+
+int main(void)
+{
+#define PROPERTIES_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		PROPERTIES_TEST(test_usb),
+		PROPERTIES_TEST(test_a_node_that_does_not_fit),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
