@@ -2,6 +2,7 @@
 #include "broker/snapshot.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <sqlite3.h>
 #include <sys/stat.h>
 
@@ -150,9 +151,20 @@ static void write_copy(struct snapshot *snapshot)
 	snapshot->failed = r < 0;
 }
 
+/* What the copy took is not needed until the next one. */
+static void give_memory_back(struct snapshot *snapshot)
+{
+	if (snapshot->db)
+		sqlite3_db_release_memory(snapshot->db);
+#ifdef __GLIBC__
+	malloc_trim(0);
+#endif
+}
+
 static void its_time(void *data)
 {
 	write_copy(data);
+	give_memory_back(data);
 }
 
 void snapshot_follow(struct snapshot *snapshot, const char *database)

@@ -3,8 +3,9 @@
  * Sources: kernel, Documentation/driver-api/vfio.rst; Documentation/ABI/testing/sysfs-bus-pci
  * (driver_override, sriov_numvfs, virtfnN); Documentation/PCI/pci-iov-howto.rst. */
 #include <fcntl.h>
-#include <libkmod.h>
+#include <spawn.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include "broker/device.h"
 #include "broker/inuse.h"
@@ -23,27 +24,18 @@ static int write_attribute(const char *address, const char *attribute, const cha
 	return root_write(text, "/sys/bus/pci/devices/%s/%s", address, attribute);
 }
 
-/* Loads the modules that NAME (a module or an alias) stands for. Nothing to load is fine: the
- * driver may be built in. Source: kmod, libkmod. */
+/* Loads the modules that NAME (a module or an alias) stands for, as the kernel itself does. Nothing to
+ * load is fine: the driver may be built in. Source: kernel, Documentation/admin-guide/sysctl/kernel.rst,
+ * modprobe. */
 static void load_module(const char *name)
 {
-	struct kmod_ctx *ctx = kmod_new(NULL, NULL);
-	struct kmod_list *list = NULL, *entry;
+	char program[256];
+	char *const arguments[] = {program, (char *) "-q", (char *) "-b", (char *) name, NULL};
+	pid_t pid;
 
-	if (!ctx || kmod_module_new_from_lookup(ctx, name, &list) < 0) {
-		kmod_unref(ctx);
-		return;
-	}
-	kmod_list_foreach(entry, list)
-	{
-		struct kmod_module *module = kmod_module_get_module(entry);
-
-		kmod_module_probe_insert_module(module, KMOD_PROBE_APPLY_BLACKLIST, NULL, NULL,
-						NULL, NULL);
-		kmod_module_unref(module);
-	}
-	kmod_module_unref_list(list);
-	kmod_unref(ctx);
+	if (root_read(program, sizeof(program), "/proc/sys/kernel/modprobe") == 0 &&
+	    posix_spawn(&pid, program, NULL, NULL, arguments, environ) == 0)
+		waitpid(pid, NULL, 0);
 }
 
 /* Safety */
