@@ -246,11 +246,23 @@ static struct decision fence(const struct device *device, const struct vm *vm,
 	return decision;
 }
 
+/* The VM that has had DEVICE since its start, if that counts, or NULL. It is the VM's own word: it
+ * does not keep DEVICE from another one that comes first and could have it now. */
+static struct vm *vm_that_has_it(const struct registry *registry, const struct device *device)
+{
+	const struct cold *cold;
+	struct vm *vm = registry_find_cold(registry, device, &cold);
+	const struct vm *wanted = vm ? choose_vm(registry, device) : NULL;
+
+	if (!vm || !device_may_be_found_in(device, vm->name))
+		return NULL;
+	return wanted && wanted != vm && wanted->state == VM_UP ? NULL : vm;
+}
+
 static struct decision decide_nowhere(const struct registry *registry, const struct device *device,
 				      uint64_t now)
 {
 	const struct device_attempt *attempt = &device->attempt;
-	const struct cold *cold;
 	struct decision decision;
 	struct vm *vm;
 
@@ -259,8 +271,7 @@ static struct decision decide_nowhere(const struct registry *registry, const str
 		return do_nothing();
 	if (!device->wish.present || !device->wish.rule[0])
 		return do_step(STEP_DROP, NULL);
-	vm = registry_find_cold(registry, device, &cold);
-	if (vm && device_may_be_found_in(device, vm->name))
+	if ((vm = vm_that_has_it(registry, device)))
 		return do_step(STEP_ADOPT, vm);
 	if (is_kept_out(device, &decision))
 		return fence(device, NULL, decision, now);

@@ -178,11 +178,23 @@ static void handle_attached(void *data, struct device *device, const struct vmm_
 	handover_attached(data, device, result);
 }
 
+/* DEVICE is for another VM, and this one, whose word is all that says it has it, does not answer:
+ * the other is not kept waiting. If it is there after all, the kernel gives it to nobody else. */
+static bool has_lost_its_claim(const struct device *device, const struct vm *vm,
+			       const struct vmm_result *result)
+{
+	return device && device->place.is_cold && result->outcome == VMM_RETRY &&
+	       *device_candidates(device) && !device_may_stay_in(device, vm->name);
+}
+
 static void handle_detached(void *data, struct vm *vm, struct device *device, const char *handle,
 			    const struct vmm_result *result)
 {
 	if (result->outcome == VMM_OK || result->outcome == VMM_GONE)
 		cold_forget(&vm->cold, handle);
+	const struct vmm_result gone = {.outcome = VMM_GONE};
+	if (has_lost_its_claim(device, vm, result))
+		result = &gone;
 	if (device)
 		handover_detached(data, device, result);
 	else if (result->outcome == VMM_RETRY)

@@ -34,8 +34,8 @@ struct policy {
 	bool vmm_waits;    /* the test answers attach and detach, otherwise they succeed */
 	bool probe_waits;
 	bool probes_refused; /* the VMs are not there */
-	bool watches; /* the kernel tells of the unplug of what is attached, by pull_out() */
-	bool full;    /* the VM has no free port; it asks for a probe then, as QEMU's backend does */
+	bool watches;        /* the kernel tells of the unplug of what is attached, by pull_out() */
+	bool full; /* the VM has no free port; it asks for a probe then, as QEMU's backend does */
 	enum vmm_outcome detach; /* when not vmm_waits */
 };
 
@@ -1924,6 +1924,23 @@ static void test_unplugged_from_a_vm_that_has_had_it(void **state)
 	assert_null(device("1-2"));
 }
 
+/* It says that it has had it since its start, and does not let go: another VM does not wait. */
+static void test_claim_of_a_vm_that_does_not_answer(void **state)
+{
+	(void) state;
+	place_new(USB "1-2", 100, "vm1");
+	w.cold = "1-2";
+	manager_start(&w.manager);
+	run();
+	w.policy.detach = VMM_RETRY;
+	find_place(USB "1-2")->vms = "vm2";
+	manager_resync(&w.manager);
+	run();
+	expect("1-2", "attached vm2");
+	assert_int_equal(w.n_detaches, 1);
+	assert_int_equal(w.n_attaches, 1);
+}
+
 /* A new rule finds it there, without another look at the VM. */
 static void test_rule_for_what_a_vm_has_had(void **state)
 {
@@ -2014,6 +2031,7 @@ int main(void)
 		FRESH(test_taken_out_of_a_vm_that_has_had_it),
 		FRESH(test_unplugged_from_a_vm_that_has_had_it),
 		FRESH(test_rule_for_what_a_vm_has_had),
+		FRESH(test_claim_of_a_vm_that_does_not_answer),
 	};
 
 	loop_skip_waiting(true);

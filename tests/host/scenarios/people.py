@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 import socket
@@ -15,7 +16,7 @@ import uuid
 from lib.parts import InputDevice, functions, wait_driver
 from lib.story import story
 from lib.wait import expect, stays, wait_until
-from lib.world import KEYBOARDS, RUNTIME
+from lib.world import CONFIG, KEYBOARDS, RUNTIME, TOP
 from scenarios.evdev import KEYBOARD as INPUT
 from scenarios.pci import NIC
 
@@ -273,6 +274,39 @@ def started_with_its_card(world):
     stays(lambda: not vm1.commands("device_add"), 3, "nothing is given to it")
     expect(json.loads(ctl("list", "--json", "--vm", "vm1"))[0]["state"] == "attached", "the list says so")
     vm1.kill9()
+
+
+# What the manual shows
+
+def _blocks(path, language=""):
+    text = (TOP / path).read_text()
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```$", text, re.M | re.S)
+
+
+@story
+def examples_of_the_manual(world):
+    """What README and the generator's man page show on a running host, word by word but for the device: every
+    command ends well, every query of the database too."""
+    keyboard, vm1 = world.keyboard_in_vm1()
+    CONFIG.with_suffix(".json").write_text((TOP / "conf/samples/vhotplug.json").read_text())
+    lines = [line for block in _blocks("README.md", "sh") for line in block.splitlines()]
+    lines = [line.strip().removeprefix("sudo ") for line in lines]
+    lines = [line for line in lines if re.match(r"vhotplug|udevadm", line)]
+    lines += [line for block in _blocks("rules.d/vhotplug-gen-rules.8.scd") for line in block.splitlines()]
+    # The last one writes over the config that the others read.
+    expect(len(lines) >= 7 and "--import" in lines[-1], f"these are the commands: {lines}")
+    bus, number = map(int, (keyboard.attribute("busnum"), keyboard.attribute("devnum")))
+    for line in lines:
+        command = line.replace("/dev/bus/usb/001/004", keyboard.node).replace("046d:c52b", keyboard.vid_pid)
+        command = command.replace("--explain 1:4", f"--explain {bus}:{number}")
+        result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
+        expect(result.returncode == 0, f"{command} ended with {result.returncode}: {result.stdout} {result.stderr}")
+    queries = _blocks("README.md", "sql")
+    expect(len(queries) >= 5, f"{len(queries)} queries")
+    for query in queries:
+        subprocess.run(["sqlite3", "-box", RUNTIME / "vhotplug.db", query], check=True, capture_output=True)
+    expect(not vm1.usb_ids(keyboard), "detach was one of them")
+    CONFIG.with_suffix(".json").unlink()
 
 
 # Programs that ask
