@@ -111,7 +111,7 @@ static void vm_is_up(void *data, struct vm *vm, char *const *handles, size_t n)
 	for (size_t i = 0; i < n && !vm->vmm->gives_handles; i++)
 		adopt_or_remove(registry, vm, handles[i]);
 	for (struct device *d = registry->devices; d; d = d->next)
-		if (d->place.vm == vm || device_may_be_in(d, vm->name))
+		if (d->place.vm == vm || device_may_be_found_in(d, vm->name))
 			device_retry(d);
 }
 

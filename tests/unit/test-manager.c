@@ -1924,6 +1924,24 @@ static void test_unplugged_from_a_vm_that_has_had_it(void **state)
 	assert_null(device("1-2"));
 }
 
+/* What was detached by hand is taken out of a VM that starts with it. */
+static void test_detached_and_there_at_the_next_start(void **state)
+{
+	(void) state;
+	place_new(USB "1-2", 100, "vm1");
+	w.policy.probes_refused = true;
+	manager_start(&w.manager);
+	run();
+	device("1-2")->wish.away = AWAY_DETACHED;
+	device_mark(device("1-2"));
+	run();
+	expect("1-2", "detached vm1");
+	w.cold = "1-2";
+	vm_starts("vm1");
+	assert_int_equal(w.n_detaches, 1);
+	expect("1-2", "detached vm1");
+}
+
 /* It says that it has had it since its start, and does not let go: another VM does not wait. */
 static void test_claim_of_a_vm_that_does_not_answer(void **state)
 {
@@ -2032,6 +2050,7 @@ int main(void)
 		FRESH(test_unplugged_from_a_vm_that_has_had_it),
 		FRESH(test_rule_for_what_a_vm_has_had),
 		FRESH(test_claim_of_a_vm_that_does_not_answer),
+		FRESH(test_detached_and_there_at_the_next_start),
 	};
 
 	loop_skip_waiting(true);
