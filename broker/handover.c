@@ -4,112 +4,17 @@
 
 #include "broker/attempt.h"
 #include "broker/group.h"
+#include "broker/handback.h"
+#include "broker/job.h"
 #include "broker/log.h"
 #include "broker/look.h"
-#include "broker/mark.h"
 #include "broker/record.h"
 #include "broker/unplug.h"
 
-#define FENCE_TRIES 5
-#define FENCE_RETRY_MS 2000
 #define UNOPENED_MS 2000    /* for a device that the VMM says it has, and has not */
 #define RELEASE_MS 30000    /* a guest that has not let go by then is said to refuse */
 #define MAX_RELEASE_MS 5000 /* how often it is asked again, at the least */
 #define UNSURE_MS 2000      /* for a program that the former broker has started to end */
-
-/* Asking the worker */
-
-static int send_job(struct registry *registry, const struct device *device, enum worker_job job,
-		    unsigned options, uint64_t *ret_number)
-{
-	const struct vm *vm = device->place.vm;
-	struct worker_request request = {.job = job, .inode = device->id.inode, .options = options};
-
-	snprintf(request.devpath, sizeof(request.devpath), "%s", device->id.devpath);
-	snprintf(request.node, sizeof(request.node), "%s", device->id.node);
-	if (vm)
-		request.uid = vm->user != (uid_t) -1 ? vm->user : vm->peer.uid;
-	int r = worker_send(registry->worker, &request);
-	if (r == 0)
-		*ret_number = request.number;
-	return r;
-}
-
-/* Its answer is waited for. */
-static int ask_worker(struct registry *registry, struct device *device, enum worker_job job)
-{
-	unsigned options = device->wish.options & OPTION_FORCE ? WORKER_FORCE : 0;
-
-	if (device->place.vm && device->place.vm->vmm->wants_reset &&
-	    !(device->wish.options & OPTION_NO_RESET))
-		options |= WORKER_RESET;
-	return send_job(registry, device, job, options, &device->attempt.request);
-}
-
-/* Its answer is not. */
-static void give_back_as(struct registry *registry, const struct device *device,
-			 enum worker_job job, unsigned options)
-{
-	uint64_t number;
-
-	if (send_job(registry, device, job, options, &number) < 0)
-		log_warning("%s: not given back to its host driver: the worker is overloaded",
-			    device->id.kernel_name);
-}
-
-/* Gives DEVICE back to its host driver, now that no VM has it and none shall have it. */
-static void give_back(struct registry *registry, const struct device *device)
-{
-	switch (device->id.kind) {
-	case DEVICE_USB:
-		give_back_as(registry, device, WORKER_USB_RETURN, 0);
-		break;
-	case DEVICE_PCI:
-		if (!group_is_in_use(registry, device))
-			give_back_as(registry, device, WORKER_PCI_RETURN, 0);
-		break;
-	case DEVICE_EVDEV:
-		give_back_as(registry, device, WORKER_EVDEV_RETURN, 0);
-		break;
-	}
-}
-
-void handover_drop(struct registry *registry, struct device *device)
-{
-	if (device->wish.present) {
-		give_back(registry, device);
-	} else if (device->id.kind == DEVICE_USB) {
-		mark_clear(MARK_GIVEN, device->id.kernel_name, device->id.node);
-		mark_clear(MARK_REFUSED, device->id.kernel_name, device->id.node);
-	}
-	attempt_let_go(device);
-	record_forget(registry, device);
-	registry_remove(registry, device);
-}
-
-void handover_fence(struct registry *registry, struct device *device)
-{
-	struct device_fence *fence = &device->attempt.fence;
-
-	if (ask_worker(registry, device, WORKER_USB_FENCE) < 0)
-		fence->not_before = now_monotonic_ms() + FENCE_RETRY_MS;
-	else
-		fence->n_tries++;
-	device_mark(device);
-}
-
-/* A VMM that ends, or who looks what is on a disk, uses it for a moment longer. */
-static void note_fenced(struct device *device, const struct worker_answer *answer)
-{
-	struct device_fence *fence = &device->attempt.fence;
-
-	fence->settled = answer->result == 0 || fence->n_tries >= FENCE_TRIES;
-	fence->not_before = now_monotonic_ms() + FENCE_RETRY_MS;
-	if (answer->result < 0 && fence->settled)
-		log_warning("%s (%s): the host keeps it until its VM takes it: %s",
-			    device->id.kernel_name, device->id.name, answer->detail);
-	device_mark(device);
-}
 
 /* Attach: open, give, verify */
 
@@ -131,7 +36,7 @@ void handover_refuse(struct registry *registry, struct device *device, struct vm
 	begin_attempt(device, vm);
 	/* The rules have set it aside for vfio-pci; the host is better off with it. */
 	if (!streq(device->attempt.failure, reason))
-		give_back_as(registry, device, WORKER_PCI_RETURN, WORKER_ALONE);
+		handback_spare(registry, device);
 	attempt_fail(registry, device, DEVICE_REFUSED, reason, 0);
 }
 
@@ -164,7 +69,7 @@ void handover_open(struct registry *registry, struct device *device, struct vm *
 		look_at_pci_driver(device, attempt->host_driver, sizeof(attempt->host_driver));
 	/* What a person saw before (a reason for waiting, say) stays until there is news. */
 	record_pass_through(device, DEVICE_OPENING);
-	if (ask_worker(registry, device, open_job(device->id.kind)) < 0)
+	if (job_ask(registry, device, open_job(device->id.kind)) < 0)
 		attempt_fail(registry, device, DEVICE_WAITING, "the worker process is overloaded",
 			     0);
 	else
@@ -274,7 +179,7 @@ static void ask_for_watch(struct registry *registry, struct device *device)
 	struct device_unplug *unplug = &device->place.unplug;
 
 	if (device->id.kind != DEVICE_PCI && !unplug->asked)
-		unplug->asked = ask_worker(registry, device, WORKER_WATCH) == 0;
+		unplug->asked = job_ask(registry, device, WORKER_WATCH) == 0;
 }
 
 /* It counts when no host driver has it. */
@@ -286,10 +191,10 @@ void handover_verify(struct registry *registry, struct device *device)
 
 	attempt->released = attempt->check = false;
 	if (!released && handover_is_unlisted(device)) {
-		if (ask_worker(registry, device, WORKER_PCI_LOOK) < 0)
+		if (job_ask(registry, device, WORKER_PCI_LOOK) < 0)
 			attempt_back_off(device, 0);
 	} else if (host_has_it(device, driver, sizeof(driver))) {
-		if (released || ask_worker(registry, device, WORKER_USB_RELEASE) < 0)
+		if (released || job_ask(registry, device, WORKER_USB_RELEASE) < 0)
 			note_host_driver(registry, device, driver);
 	} else {
 		if (device->record.state == DEVICE_ATTACHING)
@@ -398,6 +303,7 @@ static void note_let_go(struct registry *registry, struct device *device, const 
 {
 	struct vm *vm = vm_ref(device->place.vm);
 
+	handback_look(registry, device);
 	attempt_note_left(registry, device, device->attempt.cause, detail);
 	registry_note_room(registry, vm);
 	vm_unref(vm);
@@ -408,7 +314,7 @@ void handover_detached(struct registry *registry, struct device *device,
 {
 	device->attempt.vmm_asked = false;
 	if (result->outcome == VMM_PENDING && handover_is_unlisted(device) &&
-	    ask_worker(registry, device, WORKER_PCI_LOOK) == 0) {
+	    job_ask(registry, device, WORKER_PCI_LOOK) == 0) {
 		record_set(registry, device, DEVICE_RELEASING,
 			   "waiting for the guest of %.60s to let go of it", device->record.vm);
 	} else if (result->outcome == VMM_PENDING) {
@@ -494,8 +400,10 @@ void handover_worker_answered(void *data, const struct worker_answer *answer, in
 		return;
 	}
 	close_fds(fds, answer->n_fds);
-	if (device && !device->place.vm)
-		note_fenced(device, answer);
+	if (!device)
+		handback_note_look(registry, answer);
+	else if (!device->place.vm)
+		handback_note_fenced(device, answer);
 	else if (device && handover_is_unlisted(device))
 		note_look(registry, device, answer);
 	else if (device && answer->result != -ENODEV)

@@ -11,13 +11,11 @@
 
 /* Steps: see enum step. */
 
-/* Looks at DEVICE's IOMMU group; with pciIommuAddAll those of it that no rule claims are led along.
- */
-void handover_look(struct registry *registry, struct device *device);
+/* Looks at the IOMMU group of DEVICE, which is to go to VM; with pciIommuAddAll those of it that no
+ * rule claims are led along. */
+void handover_look(struct registry *registry, struct device *device, struct vm *vm);
 void handover_refuse(struct registry *registry, struct device *device, struct vm *vm,
 		     const char *reason);
-/* Keeps the host from DEVICE, which is in no VM, unless it uses it. */
-void handover_fence(struct registry *registry, struct device *device);
 void handover_open(struct registry *registry, struct device *device, struct vm *vm);
 void handover_abandon(struct registry *registry, struct device *device);
 void handover_give(struct registry *registry, struct device *device);
@@ -26,8 +24,6 @@ void handover_end(struct registry *registry, struct device *device, const char *
 void handover_verify(struct registry *registry, struct device *device);
 void handover_take(struct registry *registry, struct device *device);
 void handover_repeat(struct registry *registry, struct device *device);
-/* Gives DEVICE, which is in no VM, back to the host if it is there, and removes it. */
-void handover_drop(struct registry *registry, struct device *device);
 
 /* Facts that edges have learnt. */
 

@@ -1,7 +1,9 @@
 /* The step that looks at a PCI device's IOMMU group before it may go: see handover.h. */
 #include "broker/arrival.h"
+#include "broker/attempt.h"
 #include "broker/handover.h"
 #include "broker/look.h"
+#include "broker/record.h"
 
 struct group_search {
 	struct registry *registry;
@@ -23,11 +25,22 @@ static void look_at_member(void *data, const char *address)
 		look_describe(address, strangers, sizeof(device->attempt.group.strangers));
 }
 
-void handover_look(struct registry *registry, struct device *device)
+void handover_look(struct registry *registry, struct device *device, struct vm *vm)
 {
 	struct group_search search = {.registry = registry, .device = device};
 
+	char words[100];
+
+	/* When it was plugged in that could not be told, perhaps. */
+	if (device->id.group < 0)
+		device->id.group = look_up_group(device);
 	device->attempt.group = (struct device_group){.looked = true};
-	look_at_members(device, look_at_member, &search);
-	device_mark(device);
+	int r = look_at_members(device, look_at_member, &search);
+	if (r == 0 || r == -E2BIG) { /* of such a group the worker takes none */
+		device_mark(device);
+		return;
+	}
+	snprintf(words, sizeof(words), "can't tell who shares its IOMMU group: %s", strerror(-r));
+	record_name_vm(device, vm->name);
+	attempt_fail(registry, device, DEVICE_WAITING, words, 0);
 }

@@ -68,3 +68,8 @@ enum opener { OPENER_NONE, OPENER_READS, OPENER_WRITES };
  * in RET_NODE; or -errno when that can't be told. */
 int inuse_find_opener(const struct nodes *nodes, const struct node **ret_node, char *ret_who,
 		      size_t size) _must_check_;
+/* The same with the process's number. */
+int inuse_find_process(const struct nodes *nodes, pid_t *ret_pid, char *ret_who,
+		       size_t size) _must_check_;
+/* Has process PID one of NODES open? The same returns. */
+int inuse_is_open_in(const struct nodes *nodes, pid_t pid) _must_check_;

@@ -11,6 +11,7 @@ struct search {
 	const struct nodes *nodes;
 	const struct node *found;
 	enum opener best;
+	pid_t pid; /* whose that is */
 	char *who;
 	size_t size;
 };
@@ -45,6 +46,7 @@ static void note_opener(struct search *search, const char *pid, const struct nod
 	if (root_read(name, sizeof(name), "/proc/%s/comm", pid) < 0)
 		strcpy(name, "?");
 	search->best = mode;
+	search->pid = (pid_t) strtol(pid, NULL, 10);
 	search->found = node;
 	snprintf(search->who, search->size, "%s (process %s)", name, pid);
 }
@@ -88,23 +90,48 @@ static int look_at_process(struct search *search, const char *pid)
 	return 0;
 }
 
-int inuse_find_opener(const struct nodes *nodes, const struct node **ret_node, char *ret_who,
-		      size_t size)
+static int look_at_all(struct search *search)
 {
-	struct search search = {.nodes = nodes, .who = ret_who, .size = size};
 	const struct dirent *entry;
 	int r = 0;
 	DIR *proc = root_opendir("/proc");
 
 	if (!proc)
 		return -errno;
-	while (r == 0 && search.best != OPENER_WRITES && (entry = readdir(proc)))
+	while (r == 0 && search->best != OPENER_WRITES && (entry = readdir(proc)))
 		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
-			r = look_at_process(&search, entry->d_name);
+			r = look_at_process(search, entry->d_name);
 	closedir(proc);
-	if (r < 0)
-		return r;
-	if (ret_node && search.found)
+	return r < 0 ? r : (int) search->best;
+}
+
+int inuse_find_opener(const struct nodes *nodes, const struct node **ret_node, char *ret_who,
+		      size_t size)
+{
+	struct search search = {.nodes = nodes, .who = ret_who, .size = size};
+	int r = look_at_all(&search);
+
+	if (r > 0 && ret_node)
 		*ret_node = search.found;
-	return (int) search.best;
+	return r;
+}
+
+int inuse_find_process(const struct nodes *nodes, pid_t *ret_pid, char *ret_who, size_t size)
+{
+	struct search search = {.nodes = nodes, .who = ret_who, .size = size};
+	int r = look_at_all(&search);
+
+	if (r > 0)
+		*ret_pid = search.pid;
+	return r;
+}
+
+int inuse_is_open_in(const struct nodes *nodes, pid_t pid)
+{
+	char name[16], who[32];
+	struct search search = {.nodes = nodes, .who = who, .size = sizeof(who)};
+
+	snprintf(name, sizeof(name), "%d", (int) pid);
+	int r = look_at_process(&search, name);
+	return r < 0 ? r : (int) search.best;
 }

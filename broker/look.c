@@ -42,16 +42,18 @@ void look_up_node(struct device *device)
 			 number);
 }
 
-void look_at_members(const struct device *device, void (*fn)(void *data, const char *address),
-		     void *data)
+int look_at_members(const struct device *device, void (*fn)(void *data, const char *address),
+		    void *data)
 {
 	struct pci_group group;
+	int r = pci_get_group(device->id.kernel_name, &group);
 
-	if (pci_get_group(device->id.kernel_name, &group) < 0)
-		return;
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
 	for (size_t i = 0; i < group.n_members; i++)
 		if (!streq(group.members[i], device->id.kernel_name))
 			fn(data, group.members[i]);
+	return 0;
 }
 
 void look_describe(const char *address, char *names, size_t size)

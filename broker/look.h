@@ -15,9 +15,9 @@ int look_up_group(const struct device *device);
 void look_up_node(struct device *device);
 
 /* Calls FN with the address of every other function of DEVICE's IOMMU group; bridges do not count.
- */
-void look_at_members(const struct device *device, void (*fn)(void *data, const char *address),
-		     void *data);
+ * Returns 0, also where there is no group; -errno: it can't be told now who is in it. */
+int look_at_members(const struct device *device, void (*fn)(void *data, const char *address),
+		    void *data) _must_check_;
 
 /* Appends "ADDRESS (NAME, DRIVER)" to the list NAMES. */
 void look_describe(const char *address, char *names, size_t size);

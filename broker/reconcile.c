@@ -4,6 +4,7 @@
 #include "broker/adopt.h"
 #include "broker/attempt.h"
 #include "broker/decide.h"
+#include "broker/handback.h"
 #include "broker/handover.h"
 #include "broker/log.h"
 #include "broker/record.h"
@@ -76,16 +77,16 @@ static void take_step(struct registry *registry, struct device *device,
 		tell_people(registry, device, decision);
 		break;
 	case STEP_DROP:
-		handover_drop(registry, device);
+		handback_drop(registry, device);
 		break;
 	case STEP_LOOK:
-		handover_look(registry, device);
+		handover_look(registry, device, decision->vm);
 		break;
 	case STEP_REFUSE:
 		handover_refuse(registry, device, decision->vm, decision->reason);
 		break;
 	case STEP_FENCE:
-		handover_fence(registry, device);
+		handback_fence(registry, device);
 		break;
 	case STEP_ADOPT:
 		adopt_cold(registry, device, decision->vm);

@@ -7,6 +7,16 @@
 #include "broker/store.h"
 #include "helper/text.h"
 
+static void fill_identity(struct history *history, const struct device_identity *id, const char *vm,
+			  const char *rule)
+{
+	snprintf(history->device, sizeof(history->device), "%s", id->kernel_name);
+	snprintf(history->name, sizeof(history->name), "%s", id->name);
+	snprintf(history->vid_pid, sizeof(history->vid_pid), "%s", id->vid_pid);
+	snprintf(history->vm, sizeof(history->vm), "%s", vm);
+	snprintf(history->rule, sizeof(history->rule), "%s", rule);
+}
+
 static void fill_history(struct history *history, const struct device *device, const char *action,
 			 enum device_cause cause, const char *result, const char *detail)
 {
@@ -17,11 +27,7 @@ static void fill_history(struct history *history, const struct device *device, c
 		.milliseconds =
 			device->attempt.started ? now_monotonic_ms() - device->attempt.started : 0,
 	};
-	snprintf(history->device, sizeof(history->device), "%s", device->id.kernel_name);
-	snprintf(history->name, sizeof(history->name), "%s", device->id.name);
-	snprintf(history->vid_pid, sizeof(history->vid_pid), "%s", device->id.vid_pid);
-	snprintf(history->vm, sizeof(history->vm), "%s", device->record.vm);
-	snprintf(history->rule, sizeof(history->rule), "%s", device->wish.rule);
+	fill_identity(history, &device->id, device->record.vm, device->wish.rule);
 	text_clean(history->detail, sizeof(history->detail), detail);
 }
 
@@ -132,6 +138,27 @@ void record_left(struct registry *registry, struct device *device, enum device_c
 	log_info("%s (%s): has left %s (%s)", device->id.kernel_name, device->id.name,
 		 device->record.vm, device_cause_name(cause));
 	set_state(device, DEVICE_WAITING, "has left %s", device->record.vm);
+	queue_row(registry, device, &history);
+}
+
+void record_left_open(struct registry *registry, const struct left_device *left,
+		      struct device *device, const char *who)
+{
+	char words[200], reason[sizeof(device->record.reason)];
+	struct history history = {
+		.action = "detach", .cause = device_cause_name(left->cause), .result = "open"};
+
+	snprintf(words, sizeof(words), "%.100s still has it open, as %.60s had it", who, left->vm);
+	log_warning("%s (%s): has left %s, but %s still has it open", left->id.kernel_name,
+		    left->id.name, left->vm, who);
+	fill_identity(&history, &left->id, left->vm, left->rule);
+	text_clean(history.detail, sizeof(history.detail), words);
+	if (!device) {
+		store_history(registry->store, &history);
+		return;
+	}
+	snprintf(reason, sizeof(reason), "%s", device->record.reason);
+	set_state(device, device->record.state, "%.90s; %s", reason, history.detail);
 	queue_row(registry, device, &history);
 }
 

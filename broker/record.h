@@ -21,6 +21,10 @@ void record_arrived(struct registry *registry, struct device *device, const char
 /* It has left its VM, and waits. */
 void record_left(struct registry *registry, struct device *device, enum device_cause cause,
 		 const char *detail);
+/* LEFT is out of its VM, but WHO has it open all the same. DEVICE is what it is now; NULL: forgotten.
+ */
+void record_left_open(struct registry *registry, const struct left_device *left,
+		      struct device *device, const char *who);
 /* An attach has come to nothing: it is in STATE now. The history has the same reason once, however
  * often it is tried. */
 void record_failed(struct registry *registry, struct device *device, enum device_state state,

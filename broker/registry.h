@@ -9,6 +9,7 @@
 #include "helper/macro.h"
 
 #define REGISTRY_FAMILIES 32
+#define REGISTRY_LEFT 16
 
 struct choices;
 struct store;
@@ -20,6 +21,16 @@ struct family {
 	char name[64];
 	char vm[64];
 	uint64_t left; /* ms, monotonic */
+};
+
+/* A device that has left a VM which runs on, until it is known whether somebody keeps it open. No
+ * rule may want it any more by then. */
+struct left_device {
+	uint64_t request; /* the worker's number; 0: none */
+	struct device_identity id;
+	char vm[64];
+	char rule[256];
+	enum device_cause cause;
 };
 
 /* Told after a pass that DEVICE's record has changed (it is DEVICE->record now, and its state was
@@ -38,6 +49,8 @@ struct registry {
 	struct vm *vms;         /* of the config, in its order */
 	struct family families[REGISTRY_FAMILIES];
 	size_t next_family;
+	struct left_device left[REGISTRY_LEFT]; /* the last ones */
+	size_t next_left;
 	bool started; /* nothing is moved before everything is known */
 	registry_observer_fn observer;
 	void *observer_data;

@@ -420,6 +420,11 @@ void store_device(struct store *store, struct device *device, const struct histo
 	backlog_save(&store->backlog, device, history);
 }
 
+void store_history(struct store *store, const struct history *history)
+{
+	queue_change(store, NULL, false, history);
+}
+
 void store_forget(struct store *store, struct device *device, const struct history *history)
 {
 	backlog_forget(&store->backlog, device->record.row ? device : NULL, history);

@@ -59,6 +59,8 @@ int store_events(struct store *store, struct event **events, size_t n) _must_che
 /* Queues a copy of DEVICE's identity, wish and record (and one history row with it, unless NULL).
  * Sets DEVICE->record.row when it is new. */
 void store_device(struct store *store, struct device *device, const struct history *history);
+/* Queues a history row alone. */
+void store_history(struct store *store, const struct history *history);
 /* Queues the removal of DEVICE's row, with a history row unless NULL. */
 void store_forget(struct store *store, struct device *device, const struct history *history);
 

@@ -61,6 +61,9 @@ static void do_job(int fd, const struct worker_request *request)
 	case WORKER_PCI_LOOK:
 		worker_pci_look(request, &reply);
 		break;
+	case WORKER_LOOK_OPEN:
+		worker_look_open(request, &reply);
+		break;
 	case WORKER_EVDEV_TAKE:
 		worker_evdev_take(request, &reply, fds);
 		break;

@@ -27,6 +27,8 @@ enum worker_job {
 	WORKER_PCI_RETURN, /* give the function back to its host driver, and those of its IOMMU
 			    * group with it if nobody has the group open */
 	WORKER_PCI_LOOK,   /* has anybody the IOMMU group open? -EBUSY: yes */
+	WORKER_LOOK_OPEN,  /* it has left its VM: does somebody keep its node open? -EBUSY: yes,
+			    * detail says who; to be told from the next VM by its process */
 	WORKER_EVDEV_TAKE, /* see that nobody has grabbed it, let the VMM open it */
 	WORKER_EVDEV_RETURN,
 	WORKER_WATCH, /* USB, input: open the node for unplug.h. -ENODEV: it can't be */
@@ -34,8 +36,9 @@ enum worker_job {
 
 #define WORKER_FORCE (1u << 0) /* even the host's last way to the network */
 #define WORKER_ALONE (1u << 1) /* PCI_RETURN: not the group, and only if it has no driver */
-#define WORKER_RESET (1u << 2) /* USB_OPEN: as if it had just been plugged in */
+#define WORKER_RESET (1u << 2) /* USB_OPEN, PCI_TAKE: as if it had just been plugged in */
 #define WORKER_FOUND (1u << 3) /* USB_RELEASE: a VM was found to have it; open it for that, too */
+#define WORKER_MUST_RESET (1u << 4) /* the same, TAKE too: what can't be reset goes to no VM */
 
 struct worker_request {
 	uint64_t number;
@@ -51,6 +54,7 @@ struct worker_answer {
 	uint64_t number;
 	int result; /* 0 or -errno; -EBUSY: the host uses the device, see detail */
 	char detail[256];
+	pid_t pid; /* WORKER_LOOK_OPEN: whose */
 	/* The descriptors: the node for the VMM, one more for unplug.h, and the disks that are held. */
 	bool has_node, has_watch;
 	int n_fds;
@@ -78,7 +82,7 @@ int worker_send(struct worker *worker, struct worker_request *request) _must_che
  * and FD, which gets another number; returns that. */
 int worker_keep_only(int fd);
 
-/* The jobs themselves, run in a child (worker_usb.c, worker_pci.c, worker_evdev.c, worker_host.c). They fill
+/* The jobs themselves, run in a child (worker_usb.c, worker_pci.c …). They fill
  * ANSWER and FDS. */
 void worker_usb_open(const struct worker_request *request, struct worker_answer *answer, int *fds);
 void worker_usb_release(const struct worker_request *request, struct worker_answer *answer);
@@ -87,6 +91,7 @@ void worker_usb_return(const struct worker_request *request, struct worker_answe
 void worker_pci_take(const struct worker_request *request, struct worker_answer *answer);
 void worker_pci_return(const struct worker_request *request, struct worker_answer *answer);
 void worker_pci_look(const struct worker_request *request, struct worker_answer *answer);
+void worker_look_open(const struct worker_request *request, struct worker_answer *answer);
 void worker_evdev_take(const struct worker_request *request, struct worker_answer *answer, int *fds);
 void worker_evdev_return(const struct worker_request *request, struct worker_answer *answer);
 void worker_watch_node(const struct worker_request *request, struct worker_answer *answer, int *fds);

@@ -40,6 +40,11 @@ void worker_evdev_take(const struct worker_request *request, struct worker_answe
 
 	if (fd < 0)
 		return;
+	if (request->options & WORKER_MUST_RESET) {
+		worker_fail(answer, -EOPNOTSUPP,
+			    "an input device can't be reset, and its rule says reset = yes");
+		return;
+	}
 	if (try_grab(fd, holder, sizeof(holder)) < 0) {
 		worker_fail(answer, -EBUSY, "%s is held by %s", request->node, holder);
 		return;

@@ -243,6 +243,18 @@ static int find_group(const char *address, struct pci_group *ret_group,
 	return r < 0 ? worker_fail(answer, r, "can't read its IOMMU group: %s", strerror(-r)) : 0;
 }
 
+/* Source: kernel, Documentation/ABI/testing/sysfs-bus-pci, reset. */
+static int reset(const struct worker_request *request, const char *address,
+		 struct worker_answer *answer)
+{
+	int r = request->options & WORKER_MUST_RESET ? write_attribute(address, "reset", "1") : 0;
+
+	return r < 0 ? worker_fail(answer, -EOPNOTSUPP,
+				   "it can't be reset (%s), and its rule says reset = yes",
+				   r == -ENOENT ? "the kernel knows no way" : strerror(-r))
+		     : 0;
+}
+
 void worker_pci_take(const struct worker_request *request, struct worker_answer *answer)
 {
 	const char *address = strrchr(request->devpath, '/') + 1;
@@ -259,9 +271,9 @@ void worker_pci_take(const struct worker_request *request, struct worker_answer 
 		load_module("vfio-pci");
 		r = take_group(&group, &taken, answer);
 	}
-	if (answer->result == 0)
+	if (answer->result == 0 && reset(request, address, answer) == 0)
 		open_group_node(group.number, request->uid, answer);
-	else if (r < 0)
+	else if (answer->result == -EOPNOTSUPP || r < 0)
 		return_members(&taken);
 }
 

@@ -122,6 +122,19 @@ static int prepare(const struct worker_request *request, struct worker_answer *a
 	return r < 0 ? worker_fail(answer, r, "can't take it from the host: %s", strerror(-r)) : 0;
 }
 
+/* If it can't be reset, the VMM will tell what is wrong with it, unless a former VM is to have left
+ * nothing in it. */
+static int reset(const struct worker_request *request, int fd, struct worker_answer *answer)
+{
+	if (!(request->options & WORKER_RESET) || ioctl(fd, USBDEVFS_RESET) >= 0 ||
+	    !(request->options & WORKER_MUST_RESET))
+		return 0;
+	if (errno == ENODEV)
+		return worker_fail(answer, -ENODEV, "the reset has made another device of it");
+	return worker_fail(answer, -EBUSY, "it can't be reset (%s), and its rule says reset = yes",
+			   strerror(errno));
+}
+
 void worker_usb_open(const struct worker_request *request, struct worker_answer *answer, int *fds)
 {
 	_cleanup_(inuse_finish) struct inuse inuse = {0};
@@ -137,9 +150,8 @@ void worker_usb_open(const struct worker_request *request, struct worker_answer 
 	await_configuration(request->devpath);
 	if (check_host(request, &inuse, answer) < 0 || prepare(request, answer) < 0)
 		return;
-	/* If it can't be reset, the VMM will tell what is wrong with it. */
-	if (request->options & WORKER_RESET)
-		ioctl(fd, USBDEVFS_RESET);
+	if (reset(request, fd, answer) < 0)
+		return;
 	answer->has_node = true;
 	fds[answer->n_fds++] = TAKE_FD(fd);
 	worker_open_watch(request, answer, fds);

@@ -12,7 +12,8 @@
 	ROW(FORCE, "force", "force")                                              \
 	ROW(IOMMU_ADD_ALL, "pciIommuAddAll", "iommu-add-all")                     \
 	ROW(IOMMU_SKIP_IF_SHARED, "pciIommuSkipIfShared", "iommu-skip-if-shared") \
-	ROW(NO_RESET, "usbNoReset", "no-reset")
+	ROW(NO_RESET, "usbNoReset", "no-reset")                                   \
+	ROW(RESET, "reset", "reset")
 
 enum {
 #define OPTION_NUMBER(name, key, word) OPTION_NUMBER_##name,

@@ -19,6 +19,7 @@ close    hangs up after the greeting
 ports    a controller with more ports than there are numbers
 words    errors full of escape sequences, line feeds and marks that turn the writing round
 keeps    answers everything but device_del
+hoards   honest, and keeps every descriptor that it was sent
 touches  honest, and changes its socket's mode without end
 """
 
@@ -35,6 +36,7 @@ class Monitor:
     def __init__(self, behaviour):
         self.behaviour = behaviour
         self.handles = []
+        self.hoard = []
 
     def value(self, command, arguments):
         path = arguments.get("path", "")
@@ -101,9 +103,14 @@ class Client:
     def readable(self):
         """False at the end of the connection."""
         try:
-            data = self.connection.recv(65536)
+            data, fds, _, _ = socket.recv_fds(self.connection, 65536, 4)
         except ConnectionError:
             return False
+        if self.monitor.behaviour == "hoards":
+            self.monitor.hoard += fds
+        else:
+            for fd in fds:
+                os.close(fd)
         if not data:
             return False
         self.text += data.decode()

@@ -164,6 +164,25 @@ def test_claimed_handle(world):
     check(good.said().count(f"del vhp-zero-{inode}") == 0, "vm2 kept it")
 
 
+def test_keeps_it_open(world):
+    """vm1 lets go of a device and keeps its node open, which the kernel can't take from it."""
+    full = make_node("full")
+    hoarder = Double(world, "hoards", "vm1")
+    Double(world, "honest", "vm2")
+    broker = Broker(world).ready()
+    check(broker.says("vm1: up") and broker.says("vm2: up"), "both run")
+    world.event(device=full, vms="vm1")
+    check(attached(world, "vm1"), "the device goes to vm1")
+    world.event(device=full, vms="vm2")
+    check(attached(world, "vm2"), "and then to vm2")
+    told = wait_for(lambda: world.query("select vm, detail from history where result = 'open'"))
+    pid = hoarder.process.pid
+    check(told and told[0][0] == "vm1" and f"(process {pid}) still has it open" in told[0][1],
+          f"the history says that vm1 still has it open ({told})")
+    check(world.reason_is(f"vm2 has it.*process {pid}.*still has it open"), "and so does the reason")
+    check(broker.end() == 0, "the end")
+
+
 LOCKS = """
 import fcntl, os, sqlite3, sys, time
 held, transactions = [], []

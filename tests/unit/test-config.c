@@ -350,7 +350,7 @@ static void all_mistakes_in_one_run(void **state)
 		      "x.conf:2: attachConnected = 1, allowed here: yes or no\n"
 		      "x.conf:5: foo is no key of [usb], allowed here: targetVm allowedVms "
 		      "fence choose skipOnSuspend disable description tag "
-		      "family force pciIommuAddAll pciIommuSkipIfShared usbNoReset\n"
+		      "family force pciIommuAddAll pciIommuSkipIfShared usbNoReset reset\n"
 		      "x.conf:6: there is no VM x, allowed here: the name of a [vm] section (there "
 		      "is none)\n"
 		      "x.conf:8: bus = 0, allowed here: 1 to 999\n"

@@ -404,6 +404,31 @@ static void test_large_group(void **state)
 	assert_int_equal(group.n_members, 41);
 }
 
+/* reset = yes: a card that can't be reset goes to no VM. */
+static void test_reset(void **state)
+{
+	struct host *h = *state;
+	struct worker_request request = {.job = WORKER_PCI_TAKE,
+					 .options = WORKER_RESET | WORKER_MUST_RESET};
+	struct worker_answer answer = {0};
+
+	add_member(h, "0000:00:03.0");
+	strcpy(request.devpath, "/devices/pci0000:00/0000:00:03.0");
+	request.inode = root_inode("/sys%s", request.devpath);
+	tree_write(h->root, "/sys/bus/pci/drivers_probe", "");
+	tree_link(h->root, DEVICE "/driver", "/sys/bus/pci/drivers/vfio-pci");
+	worker_pci_take(&request, &answer);
+	assert_int_equal(answer.result, -EOPNOTSUPP);
+	assert_string_equal(answer.detail, "it can't be reset (the kernel knows no way), and its"
+					   " rule says reset = yes");
+	tree_write(h->root, DEVICE "/reset", "");
+	tree_write(h->root, "/dev/vfio/7", "");
+	answer = (struct worker_answer){0};
+	worker_pci_take(&request, &answer);
+	assert_string_equal(answer.detail, "");
+	assert_string_equal(tree_read(h->root, DEVICE "/reset"), "1");
+}
+
 /* A card in its slot by now is another one, and perhaps somebody's. */
 static void test_return_of_one_that_has_gone(void **state)
 {
@@ -575,6 +600,7 @@ int main(void)
 		INUSE_TEST(test_routes_unreadable),
 		INUSE_TEST(test_virtual_functions),
 		INUSE_TEST(test_large_group),
+		INUSE_TEST(test_reset),
 		INUSE_TEST(test_return_of_one_that_has_gone),
 		INUSE_TEST(test_locks_of_others),
 		INUSE_TEST(test_locks_of_others_on_usb),

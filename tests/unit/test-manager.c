@@ -67,6 +67,7 @@ static struct world {
 	size_t n_jobs, n_all_jobs;
 	int cord; /* the device's end of the last descriptor for unplug.h; 0: none */
 	uint64_t number;
+	struct worker_request look; /* the last one whether a VM keeps something open */
 	/* VMMs */
 	struct call calls[MAX];
 	size_t n_calls, n_attaches, n_detaches, n_probes;
@@ -74,6 +75,8 @@ static struct world {
 		char vm[64], handle[96];
 	} handles[MAX];
 	size_t n_handles;
+	int group_error;  /* nobody can look now */
+	bool resets;      /* the rules say reset = yes */
 	bool grouped;     /* the functions below share an IOMMU group */
 	const char *cold; /* vm1 has had the device of that name since its start */
 } w;
@@ -113,6 +116,8 @@ bool __wrap_usb_host_driver(const char *devpath, char *ret, size_t size)
 int __wrap_pci_get_group(const char *address, struct pci_group *ret);
 int __wrap_pci_get_group(const char *address, struct pci_group *ret)
 {
+	if (w.group_error < 0)
+		return w.group_error;
 	if (!w.grouped || (!streq(address, FIRST) && !streq(address, SECOND)))
 		return -ENOENT;
 	*ret = (struct pci_group){.number = 8, .n_members = 2, .members = {FIRST, SECOND}};
@@ -173,6 +178,10 @@ int worker_send(struct worker *worker, struct worker_request *request)
 {
 	(void) worker;
 	request->number = ++w.number;
+	if (request->job == WORKER_LOOK_OPEN) {
+		w.look = *request;
+		return 0;
+	}
 	assert_true(w.n_jobs < MAX);
 	w.jobs[w.n_jobs++] = *request;
 	w.n_all_jobs++;
@@ -196,8 +205,11 @@ static void job_answer(int result, const char *detail)
 
 	assert_true(w.n_jobs > 0);
 	snprintf(answer.detail, sizeof(answer.detail), "%s", detail);
-	/* QEMU resets what it gets. */
-	assert_false(w.jobs[0].options & WORKER_RESET);
+	/* QEMU resets what it gets; a rule may not rely on that. */
+	assert_int_equal(w.jobs[0].options & (WORKER_RESET | WORKER_MUST_RESET),
+			 w.jobs[0].job == WORKER_USB_OPEN && w.resets
+				 ? WORKER_RESET | WORKER_MUST_RESET
+				 : 0);
 	if (w.jobs[0].job == WORKER_USB_OPEN && result == 0) {
 		answer.has_node = true;
 		fds[answer.n_fds++] = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -932,6 +944,115 @@ static void test_cards_in_the_order_of_their_rules(void **state)
 	run_for(3500);
 	assert_int_equal(device("ffff:ff:1f.7")->record.state, DEVICE_OPENING);
 	assert_int_equal(device("ffff:ff:1f.5")->record.state, DEVICE_OPENING);
+}
+
+/* Between two VMs */
+
+static void answer_look(int result, pid_t pid)
+{
+	struct worker_answer answer = {.number = w.look.number, .result = result, .pid = pid};
+
+	snprintf(answer.detail, sizeof(answer.detail), "qemu (process 12)");
+	handover_worker_answered(&w.manager.registry, &answer, NULL);
+	run();
+}
+
+static const char *left_open(void)
+{
+	return sql("select group_concat(vm || ' ' || detail, '; ') from history"
+		   " where result = 'open'");
+}
+
+/* What a VM has open it keeps: that is said, whoever has the device by then. */
+static void test_left_open(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	stick->vms = "vm2";
+	manager_resync(&w.manager);
+	run();
+	expect("1-2", "attached vm2");
+	assert_string_equal(w.look.node, "/dev/bus/usb/001/002");
+	answer_look(-EBUSY, 12);
+	expect("1-2", "attached vm2");
+	assert_non_null(strstr(device("1-2")->record.reason,
+			       "; qemu (process 12) still has it open, as vm1 had it"));
+	assert_string_equal(left_open(), "vm1 qemu (process 12) still has it open, as vm1 had it");
+	/* An answer that comes twice says nothing new. */
+	answer_look(-EBUSY, 12);
+	assert_string_equal(left_open(), "vm1 qemu (process 12) still has it open, as vm1 had it");
+}
+
+/* Those that no rule wants any more are forgotten before it is known. */
+static void test_left_open_and_forgotten(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	stick->claimed = false;
+	manager_resync(&w.manager);
+	run();
+	assert_null(device("1-2"));
+	answer_look(-EBUSY, 12);
+	assert_string_equal(left_open(), "vm1 qemu (process 12) still has it open, as vm1 had it");
+}
+
+static void test_left_open_by_nobody(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	stick->vms = "vm2";
+	manager_resync(&w.manager);
+	run();
+	answer_look(0, 0);
+	assert_string_equal(left_open(), "(none)");
+	stick->vms = "vm1";
+	manager_resync(&w.manager);
+	run();
+	/* Its new VM is to have it open. */
+	answer_look(-EBUSY, device("1-2")->place.vm->peer.pid);
+	assert_string_equal(left_open(), "(none)");
+	/* One that has been unplugged nobody looks for. */
+	w.look.number = 0;
+	unplug(stick);
+	assert_int_equal(w.look.number, 0);
+}
+
+/* Not to know who shares a card's group is not that nobody does. */
+static void test_group_can_not_be_seen(void **state)
+{
+	(void) state;
+	w.group_error = -EMFILE;
+	event("add", card(FIRST, "iommu-skip-if-shared"), ++w.seqnum);
+	run();
+	expect(FIRST, "waiting vm1");
+	assert_string_equal(device(FIRST)->record.reason,
+			    "can't tell who shares its IOMMU group: Too many open files");
+	assert_int_equal(w.n_attaches, 0);
+	w.group_error = 0;
+	w.grouped = true;
+	run_for(1000);
+	/* Now it is known that there is another one. */
+	assert_int_equal(w.n_attaches, 0);
+	assert_non_null(strstr(device(FIRST)->record.reason, "it shares IOMMU group 8"));
+}
+
+static void test_reset_between_vms(void **state)
+{
+	(void) state;
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+
+	w.resets = true;
+	stick->options = "reset";
+	event("add", stick, ++w.seqnum);
+	run();
+	expect("1-2", "attached vm1");
+	stick->vms = "vm2";
+	manager_resync(&w.manager);
+	run();
+	expect("1-2", "attached vm2");
 }
 
 /* The wish */
@@ -1991,6 +2112,11 @@ int main(void)
 		STARTED(test_unplug_while_attaching),
 		STARTED(test_unplug_while_attaching_in_vain),
 		STARTED(test_replug_while_attaching),
+		STARTED(test_left_open),
+		STARTED(test_left_open_and_forgotten),
+		STARTED(test_left_open_by_nobody),
+		STARTED(test_reset_between_vms),
+		STARTED(test_group_can_not_be_seen),
 		STARTED(test_wish_withdrawn),
 		STARTED(test_wish_withdrawn_while_attaching),
 		STARTED(test_cards_in_the_order_of_their_rules),

@@ -10,6 +10,7 @@
 
 #include "broker/attempt.h"
 #include "broker/decide.h"
+#include "broker/handback.h"
 #include "broker/handover.h"
 #include "broker/reconcile.h"
 #include "broker/record.h"
@@ -47,9 +48,9 @@ static void note_step(const struct device *device, const char *step)
 	snprintf(w.log + length, sizeof(w.log) - length, "%s.%s ", device->id.kernel_name, step);
 }
 
-void handover_look(struct registry *registry, struct device *device)
+void handover_look(struct registry *registry, struct device *device, struct vm *vm)
 {
-	(void) registry;
+	(void) registry, (void) vm;
 	note_step(device, "look");
 	device_mark(device);
 }
@@ -63,7 +64,7 @@ void handover_verify(struct registry *registry, struct device *device)
 		device_mark(d);
 }
 
-void handover_drop(struct registry *registry, struct device *device)
+void handback_drop(struct registry *registry, struct device *device)
 {
 	note_step(device, "drop");
 	record_forget(registry, device);
@@ -95,7 +96,11 @@ EMPTY_STEP(abandon)
 EMPTY_STEP(give)
 EMPTY_STEP(take)
 EMPTY_STEP(repeat)
-EMPTY_STEP(fence)
+
+void handback_fence(struct registry *registry, struct device *device)
+{
+	(void) registry, (void) device;
+}
 
 void __wrap_store_device(struct store *store, struct device *device, const struct history *history);
 void __wrap_store_device(struct store *store, struct device *device, const struct history *history)

@@ -9,6 +9,7 @@
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 
 #include <cmocka.h>
@@ -167,6 +168,61 @@ static void test_no_device_node(void **state)
 	assert_int_equal(do_job(o, request_for(WORKER_USB_OPEN, NULL_DEVICE, link))->result,
 			 -ELOOP);
 	assert_int_equal(do_job(o, request_for(WORKER_USB_OPEN, NULL_DEVICE, ""))->result, -ENODEV);
+}
+
+/* What is no USB device can't be reset. Only a rule that wants a reset minds. */
+static void test_reset(void **state)
+{
+	struct office *o = *state;
+	struct worker_request request = request_for(WORKER_USB_OPEN, NULL_DEVICE, "/dev/null");
+	struct worker_answer *answer;
+
+	request.options = WORKER_RESET;
+	answer = do_job(o, request);
+	assert_int_equal(answer->result, 0);
+	request.options = WORKER_RESET | WORKER_MUST_RESET;
+	answer = do_job(o, request);
+	assert_int_equal(answer->result, -EBUSY);
+	assert_string_equal(answer->detail, "it can't be reset (Inappropriate ioctl for device),"
+					    " and its rule says reset = yes");
+	assert_int_equal(answer->n_fds, 0);
+}
+
+/* Who has it open is found, and whoever closes it meanwhile is not told of. */
+static void test_look_open(void **state)
+{
+	struct office *o = *state;
+	TEMP_DIR(dir);
+	char node[100];
+	int hold[2];
+
+	/* A node that nobody else has open: the null device's, under a number of its own. */
+	snprintf(node, sizeof(node), "%s/node", dir);
+	if (mknod(node, S_IFCHR | 0600, makedev(1, 11)) < 0)
+		skip();
+	struct worker_request request = request_for(WORKER_LOOK_OPEN, NULL_DEVICE, node);
+	assert_int_equal(do_job(o, request)->result, 0);
+	assert_int_equal(pipe(hold), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		/* The broker's own processes do not count, so it must be another program. */
+		close(hold[1]);
+		dup2(hold[0], 0);
+		execlp("sh", "sh", "-c", "exec 7<\"$0\"; echo >&2 ready; read x", node, NULL);
+		_exit(1);
+	}
+	close(hold[0]);
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/fd/7", (int) pid);
+	while (access(path, F_OK) < 0)
+		spin_for(o->loop, 1);
+	struct worker_answer *answer = do_job(o, request);
+	assert_int_equal(answer->result, -EBUSY);
+	assert_int_equal(answer->pid, pid);
+	assert_non_null(strstr(answer->detail, "sh (process "));
+	close(hold[1]);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(do_job(o, request)->result, 0);
 }
 
 static void test_nothing_to_release(void **state)
@@ -341,6 +397,8 @@ int main(void)
 		WORKER_TEST(test_watch),
 		WORKER_TEST(test_unplugged),
 		WORKER_TEST(test_no_device_node),
+		WORKER_TEST(test_reset),
+		WORKER_TEST(test_look_open),
 		WORKER_TEST(test_nothing_to_release),
 		WORKER_TEST(test_many_jobs),
 		WORKER_TEST(test_out_of_descriptors),
