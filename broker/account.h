@@ -1,4 +1,4 @@
-/* Users of this host. */
+/* Users and groups of this host. */
 #pragma once
 
 #include <sys/types.h>
@@ -6,3 +6,12 @@
 /* The uid of the user NAME, which may be a number; (uid_t) -1 when there is no such user. Looks
  * into /etc/passwd alone: other sources may take their time, and the loop has none. */
 uid_t account_find(const char *name);
+
+/* Ask whatever else the host keeps users and groups in (LDAP, say), for two seconds at most: a
+ * server that does not answer holds up no device for longer. For a config that is being read.
+ * (uid_t) -1, (gid_t) -1: there is none, or nobody answers. */
+uid_t account_ask_user(const char *name);
+gid_t account_ask_group(const char *name);
+
+/* For tests: LOOK is who is asked; it may hang. It is called in a process of its own. */
+uid_t account_ask(uid_t (*look)(const char *name), const char *name);

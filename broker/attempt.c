@@ -63,6 +63,16 @@ void attempt_end(struct device *device)
 	attempt->fence = (struct device_fence){0};
 }
 
+void attempt_note_unplugged(struct device *device)
+{
+	struct vm *vm = device->place.vm;
+
+	attempt_close_disks(device);
+	device->attempt.node_fd = close_fd(device->attempt.node_fd);
+	if (vm && device->attempt.vmm_asked && vm->vmm->unplugged)
+		vm->vmm->unplugged(vm, device);
+}
+
 void attempt_let_go(struct device *device)
 {
 	attempt_release_helpers(device);

@@ -33,5 +33,7 @@ void attempt_mark_all(struct registry *registry, struct device *device);
 void attempt_add_helper(struct registry *registry, struct device *device,
 			struct intake_client *client);
 void attempt_release_helpers(struct device *device);
+/* DEVICE has been unplugged: nothing of it stays open until its VM answers. */
+void attempt_note_unplugged(struct device *device);
 /* Lets go of everything that DEVICE holds and waits for. */
 void attempt_let_go(struct device *device);

@@ -1,8 +1,7 @@
 /* What people ask for, done: see control_broker.h. Owned by main. */
 #include "broker/control_broker.h"
 
-#include <grp.h>
-
+#include "broker/account.h"
 #include "broker/choice.h"
 #include "broker/control_fill.h"
 #include "broker/control_host.h"
@@ -313,13 +312,13 @@ static void listen_as_configured(struct control_broker *broker)
 static void set_group(struct control_broker *broker)
 {
 	const char *name = broker->manager->config->general.control_group;
-	const struct group *group = name ? getgrnam(name) : NULL;
+	gid_t group = name ? account_ask_group(name) : (gid_t) -1;
 
-	if (name && !group)
+	if (name && group == (gid_t) -1)
 		log_error("controlGroup = %s: there is no such group, so only root may change "
 			  "anything",
 			  name);
-	control_set_group(api_control(broker->api), group ? group->gr_gid : (gid_t) -1);
+	control_set_group(api_control(broker->api), group);
 }
 
 void control_broker_reload(struct control_broker *broker)

@@ -2,9 +2,7 @@
 #include "broker/control_listen.h"
 
 #include <arpa/inet.h>
-#include <grp.h>
 #include <netinet/in.h>
-#include <pwd.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -12,6 +10,7 @@
 /* After sys/socket.h. */
 #include <linux/vm_sockets.h>
 
+#include "broker/account.h"
 #include "broker/log.h"
 #include "conf/config.h"
 
@@ -124,17 +123,17 @@ static int start(struct control_listeners *all, struct listener *listener, int f
 
 static int find_owner(const struct control_unix *place, uid_t *ret_uid, gid_t *ret_gid)
 {
-	struct passwd *user = place->user ? getpwnam(place->user) : NULL;
-	struct group *group = place->group ? getgrnam(place->group) : NULL;
+	uid_t uid = place->user ? account_ask_user(place->user) : (uid_t) -1;
+	gid_t gid = place->group ? account_ask_group(place->group) : (gid_t) -1;
+	bool no_user = place->user && uid == (uid_t) -1;
 
-	if ((place->user && !user) || (place->group && !group)) {
-		log_error("%s: there is no %s %s", place->path,
-			  place->user && !user ? "user" : "group",
-			  place->user && !user ? place->user : place->group);
+	if (no_user || (place->group && gid == (gid_t) -1)) {
+		log_error("%s: there is no %s %s", place->path, no_user ? "user" : "group",
+			  no_user ? place->user : place->group);
 		return -ENOENT;
 	}
-	*ret_uid = user ? user->pw_uid : (uid_t) -1;
-	*ret_gid = group ? group->gr_gid : (gid_t) -1;
+	*ret_uid = uid;
+	*ret_gid = gid;
 	return 0;
 }
 

@@ -1,6 +1,8 @@
 /* SQLite's file and its schema: see database.h. Called by the store. */
 #include "broker/database.h"
 
+#include <sys/stat.h>
+
 #include <limits.h>
 
 #include "broker/log.h"
@@ -137,8 +139,10 @@ static int open_file(const char *path, sqlite3 **ret_db)
 int database_open(const char *path, sqlite3 **ret_db, char *reason, size_t size)
 {
 	sqlite3 *db = NULL;
+	mode_t old_umask = umask(0077); /* root's alone, wherever it is: see home.h */
 	int r = open_file(path, &db);
 
+	umask(old_umask);
 	if (r == 0 && (r = database_set_up(db, path)) == 0)
 		r = database_check(db);
 	if (r == 0) {

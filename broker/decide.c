@@ -8,6 +8,7 @@
 #define SLOW_MS 3000    /* what takes longer to be opened, or its driver to let go, is stuck */
 #define TURN_MS 3000    /* how long a PCI device waits for those whose rules come before its own */
 #define ASK_MS 200      /* how often it looks whether its turn has come */
+#define MAX_ON_THEIR_WAY 64 /* to one VM at a time: each holds descriptors until it has answered */
 #define LEAVING_MS 2000 /* the same, for those that wait for a guest */
 
 static const char *const step_names[] = {
@@ -210,12 +211,40 @@ static bool waits_for_others(const struct registry *registry, const struct devic
 	return true;
 }
 
+/* Those that have been unplugged meanwhile count: the VM owes an answer for them too. */
+static size_t count_on_their_way(const struct registry *registry, const struct vm *vm)
+{
+	size_t n = 0;
+
+	for (const struct device *d = registry->devices; d; d = d->next)
+		n += d->place.vm == vm && (d->record.state == DEVICE_OPENING ||
+					   d->record.state == DEVICE_ATTACHING);
+	return n;
+}
+
+/* A VM that does not answer holds so much of the broker, and no more. */
+static bool waits_for_answers(const struct registry *registry, const struct device *device,
+			      struct vm *vm, struct decision *ret_decision)
+{
+	if (count_on_their_way(registry, vm) < MAX_ON_THEIR_WAY)
+		return false;
+	*ret_decision = unless_told(
+		device,
+		say_reason(STEP_WAIT, vm, "%.60s has still to answer for %d other devices",
+			   vm->name, MAX_ON_THEIR_WAY),
+		DEVICE_WAITING, device->record.vm);
+	ret_decision->again_ms = ASK_MS;
+	return true;
+}
+
 static struct decision prepare_device(const struct registry *registry, const struct device *device,
 				      struct vm *vm, uint64_t now)
 {
 	struct decision decision;
 	char reason[sizeof(decision.reason)];
 
+	if (waits_for_answers(registry, device, vm, &decision))
+		return decision;
 	if (device->id.kind != DEVICE_PCI)
 		return do_step(STEP_OPEN, vm);
 	if (waits_for_others(registry, device, vm, now, &decision))

@@ -67,6 +67,13 @@ void op_queue_run(struct op_queue *queue)
 		queue->idle(queue);
 }
 
+void op_queue_close(struct op_queue *queue, const struct device *device)
+{
+	for (struct op *op = queue->first; op; op = op->next)
+		if (op->device == device && !op->has_begun)
+			op->fd = close_fd(op->fd);
+}
+
 /* The answer may bring new requests, so the queue is looked at last. */
 void op_finish(struct op *op)
 {

@@ -54,6 +54,8 @@ void op_drop(struct op *op);
 
 /* Begins the next op of a serial queue, if it is its turn. */
 void op_queue_run(struct op_queue *queue);
+/* Closes what the ops for DEVICE hold of it, but for the one of a serial queue whose turn it is. */
+void op_queue_close(struct op_queue *queue, const struct device *device);
 /* Ends all that are in QUEUE now with VMM_RETRY, because of WHY; none of them begins. What their
  * answers put into it is begun as usual. */
 void op_queue_fail(struct op_queue *queue, const char *why);

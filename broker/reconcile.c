@@ -48,6 +48,8 @@ static void tell_people(struct registry *registry, struct device *device,
 	if (decision->step == STEP_WAIT && vm->state != VM_UP) {
 		record_name_vm(device, vm->name);
 		device->attempt.awaits_vm = vm->state == VM_DOWN || *vm->reason;
+	} else if (decision->step == STEP_WAIT && !*device->record.vm) {
+		record_name_vm(device, vm->name);
 	} else if (decision->step == STEP_FAIL) {
 		record_name_vm(device, device->wish.vms);
 	}

@@ -169,7 +169,6 @@ static int open_and_prepare(struct store *store)
 /* Puts what is damaged aside, and begins anew. */
 static int open_database(struct store *store)
 {
-	mode_t old_umask = umask(0077); /* root's alone: home.h */
 	int r = open_and_prepare(store);
 
 	/* What is wrong with it only the statements have found. */
@@ -178,7 +177,6 @@ static int open_database(struct store *store)
 		if (r == 0)
 			r = open_and_prepare(store);
 	}
-	umask(old_umask);
 	if (r < 0)
 		return r;
 	sqlite3_wal_hook(store->db, note_wal, store);
@@ -422,7 +420,7 @@ void store_device(struct store *store, struct device *device, const struct histo
 
 void store_history(struct store *store, const struct history *history)
 {
-	queue_change(store, NULL, false, history);
+	backlog_note(&store->backlog, history);
 }
 
 void store_forget(struct store *store, struct device *device, const struct history *history)

@@ -2,6 +2,7 @@
 #include "broker/unplug.h"
 
 #include "broker/arrival.h"
+#include "broker/attempt.h"
 #include "broker/log.h"
 
 void unplug_note(struct registry *registry, struct device *device)
@@ -10,6 +11,7 @@ void unplug_note(struct registry *registry, struct device *device)
 		return;
 	log_info("%s (%s): unplugged", device->id.kernel_name, device->id.name);
 	device->wish.present = false;
+	attempt_note_unplugged(device);
 	device_set_cause(device, CAUSE_UNPLUG);
 	arrival_lead_followers(registry, device);
 	registry_remember_family(registry, device);

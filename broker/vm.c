@@ -2,7 +2,6 @@
  * a timer runs only while an attempt is to be repeated. */
 #include "broker/vm.h"
 
-#include <pwd.h>
 #include <stdarg.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
@@ -359,12 +358,9 @@ int vm_new(struct loop *loop, const struct config_general *general, const struct
 	vm->pidfd = -1;
 	vm->type = config->type;
 	vm->user = config->user ? account_find(config->user) : (uid_t) -1;
-	/* While a config is read, and no device waits, the other sources are asked too. */
-	if (config->user && vm->user == (uid_t) -1) {
-		const struct passwd *entry = getpwnam(config->user);
-
-		vm->user = entry ? entry->pw_uid : (uid_t) -1;
-	}
+	/* While a config is read the other sources are asked too. */
+	if (config->user && vm->user == (uid_t) -1)
+		vm->user = account_ask_user(config->user);
 	snprintf(vm->user_name, sizeof(vm->user_name), "%s", config->user ? config->user : "");
 	snprintf(vm->name, sizeof(vm->name), "%s", config->name);
 	snprintf(vm->socket, sizeof(vm->socket), "%s", config->socket ? config->socket : "");

@@ -57,6 +57,7 @@ struct vm {
 	ino_t listen_inode;       /* of our socket there; 0: none */
 	struct loop_source *listen_source;
 	struct loop_timer listen_pause; /* while there are no descriptors for a caller */
+	struct budget calls;            /* how often somebody may dial */
 	unsigned delay; /* seconds from the start of its process to its first device */
 	enum vm_type type;
 	char user_name[64];

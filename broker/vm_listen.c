@@ -10,6 +10,8 @@
 
 #define LISTEN_RETRY_MS 10000 /* for somebody to make the directory of a socket, say */
 #define ACCEPT_RETRY_MS 1000  /* while there are no descriptors left */
+#define CALLS 20              /* at once */
+#define CALLS_PER_SECOND 2
 #define DIAL_MS 5000 /* for a VMM that runs to dial in again after a restart of the broker */
 
 /* A VMM dials in: the one that is expected, and only one. */
@@ -51,16 +53,26 @@ static void listen_again(void *data)
 	loop_source_set_events(vm->listen_source, EPOLLIN);
 }
 
+static void listen_later(struct vm *vm, uint64_t ms)
+{
+	loop_source_set_events(vm->listen_source, 0);
+	loop_timer_start(vm->loop, &vm->listen_pause, ms, listen_again, vm);
+}
+
+/* Whoever may call may do so as often as he likes: not at the others' cost. */
 static void caller_waits(void *data, uint32_t events)
 {
 	struct vm *vm = data;
-	int fd = accept4(vm->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	uint64_t now = now_monotonic_ms();
 
 	(void) events;
-	if (fd < 0 && (errno == EMFILE || errno == ENFILE)) {
-		loop_source_set_events(vm->listen_source, 0);
-		loop_timer_start(vm->loop, &vm->listen_pause, ACCEPT_RETRY_MS, listen_again, vm);
+	if (!budget_take(&vm->calls, 1, now)) {
+		listen_later(vm, budget_wait(&vm->calls, 1, now));
+		return;
 	}
+	int fd = accept4(vm->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	if (fd < 0 && (errno == EMFILE || errno == ENFILE))
+		listen_later(vm, ACCEPT_RETRY_MS);
 	if (fd < 0)
 		return;
 	if (check_caller(vm, fd) < 0 || vm->vmm->dialled(vm, fd) < 0) {
@@ -85,6 +97,7 @@ static int make_socket(struct vm *vm)
 
 int vm_listen_open(struct vm *vm)
 {
+	budget_init(&vm->calls, CALLS, CALLS_PER_SECOND);
 	int r = make_socket(vm);
 
 	if (r == 0) {

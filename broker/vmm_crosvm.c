@@ -132,6 +132,11 @@ static int crosvm_configure(struct vm *vm, const struct config_general *general,
 	return crosvm_vfio_set_program(crosvm->vfio, general->crosvm);
 }
 
+static void crosvm_unplugged(struct vm *vm, const struct device *device)
+{
+	op_queue_close(&((struct crosvm *) vm->backend)->ops, device);
+}
+
 static int crosvm_init(struct vm *vm)
 {
 	struct crosvm *crosvm = calloc(1, sizeof(*crosvm));
@@ -167,6 +172,7 @@ const struct vmm vmm_crosvm = {
 	.attach = crosvm_attach,
 	.detach = crosvm_detach,
 	.reset = crosvm_reset,
+	.unplugged = crosvm_unplugged,
 	.wants_reset = true,
 	.gives_handles = true,
 	.is_doubtful = crosvm_is_doubtful,

@@ -142,6 +142,11 @@ static void qemu_reset(struct vm *vm)
 	qemu_drop_session(qemu, "the VM has ended");
 }
 
+static void qemu_unplugged(struct vm *vm, const struct device *device)
+{
+	op_queue_close(&((struct qemu *) vm->backend)->ops, device);
+}
+
 static int qemu_init(struct vm *vm)
 {
 	struct qemu *qemu = calloc(1, sizeof(*qemu));
@@ -178,5 +183,6 @@ const struct vmm vmm_qemu = {
 	.attach = qemu_attach,
 	.detach = qemu_detach,
 	.reset = qemu_reset,
+	.unplugged = qemu_unplugged,
 	.dialled = qemu_dialled,
 };

@@ -47,6 +47,12 @@ def attached(world, vm):
         f"select count(*) from assignments where state = 'attached' and vm = '{vm}'") == [(1,)])
 
 
+def check_quietly(good, what):
+    """For what is tried very often: only failures are worth a line."""
+    if not good:
+        check(False, what)
+
+
 def is_clean(text):
     return all(c.isprintable() for c in text)
 
@@ -180,6 +186,49 @@ def test_keeps_it_open(world):
     check(told and told[0][0] == "vm1" and f"(process {pid}) still has it open" in told[0][1],
           f"the history says that vm1 still has it open ({told})")
     check(world.reason_is(f"vm2 has it.*process {pid}.*still has it open"), "and so does the reason")
+    check(broker.end() == 0, "the end")
+
+
+CALLS = """
+import socket, sys, time
+last, n, end = None, 0, time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end:
+    call = socket.socket(socket.AF_UNIX)
+    call.settimeout(1)
+    try:
+        call.connect(sys.argv[1])
+        call.send(b'{"QMP": {"version": {}, "capabilities": []}}')
+        while last and last.recv(4096):
+            pass
+        n += last is not None  # the new call was taken, and so the last one hung up on
+    except ConnectionError:
+        n += 1
+    except OSError:
+        continue
+    last = call
+print(n)
+"""
+
+
+def test_calls_without_end(world):
+    """A VM's user dials again and again."""
+    world.write_config("good")
+    with open(world.config, "a") as file:
+        file.write(f"[vm caller]\ntype = qemu\nlisten = {world.path}/caller.sock\nuser = nobody\n")
+    Double(world, "honest", "good")
+    broker = Broker(world, arguments=()).ready()
+    zero = make_node("zero")
+    world.event(device=zero, vms="good")
+    check(attached(world, "good"), "a device is in the honest VM")
+    caller = subprocess.Popen(["/usr/bin/python3", "-c", CALLS, f"{world.path}/caller.sock", str(SECONDS)],
+                              user="nobody", group="nogroup", extra_groups=[], stdout=subprocess.PIPE, text=True)
+    world.processes.append(caller)
+    while caller.poll() is None:
+        check_quietly(world.event(device=zero, vms="good") == b"T", "an event is refused")
+        time.sleep(0.05)
+    calls = int(caller.stdout.read())
+    check(0 < calls < 30 + 4 * SECONDS, f"few calls are taken ({calls})")
+    check(len(broker.log()) < 1 << 15, f"and little is said about them ({len(broker.log())} bytes)")
     check(broker.end() == 0, "the end")
 
 

@@ -3,6 +3,7 @@
  * from the library; two functions of a file that is needed otherwise are wrapped
  * (tests/CMakeLists.txt).
  */
+#include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,7 +27,7 @@
 #define BOOT "11111111-2222-3333-4444-555555555555"
 #define USB "/devices/pci0000:00/0000:00:04.0/usb1/"
 #define PCI "/devices/pci0000:00/"
-#define MAX 64
+#define MAX 128
 
 /* What the world does by itself. */
 struct policy {
@@ -70,7 +71,7 @@ static struct world {
 	struct worker_request look; /* the last one whether a VM keeps something open */
 	/* VMMs */
 	struct call calls[MAX];
-	size_t n_calls, n_attaches, n_detaches, n_probes;
+	size_t n_calls, n_unplugged, n_attaches, n_detaches, n_probes;
 	struct held {
 		char vm[64], handle[96];
 	} handles[MAX];
@@ -419,8 +420,15 @@ static void fake_reset(struct vm *vm)
 	forget_handles(vm->name);
 }
 
+static void fake_unplugged(struct vm *vm, const struct device *device)
+{
+	(void) vm, (void) device;
+	w.n_unplugged++;
+}
+
 const struct vmm vmm_qemu = {
 	.init = fake_init,
+	.unplugged = fake_unplugged,
 	.finish = fake_finish,
 	.probe = fake_probe,
 	.attach = fake_attach,
@@ -629,6 +637,17 @@ static struct device *device(const char *name)
 }
 
 /* One value from the database, as a reader sees it. */
+static size_t count_descriptors(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	size_t n = 0;
+
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
 static const char *sql(const char *query)
 {
 	static char value[512];
@@ -944,6 +963,36 @@ static void test_cards_in_the_order_of_their_rules(void **state)
 	run_for(3500);
 	assert_int_equal(device("ffff:ff:1f.7")->record.state, DEVICE_OPENING);
 	assert_int_equal(device("ffff:ff:1f.5")->record.state, DEVICE_OPENING);
+}
+
+/* A device that goes and comes, its firmware in a hostile guest's hand, and a monitor that never
+ * answers: each instance is one more that is on its way, and holds nothing once it has gone. */
+static void test_vm_that_never_answers(void **state)
+{
+	(void) state;
+	size_t before = count_descriptors();
+
+	w.policy.vmm_waits = true;
+	for (uint64_t i = 0; i < 100; i++)
+		unplug(plug("1-2", 100 + i, "vm1"));
+	assert_int_equal(w.n_attaches, 64);
+	assert_int_equal(w.n_unplugged, 64);
+	assert_in_range(count_descriptors(), 0, before + 2);
+	plug("1-3", 500, "vm1");
+	expect("1-3", "waiting vm1");
+	assert_string_equal(device("1-3")->record.reason,
+			    "vm1 has still to answer for 64 other devices");
+	/* The others have nothing to do with that. */
+	plug("1-4", 600, "vm2");
+	assert_int_equal(device("1-4")->record.state, DEVICE_ATTACHING);
+	/* And when it answers, its turn comes. */
+	answer('a', VMM_RETRY, "unplugged");
+	run_for(1000);
+	assert_int_equal(device("1-3")->record.state, DEVICE_ATTACHING);
+	vm_dies("vm1");
+	run();
+	expect("1-3", "waiting vm1");
+	assert_in_range(count_descriptors(), 0, before + 4);
 }
 
 /* Between two VMs */
@@ -2112,6 +2161,7 @@ int main(void)
 		STARTED(test_unplug_while_attaching),
 		STARTED(test_unplug_while_attaching_in_vain),
 		STARTED(test_replug_while_attaching),
+		STARTED(test_vm_that_never_answers),
 		STARTED(test_left_open),
 		STARTED(test_left_open_and_forgotten),
 		STARTED(test_left_open_by_nobody),

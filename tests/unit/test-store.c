@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "broker/refuge.h"
 #include "broker/store.h"
 #include "tests/unit/spin.h"
 #include "tests/unit/temp.h"
@@ -441,6 +442,23 @@ static void test_for_nobody_else(void **state)
 	assert_int_equal(sqlite3_open(a->path, &a->reader), SQLITE_OK);
 }
 
+/* Whoever may read a database may lock it: root alone, wherever it lies. */
+static void test_is_roots_alone(void **state)
+{
+	struct archive *a = *state;
+	char refuge[120];
+	sqlite3 *db;
+	struct stat st;
+
+	assert_int_equal(stat(a->path, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+	snprintf(refuge, sizeof(refuge), "%s.refuge", a->path);
+	assert_int_equal(refuge_begin(a->path, refuge, &db), 0);
+	sqlite3_close(db);
+	assert_int_equal(stat(refuge, &st), 0);
+	assert_int_equal(st.st_mode & 0777, 0600);
+}
+
 static void test_newer_schema_is_refused(void **state)
 {
 	struct archive *a = *state;
@@ -811,6 +829,7 @@ int main(void)
 		STORE_TEST(test_too_much_is_queued),
 		STORE_TEST(test_for_nobody_else),
 		STORE_TEST(test_newer_schema_is_refused),
+		STORE_TEST(test_is_roots_alone),
 		STORE_TEST(test_choices),
 		STORE_TEST(test_older_schema_is_brought_up),
 		STORE_TEST(test_damaged_header),

@@ -1,4 +1,6 @@
 """Devices that change their VM, and VMs with particular wishes about where devices go."""
+import re
+import subprocess
 import time
 
 from lib.fakeusb import FakeUsbDevice
@@ -30,6 +32,26 @@ def from_one_vm_to_another(world):
            f"the history says {actions}")
     causes = {row["cause"] for row in world.db.history(keyboard)[1:]}
     expect(causes == {"config"}, f"the causes are {causes}")
+
+
+def _resets(device):
+    dmesg = subprocess.run(["dmesg"], capture_output=True, text=True, check=True).stdout
+    return len(re.findall(rf"usb {re.escape(device.name)}: reset .* USB device", dmesg))
+
+
+@story
+def reset_between_two_vms(world):
+    """reset = yes: the kernel resets the keyboard before the second VM gets it, and nobody has kept it open."""
+    keyboard, vm1 = world.keyboard_in_vm1()
+    vm2 = world.vm("vm2").start()  # both are paused: no guest resets anything
+    before = _resets(keyboard)
+    world.configure(vm1.config(), vm2.config(), FOR_VM2)
+    world.wait_attached(keyboard, vm2)
+    wait_until(lambda: _resets(keyboard) == before + 1, 30, "QEMU resets what it lets go of")
+    world.configure(vm1.config(), vm2.config(), KEYBOARDS + "reset = yes\n")
+    world.wait_attached(keyboard, vm1)
+    wait_until(lambda: _resets(keyboard) == before + 3, 30, "this time it was reset once more")
+    stays(lambda: not world.db.history(keyboard, "detach", "open"), 5, "both VMs have closed it")
 
 
 @story

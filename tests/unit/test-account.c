@@ -1,0 +1,64 @@
+/* Users of the host: also where those who know them do not answer. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "broker/account.h"
+#include "helper/macro.h"
+
+static uid_t knows(const char *name)
+{
+	return streq(name, "jane") ? 1234 : (uid_t) -1;
+}
+
+static uid_t hangs(const char *name)
+{
+	(void) name;
+	while (true)
+		pause();
+	return 0;
+}
+
+static uid_t crashes(const char *name)
+{
+	(void) name;
+	_exit(7);
+}
+
+static void test_find(void **state)
+{
+	(void) state;
+	assert_int_equal(account_find("root"), 0);
+	assert_int_equal(account_find("4711"), 4711);
+	assert_int_equal(account_find("no such user"), (uid_t) -1);
+	assert_int_equal(account_find(""), (uid_t) -1);
+	assert_int_equal(account_ask_user("root"), 0);
+	assert_int_equal(account_ask_group("root"), 0);
+	assert_int_equal(account_ask_group("no such group"), (gid_t) -1);
+}
+
+/* It comes back at all, and leaves no process behind. */
+static void test_nobody_answers(void **state)
+{
+	(void) state;
+	assert_int_equal(account_ask(knows, "jane"), 1234);
+	assert_int_equal(account_ask(knows, "joe"), (uid_t) -1);
+	assert_int_equal(account_ask(hangs, "jane"), (uid_t) -1);
+	assert_int_equal(account_ask(crashes, "jane"), (uid_t) -1);
+	assert_int_equal(waitpid(-1, NULL, 0), -1);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_find),
+		cmocka_unit_test(test_nobody_answers),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
