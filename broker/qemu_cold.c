@@ -102,12 +102,19 @@ bool qemu_cold_ask(struct qemu_op *op, const char *parent, const char *name, con
 	return true;
 }
 
-/* What the command line names may be a link: /dev/input/by-id/…. */
-static void set_node(struct cold *cold, const char *path)
+/* It is the VM's word: no way to another place in the file system. */
+static bool is_one_name(const char *text)
+{
+	return *text && !strchr(text, '/');
+}
+
+/* What the command line names may be a link: /dev/input/by-id/…. Only where nobody but root makes
+ * links: one that leads elsewhere could make us wait. */
+static void set_node(struct cold *cold, const char *folder, const char *path)
 {
 	char node[PATH_MAX];
 
-	if (startswith(path, "/dev/") && root_resolve(node, "%s", path) == 0)
+	if (startswith(path, folder) && !strstr(path, "/..") && root_resolve(node, "%s", path) == 0)
 		snprintf(cold->node, sizeof(cold->node), "%.63s", node);
 }
 
@@ -152,11 +159,11 @@ static void describe_usb(const struct qemu *qemu, const struct qemu_cold *found,
 {
 	long bus = found->numbers[QEMU_COLD_BUS];
 
-	set_node(cold, found->texts[QEMU_COLD_NODE]);
+	set_node(cold, "/dev/bus/usb/", found->texts[QEMU_COLD_NODE]);
 	if (bus && found->numbers[QEMU_COLD_ADDRESS])
 		snprintf(cold->node, sizeof(cold->node), "/dev/bus/usb/%03ld/%03ld", bus,
 			 found->numbers[QEMU_COLD_ADDRESS]);
-	if (bus && found->texts[QEMU_COLD_PORT][0])
+	if (bus && is_one_name(found->texts[QEMU_COLD_PORT]))
 		snprintf(cold->kernel_name, sizeof(cold->kernel_name), "%ld-%.50s", bus,
 			 found->texts[QEMU_COLD_PORT]);
 	if (!cold->node[0] && !cold->kernel_name[0])
@@ -170,7 +177,8 @@ static void describe_pci(const struct qemu_cold *found, struct cold *cold)
 	const char *host = found->texts[QEMU_COLD_HOST], *path = found->texts[QEMU_COLD_SYSFS];
 	const char *last = strrchr(path, '/');
 
-	if (strchr(host, ':') && root_exists("/sys/bus/pci/devices/%s", host) == 0)
+	if (is_one_name(host) && strchr(host, ':') &&
+	    root_exists("/sys/bus/pci/devices/%s", host) == 0)
 		snprintf(cold->kernel_name, sizeof(cold->kernel_name), "%.63s", host);
 	else if (last)
 		snprintf(cold->kernel_name, sizeof(cold->kernel_name), "%.63s", last + 1);
@@ -194,7 +202,7 @@ void qemu_cold_note(struct qemu *qemu)
 			describe_pci(found, &cold);
 			break;
 		case DEVICE_EVDEV:
-			set_node(&cold, found->texts[QEMU_COLD_EVDEV]);
+			set_node(&cold, "/dev/input/", found->texts[QEMU_COLD_EVDEV]);
 			break;
 		}
 		cold_add(list, &cold);

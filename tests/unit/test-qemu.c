@@ -922,11 +922,13 @@ static void test_limit_of_locked_memory(void **state)
 
 	(void) state;
 	start_vm(NULL);
-	m.rejects = "vfio 0000:03:00.0: failed to setup container for group 12: memory listener "
-		    "initialization failed: Region pc.ram: vfio_dma_map(0x5624a1b2c3d0, 0x100000000, "
-		    "0x380000000, 0x7f1234567000) = -12 (Cannot allocate memory)";
+	m.rejects =
+		"vfio 0000:03:00.0: failed to setup container for group 12: memory listener "
+		"initialization failed: Region pc.ram: vfio_dma_map(0x5624a1b2c3d0, 0x100000000, "
+		"0x380000000, 0x7f1234567000) = -12 (Cannot allocate memory)";
 	attach(&d);
-	expect("0x7f1234567000) = -12 (Cannot allocate memory); raise QEMU's limit of locked memory "
+	expect("0x7f1234567000) = -12 (Cannot allocate memory); raise QEMU's limit of locked "
+	       "memory "
 	       "(RLIMIT_MEMLOCK) above the guest's memory");
 	/* Whatever it says besides. */
 	char text[480];
@@ -1076,6 +1078,7 @@ static void make_tree(void)
 	assert_int_equal(symlink("/proc", path), 0); /* whose the socket is */
 	tree_write(s.dir, "/dev/input/event3", "");
 	tree_link(s.dir, "/dev/input/by-id/keyboard", "/dev/input/event3");
+	tree_link(s.dir, "/dev/shm/event3", "/dev/input/event3");
 	tree_mkdir(s.dir, "/sys/bus/pci/devices/0000:03:00.0");
 	for (size_t i = 0; i < ARRAY_SIZE(usb); i++) {
 		snprintf(path, sizeof(path), "/sys/bus/usb/devices/%s/idVendor", usb[i][0]);
@@ -1163,6 +1166,12 @@ static void test_what_it_will_have(void **state)
 		 "{\"hostbus\": 1, \"hostport\": \"4\"}", "waits: usb  1-4;"},
 		{"/machine/peripheral", "empty", "usb-host",
 		 "{\"hostbus\": 1, \"hostport\": \"8\"}", ""},
+		{"/machine/peripheral", "elsewhere", "usb-host",
+		 "{\"hostbus\": 1, \"hostport\": \"4/../1-4\"}", ""},
+		{"/machine/peripheral", "links", "virtio-input-host-pci",
+		 "{\"evdev\": \"/dev/input/by-id/../../input/event3\"}", ""},
+		{"/machine/peripheral", "others", "virtio-input-host-pci",
+		 "{\"evdev\": \"/dev/shm/event3\"}", ""},
 		{"/machine/peripheral", "gone", "usb-host", "{\"hostbus\": 1, \"hostaddr\": 8}",
 		 ""},
 		{"/machine/peripheral", "any", "usb-host", "{}", ""},
