@@ -21,6 +21,11 @@ def _run(command):
     return result.stdout
 
 
+def _run_when_free(command):
+    """udevd looks at a disk whenever somebody has written to it; it is busy for that long."""
+    wait_until(lambda: subprocess.run(command.split(), capture_output=True).returncode == 0, 60, f"{command} can be done")
+
+
 def _disk_of_the_host(world, **where):
     """A stick that the host has taken, before any rule."""
     subprocess.run(["modprobe", "-a", "usb-storage", "sd_mod"], check=True)
@@ -63,32 +68,32 @@ def _swap_partition(node):
     table[446:462] = struct.pack("<B3sB3sII", 0, b"\0\0\0", 0x82, b"\0\0\0", 2048, 16384)
     table[510:] = b"\x55\xaa"
     pathlib.Path(node).write_bytes(table)
-    _run(f"blockdev --rereadpt {node}")
+    _run_when_free(f"blockdev --rereadpt {node}")
     wait_until(pathlib.Path(f"{node}1").exists, 30, "it has a partition")
     _run("udevadm settle")
-    _run(f"mkswap {node}1")
+    _run_when_free(f"mkswap {node}1")
     _run(f"swapon {node}1")
     yield "swap space"
-    _run(f"swapoff {node}1")
+    _run_when_free(f"swapoff {node}1")
     pathlib.Path(node).write_bytes(bytes(4096))
-    _run(f"blockdev --rereadpt {node}")
+    _run_when_free(f"blockdev --rereadpt {node}")
 
 
 @contextlib.contextmanager
 def _lvm(node):
-    _run(f"pvcreate -ff -y {node}")
+    _run_when_free(f"pvcreate -ff -y {node}")
     _run(f"vgcreate vhpvg {node}")
     _run("lvcreate -y -Wn -Zn --noudevsync -l 100%FREE -n data vhpvg")
     yield r"part of the LVM volume vhpvg-data \(dm-"
     _run("vgremove -f vhpvg")
-    _run(f"pvremove {node}")
+    _run_when_free(f"pvremove {node}")
 
 
 @contextlib.contextmanager
 def _luks(node):
     key = LOGS / "key"
     key.write_text("a key")
-    _run(f"cryptsetup luksFormat -q --type luks1 --pbkdf-force-iterations 1000 {node} {key}")
+    _run_when_free(f"cryptsetup luksFormat -q --type luks1 --pbkdf-force-iterations 1000 {node} {key}")
     _run(f"cryptsetup open --key-file {key} {node} vhpluks")
     _run("mkfs.ext4 -q /dev/mapper/vhpluks")
     folder = LOGS / "luks"
@@ -101,10 +106,10 @@ def _luks(node):
 
 @contextlib.contextmanager
 def _md(node):
-    _run(f"mdadm --create /dev/md7 --run --force --level=1 --raid-devices=1 --metadata=1.2 {node}")
+    _run_when_free(f"mdadm --create /dev/md7 --run --force --level=1 --raid-devices=1 --metadata=1.2 {node}")
     yield "part of the RAID md7"
     _run("mdadm --stop /dev/md7")
-    _run(f"mdadm --zero-superblock {node}")
+    _run_when_free(f"mdadm --zero-superblock {node}")
 
 
 def _end_bcache(node):
@@ -117,8 +122,8 @@ def _end_bcache(node):
 @contextlib.contextmanager
 def _bcache(node):
     _run("modprobe bcache")
-    _run(f"wipefs -a {node}")
-    _run(f"make-bcache --wipe-bcache -B {node}")
+    _run_when_free(f"wipefs -a {node}")
+    _run_when_free(f"make-bcache --wipe-bcache -B {node}")
     with contextlib.suppress(OSError):  # udevd may have been first
         pathlib.Path("/sys/fs/bcache/register").write_text(node)
     wait_until(pathlib.Path("/sys/block/bcache0").exists, 30, "there is a bcache0")
@@ -173,8 +178,8 @@ def every_use_of_a_disk(world):
             _refused(world, disk, vm1, words, DISKS)
         world.udev.settle()
         expect(disk.drivers() == ["usb-storage"], f"{use.__name__}: the host keeps it")
-    _run(f"wipefs -a {node}")
-    _run(f"mkfs.ext4 -q {node}")  # as other stories expect it
+    _run_when_free(f"wipefs -a {node}")
+    _run_when_free(f"mkfs.ext4 -q {node}")  # as other stories expect it
     world.configure(vm1.config(), DISKS)
     world.broker.start()
     world.wait_attached(disk, vm1)
