@@ -21,14 +21,19 @@ words    errors full of escape sequences, line feeds and marks that turn the wri
 keeps    answers everything but device_del
 hoards   honest, and keeps every descriptor that it was sent
 touches  honest, and changes its socket's mode without end
+everything  each of these in turn, one a connection; and what can be done to a socket, again and again: its mode,
+         a link in its place, its directory gone. The second SOCKET is another VM's, which the link leads to
 """
 
+import itertools
 import json
 import os
 import selectors
 import socket
 import sys
 
+IN_TURN = ("nothing", "honest", "wrong", "twice", "words", "huge", "flood", "keeps", "half", "honest", "endless",
+           "ports", "close", "silent", "hoards")
 BAD_WORDS = "\033[31mred\033]0;title\007\nline\r\u202eturned\u009b1m \"'%s$(id)"
 
 
@@ -93,6 +98,36 @@ class Monitor:
                 "endless": b"x" * 65536}.get(self.behaviour)
 
 
+class Mischief:
+    """What a VM's user can do to its socket, one thing after the other; each is undone by the next call."""
+
+    def __init__(self, path, victim):
+        self.path, self.victim, self.n, self.undo = path, victim, 0, None
+
+    def next(self):
+        if self.undo:
+            self.undo()
+            self.undo = None
+            return
+        self.n += 1
+        if self.n % 3 == 0:
+            self.away(self.path)
+            os.symlink(self.victim, self.path)
+        elif self.n % 3 == 1:
+            self.away(os.path.dirname(self.path))
+        else:
+            os.chmod(self.path, 0o600 if self.n % 2 else 0o666)
+
+    def away(self, path):
+        os.rename(path, path + ".away")
+
+        def back():
+            if os.path.islink(path):
+                os.unlink(path)
+            os.rename(path + ".away", path)
+        self.undo = back
+
+
 class Client:
     def __init__(self, monitor, connection):
         self.monitor, self.connection = monitor, connection
@@ -148,11 +183,15 @@ def main():
     monitor, selector = Monitor(behaviour), selectors.DefaultSelector()
     os.set_blocking(0, False)
     selector.register(0, selectors.EVENT_READ, "stdin")
+    mischief, turns = None, None
+    if behaviour == "everything":
+        mischief, turns = Mischief(*paths), itertools.cycle(IN_TURN)
+        paths = paths[:1]
     for path in paths:
         selector.register(listen(path), selectors.EVENT_READ, None)
     print("ready", flush=True)
     while True:
-        for key, events in selector.select(0.001 if behaviour == "touches" else None):
+        for key, events in selector.select({"touches": 0.001, "everything": 0.02}.get(behaviour)):
             client = key.data
             if client == "stdin":
                 words = (os.read(0, 65536) or b"").decode().split()
@@ -163,6 +202,8 @@ def main():
                 continue
             if client is None:
                 connection, _ = key.fileobj.accept()
+                if turns:
+                    monitor.behaviour = next(turns)
                 connection.setblocking(False)
                 selector.register(connection, selectors.EVENT_READ | selectors.EVENT_WRITE,
                                   Client(monitor, connection))
@@ -178,6 +219,8 @@ def main():
         if behaviour == "touches":
             os.chmod(paths[0], 0o600)
             os.chmod(paths[0], 0o666)
+        if mischief:
+            mischief.next()
 
 
 if __name__ == "__main__":

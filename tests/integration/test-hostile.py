@@ -8,6 +8,7 @@ Usage: test-hostile.py VHOTPLUG_BROKER [TEST…]   (the built program; run as ro
 import contextlib
 import os
 import pathlib
+import select
 import shutil
 import signal
 import statistics
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 
-from world import Broker, check, main, make_node, wait_for
+from world import PATIENCE, Broker, check, main, make_node, wait_for
 
 DOUBLE = pathlib.Path(__file__).parent.parent / "doubles" / "hostile_monitor.py"
 UNASKED = ("nothing", "wrong", "twice", "huge", "flood", "half", "endless", "silent", "close",
@@ -31,10 +32,32 @@ class Double:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         world.processes.append(self.process)
         self.process.stdout.readline()
+        self.lines, self.rest = [], ""
 
     def has(self, *handles):
         print("handles", *handles, file=self.process.stdin, flush=True)
         self.process.stdout.readline()
+
+    def _read(self):
+        data = os.read(self.process.stdout.fileno(), 65536).decode()
+        lines = (self.rest + data).split("\n")
+        self.lines += lines[:-1]
+        self.rest = lines[-1]
+
+    def hears(self, line, seconds=PATIENCE):
+        """Waits until it was asked for that."""
+        end = time.monotonic() + seconds
+        while line not in self.lines:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
+                return False
+            self._read()
+        return True
+
+    def heard(self, line):
+        while select.select([self.process.stdout], [], [], 0)[0]:
+            self._read()
+        return line in self.lines
 
     def said(self):
         """Everything that it was asked to do so far; it ends with that."""
@@ -118,6 +141,114 @@ def test_monitors(world):
     check(not any(line.startswith("del") for line in good.said()), "the honest VM was asked to drop nothing")
     for double in hostile:
         double.process.kill()
+
+
+MADE_UP = pathlib.Path("/sys/devices/virtual/misc")
+
+
+@contextlib.contextmanager
+def made_up_sysfs():
+    """A directory of /sys that is ours: devices can go and come there."""
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", MADE_UP], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "-l", MADE_UP], check=True)
+
+
+class Stick:
+    """A device that can be plugged in again and again; its node is the zero device's."""
+
+    def __init__(self, world, name, number):
+        self.world, self.path, self.inode = world, MADE_UP / name, None
+        self.node = f"/dev/bus/usb/099/{number:03}"
+        os.mknod(self.node, 0o600 | 0o020000, os.makedev(1, 5))
+
+    def _event(self, action):
+        answer = self.world.event(action, vms="good", place=str(self.path).removeprefix("/sys"), inode=self.inode,
+                                  node=self.node)
+        check_quietly(answer == b"T", f"{action} of {self.path.name} is answered by {answer}")
+
+    def handle(self):
+        return f"vhp-{self.path.name}-{self.inode}"
+
+    def plug(self):
+        self.path.mkdir()
+        (self.path / "dev").write_text("1:5\n")
+        self.inode = self.path.stat().st_ino
+        self._event("add")
+
+    def unplug(self):
+        shutil.rmtree(self.path)
+        self._event("remove")
+
+
+def measure_plugs(stick, good, seconds, pause):
+    """How long it takes from the event of a plug until the VM is asked to add it, for SECONDS."""
+    times, end = [], time.monotonic() + seconds
+    while time.monotonic() < end or len(times) < 3:
+        start = time.monotonic()
+        stick.plug()
+        check_quietly(good.hears(f"add {stick.handle()}"), "a plug does not reach the VM")
+        times.append(time.monotonic() - start)
+        stick.unplug()
+        check_quietly(good.hears(f"del {stick.handle()}"), "an unplug does not reach the VM")
+        time.sleep(pause)
+    return times[1:]  # the first one may see the change
+
+
+def is_let_run(processes, run):
+    for process in processes:
+        process.send_signal(signal.SIGCONT if run else signal.SIGSTOP)
+
+
+def state_size(world):
+    """The WAL is used again and again, and cut after a silence (test_local_user)."""
+    return sum(path.stat().st_size for path in (world.database, world.public_copy) if path.exists())
+
+
+def test_side_by_side(world):
+    """Two VMs: one does everything that a VM can do, and users without rights whatever they can, in phases; the
+    other one's device is plugged in again and again all the time. As long as HOSTILE_SECONDS says; for a
+    minute and more it is also measured what that costs the other."""
+    (world.path / "evil").mkdir()
+    world.config.write_text(
+        f"[vm good]\ntype = qemu\nsocket = {world.path}/good.sock\n"
+        f"[vm evil]\ntype = qemu\nsocket = {world.path}/evil/evil.sock\n"
+        "[usb g]\ntargetVm = good\n[allow r]\nvendorId = 046d\n")
+    good, evil = Double(world, "honest", "good"), Double(world, "everything", "evil/evil", "good")
+    there = [evil.process, *strangers(world, "nogroup", "games")]
+    for process in there:  # what their own processor time costs is the scheduler's business
+        os.sched_setscheduler(process.pid, os.SCHED_IDLE, os.sched_param(0))
+    broker = Broker(world, arguments=()).ready()
+    with made_up_sysfs():
+        stays, stick = Stick(world, "stays", 90), Stick(world, "stick", 91)
+        stays.plug()
+        check(good.hears(f"add {stays.handle()}"), "a device is in the honest VM")
+        evil.has(stays.handle())
+        for device in ("null", "full", "random", "urandom"):
+            world.event(device=make_node(device), vms="evil")
+        size, times = state_size(world), {True: [], False: []}
+        phase = max(2, min(10, SECONDS / 10))
+        for n in range(round(SECONDS / phase / 2) or 1):
+            for run in (True, False):
+                is_let_run(there, run)
+                times[run].append(statistics.median(measure_plugs(stick, good, phase, 0.02 if SECONDS < 60 else 0.5)))
+        is_let_run(there, True)
+        ratio = statistics.median(times[True]) / statistics.median(times[False])
+        grown, log = state_size(world) - size, len(broker.log())
+        print(f"      from the plug to device_add {statistics.median(times[False]) * 1000:.2f} ms, attacked {ratio:.2f} "
+              f"times as long ({len(times[True])} phases of {phase:.0f} s each way); the database has grown by "
+              f"{grown} bytes, the log has {log}")
+        check(SECONDS < 60 or ratio <= 1.2, f"the other VM's devices come as fast as ever ({ratio:.2f})")
+        check(grown < 1 << 20, f"the database grows by less than 1 MB ({grown})")
+        check(log < 1 << 20, f"and so does the log ({log})")
+        check(is_clean(broker.log().replace("\n", "")), "which is clean")
+        check(world.query("select vm from assignments where device = 'stays' and state = 'attached'") == [("good",)],
+              "no device was lost or moved")
+        check(not good.heard(f"del {stays.handle()}"), "nor taken out meanwhile")
+        check(broker.process.poll() is None and all(p.poll() is None for p in there), "all were there to the end")
+        check(broker.end() == 0, "the end")
 
 
 def test_words(world):

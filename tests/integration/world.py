@@ -198,13 +198,15 @@ class World:
         self.config.write_text(
             f"{extra}{text}[usb g]\ntargetVm = {vms[0]}\n[allow r]\nvendorId = 046d\n")
 
-    def event(self, action="add", vms="vm1", device="null"):
-        """What the helper sends; returns the broker's answer."""
+    def event(self, action="add", vms="vm1", device="null", place=None, inode=None, node=None):
+        """What the helper sends; returns the broker's answer. DEVICE is one of the memory driver, or else it is at
+        PLACE below /sys, with INODE and NODE."""
+        place = place or f"/devices/virtual/mem/{device}"
         self.seqnum += 1
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        fields = ["VHOTPLUG=1", f"ACTION={action}", f"DEVPATH=/devices/virtual/mem/{device}", f"SEQNUM={self.seqnum}",
-                  f"BOOT_ID={boot}", f"SYSFS_INODE={os.stat(f'/sys/devices/virtual/mem/{device}').st_ino}",
-                  "SUBSYSTEM=usb", "DEVTYPE=usb_device", f"DEVNAME={NODES[device]}",
+        fields = ["VHOTPLUG=1", f"ACTION={action}", f"DEVPATH={place}", f"SEQNUM={self.seqnum}",
+                  f"BOOT_ID={boot}", f"SYSFS_INODE={inode or os.stat('/sys' + place).st_ino}",
+                  "SUBSYSTEM=usb", "DEVTYPE=usb_device", f"DEVNAME={node or NODES[device]}",
                   "VHOTPLUG_RULE=usb/g/r", f"VHOTPLUG_VM={vms}"]
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
             client.settimeout(5)
