@@ -15,6 +15,9 @@ struct budget {
 	uint64_t at;         /* ms: when LEFT was true */
 };
 
+/* What a read costs at least: one byte at a time is not to be cheaper than all at once. */
+#define BUDGET_MIN_READ 512
+
 /* A full one. */
 void budget_init(struct budget *budget, uint64_t size, uint64_t rate);
 

@@ -4,9 +4,11 @@
 #include <sys/epoll.h>
 #include <sys/socket.h>
 
+#include "broker/budget.h"
 #include "broker/log.h"
 
 #define READ_SIZE 4096
+#define PAUSE_MS 20
 
 struct control {
 	struct loop *loop;
@@ -16,11 +18,12 @@ struct control {
 	struct control_client *clients;
 	size_t n_clients, n_readers;
 	size_t unread; /* bytes, of all clients */
+	struct budget readers; /* what those may have who may not change anything */
 };
 
 static void watch(struct control_client *client)
 {
-	bool reads = !client->has_ended && client->in_length < CONTROL_LINE_MAX &&
+	bool reads = !client->has_ended && !client->pause.loop && client->in_length < CONTROL_LINE_MAX &&
 		     client->out_length < CONTROL_EVENTS_MAX;
 
 	loop_source_set_events(client->source,
@@ -57,6 +60,7 @@ static void client_close(struct control_client *client)
 	client->is_closed = true;
 	unlink_client(client);
 	loop_timer_stop(&client->stall);
+	loop_timer_stop(&client->pause);
 	client->source = loop_source_free(client->source);
 	client->fd = close_fd(client->fd);
 	control->handler->gone(control->data, client);
@@ -75,7 +79,7 @@ static void client_stalls(void *data)
 /* Whoever has asked and hung up half its line still gets its answer. */
 static bool is_done(const struct control_client *client)
 {
-	return client->has_ended && !client->is_held && client->out_length == 0;
+	return client->has_ended && !client->is_held && !client->pause.loop && client->out_length == 0;
 }
 
 static void write_out(struct control_client *client)
@@ -137,6 +141,8 @@ static void append(struct control_client *client, const char *text, size_t lengt
 	client->out[client->out_length + length] = '\n';
 	client->out_length += length + 1;
 	client->control->unread += length + 1;
+	if (!client->may_change)
+		budget_use(&client->control->readers, length, now_monotonic_ms());
 	write_out(client);
 	if (!client->is_closed)
 		watch(client);
@@ -159,6 +165,27 @@ void control_send_event(struct control_client *client, const char *text, size_t 
 	append(client, text, length);
 }
 
+static void client_go_on(struct control_client *client);
+
+static void pause_is_over(void *data)
+{
+	client_go_on(data);
+}
+
+/* Has it a line, and may it be answered now? Otherwise later. */
+static bool may_ask(struct control_client *client)
+{
+	struct control *control = client->control;
+	uint64_t now = now_monotonic_ms();
+
+	if (client->may_change || budget_take(&control->readers, CONTROL_READERS_LINE, now))
+		return true;
+	uint64_t wait = budget_wait(&control->readers, CONTROL_READERS_LINE, now);
+	loop_timer_start(control->loop, &client->pause, wait < PAUSE_MS ? PAUSE_MS : wait,
+			 pause_is_over, client);
+	return false;
+}
+
 /* Hands out whole lines as long as nothing has to be waited for. */
 static void handle_lines(struct control_client *client)
 {
@@ -169,7 +196,7 @@ static void handle_lines(struct control_client *client)
 		char *line = client->in + from;
 		char *end = client->in_length > from ? memchr(line, '\n', client->in_length - from)
 						     : NULL;
-		if (!end)
+		if (!end || !may_ask(client))
 			break;
 		*end = 0;
 		from += (size_t) (end - line) + 1;
@@ -332,6 +359,7 @@ int control_new(struct loop *loop, const struct control_handler *handler, void *
 	control->handler = handler;
 	control->data = data;
 	control->group = (gid_t) -1;
+	budget_init(&control->readers, CONTROL_READERS_BURST, CONTROL_READERS_RATE);
 	*ret_control = control;
 	return 0;
 }

@@ -18,6 +18,9 @@
 #define CONTROL_TOTAL_MAX (64 * 1024 * 1024) /* the same, of all clients together */
 #define CONTROL_CLIENTS_MAX 2048
 #define CONTROL_READERS_MAX 512 /* of them may be such that may only read */
+#define CONTROL_READERS_BURST (4 * 1024 * 1024) /* bytes that those who may only read get at once */
+#define CONTROL_READERS_RATE (1024 * 1024)      /* and in the long run, a second, together */
+#define CONTROL_READERS_LINE 4096               /* what a request of theirs costs at least */
 #define CONTROL_STALL_MS 10000  /* for a client to read something of what is there for it */
 
 struct control;
@@ -40,7 +43,7 @@ struct control_client {
 	/* For control.c. */
 	int fd;
 	struct loop_source *source;
-	struct loop_timer stall;
+	struct loop_timer stall, pause;
 	char *in, *out;
 	size_t in_length, in_size, out_length, out_size;
 	bool is_held;   /* its next line waits until the one before has been answered */
@@ -66,7 +69,8 @@ void control_free(struct control *control);
 void control_set_group(struct control *control, gid_t group);
 
 /* Takes over the connected socket FD; IS_TRUSTED: the way to the socket was barred to everybody
- * who may not change things. FD is closed when there is no room. */
+ * who may not change things. FD is closed when there is no room. Whoever may only read can be
+ * anybody, as often as he likes: that is answered at a pace which leaves the others alone. */
 void control_accept(struct control *control, int fd, enum control_dialect dialect, bool is_trusted);
 
 /* Sends the LENGTH bytes of TEXT and the end of the line. */

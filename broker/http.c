@@ -5,12 +5,14 @@
 #include <sys/socket.h>
 
 #define ROOM 16384 /* read at once */
+#define PAUSE_MS 50
 
 struct http {
 	struct loop *loop;
 	struct loop_garbage garbage;
 	struct loop_source *source;
-	struct loop_timer deadline;
+	struct loop_timer deadline, pause;
+	struct budget *input; /* NULL: no limit */
 	int fd;
 	char *out;
 	size_t n_out, n_sent;
@@ -34,6 +36,7 @@ struct http *http_cancel(struct http *http)
 	if (!http)
 		return NULL;
 	loop_timer_stop(&http->deadline);
+	loop_timer_stop(&http->pause);
 	http->source = loop_source_free(http->source);
 	http->fd = close_fd(http->fd);
 	loop_discard(http->loop, &http->garbage, free_http, http);
@@ -81,6 +84,9 @@ static int receive(struct http *http)
 			return -ENOMEM;
 		http->in = in;
 		n = recv(http->fd, in + http->n_in, ROOM, MSG_DONTWAIT);
+		if (http->input && n > 0)
+			budget_use(http->input, n < BUDGET_MIN_READ ? BUDGET_MIN_READ : (uint64_t) n,
+				   now_monotonic_ms());
 		if (n == 0)
 			return 1;
 		if (n < 0 && errno == EAGAIN)
@@ -93,6 +99,28 @@ static int receive(struct http *http)
 	}
 }
 
+static void read_again(void *data)
+{
+	struct http *http = data;
+
+	loop_source_set_events(http->source,
+			       EPOLLIN | (http->n_sent < http->n_out ? EPOLLOUT : 0U));
+}
+
+/* Whoever answers without end is heard at a pace that costs the others nothing. What is left of one
+ * that has hung up is little. */
+static bool may_read(struct http *http, uint32_t events)
+{
+	uint64_t wait = http->input ? budget_wait(http->input, 1, now_monotonic_ms()) : 0;
+
+	if (wait == 0 || events & (EPOLLHUP | EPOLLERR))
+		return true;
+	loop_source_set_events(http->source, 0);
+	loop_timer_start(http->loop, &http->pause, wait < PAUSE_MS ? PAUSE_MS : wait, read_again,
+			 http);
+	return false;
+}
+
 static void socket_is_ready(void *data, uint32_t events)
 {
 	struct http *http = data;
@@ -100,6 +128,8 @@ static void socket_is_ready(void *data, uint32_t events)
 
 	if (events & EPOLLOUT)
 		send_rest(http);
+	if (!may_read(http, events))
+		return;
 	/* Who hangs up before he has read everything may have answered all the same. */
 	int at_end = receive(http);
 	if (at_end < 0) {
@@ -131,6 +161,11 @@ static int write_request(struct http *http, const char *method, const char *path
 	}
 	http->n_out = (size_t) n;
 	return 0;
+}
+
+void http_limit(struct http *http, struct budget *input)
+{
+	http->input = input;
 }
 
 int http_ask(struct loop *loop, int fd, const char *method, const char *path, const char *body,

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "broker/budget.h"
 #include "broker/loop.h"
 #include "helper/macro.h"
 
@@ -35,5 +36,7 @@ typedef void (*http_fn)(void *data, int r, const struct http_answer *answer);
  * latest. Returns 0 or -errno. */
 int http_ask(struct loop *loop, int fd, const char *method, const char *path, const char *body,
 	     unsigned deadline_ms, http_fn fn, void *data, struct http **ret_http) _must_check_;
+/* What the answer may cost, in bytes; INPUT is borrowed. */
+void http_limit(struct http *http, struct budget *input);
 /* Forgets a question whose FN has not been called yet. NULL is fine. Returns NULL. */
 struct http *http_cancel(struct http *http);

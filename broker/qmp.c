@@ -450,7 +450,8 @@ static void receive(struct qmp *qmp)
 		go_down(qmp, "it closed the connection");
 		return;
 	}
-	budget_use(qmp->input, (uint64_t) n, now_monotonic_ms());
+	budget_use(qmp->input, n < BUDGET_MIN_READ ? BUDGET_MIN_READ : (uint64_t) n,
+		   now_monotonic_ms());
 	qmp->in_length += (size_t) n;
 	handle_input(qmp);
 }

@@ -125,10 +125,12 @@ static void ask(struct request *request, const char *method, const char *what, j
 	if (r == 0)
 		r = http_ask(ch->vm->loop, fd, method, path, text, ANSWER_MS, has_answered, request,
 			     &ch->http);
-	if (r < 0)
+	if (r < 0) {
 		can_not_ask(request, r, reason);
-	else
-		TAKE_FD(fd);
+		return;
+	}
+	TAKE_FD(fd);
+	http_limit(ch->http, &ch->vm->input);
 }
 
 /* What went wrong, in cloud-hypervisor's words: an array of texts, the cause last, perhaps again at

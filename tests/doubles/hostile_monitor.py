@@ -13,6 +13,7 @@ twice    every answer comes twice, and some that nobody asked for
 huge     ids and texts of hundreds of kilobytes
 flood    events without end
 half     half a message, for ever
+trickle  events without end, one byte at a time
 endless  one message without end
 silent   a greeting and then nothing
 close    hangs up after the greeting
@@ -32,7 +33,7 @@ import selectors
 import socket
 import sys
 
-IN_TURN = ("nothing", "honest", "wrong", "twice", "words", "huge", "flood", "keeps", "half", "honest", "endless",
+IN_TURN = ("nothing", "honest", "wrong", "twice", "words", "huge", "flood", "keeps", "trickle", "half", "honest", "endless",
            "ports", "close", "silent", "hoards")
 BAD_WORDS = "\033[31mred\033]0;title\007\nline\r\u202eturned\u009b1m \"'%s$(id)"
 
@@ -95,6 +96,7 @@ class Monitor:
         """What is said without being asked, again and again; None: nothing."""
         return {"flood": b'{"event": "DEVICE_DELETED", "data": {"device": "vhp-1-1-1", "path": ""}}\r\n'
                          * 500,
+                "trickle": b'{"event": "X", "data": {}}\r\n',
                 "endless": b"x" * 65536}.get(self.behaviour)
 
 
@@ -160,7 +162,8 @@ class Client:
             self.out = self.monitor.endless()
         if self.out:
             try:
-                self.out = self.out[self.connection.send(self.out):]
+                n = 1 if self.monitor.behaviour == "trickle" else len(self.out)
+                self.out = self.out[self.connection.send(self.out[:n]):]
             except BlockingIOError:
                 return True
             except OSError:

@@ -19,7 +19,7 @@ import time
 from world import PATIENCE, Broker, check, main, make_node, wait_for
 
 DOUBLE = pathlib.Path(__file__).parent.parent / "doubles" / "hostile_monitor.py"
-UNASKED = ("nothing", "wrong", "twice", "huge", "flood", "half", "endless", "silent", "close",
+UNASKED = ("nothing", "wrong", "twice", "huge", "flood", "half", "trickle", "endless", "silent", "close",
            "ports", "touches")
 SECONDS = int(os.environ.get("HOSTILE_SECONDS", "8"))  # of each long test
 NOBODY = 65534
@@ -317,6 +317,51 @@ def test_keeps_it_open(world):
     check(told and told[0][0] == "vm1" and f"(process {pid}) still has it open" in told[0][1],
           f"the history says that vm1 still has it open ({told})")
     check(world.reason_is(f"vm2 has it.*process {pid}.*still has it open"), "and so does the reason")
+    check(broker.end() == 0, "the end")
+
+
+READS = """
+import json, socket, sys, time
+clients, n, end = [], 0, time.monotonic() + float(sys.argv[2])
+for _ in range(100):
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(sys.argv[1])
+    client.setblocking(False)
+    clients.append(client)
+while time.monotonic() < end:
+    for client in clients:
+        try:
+            client.send(b'{"action": "list"}\\n' * 50)
+        except OSError:
+            pass
+        try:
+            n += client.recv(1 << 20).count(b"\\n")
+        except OSError:
+            pass
+print(n)
+"""
+
+
+def test_questions_without_end(world):
+    """A user without rights asks over the control socket, with many clients, without end."""
+    world.write_config("good")
+    Double(world, "honest", "good")
+    zero = make_node("zero")
+    broker = Broker(world, arguments=()).ready()
+    world.event(device=zero, vms="good")
+    check(attached(world, "good"), "a device is in the honest VM")
+    asker = subprocess.Popen(["/usr/bin/python3", "-c", READS, f"{world.event_socket.parent}/control.sock", str(SECONDS)],
+                             user="nobody", group="nogroup", extra_groups=[], stdout=subprocess.PIPE, text=True)
+    world.processes.append(asker)
+    times = []
+    while asker.poll() is None:
+        start = time.monotonic()
+        check_quietly(world.event(device=zero, vms="good") == b"T", "an event is refused")
+        times.append(time.monotonic() - start)
+        time.sleep(0.05)
+    answers = int(asker.stdout.read())
+    print(f"      {answers} answers; an event takes {statistics.median(times) * 1000:.2f} ms")
+    check(0 < answers < 1200 + 300 * SECONDS, f"they are answered at a pace that costs little ({answers})")
     check(broker.end() == 0, "the end")
 
 
