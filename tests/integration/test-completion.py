@@ -103,6 +103,11 @@ def try_all(folder):
 
 
 def main():
+    try:
+        os.close(os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY))
+    except OSError as error:
+        print(f"note: there are no terminals here: {error}")
+        return 0
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         (folder / "devices").write_text("".join(json.dumps(device) + "\n" for device in DEVICES))
