@@ -112,6 +112,7 @@ static void note_opened(struct registry *registry, struct device *device,
 			const struct worker_answer *answer, int *fds)
 {
 	struct device_attempt *attempt = &device->attempt;
+	struct vm *vm = device->place.vm;
 	int n = 0;
 
 	if (answer->result < 0) {
@@ -121,6 +122,9 @@ static void note_opened(struct registry *registry, struct device *device,
 			     : answer->result == -EOPNOTSUPP ? DEVICE_FAILED
 							     : DEVICE_WAITING,
 			     answer->detail[0] ? answer->detail : strerror(-answer->result), 0);
+		/* Perhaps it is its VM that uses it, by its own command line. */
+		if (answer->result == -EBUSY)
+			vm_refresh(vm);
 		return;
 	}
 	attempt->opened = true;

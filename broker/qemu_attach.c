@@ -204,6 +204,9 @@ static void end_attach(struct op *base)
 		qemu_set_place(qemu, op->bus, op->port, false);
 	qemu_places_have_changed(qemu);
 	vm_attached(qemu->vm, base->device, &base->result);
+	/* Somebody at the monitor may have given it the device: the next try will know. */
+	if (base->result.outcome == VMM_RETRY)
+		vm_refresh(qemu->vm);
 }
 
 void qemu_attach(struct vm *vm, struct device *device, int fd)

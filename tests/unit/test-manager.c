@@ -2094,6 +2094,24 @@ static void test_unplugged_from_a_vm_that_has_had_it(void **state)
 	assert_null(device("1-2"));
 }
 
+/* It was given to its VM behind our back: that is seen when it is found in use. */
+static void test_in_use_by_its_own_vm(void **state)
+{
+	(void) state;
+	w.policy.worker_waits = true;
+	manager_start(&w.manager);
+	run();
+	plug("1-2", 100, "vm1");
+	w.cold = "1-2";
+	job_answer(-EBUSY, "it is held by qemu");
+	w.policy.worker_waits = false;
+	run();
+	expect("1-2", "refused vm1");
+	run_for(5000);
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_attaches, 0);
+}
+
 /* What was detached by hand is taken out of a VM that starts with it. */
 static void test_detached_and_there_at_the_next_start(void **state)
 {
@@ -2227,6 +2245,7 @@ int main(void)
 		FRESH(test_rule_for_what_a_vm_has_had),
 		FRESH(test_claim_of_a_vm_that_does_not_answer),
 		FRESH(test_detached_and_there_at_the_next_start),
+		FRESH(test_in_use_by_its_own_vm),
 	};
 
 	loop_skip_waiting(true);

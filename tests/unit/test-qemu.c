@@ -1181,6 +1181,26 @@ static void test_what_it_will_have(void **state)
 	expect_cold(rows, ARRAY_SIZE(rows));
 }
 
+/* Somebody at its other monitor was faster: that is seen, and not tried for ever. */
+static void test_given_to_it_behind_our_back(void **state)
+{
+	struct device d = card("0000:03:00.0");
+
+	(void) state;
+	start_vm(NULL);
+	assert_int_equal(s.vm->cold.n, 0);
+	m.cold[0].parent = "/machine/peripheral";
+	m.cold[0].name = "theirs";
+	m.cold[0].type = "vfio-pci";
+	m.cold[0].properties = "{\"sysfsdev\": \"/sys/bus/pci/devices/0000:03:00.0\"}";
+	m.rejects = "vfio 0000:03:00.0: device is already attached";
+	attach(&d);
+	expect("attached 0000:03:00.0 3 0 QEMU: vfio 0000:03:00.0: device is already attached;");
+	spin_for(m.loop, 5);
+	assert_int_equal(s.vm->cold.n, 1);
+	assert_true(cold_is(&s.vm->cold.items[0], &d));
+}
+
 static void test_taking_out_what_it_has_had(void **state)
 {
 	static const char *const handles[] = {"stick", "/machine/peripheral-anon/device[3]",
@@ -1243,6 +1263,7 @@ int main(void)
 		QEMU_TEST(test_what_it_has_had_since_its_start),
 		QEMU_TEST(test_what_it_will_have),
 		QEMU_TEST(test_taking_out_what_it_has_had),
+		QEMU_TEST(test_given_to_it_behind_our_back),
 	};
 
 	loop_skip_waiting(true);
