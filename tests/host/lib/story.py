@@ -3,13 +3,14 @@
 STORIES = {}
 
 
-def story(function=None, *, build="dev"):
-    """Registers a story. BUILD "release" runs it on the programs without sanitizers (to measure)."""
+def story(function=None, *, build="dev", needs=None):
+    """Registers a story. BUILD "release" runs it on the programs without sanitizers (to measure). NEEDS
+    names a variable without which it can't be told."""
     def register(function):
         name = function.__name__.replace("_", "-")
         if name in STORIES:
             raise ValueError(f"two stories are called {name}")
-        function.build = build
+        function.build, function.needs = build, needs
         STORIES[name] = function
         return function
     return register(function) if function else register
