@@ -4,7 +4,9 @@
 #include <err.h>
 #include <jansson.h>
 #include <libvirt/virterror.h>
+#include <signal.h>
 #include <stdint.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 
 #include "broker/libvirt/device_xml.h"
@@ -148,6 +150,8 @@ int main(int argc, char **argv)
 	if (argc != 3 || getsockopt(LIBVIRT_FD, SOL_SOCKET, SO_TYPE, &type, &size) < 0 ||
 	    type != SOCK_SEQPACKET)
 		errx(2, "is started by vhotplug-broker, for a [vm] with type = libvirt");
+	/* In a call that hangs it would not see its broker's end. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	virSetErrorFunc(NULL, keep_quiet);
 	if (virInitialize() < 0 || virEventRegisterDefaultImpl() < 0)
 		errx(1, "libvirt: %s", virGetLastErrorMessage());

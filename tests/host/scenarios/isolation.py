@@ -45,7 +45,7 @@ def _in_use(card):
         os.close(fd)
 
 
-def _plug_a_mouse(world, vm2):
+def plug_a_mouse(world, vm2):
     """Seconds from the kernel's event to the line in the history that says it is in vm2."""
     with Listener(KERNEL) as kernel:
         mouse = world.host.plug_mouse(port=15)
@@ -70,8 +70,8 @@ def what_is_stuck_delays_nobody(world):
     # All rules are there before anything is stuck: udevd itself waits for a device whose driver is.
     world.configure(vm1.config(), vm2.config(), vm3.config(), KEYBOARDS, RULES, SOUND)
     world.broker.start()
-    _plug_a_mouse(world, vm2)
-    without = [_plug_a_mouse(world, vm2) for _ in range(ROUNDS)]
+    plug_a_mouse(world, vm2)
+    without = [plug_a_mouse(world, vm2) for _ in range(ROUNDS)]
     with _in_use(card):
         vm1.start()
         world.wait_state(card, "opening", "waiting for the host's driver snd_ens1370 to let go")
@@ -81,14 +81,14 @@ def what_is_stuck_delays_nobody(world):
             stuck = {card: "opening", keyboard: "attaching", headset: "attaching"}
             for device in (keyboard, headset):
                 world.wait_state(device, "attaching", "does not answer")
-            during = [_plug_a_mouse(world, vm2) for _ in range(2 * ROUNDS)]
+            during = [plug_a_mouse(world, vm2) for _ in range(2 * ROUNDS)]
             for device, state in stuck.items():
                 world.wait_state(device, state)
     vm3.tell("go")
     world.wait_in(card, vm1, "vfio-pci")
     world.wait_attached(keyboard, vm1)
     world.wait_attached(headset, vm3)
-    without += [_plug_a_mouse(world, vm2) for _ in range(ROUNDS)]
+    without += [plug_a_mouse(world, vm2) for _ in range(ROUNDS)]
     usual, beside = statistics.median(without), statistics.median(during)
     ratio = beside / usual
     print(f"  from plug to attached: {usual:.2f} s, beside all that is stuck {beside:.2f} s: ratio {ratio:.2f} "

@@ -1,0 +1,211 @@
+"""libvirt in the emulated host: its daemon, and domains that are VMs of the broker. They are started paused, without
+a guest: that is enough for a device to come and go. Daemon and domains stay from story to story, since their starts
+take a while here."""
+import contextlib
+import pathlib
+import pwd
+import shlex
+import shutil
+import signal
+import subprocess
+import xml.etree.ElementTree as ElementTree
+
+from .vm import RUN
+from .wait import Failed, expect, wait_until
+
+PROGRAM = shutil.which("libvirtd", path="/usr/sbin:/usr/bin")
+LOG = pathlib.Path("/run/test/libvirtd.log")
+QEMU_LOGS = pathlib.Path("/var/log/libvirt/qemu")
+# Nothing here confines a QEMU; emulation is slow enough.
+SETTINGS = {
+    "libvirtd.conf": 'auth_unix_ro = "none"\nauth_unix_rw = "none"\nunix_sock_group = "root"\n',
+    "qemu.conf": 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nstdio_handler = "file"\n'
+                 "cgroup_controllers = []\nnamespaces = []\n"}
+DOMAIN = """<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features>
+<devices><emulator>{qemu}</emulator>
+<controller type='usb' model='qemu-xhci' ports='8'/>
+<controller type='pci' index='0' model='pcie-root'/>
+<controller type='pci' index='1' model='pcie-root-port'/><controller type='pci' index='2' model='pcie-root-port'/>
+<controller type='pci' index='3' model='pcie-root-port'/><controller type='pci' index='4' model='pcie-root-port'/>
+<memballoon model='none'/></devices></domain>"""
+PATIENCE = 300  # seconds; before its first domain it asks QEMU for all that this can do, in minutes
+
+
+class Shell:
+    """One virsh for all that is asked: to start one takes seconds in the emulated host."""
+
+    def __init__(self):
+        self.process, self.number = None, 0
+
+    def ask(self, words):
+        """The lines that virsh answers, its errors among them."""
+        if not self.process or self.process.poll() is not None:
+            self.process = subprocess.Popen(["stdbuf", "-oL", "virsh", "-q", "-c", "qemu:///system"], stdin=subprocess.PIPE,
+                                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.number += 1
+        end, lines = f"end-{self.number}", []
+        try:
+            self.process.stdin.write(f"{shlex.join(words)}\necho {end}\n\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            return ["error: virsh has ended"]
+        # It shows its prompt and our words, as on a terminal.
+        for line in self.process.stdout:
+            if line.startswith(end):
+                return lines
+            if not line.startswith("virsh #"):
+                lines.append(line.strip())
+        return [*lines, "error: virsh has ended"]
+
+
+SHELL = Shell()
+
+
+def virsh(*words):
+    """What virsh says, or Failed."""
+    lines = SHELL.ask(words)
+    errors = [line for line in lines if line.startswith("error: ")]
+    if errors:
+        raise Failed(f"virsh {' '.join(words)}: {'; '.join(errors)}")
+    return "\n".join(lines)
+
+
+def _prepare():
+    folder = pathlib.Path("/etc/libvirt")
+    folder.mkdir(exist_ok=True)
+    for name, text in SETTINGS.items():
+        (folder / name).write_text(text)
+    try:
+        pwd.getpwnam("libvirt-qemu")  # libvirt looks for it, whatever the settings say
+    except KeyError:
+        subprocess.run(["useradd", "--system", "--user-group", "libvirt-qemu"], check=True)
+
+
+class Daemon:
+    def __init__(self):
+        self.process = None
+
+    def start(self):
+        """Starts it if it does not run; returns when it answers."""
+        if self.process and self.process.poll() is None:
+            return self
+        _prepare()
+        with LOG.open("ab") as log:
+            self.process = subprocess.Popen([PROGRAM], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        wait_until(self.answers, PATIENCE, lambda: f"libvirtd answers; it says {self.log()}")
+        return self
+
+    def answers(self):
+        with contextlib.suppress(Failed):
+            virsh("list")
+            return True
+        return False
+
+    def kill9(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    @contextlib.contextmanager
+    def frozen(self):
+        """Meanwhile it answers nobody."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    @staticmethod
+    def log():
+        return LOG.read_text(errors="replace")[-3000:] if LOG.exists() else ""
+
+
+DAEMON = Daemon()
+
+
+class Domain:
+    """NAME is the VM's name in the config, DOMAIN libvirt's."""
+
+    def __init__(self, name, domain):
+        self.name, self.domain = name, domain
+        self.dir = RUN / name
+
+    def config(self):
+        """Its section in the config."""
+        return f"[vm {self.name}]\ntype = libvirt\ndomain = {self.domain}\n"
+
+    def state(self):
+        """What virsh calls it; None if there is no such domain."""
+        with contextlib.suppress(Failed):
+            return virsh("domstate", self.domain)
+
+    def define(self):
+        self.dir.mkdir(parents=True, exist_ok=True)
+        if not self.state():
+            path = self.dir / "domain.xml"
+            path.write_text(DOMAIN.format(name=self.domain, qemu=shutil.which("qemu-system-x86_64")))
+            virsh("define", str(path))
+        return self
+
+    def start(self):
+        """It runs, as far as `virsh start --paused` goes."""
+        if self.state() == "shut off":
+            virsh("start", self.domain, "--paused")
+        return self
+
+    def destroy(self):
+        virsh("destroy", self.domain)
+
+    def reset(self):
+        """As if its reset button were pressed."""
+        virsh("reset", self.domain)
+
+    def remove(self):
+        """It is not even defined."""
+        for word in ("destroy", "undefine"):
+            with contextlib.suppress(Failed):
+                virsh(word, self.domain)
+
+    def kill9(self):
+        """Between stories: it has nothing of theirs."""
+        DAEMON.start()
+        if self.state() in (None, "shut off"):
+            return
+        with contextlib.suppress(Failed):
+            for alias in self.xml().findall("devices/hostdev/alias"):
+                virsh("detach-device-alias", self.domain, alias.get("name"), "--live")
+            wait_until(lambda: self.xml().find("devices/hostdev") is None, 5, "it has let go")
+            return
+        self.destroy()
+
+    def xml(self, *words):
+        return ElementTree.fromstring(virsh("dumpxml", self.domain, *words))
+
+    def aliases(self, device=None):
+        """What vhotplug gave it, by the running domain's XML; of DEVICE only, if one is given."""
+        name = device.name.replace(":", "_").replace(".", "_") if device else ""
+        start = f"ua-vhp-{name}-" if device else "ua-vhp-"
+        found = [alias.get("name") for alias in self.xml().findall("devices/*/alias")]
+        return sorted(alias for alias in found if alias.startswith(start))
+
+    def addresses(self):
+        """The USB devices that it has, as (bus, device)."""
+        found = self.xml().findall("devices/hostdev[@type='usb']/source/address")
+        return sorted((int(address.get("bus")), int(address.get("device"))) for address in found)
+
+    usb_ids = aliases
+
+    def holds(self, device):
+        """Whether of all that was ever plugged into DEVICE's port it has this instance, and no other."""
+        if self.aliases(device) != [f"ua-vhp-{device.name.replace('.', '_')}-{device.inode}"]:
+            return False
+        where = (int(device.attribute("busnum")), int(device.attribute("devnum")))
+        return self.addresses().count(where) == 1
+
+    def expect_definition_untouched(self):
+        expect(self.xml("--inactive").find("devices/hostdev") is None, "its definition is as it was")
+
+    def log(self):
+        path = QEMU_LOGS / f"{self.domain}.log"
+        said = path.read_text(errors="replace")[-3000:] if path.exists() else ""
+        return f"{said}\nlibvirtd:\n{DAEMON.log()}"

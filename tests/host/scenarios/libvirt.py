@@ -1,0 +1,222 @@
+"""Domains of libvirt, with a real libvirtd: what virsh shows is the truth for those who have them. Only where
+libvirtd is installed."""
+import re
+import statistics
+import subprocess
+
+from lib.libvirt import DAEMON, PROGRAM, Domain, virsh
+from lib.parts import functions, wait_driver
+from lib.story import story
+from lib.wait import expect, wait_until
+from lib.world import KEYBOARDS, TOP
+from scenarios.isolation import LIMIT, plug_a_mouse
+
+story = story if PROGRAM else lambda function=None, **how: function or (lambda other: other)
+TWINS = """
+[usb One]
+targetVm = vm1
+[allow twin]
+portPath = 3
+
+[usb Other]
+targetVm = vm2
+[allow twin]
+portPath = 4
+"""
+MICE = """
+[usb Mice]
+targetVm = vm2
+[allow mice]
+interfaceClass = 3
+interfaceProtocol = 2
+"""
+ROUNDS = 3
+IDS = "1b36", "0010"
+CARD = """
+[pci Disks]
+targetVm = vm1
+[allow the NVMe card]
+vendorId = 1b36
+deviceId = 0010
+"""
+
+
+def domain(world, name="vm1", called="win10"):
+    """A domain that runs; NAME is the VM's name in the config."""
+    DAEMON.start()
+    world.vms[name] = Domain(name, called)
+    return world.vms[name].define().start()
+
+
+def keyboard_in_domain(world):
+    vm1 = domain(world)
+    world.configure(vm1.config(), KEYBOARDS)
+    world.broker.start()
+    keyboard = world.host.plug_keyboard()
+    world.wait_attached(keyboard, vm1)
+    return keyboard, vm1
+
+
+@story
+def libvirt_domain_gets_a_keyboard(world):
+    """It is plugged in: virsh shows it in the running domain, by bus and device number, and not in its
+    definition. It is pulled out: virsh does not show it any more."""
+    keyboard, vm1 = keyboard_in_domain(world)
+    vm1.expect_definition_untouched()
+    keyboard.unplug()
+    world.wait_gone(keyboard, vm1)
+    expect(not vm1.addresses(), f"virsh shows {vm1.addresses()}")
+    vm1.expect_definition_untouched()
+    again = world.host.plug_keyboard()
+    world.wait_attached(again, vm1)
+    world.configure(vm1.config())
+    world.wait_gone(again, vm1, 2 if again.name == keyboard.name else 1)
+    wait_until(lambda: again.drivers() == ["usbhid"], 30, "the host has it again")
+
+
+@story
+def libvirt_keeps_twins_apart(world):
+    """Two keyboards of the same make go to two domains, each to its own; the one that is pulled out leaves
+    its own."""
+    vm1, vm2 = domain(world), domain(world, "vm2", "other")
+    world.configure(vm1.config(), vm2.config(), TWINS)
+    world.broker.start()
+    one, other = world.host.plug_keyboard(port=3), world.host.plug_keyboard(port=4)
+    world.wait_attached(one, vm1)
+    world.wait_attached(other, vm2)
+    one.unplug()
+    world.wait_gone(one, vm1)
+    expect(vm2.holds(other), "the other one stays")
+    expect(not vm1.addresses(), f"vm1 has {vm1.addresses()}")
+
+
+@story
+def libvirt_domain_comes_and_goes(world):
+    """A device waits for its domain to be defined and to be started, and again when it is destroyed."""
+    DAEMON.start()
+    world.vms["vm1"] = vm1 = Domain("vm1", "fleeting")
+    vm1.remove()
+    world.configure(vm1.config(), KEYBOARDS)
+    world.broker.start()
+    keyboard = world.host.plug_keyboard()
+    world.wait_state(keyboard, "waiting", "libvirt has no domain fleeting")
+    vm1.define()
+    world.wait_state(keyboard, "waiting", "libvirt's domain fleeting is not running")
+    for _ in range(2):
+        vm1.start()
+        world.wait_attached(keyboard, vm1)
+        vm1.destroy()
+        world.wait_state(keyboard, "waiting", "vm1 is not running")
+    world.wait_history(keyboard, "attach", "ok", 2)
+
+
+@story
+def libvirtd_killed_with_devices_attached(world):
+    """libvirtd is killed, its domain runs on: what is in it counts as in it. A device that was pulled out
+    meanwhile is taken out of the domain when libvirtd is back, and the others are not touched."""
+    keyboard, vm1 = keyboard_in_domain(world)
+    other = world.host.plug_keyboard()
+    world.wait_attached(other, vm1)
+    DAEMON.kill9()
+    other.unplug()
+    world.wait_state(keyboard, "attached")
+    DAEMON.start()
+    world.wait_gone(other, vm1)
+    world.wait_attached(keyboard, vm1)
+    expect(len(vm1.addresses()) == 1, f"virsh shows {vm1.addresses()}")
+    world.wait_history(keyboard, "attach", "ok", 1)
+
+
+@story
+def libvirt_and_a_restarted_broker(world):
+    """The broker is killed; meanwhile one keyboard is pulled out and another one plugged in. It finds by
+    the domain's own list what is there: what was in it stays, what has gone leaves, what is new comes."""
+    keyboard, vm1 = keyboard_in_domain(world)
+    leaving = world.host.plug_keyboard()
+    world.wait_attached(leaving, vm1)
+    world.broker.kill9()
+    leaving.unplug()
+    new = world.host.plug_keyboard(port=9)
+    world.broker.start()
+    world.wait_attached(new, vm1)
+    wait_until(lambda: not vm1.aliases(leaving), 60, "the one that was pulled out has left")
+    world.wait_attached(keyboard, vm1)
+    world.wait_history(keyboard, "attach", "ok", 1)
+    expect(len(vm1.addresses()) == 2, f"virsh shows {vm1.addresses()}")
+
+
+@story
+def libvirt_gets_a_card_and_gives_it_back(world):
+    """An NVMe card moves into a domain, and when the rule is withdrawn and the guest has let go, its host
+    driver has it again."""
+    card, = functions(*IDS)
+    wait_driver(card, "nvme")
+    vm1 = domain(world)
+    world.configure(vm1.config(), CARD)
+    world.broker.start()
+    world.wait_state(card, "attached")
+    expect(len(vm1.aliases(card)) == 1, f"virsh shows {vm1.aliases()}")
+    expect(card.driver() == "vfio-pci", f"{card.driver()} holds it")
+    world.configure(vm1.config())
+    # Nobody runs in the guest who could let go, until a reset.
+    world.wait_state(card, "releasing", "waiting for the guest of vm1")
+    expect(card.driver() == "vfio-pci", "the host does not take it from under the VM")
+    vm1.reset()
+    wait_until(lambda: not vm1.aliases(card), 60, "the VM has let go of it")
+    wait_driver(card, "nvme")
+    wait_until(lambda: world.db.assignment(card) is None, 20, "it has no row any more")
+    vm1.expect_definition_untouched()
+
+
+@story
+def libvirt_keeps_what_was_attached_by_hand(world):
+    """A keyboard that somebody has attached with virsh is left to him, though a rule wants it there: it is
+    not attached twice, and not taken out. When he has detached it, the rule has its way."""
+    vm1 = domain(world)
+    keyboard = world.host.plug_keyboard()
+    by_hand = vm1.dir / "by-hand.xml"
+    by_hand.write_text("<hostdev mode='subsystem' type='usb'><source><address bus='%s' device='%s'/></source></hostdev>" %
+                       (keyboard.attribute("busnum"), keyboard.attribute("devnum")))
+    virsh("attach-device", vm1.domain, str(by_hand), "--live")
+    world.configure(vm1.config(), KEYBOARDS)
+    world.broker.start()
+    world.wait_state(keyboard, "waiting", "in use")
+    expect(len(vm1.addresses()) == 1 and not vm1.aliases(), f"virsh shows {vm1.addresses()}, {vm1.aliases()}")
+    virsh("detach-device", vm1.domain, str(by_hand), "--live")
+    world.wait_attached(keyboard, vm1)
+
+
+@story
+def libvirt_as_the_readme_says(world):
+    """The config of README's section for those who have virt-manager does what it says, and its command
+    shows it."""
+    section = re.search(r"^## With libvirt.*?(?=^## )", (TOP / "README.md").read_text(), re.M | re.S)[0]
+    config, command = (re.search(rf"^```{kind}\n(.*?)^```$", section, re.M | re.S)[1] for kind in ("ini", "sh"))
+    name = re.search(r"^\[vm (.*)\]$", config, re.M)[1]
+    vm = domain(world, name, name)
+    world.configure(config)
+    world.broker.start()
+    keyboard = world.host.plug_keyboard()
+    world.wait_attached(keyboard, vm)
+    shown = subprocess.run(command, shell=True, capture_output=True, text=True).stdout
+    expect(f"ua-vhp-{keyboard.name}-{keyboard.inode}" in shown, f"{command.strip()}: {shown}")
+
+
+@story(build="release")
+def libvirtd_that_hangs_delays_nobody(world):
+    """libvirtd accepts and never answers: a mouse gets into a QEMU beside it in the same time as without, and
+    the keyboard of the domain when libvirtd goes on."""
+    vm1, vm2 = domain(world), world.vm("vm2").start()
+    world.configure(vm1.config(), vm2.config(), KEYBOARDS, MICE)
+    world.broker.start()
+    plug_a_mouse(world, vm2)
+    without = [plug_a_mouse(world, vm2) for _ in range(ROUNDS)]
+    with DAEMON.frozen():
+        keyboard = world.host.plug_keyboard()
+        world.wait_state(keyboard, "attaching")
+        during = [plug_a_mouse(world, vm2) for _ in range(2 * ROUNDS)]
+    world.wait_attached(keyboard, vm1)
+    without += [plug_a_mouse(world, vm2) for _ in range(ROUNDS)]
+    usual, beside = statistics.median(without), statistics.median(during)
+    print(f"  from plug to attached: {usual:.2f} s, beside a libvirtd that hangs {beside:.2f} s: ratio {beside / usual:.2f}")
+    expect(beside <= LIMIT * usual, f"{without}, {during}")
