@@ -253,7 +253,7 @@ static void look_for(struct domain *domain, struct domain_view *view)
 	} else if (virGetLastErrorCode() == VIR_ERR_NO_DOMAIN) {
 		view->condition = DOMAIN_ABSENT;
 		snprintf(view->detail, sizeof(view->detail),
-			 "libvirt has no domain %.100s (%.100s); virsh list --all shows what there "
+			 "libvirt has no domain %.80s (%.80s); virsh list --all shows what there "
 			 "is",
 			 domain->name, domain->uri);
 	} else {
