@@ -567,21 +567,21 @@ static void write_head(struct writer *w)
 
 /* The kernel shuts a USB interface for all drivers and programs. Here that is done when it appears;
  * the broker does it to those that were there before, if the host does not use them. */
-#define SHUT_INTERFACE                                                                \
-	"# the interfaces of a USB device that no VM has are shut\n"                  \
-	"SUBSYSTEM!=\"usb\", GOTO=\"vhp_below\"\n"                                    \
-	"ENV{DEVTYPE}!=\"usb_interface\", GOTO=\"vhp_below\"\n"                       \
-	"IMPORT{parent}=\"VHOTPLUG_FENCE\"\n" EARLY_STORAGE "\", GOTO=\"vhp_open\"\n" \
-	"ACTION==\"add\", ATTR{authorized}==\"1\", ENV{SYNTH_UUID}==\"\", "           \
-	"ENV{VHOTPLUG_FENCE}==\"yes\", "                                              \
-	"ATTRS{idVendor}==\"?*\", TEST!=\"" GIVEN "\", ATTR{authorized}=\"0\"\n"      \
-	"# the broker may have been giving it meanwhile\n"                            \
-	"ACTION==\"add\", ENV{VHOTPLUG_FENCE}==\"yes\", ATTRS{idVendor}==\"?*\", "    \
-	"TEST==\"" GIVEN "\", ATTR{authorized}=\"1\"\n"                               \
-	"LABEL=\"vhp_open\"\n"                                                        \
-	"# a host driver has got what a VM has: the broker sees to that\n"            \
-	"ACTION==\"bind\", DRIVER!=\"usbfs\", ATTRS{idVendor}==\"?*\", "              \
-	"TEST==\"" GIVEN "\", RUN+=\"" HELPER "\"\n"                                  \
+#define SHUT_INTERFACE                                                                     \
+	"# the interfaces of a USB device that no VM has are shut\n"                       \
+	"SUBSYSTEM!=\"usb\", GOTO=\"vhp_below\"\n"                                         \
+	"ENV{DEVTYPE}!=\"usb_interface\", GOTO=\"vhp_below\"\n"                            \
+	"IMPORT{parent}=\"VHOTPLUG_FENCE\"\n" EARLY_STORAGE "\", GOTO=\"vhp_open\"\n"      \
+	"ACTION==\"add\", ATTR{authorized}==\"1\", ENV{SYNTH_UUID}==\"\", "                \
+	"ENV{VHOTPLUG_FENCE}==\"yes\", "                                                   \
+	"ATTRS{idVendor}==\"?*\", TEST!=\"" GIVEN "\", ATTR{authorized}=\"0\"\n"           \
+	"# the broker may have been giving it meanwhile\n"                                 \
+	"ACTION==\"add\", ENV{VHOTPLUG_FENCE}==\"yes\", ATTRS{idVendor}==\"?*\", "         \
+	"TEST==\"" GIVEN "\", ATTR{authorized}=\"1\"\n"                                    \
+	"LABEL=\"vhp_open\"\n"                                                             \
+	"# a host driver has got what a VM has: the broker sees to that\n"                 \
+	"ACTION==\"bind\", DRIVER!=\"usbfs\", TEST==\"driver\", ATTRS{idVendor}==\"?*\", " \
+	"TEST==\"" GIVEN "\", RUN+=\"" HELPER "\"\n"                                       \
 	"# what no rule claims any more is opened\n" OPEN_INTERFACE "LABEL=\"vhp_below\"\n"
 
 static void write_tail(struct writer *w)

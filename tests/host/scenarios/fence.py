@@ -70,6 +70,8 @@ def children_are_fenced(world):
                 world.udev.settle()
                 stays(lambda: _is_shut(device) and not device.drivers(), 2,
                       lambda: f"no driver gets {driver}; {device.drivers()} has")
+                left = [path for path in device.sys.glob(f"{device.name}:*/**/uevent") if path.parent.parent.name == subsystem]
+                expect(not left, f"nothing of {driver} is left on the host: {left}")
                 for event in told_of():
                     found = {key: event.get(key) for key in wanted}
                     expect(found == wanted, f"{driver}: udevd told of {event['DEVPATH']} with {found}, not {wanted}")

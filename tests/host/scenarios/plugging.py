@@ -117,8 +117,9 @@ def nobody_wants_it(world):
         expect(not world.db.history(), "the history knows nothing of the mouse")
         keyboard = world.host.plug_keyboard()
         world.wait_attached(keyboard, vm1)
-        # Once for the plug, and once more if the host's driver was faster than QEMU.
-        expect(helper_starts() in (1, 2), f"for the keyboard it was started {helper_starts()} times")
+        world.udev.settle()
+        # The host's driver may have been faster than QEMU: it has lost it by the time udevd tells of it.
+        expect(helper_starts() == 1, f"for the keyboard it was started {helper_starts()} times")
 
 
 @story
