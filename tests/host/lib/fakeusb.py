@@ -32,9 +32,9 @@ def device_descriptor(vendor, product, device_class=0):
                        0x0100, 0, 0, 0, 1)
 
 
-def configuration_descriptor(interface_class=0xff, isochronous=False):
+def configuration_descriptor(interface=(0xff, 0, 0), isochronous=False):
     """One interface with one endpoint: for interrupts, or for a stream of packets with 1024 bytes."""
-    interface = struct.pack("<BBBBBBBBB", 9, 4, 0, 0, 1, interface_class, 0, 0, 0)
+    interface = struct.pack("<BBBBBBBBB", 9, 4, 0, 0, 1, *interface, 0)
     endpoint = struct.pack("<BBBBHB", 7, 5, 0x81, 1, 1024, 1) if isochronous else \
         struct.pack("<BBBBHB", 7, 5, 0x81, 3, 8, 10)
     body = interface + endpoint
@@ -43,12 +43,13 @@ def configuration_descriptor(interface_class=0xff, isochronous=False):
 
 class FakeUsbDevice:
     """With-block: plugged in inside it, gone after it. While STUCK, SET_CONFIGURATION is never
-    answered, nor is the kernel's wish to give it up. A CAMERA is fast and wants a stream."""
+    answered, nor is the kernel's wish to give it up. A CAMERA is fast and wants a stream.
+    INTERFACE is the class, subclass and protocol of the only one."""
 
-    def __init__(self, vendor, product, stuck=False, camera=False):
+    def __init__(self, vendor, product, stuck=False, camera=False, interface=(0xff, 0, 0)):
         self.speed = HIGH_SPEED if camera else FULL_SPEED
         self.descriptors = {DEVICE: device_descriptor(vendor, product),
-                            CONFIGURATION: configuration_descriptor(isochronous=camera)}
+                            CONFIGURATION: configuration_descriptor(interface, isochronous=camera)}
         self.vid_pid = f"{vendor:04x}:{product:04x}"
         self.stuck = stuck
         self.reached = threading.Event()  # SET_CONFIGURATION has come
