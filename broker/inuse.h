@@ -38,7 +38,9 @@ void inuse_finish(struct inuse *inuse);
 
 /* In this order; each returns 0, or -EBUSY with words for the use. The first may be called for
  * several paths. It looks at everything below PATH, however deep, and holds its disks; the next
- * finds the programs that use them; the last, whether the host's only default route needs them. */
+ * finds the programs that use them; the last, whether the host's way to the network needs them: the
+ * only default route of a table, a tunnel that may go through them, a file system or a disk of
+ * another machine. */
 int inuse_below(struct inuse *inuse, const char *path) _must_check_;
 int inuse_by_processes(struct inuse *inuse) _must_check_;
 int inuse_by_routes(struct inuse *inuse) _must_check_;

@@ -1,9 +1,13 @@
 /* The host's way to the network: see inuse.h.
- * Sources: kernel, Documentation/networking (proc/net/route);
+ * Sources: kernel, Documentation/networking (proc/net/route); proc(5), /proc/PID/mountinfo;
  * Documentation/ABI/testing/sysfs-class-net (lower_DEVICE: what an interface is made of). */
+#include <glob.h>
 #include <net/route.h>
+#include <sys/socket.h>
 
 #include "broker/inuse.h"
+#include "broker/routes.h"
+#include "conf/array.h"
 #include "helper/root.h"
 
 #define MAX_LAYERS 16 /* of interfaces made of others; who has more counts as needed */
@@ -66,53 +70,285 @@ static bool parse_ipv6_route(const char *line, char ret_interface[64])
 	       length == 0 && strspn(target, "0") == 32 && flags & RTF_UP && !(flags & RTF_REJECT);
 }
 
-/* Do all default routes in the table NAME, and at least one, go through the devices of INUSE?
- * Returns 0 or 1, or -errno. */
-static int needs(const struct inuse *inuse, const char *name, bool (*parse)(const char *, char *),
-		 char ret_interface[64])
+/* Does NAME lie on no device, and on no other interface? Then it is a tunnel, or the port of a
+ * switch in software, and nothing tells what it goes through. Returns 0, 1 or -errno. */
+static int is_tunnel(const char *name)
+{
+	const struct dirent *entry;
+	char place[PATH_MAX];
+	int r = root_resolve(place, "/sys/class/net/%s", name);
+
+	if (r < 0)
+		return r == -ENOENT ? 0 : r;
+	if (!strstr(place, "/devices/virtual/"))
+		return 0;
+	DIR *dir = root_opendir("%s", place);
+	r = dir ? 1 : -errno;
+	while (r == 1 && (entry = readdir(dir)))
+		if (startswith(entry->d_name, "lower_"))
+			r = 0;
+	if (dir)
+		closedir(dir);
+	return r;
+}
+
+/* Where default routes lead, of one table. */
+struct ways {
+	uint32_t table;
+	unsigned below, tunnels, others;
+	char interface[64]; /* one that is below */
+	char tunnel[64];
+};
+
+static int note_way(struct ways *ways, const struct inuse *inuse, const char *interface)
+{
+	int r = is_below(interface, inuse, MAX_LAYERS);
+
+	if (r == 1) {
+		ways->below++;
+		snprintf(ways->interface, sizeof(ways->interface), "%s", interface);
+		return 0;
+	}
+	if (r == 0)
+		r = is_tunnel(interface);
+	if (r == 1)
+		snprintf(ways->tunnel, sizeof(ways->tunnel), "%s", interface);
+	ways->tunnels += r == 1;
+	ways->others += r == 0;
+	return r < 0 ? r : 0;
+}
+
+static int say_needed(struct inuse *inuse, const char *interface)
+{
+	return inuse_say(inuse,
+			 "the host's only default route goes through it (%s); force = yes in"
+			 " its rule gives it away all the same",
+			 interface);
+}
+
+static int say_unknown(struct inuse *inuse, int r)
+{
+	return inuse_say(inuse,
+			 "can't tell whether the host's only default route goes through it:"
+			 " %s; force = yes in its rule gives it away all the same",
+			 strerror(-r));
+}
+
+/* The default routes in the file NAME. Returns 0 or -errno. */
+static int read_ways(const struct inuse *inuse, const char *name,
+		     bool (*parse)(const char *, char *), struct ways *ways)
 {
 	char line[512], interface[64];
-	unsigned n_below = 0, n_other = 0;
+	int r = 0;
 	_cleanup_fclose_ FILE *f = root_fopen("/proc/1/net/%s", name);
 
 	if (!f)
 		return -errno;
-	while (fgets(line, sizeof(line), f)) {
-		if (!parse(line, interface))
+	while (r == 0 && fgets(line, sizeof(line), f))
+		if (parse(line, interface))
+			r = note_way(ways, inuse, interface);
+	return r == 0 && ferror(f) ? -EIO : r;
+}
+
+/* Has NAME, which is below one of the devices, a route to more than its own net, or is it a port of
+ * a switch? Then a tunnel may go through it. */
+static bool may_carry(const char *name)
+{
+	char line[512], interface[64], master[64];
+	unsigned flags;
+	_cleanup_fclose_ FILE *f = root_fopen("/proc/1/net/route");
+	_cleanup_fclose_ FILE *g = root_fopen("/proc/1/net/ipv6_route");
+
+	if (root_link_name(master, sizeof(master), "/sys/class/net/%s/master", name) == 0)
+		return true;
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%63s %*s %*s %x", interface, &flags) == 2 &&
+		    streq(interface, name) && flags & (RTF_GATEWAY | RTF_HOST))
+			return true;
+	while (g && fgets(line, sizeof(line), g))
+		if (sscanf(line, "%*s %*s %*s %*s %*s %*s %*s %*s %x %63s", &flags, interface) ==
+			    2 &&
+		    streq(interface, name) && flags & RTF_GATEWAY)
+			return true;
+	return false;
+}
+
+/* Calls FN for each network interface below the devices, or made of one that is, until it says so.
+ * Returns what it says last (0: for none), or -errno. */
+static int any_interface(const struct inuse *inuse, bool (*fn)(const char *name), char ret_name[64])
+{
+	const struct dirent *entry;
+	DIR *dir = root_opendir("/sys/class/net");
+	int r = 0;
+
+	if (!dir)
+		return errno == ENOENT ? 0 : -errno;
+	while (r == 0 && (entry = readdir(dir))) {
+		if (entry->d_name[0] == '.')
 			continue;
-		int r = is_below(interface, inuse, MAX_LAYERS);
-		if (r < 0)
-			return r;
-		n_below += r == 1;
-		n_other += r == 0;
+		r = is_below(entry->d_name, inuse, MAX_LAYERS);
+		if (r == 1 && fn && !fn(entry->d_name))
+			r = 0;
 		if (r == 1)
-			strcpy(ret_interface, interface);
+			snprintf(ret_name, 64, "%s", entry->d_name);
 	}
-	if (ferror(f))
-		return -EIO;
-	return n_below > 0 && n_other == 0;
+	closedir(dir);
+	return r;
+}
+
+/* Returns 0, or -EBUSY with words. */
+static int judge(struct inuse *inuse, const struct ways *ways)
+{
+	char carrier[64];
+
+	if (ways->others > 0)
+		return 0;
+	if (ways->below > 0)
+		return say_needed(inuse, ways->interface);
+	if (ways->tunnels == 0)
+		return 0;
+	int r = any_interface(inuse, may_carry, carrier);
+	if (r < 0)
+		return say_unknown(inuse, r);
+	if (r == 0)
+		return 0;
+	return inuse_say(
+		inuse,
+		"the host's default route goes through %s, and that perhaps through it (%s);"
+		" force = yes in its rule gives it away all the same",
+		ways->tunnel, carrier);
+}
+
+static int by_main_table(struct inuse *inuse)
+{
+	struct ways v4 = {0}, v6 = {0};
+	int r = read_ways(inuse, "route", parse_route, &v4);
+
+	if (r < 0)
+		return say_unknown(inuse, r);
+	r = read_ways(inuse, "ipv6_route", parse_ipv6_route, &v6);
+	/* A kernel without IPv6. */
+	if (r < 0 && r != -ENOENT)
+		return say_unknown(inuse, r);
+	r = judge(inuse, &v4);
+	return r < 0 ? r : judge(inuse, &v6);
+}
+
+/* Routing tables besides the main one: those of VRFs, and those that rules choose. */
+
+struct tables {
+	const struct inuse *inuse;
+	size_t n;
+	struct ways *list;
+};
+
+static int note_route(void *data, uint32_t table, const char *interface)
+{
+	struct tables *tables = data;
+	struct ways *ways = NULL;
+
+	for (size_t i = 0; i < tables->n && !ways; i++)
+		if (tables->list[i].table == table)
+			ways = &tables->list[i];
+	if (!ways && !(ways = ARRAY_APPEND(tables->list, tables->n)))
+		return -ENOMEM;
+	ways->table = table;
+	return note_way(ways, tables->inuse, interface);
+}
+
+static int by_other_tables(struct inuse *inuse, int family)
+{
+	struct tables tables = {.inuse = inuse};
+	int r = routes_each_default(family, note_route, &tables);
+
+	/* A kernel without IPv6. */
+	if (r < 0)
+		r = r == -EOPNOTSUPP || r == -EAFNOSUPPORT ? 0 : say_unknown(inuse, r);
+	for (size_t i = 0; r == 0 && i < tables.n; i++)
+		if (tables.list[i].below > 0)
+			r = judge(inuse, &tables.list[i]);
+	free(tables.list);
+	return r;
+}
+
+/* File systems and disks of other machines */
+
+/* WHAT comes from ADDRESS. Returns 0, or -EBUSY with words. */
+static int by_address(struct inuse *inuse, const char *address, const char *what)
+{
+	char interface[IF_NAMESIZE];
+	int r = routes_find(address, interface);
+
+	if (r < 0)
+		return 0; /* it is reached by no way at all */
+	r = is_below(interface, inuse, MAX_LAYERS);
+	if (r < 0)
+		return say_unknown(inuse, r);
+	if (r == 0)
+		return 0;
+	return inuse_say(
+		inuse,
+		"%s comes to the host through it (%s); force = yes in its rule gives it away"
+		" all the same",
+		what, interface);
+}
+
+/* One line of a mount table: NFS and SMB say where the server is. */
+static int by_mount(struct inuse *inuse, const char *line)
+{
+	char address[64], where[100], what[140];
+	const char *tail = strstr(line, " - ");
+	const char *option = tail ? strstr(tail, ",addr=") : NULL;
+
+	if (!option || sscanf(option, ",addr=%63[^, \n]", address) != 1 ||
+	    sscanf(line, "%*s %*s %*s %*s %99s", where) != 1)
+		return 0;
+	snprintf(what, sizeof(what), "the file system on %s", where);
+	return by_address(inuse, address, what);
+}
+
+static int by_mounts(struct inuse *inuse)
+{
+	char line[4096];
+	int r = 0;
+	_cleanup_fclose_ FILE *f = root_fopen("/proc/1/mountinfo");
+
+	while (f && r == 0 && fgets(line, sizeof(line), f))
+		r = by_mount(inuse, line);
+	return r;
+}
+
+static int by_iscsi(struct inuse *inuse)
+{
+	char pattern[PATH_MAX], address[64];
+	glob_t found;
+	int r = root_path(pattern, sizeof(pattern), "/sys/class/iscsi_connection/*/address");
+
+	if (r < 0 || glob(pattern, 0, NULL, &found) != 0)
+		return 0;
+	for (size_t i = 0; r == 0 && i < found.gl_pathc; i++) {
+		_cleanup_fclose_ FILE *f = fopen(found.gl_pathv[i], "re");
+
+		if (f && fscanf(f, "%63s", address) == 1)
+			r = by_address(inuse, address, "an iSCSI disk");
+	}
+	globfree(&found);
+	return r;
 }
 
 int inuse_by_routes(struct inuse *inuse)
 {
 	char interface[64];
-	int r = needs(inuse, "route", parse_route, interface);
+	int r = any_interface(inuse, NULL, interface);
 
+	if (r <= 0)
+		return r < 0 ? say_unknown(inuse, r) : 0;
+	r = by_main_table(inuse);
 	if (r == 0)
-		r = needs(inuse, "ipv6_route", parse_ipv6_route, interface);
-	/* A kernel without IPv6. */
-	if (r == -ENOENT && root_exists("/proc/1/net/route") == 0)
-		r = 0;
-	if (r < 0)
-		return inuse_say(inuse,
-				 "can't tell whether the host's only default route goes through it:"
-				 " %s; force = yes in its rule gives it away all the same",
-				 strerror(-r));
-	if (r > 0)
-		return inuse_say(
-			inuse,
-			"the host's only default route goes through it (%s); force = yes in"
-			" its rule gives it away all the same",
-			interface);
-	return 0;
+		r = by_other_tables(inuse, AF_INET);
+	if (r == 0)
+		r = by_other_tables(inuse, AF_INET6);
+	if (r == 0)
+		r = by_mounts(inuse);
+	return r < 0 ? r : by_iscsi(inuse);
 }

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "broker/inuse.h"
+#include "broker/routes.h"
 #include "broker/pci.h"
 #include "broker/worker.h"
 #include "helper/root.h"
@@ -335,10 +336,128 @@ static void test_routes_unreadable(void **state)
 	struct host *h = *state;
 	char path[PATH_MAX];
 
+	add_interface(h, "eth1", DEVICE "/usb1/1-2/1-2:1.0");
+	assert_int_equal(inuse_below(&h->inuse, DEVICE), 0);
 	tree_path(path, h->root, "/proc/1/net/route");
 	assert_int_equal(unlink(path), 0);
 	assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
 	assert_words(h, "can't tell");
+}
+
+/* What netlink would say: the system's own must not matter. */
+static struct {
+	int family, error;
+	uint32_t table;
+	const char *interface; /* NULL: no route */
+} told[4];
+static const char *way_to[2]; /* the address, and the interface to it */
+
+int __wrap_routes_each_default(int family, routes_fn fn, void *data);
+int __wrap_routes_each_default(int family, routes_fn fn, void *data)
+{
+	int r = 0;
+
+	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(told); i++)
+		if (told[i].interface && told[i].family == family)
+			r = told[i].error ? told[i].error
+					  : fn(data, told[i].table, told[i].interface);
+	return r;
+}
+
+int __wrap_routes_find(const char *address, char ret_interface[IF_NAMESIZE]);
+int __wrap_routes_find(const char *address, char ret_interface[IF_NAMESIZE])
+{
+	if (!way_to[0] || !streq(address, way_to[0]))
+		return -ENETUNREACH;
+	strcpy(ret_interface, way_to[1]);
+	return 0;
+}
+
+/* Two adapters, of which the one in question has the interface eth1. */
+static void two_adapters(struct host *h)
+{
+	memset(told, 0, sizeof(told));
+	memset(way_to, 0, sizeof(way_to));
+	add_interface(h, "eth1", DEVICE "/usb1/1-2/1-2:1.0");
+	add_interface(h, "wlan0", "/sys/devices/pci0000:00/0000:00:04.0");
+	assert_int_equal(inuse_below(&h->inuse, DEVICE), 0);
+	assert_int_equal(look_at_routes(h, ROUTE("wlan0"), NULL), 0);
+}
+
+/* A VRF, or a table that a rule chooses, has its own only default route. */
+static void test_routes_in_other_tables(void **state)
+{
+	struct host *h = *state;
+
+	two_adapters(h);
+	told[0] = (typeof(told[0])){.family = AF_INET, .table = 254, .interface = "wlan0"};
+	told[1] = (typeof(told[0])){.family = AF_INET, .table = 100, .interface = "eth1"};
+	assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
+	assert_words(h, "only default route goes through it (eth1); force = yes");
+	told[2] = (typeof(told[0])){.family = AF_INET, .table = 100, .interface = "wlan0"};
+	assert_int_equal(inuse_by_routes(&h->inuse), 0);
+	told[3] = (typeof(told[0])){.family = AF_INET6, .table = 100, .interface = "eth1"};
+	assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
+	told[3].error = -EOPNOTSUPP; /* no IPv6 */
+	assert_int_equal(inuse_by_routes(&h->inuse), 0);
+	told[3].error = -EPERM;
+	assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
+	assert_words(h, "can't tell");
+}
+
+/* What has nothing to do with networks does not depend on what they say. */
+static void test_routes_without_an_interface(void **state)
+{
+	struct host *h = *state;
+
+	memset(told, 0, sizeof(told));
+	add_interface(h, "wlan0", "/sys/devices/pci0000:00/0000:00:04.0");
+	assert_int_equal(inuse_below(&h->inuse, DEVICE), 0);
+	told[0] = (typeof(told[0])){.family = AF_INET, .error = -EPERM, .interface = "x"};
+	assert_int_equal(inuse_by_routes(&h->inuse), 0);
+}
+
+#define HOST_ROUTE(interface) \
+	interface "\t0100000A\t0202000A\t0007\t0\t0\t0\tFFFFFFFF\t0\t0\t0\n"
+
+/* The default route goes through a tunnel: whatever has a way to elsewhere may carry it. */
+static void test_routes_through_a_tunnel(void **state)
+{
+	struct host *h = *state;
+
+	two_adapters(h);
+	add_interface(h, "tun0", "/sys/devices/virtual");
+	assert_int_equal(look_at_routes(h, ROUTE("tun0"), NULL), 0);
+	assert_int_equal(look_at_routes(h, ROUTE("tun0") HOST_ROUTE("wlan0"), NULL), 0);
+	assert_int_equal(look_at_routes(h, ROUTE("tun0") HOST_ROUTE("eth1"), NULL), -EBUSY);
+	assert_words(h, "goes through tun0, and that perhaps through it (eth1); force = yes");
+	/* With a default route of its own elsewhere. */
+	assert_int_equal(look_at_routes(h, ROUTE("tun0") ROUTE("wlan0") HOST_ROUTE("eth1"), NULL),
+			 0);
+	/* The port of a switch in software. */
+	tree_link(h->root, DEVICE "/usb1/1-2/1-2:1.0/net/eth1/master", "/sys/class/net/tun0");
+	assert_int_equal(look_at_routes(h, ROUTE("tun0"), NULL), -EBUSY);
+}
+
+static void test_file_systems_of_other_machines(void **state)
+{
+	struct host *h = *state;
+
+	two_adapters(h);
+	way_to[0] = "10.0.9.2";
+	way_to[1] = "eth1";
+	tree_write(h->root, "/proc/1/mountinfo",
+		   "22 1 0:20 / / rw - nfs4 srv:/root rw,vers=4.2,addr=10.0.9.2,local_lock=none\n");
+	assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
+	assert_words(h, "the file system on / comes to the host through it (eth1); force = yes");
+	way_to[1] = "wlan0";
+	assert_int_equal(inuse_by_routes(&h->inuse), 0);
+	way_to[1] = "eth1";
+	tree_write(h->root, "/proc/1/mountinfo", "22 1 0:20 / / rw - ext4 /dev/sda rw\n");
+	assert_int_equal(inuse_by_routes(&h->inuse), 0);
+	tree_write(h->root, "/sys/class/iscsi_connection/connection1:0/address", "10.0.9.2\n");
+	assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
+	assert_words(h, "an iSCSI disk comes to the host through it (eth1)");
 }
 
 /* The worker's job on PCI functions */
@@ -598,6 +717,10 @@ int main(void)
 		INUSE_TEST(test_routes),
 		INUSE_TEST(test_routes_of_layers),
 		INUSE_TEST(test_routes_unreadable),
+		INUSE_TEST(test_routes_in_other_tables),
+		INUSE_TEST(test_routes_without_an_interface),
+		INUSE_TEST(test_routes_through_a_tunnel),
+		INUSE_TEST(test_file_systems_of_other_machines),
 		INUSE_TEST(test_virtual_functions),
 		INUSE_TEST(test_large_group),
 		INUSE_TEST(test_reset),

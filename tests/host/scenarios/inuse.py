@@ -329,6 +329,48 @@ def usb_adapter_with_the_only_default_route(world):
         monitor.command("netdev_del", id="usbnet")
 
 
+@story
+def usb_adapter_with_a_default_route_of_its_own(world):
+    """One that only a rule's table, or a VRF, goes through; or a tunnel that is itself the default route, since
+    nobody can tell what that goes through: refused. With a way elsewhere it goes."""
+    monitor = world.host.monitor
+    monitor.command("netdev_add", type="user", id="usbnet", restrict=True)
+    try:
+        adapter = world.host.plug("usb-net", "net", netdev="usbnet")
+        vm1 = world.vm("vm1").start()
+        path = wait_until(lambda: next(adapter.sys.glob("*/net/*"), None), 60, "the host has its interface")
+        world.udev.settle()
+        name = path.name
+        words = r"the host's only default route goes through it \({}\); force = yes"
+        pathlib.Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
+        _run(f"ip link set {name} up")
+        _run(f"ip addr add 10.0.9.15/24 dev {name}")
+        _run(f"ip route add default via 10.0.9.2 dev {name} table 100")
+        _refused(world, adapter, vm1, words.format(name), NETWORK)
+        _run("ip route flush table 100")
+        _run("ip link add vhpvrf type vrf table 77")
+        _run("ip link set vhpvrf up")
+        _run(f"ip link set {name} master vhpvrf")
+        _run(f"ip route add default via 10.0.9.2 dev {name} table 77")
+        _refused(world, adapter, vm1, words.format(name), NETWORK)
+        _run("ip link del vhpvrf")
+        _run("ip tuntap add vhptun mode tun")
+        _run("ip link set vhptun up")
+        _run("ip route add default dev vhptun")
+        _run(f"ip route add 10.1.1.1 via 10.0.9.2 dev {name}")
+        _refused(world, adapter, vm1, rf"default route goes through vhptun, and that perhaps through it \({name}\)", NETWORK)
+        _run("ip link del vhptun")
+        world.configure(vm1.config(), NETWORK)
+        world.broker.start()
+        world.wait_attached(adapter, vm1)
+    finally:
+        for interface in ("vhptun", "vhpvrf"):
+            subprocess.run(["ip", "link", "del", interface], capture_output=True)
+        subprocess.run(["ip", "route", "flush", "table", "100"], capture_output=True)
+        world.host.unplug_all()
+        monitor.command("netdev_del", id="usbnet")
+
+
 # ---- USB
 
 DISCONNECT = 0x5516
