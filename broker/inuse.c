@@ -18,6 +18,10 @@
 /* Kinds of nodes by which a disk can be read and written, besides its own. */
 static const char *const kinds[] = {"block", "scsi_generic", "bsg", "scsi_tape", "nvme-generic"};
 
+/* Kinds of nodes that somebody has open all the time, and may: desktops and sound servers have all
+ * there are, and lose them without harm. What is claimed by usbfs is looked at by itself. */
+static const char *const public_kinds[] = {"input", "sound", "usb", "vfio-dev"};
+
 void inuse_finish(struct inuse *inuse)
 {
 	while (inuse->n_disks > 0)
@@ -26,6 +30,7 @@ void inuse_finish(struct inuse *inuse)
 		free(inuse->paths[--inuse->n_paths]);
 	free(inuse->paths);
 	free(inuse->nodes.list);
+	free(inuse->others.list);
 	free(inuse->claimed.list);
 }
 
@@ -45,6 +50,20 @@ const struct node *nodes_find(const struct nodes *nodes, dev_t number, bool is_b
 		if (nodes->list[i].number == number && nodes->list[i].is_block == is_block)
 			return &nodes->list[i];
 	return NULL;
+}
+
+/* "dri/card0": a node that is no disk's may be called otherwise than its device. */
+static void read_node_name(const char *path, char *name, size_t size)
+{
+	char line[160];
+	_cleanup_fclose_ FILE *f = root_fopen("%s/uevent", path);
+
+	while (f && fgets(line, sizeof(line), f)) {
+		const char *value = startswith(line, "DEVNAME=");
+
+		if (value)
+			snprintf(name, size, "%.*s", (int) strcspn(value, "\n"), value);
+	}
 }
 
 int nodes_add(struct nodes *nodes, const char *path)
@@ -68,6 +87,8 @@ int nodes_add(struct nodes *nodes, const char *path)
 			*c = '/';
 	node.number = makedev(high, low);
 	node.is_block = streq(subsystem, "block");
+	if (!node.is_block)
+		read_node_name(path, node.name, sizeof(node.name));
 	struct node *slot = ARRAY_APPEND(nodes->list, nodes->n);
 	if (!slot)
 		return -ENOMEM;
@@ -75,10 +96,10 @@ int nodes_add(struct nodes *nodes, const char *path)
 	return 0;
 }
 
-static bool is_way_to_disk(const char *subsystem)
+static bool is_one_of(const char *const *kind, size_t n, const char *subsystem)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
-		if (streq(subsystem, kinds[i]))
+	for (size_t i = 0; i < n; i++)
+		if (streq(subsystem, kind[i]))
 			return true;
 	return false;
 }
@@ -104,10 +125,12 @@ static int look_at(struct inuse *inuse, const char *path)
 
 	if (r == -ENOENT)
 		return 0;
-	if (r == 0 && is_way_to_disk(subsystem))
+	if (r == 0 && is_one_of(kinds, ARRAY_SIZE(kinds), subsystem))
 		r = nodes_add(&inuse->nodes, path);
 	else if (r == 0 && streq(subsystem, "usb"))
 		r = note_claim(inuse, path);
+	else if (r == 0 && !is_one_of(public_kinds, ARRAY_SIZE(public_kinds), subsystem))
+		r = nodes_add(&inuse->others, path);
 	if (r < 0)
 		return inuse_say(inuse, "can't tell whether %s is in use: %s", path, strerror(-r));
 	if (streq(subsystem, "block") && root_exists("%s/partition", path) == -ENOENT)
@@ -182,23 +205,23 @@ int inuse_below(struct inuse *inuse, const char *path)
 }
 
 /* Who writes is there to stay. Who reads may be looking what is on a disk that has just come. */
-static int by_openers(struct inuse *inuse)
+static int by_openers(struct inuse *inuse, const struct nodes *nodes, const char *advice)
 {
 	const struct node *node = NULL;
 	char who[96];
 	int r = 0;
 
-	for (int tries = 0; inuse->nodes.n > 0 && tries < READER_TRIES; tries++) {
-		r = inuse_find_opener(&inuse->nodes, &node, who, sizeof(who));
+	for (int tries = 0; nodes->n > 0 && tries < READER_TRIES; tries++) {
+		r = inuse_find_opener(nodes, &node, who, sizeof(who));
 		if (r != OPENER_READS)
 			break;
 		usleep(READER_MS * 1000);
 	}
 	if (r < 0)
-		return inuse_say(inuse, "can't tell who has it open: %s", strerror(-r));
+		return inuse_say(inuse, "can't tell who has it open: %s%s", strerror(-r), advice);
 	if (r > 0)
-		return inuse_say(inuse, "/dev/%s is in use on the host: %s has it open%s",
-				 node->name, who, r == OPENER_READS ? "" : " for writing");
+		return inuse_say(inuse, "/dev/%s is in use on the host: %s has it open%s%s",
+				 node->name, who, r == OPENER_READS ? "" : " for writing", advice);
 	return 0;
 }
 
@@ -226,6 +249,12 @@ int inuse_by_processes(struct inuse *inuse)
 	int r = inuse_by_kernel(inuse);
 
 	if (r == 0)
-		r = by_openers(inuse);
+		r = by_openers(inuse, &inuse->nodes, "");
 	return r < 0 ? r : by_claims(inuse);
+}
+
+int inuse_by_holders(struct inuse *inuse)
+{
+	return by_openers(inuse, &inuse->others,
+			  "; force = yes in its rule gives it away all the same");
 }

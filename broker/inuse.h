@@ -26,6 +26,7 @@ struct inuse {
 	size_t n_paths;
 	char **paths;         /* of what was looked at, "/sys/devices/…" */
 	struct nodes nodes;   /* disks, their partitions, and other ways to them (sg, bsg, st) */
+	struct nodes others;  /* nodes of any other kind: a serial line's, a camera's, a screen's */
 	struct nodes claimed; /* USB devices of which somebody has claimed an interface by usbfs */
 	size_t n_disks;
 	int disks[INUSE_MAX_DISKS]; /* whole disks, open exclusively: nobody mounts them meanwhile
@@ -38,11 +39,13 @@ void inuse_finish(struct inuse *inuse);
 
 /* In this order; each returns 0, or -EBUSY with words for the use. The first may be called for
  * several paths. It looks at everything below PATH, however deep, and holds its disks; the next
- * finds the programs that use them; the last, whether the host's way to the network needs them: the
- * only default route of a table, a tunnel that may go through them, a file system or a disk of
- * another machine. */
+ * finds the programs that use them, or have claimed a USB device. What the last two find, force
+ * gives away: nodes that somebody has open, and the host's way to the network (the only default
+ * route of a table, a tunnel that may go through them, a file system or a disk of another machine).
+ */
 int inuse_below(struct inuse *inuse, const char *path) _must_check_;
 int inuse_by_processes(struct inuse *inuse) _must_check_;
+int inuse_by_holders(struct inuse *inuse) _must_check_;
 int inuse_by_routes(struct inuse *inuse) _must_check_;
 
 /* Sets the words; returns -EBUSY. */

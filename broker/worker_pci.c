@@ -119,6 +119,8 @@ static int check_group(const struct worker_request *request, const struct pci_gr
 	if (r == 0)
 		r = inuse_by_processes(inuse);
 	if (r == 0 && !(request->options & WORKER_FORCE))
+		r = inuse_by_holders(inuse);
+	if (r == 0 && !(request->options & WORKER_FORCE))
 		r = inuse_by_routes(inuse);
 	return r < 0 ? worker_fail(answer, r, "%s", inuse->words) : 0;
 }

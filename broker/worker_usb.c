@@ -54,6 +54,8 @@ static int check_use(const struct worker_request *request, struct inuse *inuse)
 	if (r == 0)
 		r = inuse_by_processes(inuse);
 	if (r == 0 && !(request->options & WORKER_FORCE))
+		r = inuse_by_holders(inuse);
+	if (r == 0 && !(request->options & WORKER_FORCE))
 		r = inuse_by_routes(inuse);
 	if (r == 0 && inuse->n_disks > WORKER_MAX_DISKS)
 		r = inuse_say(inuse, "it has more than %d disks", WORKER_MAX_DISKS);

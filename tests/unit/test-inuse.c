@@ -258,6 +258,44 @@ static void test_claimed_by_usbfs(void **state)
 	assert_words(h, "1-2 is held by pcscd (process 127)");
 }
 
+/* A serial line that somebody speaks over, a screen that shows something. */
+static void test_nodes_that_are_open(void **state)
+{
+	struct host *h = *state;
+
+	add_device(h, DEVICE "/usb1/1-2/1-2:1.0/ttyUSB0/tty/ttyUSB0", "tty", NULL_NUMBERS);
+	assert_int_equal(look(h), 0);
+	assert_int_equal(inuse_by_holders(&h->inuse), 0);
+	add_opener(h, 127, "gpsd", "0100002");
+	assert_int_equal(look(h), 0);
+	assert_int_equal(inuse_by_holders(&h->inuse), -EBUSY);
+	assert_words(h, "/dev/ttyUSB0 is in use on the host: gpsd (process 127) has it open for "
+			"writing; force = yes in its rule");
+	inuse_finish(&h->inuse);
+	h->inuse = (struct inuse){0};
+	tree_write(h->root, DEVICE "/usb1/1-2/1-2:1.0/ttyUSB0/tty/ttyUSB0/uevent",
+		   "MAJOR=1\nDEVNAME=dri/card0\n");
+	assert_int_equal(look(h), 0);
+	assert_int_equal(inuse_by_holders(&h->inuse), -EBUSY);
+	assert_words(h, "/dev/dri/card0 is in use");
+}
+
+/* Whoever has input devices and sound cards open has all there are, all the time. */
+static void test_nodes_that_are_always_open(void **state)
+{
+	static const char *const subsystems[] = {"input", "sound", "vfio-dev"};
+	struct host *h = *state;
+	char path[PATH_MAX];
+
+	add_opener(h, 127, "Xorg", "0100002");
+	for (size_t i = 0; i < ARRAY_SIZE(subsystems); i++) {
+		snprintf(path, sizeof(path), DEVICE "/usb1/1-2/1-2:1.0/%s", subsystems[i]);
+		add_device(h, path, subsystems[i], NULL_NUMBERS);
+	}
+	assert_int_equal(look(h), 0);
+	assert_int_equal(inuse_by_holders(&h->inuse), 0);
+}
+
 /* Routes */
 
 #define ROUTE(interface) interface "\t00000000\t0202000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
@@ -417,8 +455,7 @@ static void test_routes_without_an_interface(void **state)
 	assert_int_equal(inuse_by_routes(&h->inuse), 0);
 }
 
-#define HOST_ROUTE(interface) \
-	interface "\t0100000A\t0202000A\t0007\t0\t0\t0\tFFFFFFFF\t0\t0\t0\n"
+#define HOST_ROUTE(interface) interface "\t0100000A\t0202000A\t0007\t0\t0\t0\tFFFFFFFF\t0\t0\t0\n"
 
 /* The default route goes through a tunnel: whatever has a way to elsewhere may carry it. */
 static void test_routes_through_a_tunnel(void **state)
@@ -714,6 +751,8 @@ int main(void)
 		INUSE_TEST(test_loop_device),
 		INUSE_TEST(test_nvme_multipath),
 		INUSE_TEST(test_claimed_by_usbfs),
+		INUSE_TEST(test_nodes_that_are_open),
+		INUSE_TEST(test_nodes_that_are_always_open),
 		INUSE_TEST(test_routes),
 		INUSE_TEST(test_routes_of_layers),
 		INUSE_TEST(test_routes_unreadable),

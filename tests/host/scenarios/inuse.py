@@ -9,7 +9,7 @@ import subprocess
 
 from lib.parts import functions, wait_driver
 from lib.story import story
-from lib.wait import expect, stays, wait_until
+from lib.wait import Failed, expect, stays, wait_until
 from lib.world import DISKS, KEYBOARDS, LOGS
 
 NETWORK = "[usb Network]\ntargetVm = vm1\n[allow adapters]\nvendorId = 0525\n"
@@ -372,6 +372,39 @@ def usb_adapter_with_a_default_route_of_its_own(world):
 
 
 # ---- USB
+
+@story
+def serial_line_that_a_program_has_open(world):
+    """A serial adapter, and before it came under a rule a program has begun to listen to it: refused, and it is
+    named. It goes when the program has ended."""
+    monitor = world.host.monitor
+
+    def removed():
+        with contextlib.suppress(Failed):  # busy, until QEMU has really done away with the device
+            return monitor.command("chardev-remove", id="line") == {}
+    _run("modprobe ftdi_sio")
+    monitor.command("chardev-add", id="line", backend={"type": "null", "data": {}})
+    try:
+        adapter = world.host.plug("usb-serial", "serial", **{"chardev": "line", "always-plugged": True})
+        vm1 = world.vm("vm1").start()
+        path = wait_until(lambda: next(adapter.sys.glob("*/ttyUSB*"), None), 60, "the host has its line")
+        world.udev.settle()
+        program = subprocess.Popen(["sleep", "600"], stdin=open(f"/dev/{path.name}", "rb", buffering=0))
+        config = ("[usb Lines]", "targetVm = vm1", "[allow All]", "matchAll = yes")
+        try:
+            words = rf"/dev/{path.name} is in use on the host: sleep \(process {program.pid}\) has it open"
+            _refused(world, adapter, vm1, words, *config)
+            world.configure(vm1.config(), *config)
+            world.broker.start()
+            world.wait_state(adapter, "refused", "sleep")
+        finally:
+            program.kill()
+            program.wait()
+        world.wait_attached(adapter, vm1)
+    finally:
+        world.host.unplug_all()
+        wait_until(removed, 20, "the line is free")
+
 
 DISCONNECT = 0x5516
 IOCTL = 0xc0105512
