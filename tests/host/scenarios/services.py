@@ -9,11 +9,11 @@ import shutil
 from lib.fakeusb import FakeUsbDevice
 from lib.story import story
 from lib.trace import recording
-from lib.udev import udevadm
+from lib.uevents import UDEV, Listener
 from lib.wait import expect, wait_until
 
 OTHERS = pathlib.Path("/checkout/.build-host/others")
-UDEV = pathlib.Path("/usr/lib/udev")
+FOLDER = pathlib.Path("/usr/lib/udev")
 # Vendor, product, interface: a telephone with fruit on it, a printer, a modem that is a disk at first, a camera, a
 # player, a Braille display, a card reader, a serial adapter that may be a modem.
 DEVICES = [(0x05ac, 0x12a8, (0xff, 0xfe, 2)), (0x1234, 0x0002, (7, 1, 4)), (0x03f0, 0x002a, (8, 6, 80)),
@@ -31,13 +31,13 @@ def packages(world):
     """Rules and programs of the other packages, as if they were installed."""
     added = []
     for source in [*OTHERS.glob("lib/udev/**/*"), *OTHERS.glob("usr/lib/udev/**/*")]:
-        target = UDEV / str(source).split("/lib/udev/", 1)[1]
+        target = FOLDER / str(source).split("/lib/udev/", 1)[1]
         if source.is_dir() or target.exists():
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, target)
         added.append(target)
-    expect(UDEV / "rules.d/39-usbmuxd.rules" in added, "usbmuxd's rules are there")
+    expect(FOLDER / "rules.d/39-usbmuxd.rules" in added, "usbmuxd's rules are there")
     world.udev.reload()
     try:
         yield
@@ -47,34 +47,27 @@ def packages(world):
         world.udev.reload()
 
 
-def properties(path):
-    text = udevadm("info", "-q", "property", "-p", str(path))
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-
-
-def found_by(device):
-    """What udev's database says of the device and of what is below it: whom it asks for, and who may use it."""
-    found = set()
-    for path in [device.sys, *device.sys.glob(f"{device.name}:*/**/uevent")]:
-        said = properties(path if path == device.sys else path.parent)
+def told_of(events, device):
+    """What udevd has said of the device and of what is below it: whom it asks for, and who may use it."""
+    found, path = set(), str(device.sys.resolve())[len("/sys"):]
+    for said in (said for _, said in events if said["DEVPATH"] == path or said["DEVPATH"].startswith(path + "/")):
         found |= set(said.get("SYSTEMD_WANTS", "").split())
         found |= {key for key in ASKED if said.get(key)}
-        found |= {tag for tag in ("uaccess", "seat") if f":{tag}:" in said.get("CURRENT_TAGS", "")}
+        found |= {tag for tag in ("uaccess", "seat") if f":{tag}:" in said.get("CURRENT_TAGS", said.get("TAGS", ""))}
     return found
 
 
 def started_for_each(world):
-    """What rules start for all the devices, at plug, at a change, at a bind."""
+    """What rules start for all the devices, at their plug and at a change."""
     found = set()
     with recording(sched__sched_process_exec="pid > 0") as lines:
         for vendor, product, interface in DEVICES:
-            with FakeUsbDevice(vendor, product, interface=interface) as device:
-                wait_until(lambda: properties(device.sys).get("USEC_INITIALIZED"), 60, f"udevd has seen {device}")
-                for action in ("add", "change", "bind"):
-                    world.udev.trigger(action, device)
+            with Listener(UDEV) as told, FakeUsbDevice(vendor, product, interface=interface) as device:
+                wait_until(lambda: any(said["ACTION"] == "bind" and said["DEVPATH"].endswith("/" + device.name)
+                                       for _, said in list(told.events)), 60, f"udevd has seen {device}")
+                world.udev.trigger("change", device)
                 world.udev.settle()
-                found |= found_by(device)
-            world.udev.settle()
+                found |= told_of(list(told.events), device)
         names = [re.search(r"filename=(\S+)", what) for _, _, what in lines()]
         programs = {os.path.basename(name[1]) for name in names if name}
     return found | (programs & PROGRAMS)
@@ -89,7 +82,8 @@ def nothing_is_started_for_what_is_claimed(world):
     world.broker.start()
     with packages(world):
         started = started_for_each(world)
-        for name in ("usbmuxd.service", "ipp-usb.service", "usb_modeswitch", "mtp-probe", "ID_GPHOTO2", "uaccess"):
+        for name in ("usbmuxd.service", "ipp-usb.service", "usb_modeswitch", "mtp-probe", "ID_GPHOTO2",
+                     "ID_SMARTCARD_READER", "ID_MM_CANDIDATE", "uaccess"):
             expect(name in started, f"without a rule {name} is started or set; {sorted(started)} are")
         world.configure(vm1.config(), "[usb All]", "targetVm = vm1", "[allow All]", "matchAll = yes")
         started = started_for_each(world)
