@@ -190,7 +190,7 @@ static int any_interface(const struct inuse *inuse, bool (*fn)(const char *name)
 		if (r == 1 && fn && !fn(entry->d_name))
 			r = 0;
 		if (r == 1)
-			snprintf(ret_name, 64, "%s", entry->d_name);
+			snprintf(ret_name, 64, "%.63s", entry->d_name);
 	}
 	closedir(dir);
 	return r;
