@@ -83,7 +83,7 @@ def nothing_is_started_for_what_is_claimed(world):
     with packages(world):
         started = started_for_each(world)
         for name in ("usbmuxd.service", "ipp-usb.service", "usb_modeswitch", "mtp-probe", "ID_GPHOTO2",
-                     "ID_SMARTCARD_READER", "ID_MM_CANDIDATE", "uaccess"):
+                     "ID_SMARTCARD_READER", "uaccess"):
             expect(name in started, f"without a rule {name} is started or set; {sorted(started)} are")
         world.configure(vm1.config(), "[usb All]", "targetVm = vm1", "[allow All]", "matchAll = yes")
         started = started_for_each(world)
