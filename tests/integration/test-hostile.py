@@ -6,6 +6,7 @@ Usage: test-hostile.py VHOTPLUG_BROKER [TEST…]   (the built program; run as ro
 """
 
 import contextlib
+import fcntl
 import os
 import pathlib
 import select
@@ -548,6 +549,22 @@ def test_killed_and_started_at_once(world):
         broker = Broker(world)
         started += bool(broker.says("ready: "))
     check(started == 10, f"a killed broker's successor starts at once ({started} of 10)")
+    check(broker.end() == 0, "the end")
+
+
+def test_lock_of_one_that_is_just_ending(world):
+    """What is left of a killed broker may hold the lock for a moment more."""
+    check(Broker(world).ready().end() == 0, "there are locks")
+    locks = [open(path / "broker.lock", "w") for path in (world.database.parent, world.event_socket.parent)
+             if (path / "broker.lock").exists()]
+    for lock in locks:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    broker = Broker(world)
+    with contextlib.suppress(subprocess.TimeoutExpired):  # it tries for two seconds
+        broker.process.wait(0.5)
+    for lock in locks:
+        lock.close()
+    check(broker.says("ready: "), "and gets it")
     check(broker.end() == 0, "the end")
 
 
