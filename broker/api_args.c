@@ -97,6 +97,9 @@ int api_vmm_args(struct api_request *request)
 		return r;
 	if (!api->verbs->has_vm(api->data, args.vm))
 		return api_fail(request, -ENOENT, "VM %s is not found in the config file", args.vm);
+	if (!api->verbs->takes_args(api->data, args.vm))
+		return api_fail(request, -EOPNOTSUPP,
+				"%s is libvirt's, which starts it as its definition says", args.vm);
 	api->verbs->prepare(api->data, args.vm, await_ready, &waiting);
 	request->conclude = answer_args;
 	return waiting.r;

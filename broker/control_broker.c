@@ -161,6 +161,15 @@ static bool has_vm(void *data, const char *vm)
 	return config_find_vm(broker->manager->config, vm) != NULL;
 }
 
+/* A domain of libvirt starts with what its definition says. */
+static bool takes_args(void *data, const char *name)
+{
+	struct control_broker *broker = data;
+	const struct config_vm *vm = config_find_vm(broker->manager->config, name);
+
+	return vm && vm->type != VM_LIBVIRT;
+}
+
 struct preparing {
 	void (*await)(void *data, const char *id);
 	void *data;
@@ -264,6 +273,7 @@ static const struct control_verbs verbs = {
 	.suspend = suspend,
 	.resume = resume,
 	.has_vm = has_vm,
+	.takes_args = takes_args,
 	.prepare = prepare,
 	.vmm_args = vmm_args,
 	.status = status,

@@ -75,6 +75,8 @@ struct control_verbs {
 	void (*suspend)(void *data, const char *vm, unsigned kinds);
 	void (*resume)(void *data, const char *vm, unsigned kinds);
 	bool (*has_vm)(void *data, const char *vm);
+	/* Is VM started by somebody whom arguments can be given to? */
+	bool (*takes_args)(void *data, const char *vm);
 
 	/* Gets the PCI devices of VM, which is about to be started with them, ready: AWAIT is
 	 * called with the id of each. */

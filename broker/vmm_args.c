@@ -183,12 +183,6 @@ json_t *vmm_args_list(const struct registry *registry, const struct config *conf
 	json_t *list = json_array(), *devices = json_array();
 	unsigned number = args->start;
 
-	if (vm->type == VM_LIBVIRT) {
-		log_warning("%s: no arguments for it: libvirt starts it, by its definition",
-			    vm->name);
-		json_decref(devices);
-		return list;
-	}
 	if (add_all_pci(devices, config, vm, args, pci) && vm->type == VM_QEMU)
 		add_ovmf(list, &config->general);
 	json_array_extend(list, devices);

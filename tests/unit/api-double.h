@@ -240,7 +240,14 @@ static void double_resume(void *data, const char *vm, unsigned kinds)
 static bool double_has_vm(void *data, const char *vm)
 {
 	(void) data;
-	return streq(vm, "vm1") || streq(vm, "vm2") || streq(vm, "left") || streq(vm, "right");
+	return streq(vm, "vm1") || streq(vm, "vm2") || streq(vm, "left") || streq(vm, "right") ||
+	       streq(vm, "win10");
+}
+
+static bool double_takes_args(void *data, const char *vm)
+{
+	(void) data;
+	return !streq(vm, "win10");
 }
 
 static void double_prepare(void *data, const char *vm,
@@ -303,6 +310,7 @@ static const struct control_verbs double_verbs = {
 	.suspend = double_suspend,
 	.resume = double_resume,
 	.has_vm = double_has_vm,
+	.takes_args = double_takes_args,
 	.prepare = double_prepare,
 	.vmm_args = double_args,
 	.status = double_status,
