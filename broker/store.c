@@ -260,7 +260,7 @@ static void note_failure(struct store *store, int r)
 			    " the same, and written later",
 			    sqlite3_errmsg(store->db));
 	store->failing = true;
-	if (!sqlite3_get_autocommit(store->db))
+	if (store->db && !sqlite3_get_autocommit(store->db))
 		database_execute(store->db, "rollback");
 }
 
@@ -276,6 +276,7 @@ bool store_mend(struct store *store)
 	if (!store->is_damaged)
 		return false;
 	close_database(store);
+	loop_timer_stop(&store->idle);
 	/* Where that is not possible it goes to the refuge. */
 	int r = database_set_aside(store_path(store));
 	if (open_database(store) < 0) {

@@ -591,6 +591,36 @@ static void test_damaged_tables(void **state)
 	damaged(*state, 4096, 40 * 4096);
 }
 
+/* Damaged, and there is no place for another one: it goes on without, until there is. */
+static void test_damaged_and_no_place(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 1);
+	char away[120], aside[140];
+	bool is_new;
+
+	snprintf(away, sizeof(away), "%s.away", a->dir);
+	assert_false(store_mend(a->store));
+	store_distrust(a->store);
+	assert_int_equal(rename(a->dir, away), 0);
+	assert_false(store_mend(a->store));
+	assert_true(store_one(a->store, 1, &is_new) < 0);
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	spin_for(a->loop, 10000);
+	assert_int_equal(rename(away, a->dir), 0);
+	assert_true(store_mend(a->store));
+	assert_false(store_mend(a->store));
+	assert_string_equal(store_path(a->store), a->path);
+	snprintf(aside, sizeof(aside), "%s.damaged", a->path);
+	assert_int_equal(access(aside, F_OK), 0);
+	store_flush(a->store);
+	sqlite3_close(a->reader);
+	assert_int_equal(sqlite3_open(a->path, &a->reader), SQLITE_OK);
+	assert_string_equal(sql(a->reader, "select device from assignments"), "1-2");
+	assert_string_equal(sql(a->reader, "select action || result from history"), "historylost");
+}
+
 static void test_not_a_database(void **state)
 {
 	struct archive *a = *state;
@@ -835,6 +865,7 @@ int main(void)
 		STORE_TEST(test_damaged_header),
 		STORE_TEST(test_damaged_schema),
 		STORE_TEST(test_damaged_tables),
+		STORE_TEST(test_damaged_and_no_place),
 		STORE_TEST(test_not_a_database),
 		STORE_TEST(test_no_directory),
 		STORE_TEST(test_no_room),
