@@ -12,6 +12,7 @@
 
 #include "broker/account.h"
 #include "broker/log.h"
+#include "broker/socket.h"
 #include "conf/config.h"
 
 #define BACKLOG 1024
@@ -91,13 +92,11 @@ static void listener_readable(void *data, uint32_t events)
 
 static void listener_free(struct listener *listener)
 {
-	struct stat st;
-
 	loop_timer_stop(&listener->retry);
 	loop_source_free(listener->source);
 	close_fd(listener->fd);
-	if (listener->path[0] && lstat(listener->path, &st) == 0 && st.st_ino == listener->inode)
-		unlink(listener->path);
+	if (listener->path[0])
+		socket_remove(listener->path, listener->inode);
 	free(listener);
 }
 
@@ -146,34 +145,20 @@ static bool is_in_use(const struct sockaddr_un *address)
 	       errno == EAGAIN;
 }
 
-/* It has its mode from the beginning: nobody gets in between bind and a chmod. */
 static int bind_unix(int fd, const struct control_unix *place, uid_t uid, gid_t gid)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	struct stat st;
-	mode_t mask;
-	int r;
 
 	if (strlen(place->path) >= sizeof(address.sun_path))
 		return -ENAMETOOLONG;
 	strcpy(address.sun_path, place->path);
-	if (lstat(place->path, &st) == 0) {
-		if (!S_ISSOCK(st.st_mode) || is_in_use(&address))
-			return -EADDRINUSE;
-		unlink(place->path);
-	}
-	mask = umask(0777 & ~place->mode);
-	r = bind(fd, (struct sockaddr *) &address, sizeof(address)) < 0 ? -errno : 0;
-	umask(mask);
-	if (r == 0 && (uid != (uid_t) -1 || gid != (gid_t) -1) && lchown(place->path, uid, gid) < 0)
-		r = -errno;
-	return r;
+	return is_in_use(&address) ? -EADDRINUSE
+				   : socket_bind(fd, place->path, place->mode, uid, gid);
 }
 
 int control_listen_unix(struct control_listeners *listeners, const struct control_unix *place)
 {
 	struct listener *listener = calloc(1, sizeof(*listener));
-	struct stat st;
 	uid_t uid;
 	gid_t gid;
 	int fd, r;
@@ -193,7 +178,7 @@ int control_listen_unix(struct control_listeners *listeners, const struct contro
 	listener->dialect = place->dialect;
 	listener->is_trusted = place->is_trusted;
 	strcpy(listener->path, place->path);
-	listener->inode = lstat(place->path, &st) == 0 ? st.st_ino : 0;
+	listener->inode = socket_inode(place->path);
 	return start(listeners, listener, fd);
 }
 

@@ -6,6 +6,8 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "broker/walk.h"
+
 union control {
 	char buffer[CMSG_SPACE(sizeof(int) * SOCKET_MAX_FDS)];
 	struct cmsghdr align;
@@ -85,38 +87,87 @@ ssize_t socket_receive(int fd, void *data, size_t size, int *ret_fds, size_t max
 	return -EMFILE;
 }
 
-/* Whoever owns the directory may have put something else there since bind(2): the owner is changed
- * of a socket of ours, or of nothing. */
-static int give_to(const char *path, uid_t owner)
+/* What lies there may go if it is a socket that nobody has use for any more. */
+static int make_way(int directory, const char *name)
 {
 	struct stat st;
-	_cleanup_close_ int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+
+	if (fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : -errno;
+	if (!S_ISSOCK(st.st_mode))
+		return -EADDRINUSE;
+	return unlinkat(directory, name, 0) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+/* Whoever owns the directory may have put something else there since bind(2): the owner is changed
+ * of a socket of ours, or of nothing. */
+static int give_to(int directory, const char *name, uid_t uid, gid_t gid)
+{
+	struct stat st;
+	_cleanup_close_ int fd = openat(directory, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return -errno;
 	if (!S_ISSOCK(st.st_mode) || st.st_uid != geteuid() || st.st_nlink != 1)
 		return -EPERM;
-	return fchownat(fd, "", owner, (gid_t) -1, AT_EMPTY_PATH) < 0 ? -errno : 0;
+	return fchownat(fd, "", uid, gid, AT_EMPTY_PATH) < 0 ? -errno : 0;
+}
+
+int socket_bind(int fd, const char *path, mode_t mode, uid_t uid, gid_t gid)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	_cleanup_close_ int directory = -1;
+	const char *name;
+	int r = -ENAMETOOLONG;
+
+	/* Others connect to it by its whole path. */
+	if (strlen(path) < sizeof(address.sun_path))
+		r = walk_open_parent(path, &directory, &name);
+	if (r == 0 && snprintf(address.sun_path, sizeof(address.sun_path), "/proc/self/fd/%d/%s",
+			       directory, name) >= (int) sizeof(address.sun_path))
+		r = -ENAMETOOLONG;
+	if (r == 0)
+		r = make_way(directory, name);
+	if (r < 0)
+		return r;
+	mode_t old_umask = umask(0777 & ~mode);
+	r = bind(fd, (struct sockaddr *) &address, sizeof(address)) < 0 ? -errno : 0;
+	umask(old_umask);
+	bool is_ours = (uid == (uid_t) -1 || uid == geteuid()) && gid == (gid_t) -1;
+	return r < 0 || is_ours ? r : give_to(directory, name, uid, gid);
 }
 
 int socket_listen(const char *path, int type, int backlog, uid_t owner)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	_cleanup_close_ int fd = -1;
+	_cleanup_close_ int fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-	if (strlen(path) >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(address.sun_path, path);
-	fd = socket(AF_UNIX, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
-	unlink(path);
-	mode_t old_umask = umask(0177);
-	int r = bind(fd, (struct sockaddr *) &address, sizeof(address)) < 0 ? -errno : 0;
-	umask(old_umask);
-	if (r == 0 && owner != (uid_t) -1 && owner != geteuid())
-		r = give_to(path, owner);
+	int r = socket_bind(fd, path, 0600, owner, (gid_t) -1);
 	if (r == 0 && listen(fd, backlog) < 0)
 		r = -errno;
 	return r < 0 ? r : TAKE_FD(fd);
+}
+
+ino_t socket_inode(const char *path)
+{
+	_cleanup_close_ int directory = -1;
+	const char *name;
+	struct stat st;
+
+	if (walk_open_parent(path, &directory, &name) < 0 ||
+	    fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0;
+	return st.st_ino;
+}
+
+void socket_remove(const char *path, ino_t inode)
+{
+	_cleanup_close_ int directory = -1;
+	const char *name;
+	struct stat st;
+
+	if (inode != 0 && walk_open_parent(path, &directory, &name) == 0 &&
+	    fstatat(directory, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_ino == inode)
+		unlinkat(directory, name, 0);
 }

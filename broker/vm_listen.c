@@ -3,7 +3,6 @@
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include "broker/log.h"
 #include "broker/socket.h"
@@ -85,13 +84,10 @@ static void caller_waits(void *data, uint32_t events)
 /* The socket that the VMM dials, open to its user alone. */
 static int make_socket(struct vm *vm)
 {
-	struct stat st;
-
 	vm->listen_fd = socket_listen(vm->listen, SOCK_STREAM, 4, vm->user);
 	if (vm->listen_fd < 0)
 		return vm->listen_fd;
-	if (lstat(vm->listen, &st) == 0)
-		vm->listen_inode = st.st_ino;
+	vm->listen_inode = socket_inode(vm->listen);
 	return loop_add(vm->loop, vm->listen_fd, EPOLLIN, caller_waits, vm, &vm->listen_source);
 }
 
@@ -131,12 +127,9 @@ void vm_listen_missed(struct vm *vm)
 
 void vm_listen_finish(struct vm *vm)
 {
-	struct stat st;
-
 	loop_timer_stop(&vm->listen_pause);
 	loop_source_free(vm->listen_source);
 	/* By now it may be the socket of the VM that has taken this one's place in the config. */
-	if (vm->listen_inode != 0 && stat(vm->listen, &st) == 0 && st.st_ino == vm->listen_inode)
-		unlink(vm->listen);
+	socket_remove(vm->listen, vm->listen_inode);
 	close_fd(vm->listen_fd);
 }

@@ -125,6 +125,64 @@ static void test_listen(void **state)
 	assert_int_equal(socket_listen(path, SOCK_STREAM, 1, 0), -ENOENT);
 }
 
+static void assert_is_there(const char *path, mode_t kind)
+{
+	struct stat st;
+
+	assert_int_equal(lstat(path, &st), 0);
+	assert_int_equal(st.st_mode & S_IFMT, kind);
+}
+
+/* A VM's user makes his directory a link to another VM's, whose socket has the same name. */
+static void test_listen_through_a_link(void **state)
+{
+	TEMP_DIR(dir);
+	char own[100], link[100], other[100], socket[120], path[120];
+
+	(void) state;
+	snprintf(other, sizeof(other), "%s/vm2", dir);
+	snprintf(link, sizeof(link), "%s/vm1", dir);
+	snprintf(own, sizeof(own), "%s/roots", dir);
+	snprintf(socket, sizeof(socket), "%s/sock", other);
+	assert_int_equal(mkdir(other, 0700), 0);
+	int fd = socket_listen(socket, SOCK_STREAM, 1, 31002);
+	assert_true(fd >= 0);
+	ino_t inode = socket_inode(socket);
+	assert_int_equal(symlink(other, link), 0);
+	assert_int_equal(lchown(link, 31001, 31001), 0);
+	snprintf(path, sizeof(path), "%s/sock", link);
+	assert_int_equal(socket_listen(path, SOCK_STREAM, 1, 31001), -ELOOP);
+	assert_int_equal(socket_inode(path), 0);
+	socket_remove(path, inode);
+	assert_int_equal(socket_inode(socket), inode);
+	close(fd);
+	/* Root's links lead where root wants. */
+	assert_int_equal(symlink(other, own), 0);
+	snprintf(path, sizeof(path), "%s/sock", own);
+	fd = socket_listen(path, SOCK_STREAM, 1, 31001);
+	assert_true(fd >= 0);
+	close(fd);
+	socket_remove(path, socket_inode(path));
+	assert_int_equal(socket_inode(socket), 0);
+}
+
+/* What is no socket nobody has put there for us to remove. */
+static void test_listen_in_place_of_a_file(void **state)
+{
+	TEMP_DIR(dir);
+	char path[100];
+
+	(void) state;
+	snprintf(path, sizeof(path), "%s/sock", dir);
+	close(open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600));
+	assert_int_equal(socket_listen(path, SOCK_STREAM, 1, 31001), -EADDRINUSE);
+	assert_is_there(path, S_IFREG);
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(symlink("/dev/null", path), 0);
+	assert_int_equal(socket_listen(path, SOCK_STREAM, 1, 31001), -EADDRINUSE);
+	assert_is_there(path, S_IFLNK);
+}
+
 /* Whoever owns the directory swaps the socket for another file in the moment after bind. */
 static const char *swapped;
 
@@ -169,6 +227,8 @@ int main(void)
 		cmocka_unit_test(test_too_many_descriptors),
 		cmocka_unit_test(test_out_of_descriptors),
 		cmocka_unit_test(test_listen),
+		cmocka_unit_test(test_listen_through_a_link),
+		cmocka_unit_test(test_listen_in_place_of_a_file),
 		cmocka_unit_test(test_swapped_socket),
 	};
 
