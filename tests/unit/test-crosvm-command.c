@@ -63,7 +63,7 @@ static void ended(void *data, const struct crosvm_command_result *result)
 	loop_quit(f->loop);
 }
 
-static void stop(void *data)
+static void end_loop(void *data)
 {
 	loop_quit(data);
 }
@@ -72,7 +72,7 @@ static void run_loop(struct fixture *f, unsigned ms)
 {
 	struct loop_timer limit = {0};
 
-	loop_timer_start(f->loop, &limit, ms, stop, f->loop);
+	loop_timer_start(f->loop, &limit, ms, end_loop, f->loop);
 	assert_int_equal(loop_run(f->loop), 0);
 	loop_timer_stop(&limit);
 }
