@@ -253,6 +253,8 @@ static bool is_busy(void *data)
 	struct broker *broker = data;
 	const struct config *config = broker->manager.config;
 
+	if (broker->manager.query)
+		return true;
 	for (const struct device *d = broker->manager.registry.devices; d; d = d->next) {
 		enum device_state state = d->record.state;
 

@@ -11,6 +11,7 @@
 #include "broker/record.h"
 #include "broker/tidings.h"
 #include "broker/udev.h"
+#include "conf/array.h"
 #include "broker/unplug.h"
 
 /* Devices that come and go */
@@ -150,6 +151,7 @@ static void handle_event(void *data, const struct event *event, const struct wir
 {
 	struct manager *manager = data;
 
+	udev_overtaken(manager->query, event->devpath);
 	if (!streq(event->boot_id, manager->boot_id)) {
 		intake_acknowledge(client);
 	} else if (streq(event->action, "add")) {
@@ -183,24 +185,17 @@ const struct intake_handler manager_intake = {
 
 /* udev's database */
 
-struct listing {
-	struct manager *manager;
-	enum device_cause cause;
-};
-
-static void handle_listed(void *data, const char *devpath, property_fn property, void *from)
+static void note_claimed(struct manager *manager, const char *devpath, uint64_t inode,
+			 property_fn property, void *from)
 {
-	struct listing *listing = data;
-	struct manager *manager = listing->manager;
 	struct registry *registry = &manager->registry;
-	uint64_t inode = sysfs_inode(devpath);
 	struct device *device = registry_find(registry, devpath, inode);
 
-	if (inode == 0 || properties_kind(property, from) < 0)
+	if (properties_kind(property, from) < 0)
 		return;
 	if (!device) {
-		device =
-			arrival_new(registry, devpath, inode, property, from, NULL, listing->cause);
+		device = arrival_new(registry, devpath, inode, property, from, NULL,
+				     manager->query_cause);
 		if (device) {
 			hold_if_connected(manager, device);
 			read_config(manager, device);
@@ -211,20 +206,28 @@ static void handle_listed(void *data, const char *devpath, property_fn property,
 	}
 }
 
-/* Devices we know of may have gone, or may be wanted by no rule any more. */
-static void compare_known(struct registry *registry)
+static void note_unclaimed(struct registry *registry, const char *devpath, uint64_t inode)
 {
-	for (struct device *d = registry->devices; d; d = d->next) {
-		if (d->id.inode != sysfs_inode(d->id.devpath)) {
-			unplug_note(registry, d);
-		} else if (d->wish.rule[0] && !d->wish.leader[0] &&
-			   udev_get_claim(d->id.devpath) == UDEV_UNCLAIMED) {
-			log_info("%s (%s): no rule wants it any more", d->id.kernel_name,
-				 d->id.name);
-			d->wish.rule[0] = 0;
-			wish_changed(registry, d);
-		}
-	}
+	struct device *device = registry_find(registry, devpath, inode);
+
+	if (!device || !device->wish.rule[0] || device->wish.leader[0])
+		return;
+	log_info("%s (%s): no rule wants it any more", device->id.kernel_name, device->id.name);
+	device->wish.rule[0] = 0;
+	wish_changed(registry, device);
+}
+
+static void note_database(void *data, const char *devpath, property_fn property, void *from)
+{
+	struct manager *manager = data;
+	uint64_t inode = sysfs_inode(devpath);
+
+	if (inode == 0)
+		return;
+	if (property(from, "VHOTPLUG_RULE"))
+		note_claimed(manager, devpath, inode, property, from);
+	else if (property(from, UDEV_KNOWN))
+		note_unclaimed(&manager->registry, devpath, inode);
 }
 
 /* Whatever has kept DEVICE from its VM may have changed. */
@@ -238,19 +241,55 @@ static void try_anew(struct manager *manager, struct device *device)
 	device_retry(device);
 }
 
-static void resync_all(struct manager *manager, enum device_cause cause)
+/* All of the database has been heard. */
+static void database_is_heard(void *data, int r)
 {
+	struct manager *manager = data;
 	struct registry *registry = &manager->registry;
-	struct listing listing = {.manager = manager, .cause = cause};
-	int r = udev_list_claimed(handle_listed, &listing);
 
+	manager->query = udev_query_free(manager->query);
 	if (r < 0)
 		log_error("can't read udev's database: %s", strerror(-r));
-	compare_known(registry);
+	for (struct device *d = registry->devices; d; d = d->next)
+		if (d->id.inode != sysfs_inode(d->id.devpath))
+			unplug_note(registry, d);
 	for (struct vm *vm = registry->vms; vm; vm = vm->next)
 		vm_check(vm);
 	for (struct device *d = registry->devices; d; d = d->next)
 		try_anew(manager, d);
+}
+
+static const struct udev_listener database_listener = {
+	.device = note_database,
+	.done = database_is_heard,
+};
+
+/* The devices that we know of are asked for, whatever tags they have. */
+static int ask_database(struct manager *manager)
+{
+	struct registry *registry = &manager->registry;
+	_cleanup_free_ const char **devpaths = NULL;
+	size_t n = 0;
+
+	for (struct device *d = registry->devices; d; d = d->next) {
+		const char **place = ARRAY_APPEND(devpaths, n);
+
+		if (!place)
+			return -ENOMEM;
+		*place = d->id.devpath;
+	}
+	return udev_ask(registry->loop, devpaths, n, &database_listener, manager, &manager->query);
+}
+
+static void resync_all(struct manager *manager, enum device_cause cause)
+{
+	/* One that is under way has not found all that was there at the start. */
+	if (!manager->query)
+		manager->query_cause = cause;
+	manager->query = udev_query_free(manager->query);
+	int r = ask_database(manager);
+	if (r < 0)
+		database_is_heard(manager, r);
 }
 
 void manager_resync(struct manager *manager)
@@ -371,6 +410,7 @@ void manager_finish(struct manager *manager)
 {
 	struct registry *registry = &manager->registry;
 
+	manager->query = udev_query_free(manager->query);
 	while (registry->devices) {
 		attempt_let_go(registry->devices);
 		registry_remove(registry, registry->devices);

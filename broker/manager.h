@@ -13,6 +13,7 @@
 #include "broker/intake.h"
 #include "broker/registry.h"
 #include "broker/store.h"
+#include "broker/udev.h"
 #include "broker/worker.h"
 #include "conf/config.h"
 #include "helper/macro.h"
@@ -21,6 +22,8 @@ struct manager {
 	struct registry registry;
 	struct config *config;
 	char boot_id[40];
+	struct udev_query *query;      /* to udev's database, while it is under way */
+	enum device_cause query_cause; /* of what it finds */
 	loop_fn reload; /* reads the config again and calls manager_set_config or manager_resync */
 	void *reload_data;
 };
@@ -35,9 +38,9 @@ extern const struct intake_handler manager_intake;
 
 /* Loads what is on record; call before the spool is drained. Returns 0 or -errno. */
 int manager_load(struct manager *manager) _must_check_;
-/* Everything is known: looks at udev's database and the VMs, and sets all devices going. */
+/* Everything is known: looks at udev's database, then at the VMs, and sets all devices going. */
 void manager_start(struct manager *manager);
-/* Compares every device with udev's database and every VM with what it says it has. */
+/* Compares every device with udev's database, and then every VM with what it says it has. */
 void manager_resync(struct manager *manager);
 /* Replaces the config (taken over) and resyncs. */
 void manager_set_config(struct manager *manager, struct config *config);

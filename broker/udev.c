@@ -5,62 +5,65 @@
  * in time is left as it is. */
 #include "broker/udev.h"
 
-#include <dirent.h>
 #include <libudev.h>
-#include <poll.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "broker/log.h"
 #include "broker/worker.h"
+#include "conf/array.h"
+#include "helper/property.h"
+#include "helper/root.h"
 #include "helper/wire.h"
 
 #define TAGGED "/run/udev/tags/vhotplug" /* one entry a device, by its device id */
 #define PATIENCE_MS 500                  /* for one device */
-#define MAX_DEVICES 1024
 
-static const char *const properties[] = {
-	"SUBSYSTEM",
-	"DEVTYPE",
-	"DEVNAME",
-	"PRODUCT",
-	"ID_VENDOR",
-	"ID_MODEL",
-	"ID_VENDOR_ID",
-	"ID_MODEL_ID",
-	"VHOTPLUG_RULE",
-	"VHOTPLUG_VM",
-	"VHOTPLUG_CONFIG",
-	"VHOTPLUG_FAMILY",
-	"VHOTPLUG_OPTIONS",
-	"VHOTPLUG_FENCE",
-	"ID_VENDOR_FROM_DATABASE",
-	"ID_MODEL_FROM_DATABASE",
-	"ID_SERIAL_SHORT",
-	"ID_USB_INTERFACES",
+struct udev_query {
+	struct loop *loop;
+	char **ids; /* device ids, and paths in sysfs */
+	size_t n, next; /* next: the one that is being told of */
+	int fd;                 /* of who tells, or -1 */
+	struct loop_source *source;
+	struct loop_timer patience;
+	struct overtaken {
+		struct overtaken *next;
+		char devpath[];
+	} *overtaken;
+	const struct udev_listener *listener;
+	void *data;
 };
 
-/* Child: one message about the device ID, a device id or a path in sysfs. An empty one when there
- * is no such device. */
+/* The child */
+
+/* What has no room in the message is left out, as the helper does it (helper/collect.c). */
+static int add_properties(struct wire_msg *msg, struct udev_device *device)
+{
+	int r = wire_add(msg, "DEVPATH", udev_device_get_devpath(device));
+
+	if (r == 0 && udev_device_get_is_initialized(device) > 0)
+		r = wire_add(msg, UDEV_KNOWN, "1");
+	for (size_t i = 0; r == 0 && i < PROPERTIES; i++) {
+		const char *name = property_table[i].name;
+		const char *value = udev_device_get_property_value(device, name);
+
+		if (value && (r = wire_add(msg, name, value)) == -EMSGSIZE)
+			r = 0;
+	}
+	return r;
+}
+
+/* One message about the device ID, a device id or a path in sysfs. An empty one when there is no
+ * such device. */
 static void tell(struct udev *udev, const char *id, int fd)
 {
 	struct udev_device *device = *id == '/' ? udev_device_new_from_syspath(udev, id)
 						: udev_device_new_from_device_id(udev, id);
 	struct wire_msg msg;
-	int r = 0;
 
 	wire_init(&msg);
-	if (device)
-		r = wire_add(&msg, "DEVPATH", udev_device_get_devpath(device));
-	if (device && r == 0 && udev_device_get_is_initialized(device) > 0)
-		r = wire_add(&msg, "INITIALIZED", "1");
-	for (size_t i = 0; device && r == 0 && i < ARRAY_SIZE(properties); i++) {
-		const char *value = udev_device_get_property_value(device, properties[i]);
-
-		if (value)
-			r = wire_add(&msg, properties[i], value);
-	}
-	if (r < 0)
+	if (device && add_properties(&msg, device) < 0)
 		wire_init(&msg);
 	if (send(fd, msg.data, msg.len, MSG_NOSIGNAL) < 0)
 		_exit(0); /* nobody waits any more */
@@ -96,22 +99,20 @@ static int start_teller(char *const *ids, size_t n)
 	return pair[0];
 }
 
-/* Receives one message. Returns 0, or -ETIMEDOUT, -ECONNRESET. */
-static int hear(int fd, struct wire_msg *msg)
-{
-	struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
-	int r;
+/* The question */
 
-	do
-		r = poll(&poll_fd, 1, PATIENCE_MS);
-	while (r < 0 && errno == EINTR);
-	if (r <= 0)
-		return -ETIMEDOUT;
-	ssize_t size = recv(fd, msg->data, sizeof(msg->data), MSG_DONTWAIT);
-	if (size <= 0)
-		return -ECONNRESET;
-	msg->len = (size_t) size;
-	return wire_check(msg);
+static void stop_listening(struct udev_query *query)
+{
+	loop_timer_stop(&query->patience);
+	query->source = loop_source_free(query->source);
+	query->fd = close_fd(query->fd);
+}
+
+static void silent(void *data);
+
+static void await_next(struct udev_query *query)
+{
+	loop_timer_start(query->loop, &query->patience, PATIENCE_MS, silent, query);
 }
 
 static const char *get_property(void *device, const char *key)
@@ -119,78 +120,160 @@ static const char *get_property(void *device, const char *key)
 	return wire_get(device, key);
 }
 
-/* Calls FN for each of the N devices in IDS that can be read, whatever udev says of them. */
-static int read_devices(char *const *ids, size_t n, udev_device_fn fn, void *data)
+static bool is_overtaken(const struct udev_query *query, const char *devpath)
 {
-	_cleanup_close_ int fd = -1;
+	for (const struct overtaken *o = query->overtaken; o; o = o->next)
+		if (streq(o->devpath, devpath))
+			return true;
+	return false;
+}
+
+static void hear(struct udev_query *query, struct wire_msg *msg)
+{
+	const char *devpath = wire_check(msg) == 0 ? wire_get(msg, "DEVPATH") : NULL;
+
+	query->next++;
+	if (devpath && !is_overtaken(query, devpath))
+		query->listener->device(query->data, devpath, get_property, msg);
+}
+
+static void readable(void *data, uint32_t events)
+{
+	struct udev_query *query = data;
 	struct wire_msg msg;
+	ssize_t n = 0;
 
-	for (size_t i = 0; i < n; i++) {
-		if (fd < 0 && (fd = start_teller(ids + i, n - i)) < 0)
-			return fd;
-		if (hear(fd, &msg) < 0) {
-			log_warning("%s does not respond: what udev says of it can't be read now",
-				    ids[i]);
-			fd = close_fd(fd);
-			continue;
-		}
-		const char *devpath = wire_get(&msg, "DEVPATH");
-		if (devpath)
-			fn(data, devpath, get_property, &msg);
+	(void) events;
+	while (query->next < query->n &&
+	       (n = recv(query->fd, msg.data, sizeof(msg.data), MSG_DONTWAIT)) > 0) {
+		msg.len = (size_t) n;
+		hear(query, &msg);
 	}
-	return 0;
+	if (query->next < query->n && n < 0 && errno == EAGAIN) {
+		await_next(query);
+		return;
+	}
+	/* At its end, or who tells has died of a device. */
+	stop_listening(query);
+	if (query->next < query->n)
+		silent(query);
+	else
+		query->listener->done(query->data, 0);
 }
 
-struct claimed {
-	udev_device_fn fn;
-	void *data;
-};
-
-/* The tag sticks to a device, the property does not. */
-static void hand_on_claimed(void *data, const char *devpath, property_fn property, void *device)
+/* Has somebody tell of the next device and those after it. */
+static void go_on(struct udev_query *query)
 {
-	struct claimed *claimed = data;
+	int r = 0;
 
-	if (property(device, "VHOTPLUG_RULE"))
-		claimed->fn(claimed->data, devpath, property, device);
+	if (query->next < query->n) {
+		int fd = start_teller(query->ids + query->next, query->n - query->next);
+
+		query->fd = fd < 0 ? -1 : fd;
+		r = fd < 0 ? fd
+			   : loop_add(query->loop, fd, EPOLLIN, readable, query, &query->source);
+		if (r == 0) {
+			await_next(query);
+			return;
+		}
+		stop_listening(query);
+	}
+	query->listener->done(query->data, r);
 }
 
-int udev_list_claimed(udev_device_fn fn, void *data)
+static void silent(void *data)
 {
-	struct claimed claimed = {.fn = fn, .data = data};
-	char *ids[MAX_DEVICES];
-	size_t n = 0;
-	struct dirent *entry;
+	struct udev_query *query = data;
 
-	/* Not by udev_enumerate, which reads the devices as well. */
-	DIR *dir = opendir(TAGGED);
+	log_warning("%s does not respond: what udev says of it can't be read now",
+		    query->ids[query->next++]);
+	stop_listening(query);
+	go_on(query);
+}
+
+static void begin(void *data)
+{
+	go_on(data);
+}
+
+static int add_id(struct udev_query *query, const char *before, const char *id)
+{
+	char **place = ARRAY_APPEND(query->ids, query->n);
+
+	if (place && asprintf(place, "%s%s", before, id) >= 0)
+		return 0;
+	if (place)
+		*place = NULL;
+	return -ENOMEM;
+}
+
+/* Not by udev_enumerate, which reads the devices as well. */
+static int add_tagged(struct udev_query *query)
+{
+	const struct dirent *entry;
+	DIR *dir = root_opendir(TAGGED);
+	int r = 0;
+
 	if (!dir)
 		return errno == ENOENT ? 0 : -errno;
-	while (n < MAX_DEVICES && (entry = readdir(dir)))
-		if (entry->d_name[0] != '.' && (ids[n] = strdup(entry->d_name)))
-			n++;
+	while (r == 0 && (entry = readdir(dir)))
+		if (entry->d_name[0] != '.')
+			r = add_id(query, "", entry->d_name);
 	closedir(dir);
-	int r = read_devices(ids, n, hand_on_claimed, &claimed);
-	while (n > 0)
-		free(ids[--n]);
 	return r;
 }
 
-static void note_claim(void *data, const char *devpath, property_fn property, void *device)
+int udev_ask(struct loop *loop, const char *const *devpaths, size_t n,
+	     const struct udev_listener *listener, void *data, struct udev_query **ret_query)
 {
-	enum udev_claim *claim = data;
+	struct udev_query *query = calloc(1, sizeof(*query));
 
-	(void) devpath;
-	if (property(device, "INITIALIZED"))
-		*claim = property(device, "VHOTPLUG_RULE") ? UDEV_CLAIMED : UDEV_UNCLAIMED;
+	if (!query)
+		return -ENOMEM;
+	query->loop = loop;
+	query->fd = -1;
+	query->listener = listener;
+	query->data = data;
+	int r = add_tagged(query);
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = add_id(query, "/sys", devpaths[i]);
+	if (r < 0) {
+		udev_query_free(query);
+		return r;
+	}
+	loop_timer_start(loop, &query->patience, 0, begin, query);
+	*ret_query = query;
+	return 0;
 }
 
-enum udev_claim udev_get_claim(const char *devpath)
+void udev_overtaken(struct udev_query *query, const char *devpath)
 {
-	char syspath[600];
-	char *id = syspath;
-	enum udev_claim claim = UDEV_UNKNOWN;
+	struct overtaken *o;
 
-	snprintf(syspath, sizeof(syspath), "/sys%s", devpath);
-	return read_devices(&id, 1, note_claim, &claim) < 0 ? UDEV_UNKNOWN : claim;
+	if (!query || is_overtaken(query, devpath))
+		return;
+	o = malloc(sizeof(*o) + strlen(devpath) + 1);
+	if (!o)
+		return;
+	strcpy(o->devpath, devpath);
+	o->next = query->overtaken;
+	query->overtaken = o;
+}
+
+struct udev_query *udev_query_free(struct udev_query *query)
+{
+	if (!query)
+		return NULL;
+	stop_listening(query);
+	while (query->overtaken) {
+		struct overtaken *next = query->overtaken->next;
+
+		free(query->overtaken);
+		query->overtaken = next;
+	}
+	while (query->n > 0)
+		free(query->ids[--query->n]);
+	free(query->ids);
+	free(query);
+	return NULL;
 }

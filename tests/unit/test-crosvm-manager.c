@@ -94,6 +94,10 @@ static const char *place_property(void *from, const char *key)
 		{"VHOTPLUG_VM", "vm1"},
 	};
 
+	if (streq(key, UDEV_KNOWN))
+		return "1";
+	if (streq(key, "VHOTPLUG_RULE") && place->unclaimed)
+		return NULL;
 	if (streq(key, "DEVNAME"))
 		return place->is_pci ? NULL : place->node;
 	if (streq(key, "SUBSYSTEM") && place->is_pci)
@@ -106,19 +110,27 @@ static const char *place_property(void *from, const char *key)
 	return NULL;
 }
 
-int udev_list_claimed(udev_device_fn fn, void *data)
+/* Answers at once. */
+int udev_ask(struct loop *loop, const char *const *devpaths, size_t n,
+	     const struct udev_listener *listener, void *data, struct udev_query **ret_query)
 {
+	(void) loop, (void) devpaths, (void) n, (void) ret_query;
 	for (size_t i = 0; i < MAX; i++)
-		if (w.places[i].inode != 0 && !w.places[i].unclaimed)
-			fn(data, w.places[i].devpath, place_property, &w.places[i]);
+		if (w.places[i].inode != 0)
+			listener->device(data, w.places[i].devpath, place_property, &w.places[i]);
+	listener->done(data, 0);
 	return 0;
 }
 
-enum udev_claim udev_get_claim(const char *devpath)
+void udev_overtaken(struct udev_query *query, const char *devpath)
 {
-	const struct place *place = find_place(devpath);
+	(void) query, (void) devpath;
+}
 
-	return !place ? UDEV_UNKNOWN : place->unclaimed ? UDEV_UNCLAIMED : UDEV_CLAIMED;
+struct udev_query *udev_query_free(struct udev_query *query)
+{
+	(void) query;
+	return NULL;
 }
 
 int worker_watch(struct worker *worker, struct loop *loop, worker_fn fn, void *data)

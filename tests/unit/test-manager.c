@@ -137,8 +137,10 @@ static const char *place_property(void *from, const char *key)
 		return "usb_device";
 	if (streq(key, "DEVNAME"))
 		return streq(place->subsystem, "usb") ? "/dev/bus/usb/001/002" : NULL;
+	if (streq(key, UDEV_KNOWN))
+		return "1";
 	if (streq(key, "VHOTPLUG_RULE"))
-		return place->rule;
+		return place->claimed ? place->rule : NULL;
 	if (streq(key, "VHOTPLUG_VM"))
 		return place->vms;
 	if (streq(key, "PRODUCT"))
@@ -152,19 +154,27 @@ static const char *place_property(void *from, const char *key)
 	return NULL;
 }
 
-int udev_list_claimed(udev_device_fn fn, void *data)
+/* Answers at once. */
+int udev_ask(struct loop *loop, const char *const *devpaths, size_t n,
+	     const struct udev_listener *listener, void *data, struct udev_query **ret_query)
 {
+	(void) loop, (void) devpaths, (void) n, (void) ret_query;
 	for (size_t i = 0; i < MAX; i++)
-		if (w.places[i].claimed)
-			fn(data, w.places[i].devpath, place_property, &w.places[i]);
+		if (w.places[i].inode != 0)
+			listener->device(data, w.places[i].devpath, place_property, &w.places[i]);
+	listener->done(data, 0);
 	return 0;
 }
 
-enum udev_claim udev_get_claim(const char *devpath)
+void udev_overtaken(struct udev_query *query, const char *devpath)
 {
-	struct place *place = find_place(devpath);
+	(void) query, (void) devpath;
+}
 
-	return !place ? UDEV_UNKNOWN : place->claimed ? UDEV_CLAIMED : UDEV_UNCLAIMED;
+struct udev_query *udev_query_free(struct udev_query *query)
+{
+	(void) query;
+	return NULL;
 }
 
 /* The worker */
