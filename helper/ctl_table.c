@@ -51,13 +51,14 @@ void table_add(struct table *table, const char *const *texts)
 	for (size_t i = 0; i < n; i++)
 		all += sizes[i] = strlen(texts[i] ? texts[i] : "") + 1;
 	/* One piece of memory: the pointers, then the texts. */
-	char **row = malloc(all), *at = (char *) (row + n);
+	char **row = malloc(all);
 	if (table->n_rows == table->room) {
 		table->room = table->room * 2 + 16;
 		table->rows = reallocarray(table->rows, table->room, sizeof(*table->rows));
 	}
 	if (!row || !table->rows)
 		abort();
+	char *at = (char *) (row + n);
 	for (size_t i = 0; i < n; i++) {
 		row[i] = memcpy(at, texts[i] ? texts[i] : "", sizes[i]);
 		at += sizes[i];

@@ -181,8 +181,8 @@ static unsigned rule_order(const struct config *config, const struct config_rule
 
 int mdev_decide(struct mdev_device *device, const struct config *config)
 {
-	const struct config_group *group;
-	const struct config_rule *rule;
+	const struct config_group *group = NULL;
+	const struct config_rule *rule = NULL;
 	struct subject s;
 	int r = subject_init(&s, device->devpath, device->subsystem, device->devtype,
 			     device->properties, NULL);
