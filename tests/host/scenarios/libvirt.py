@@ -111,6 +111,20 @@ def libvirt_domain_comes_and_goes(world):
 
 
 @story
+def libvirt_domain_is_saved_and_restored(world):
+    """A domain that is saved has ended, and waits for its keyboard when it is restored: virsh shows it once,
+    whoever was first, libvirt or the broker."""
+    keyboard, vm1 = keyboard_in_domain(world)
+    image = vm1.dir / "saved"
+    virsh("save", vm1.domain, str(image))
+    world.wait_state(keyboard, "waiting", "vm1 is not running")
+    virsh("restore", str(image), "--paused")
+    world.wait_attached(keyboard, vm1)
+    keyboard.unplug()
+    wait_until(lambda: not vm1.addresses(), 60, lambda: f"virsh shows {vm1.addresses()}")
+
+
+@story
 def libvirtd_killed_with_devices_attached(world):
     """libvirtd is killed, its domain runs on: what is in it counts as in it. A device that was pulled out
     meanwhile is taken out of the domain when libvirtd is back, and the others are not touched."""
