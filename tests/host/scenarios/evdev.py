@@ -51,6 +51,25 @@ def event_node_into_a_vm_of_nobody(world):
 
 
 @story
+def vm_with_a_dev_of_its_own(world):
+    """QEMU has a /dev in which the node is missing, as libvirt makes it: the reason says so, and does not speak
+    of the user, who is right. Where QEMU sees the node, it goes."""
+    keyboard = _keyboard()
+    vm1 = world.vm("vm1")
+    command = vm1.command
+    vm1.command = ["unshare", "--mount", "--propagation", "private", "sh", "-c",
+                   'mount -t tmpfs input /dev/input && exec "$@"', "sh", *command]
+    vm1.start()
+    world.configure(vm1.config("root"), KEYBOARD)
+    world.broker.start()
+    world.wait_state(keyboard, "waiting", f"has a /dev of its own without {keyboard.node}: make it there")
+    vm1.kill9()
+    vm1.command = command
+    vm1.start()
+    world.wait_in(keyboard, vm1, "virtio-input-host-pci")
+
+
+@story
 def grabbed_node_waits(world):
     """Somebody else has grabbed the node: it waits and the reason says who; when he lets go, it goes."""
     keyboard = _keyboard()
