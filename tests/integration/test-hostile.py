@@ -440,6 +440,7 @@ while True:
                     pass
     while len(held) > 500:
         os.close(held.pop(0))
+    time.sleep(0.01)  # what is locked stays locked; mere work can be done without vhotplug
 """
 
 
