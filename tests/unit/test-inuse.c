@@ -647,6 +647,37 @@ static void test_locks_of_others(void **state)
 	close(function);
 }
 
+/* After a detach */
+
+static struct worker_answer look_open(struct host *h)
+{
+	struct worker_request request = {.job = WORKER_LOOK_OPEN, .node = "/dev/null"};
+	struct worker_answer answer = {0};
+
+	(void) h;
+	worker_look_open(&request, &answer);
+	return answer;
+}
+
+static void test_left_open(void **state)
+{
+	struct host *h = *state;
+	char path[PATH_MAX];
+
+	tree_path(path, h->root, "/dev/null");
+	assert_int_equal(symlink("/dev/null", path), 0);
+	assert_int_equal(look_open(h).result, 0);
+	add_opener(h, 12, "qemu\n", "0100002");
+	struct worker_answer answer = look_open(h);
+	assert_int_equal(answer.result, -EBUSY);
+	assert_int_equal(answer.pid, 12);
+	assert_string_equal(answer.detail, "qemu (process 12)");
+	/* It closes it. */
+	tree_path(path, h->root, "/proc/12/fd/5");
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(look_open(h).result, 0);
+}
+
 /* The fence */
 
 #define STICK DEVICE "/usb1/1-2"
@@ -763,6 +794,7 @@ int main(void)
 		INUSE_TEST(test_virtual_functions),
 		INUSE_TEST(test_large_group),
 		INUSE_TEST(test_reset),
+		INUSE_TEST(test_left_open),
 		INUSE_TEST(test_return_of_one_that_has_gone),
 		INUSE_TEST(test_locks_of_others),
 		INUSE_TEST(test_locks_of_others_on_usb),
