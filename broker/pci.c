@@ -12,7 +12,8 @@
 static jmp_buf after_error;
 
 /* The library's own would end the program, on a line of its database that it can't read say. */
-static _Noreturn void give_up(char *format, ...)
+static void give_up(char *format, ...) __attribute__((noreturn));
+static void give_up(char *format, ...)
 {
 	(void) format;
 	longjmp(after_error, 1);
