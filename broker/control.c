@@ -17,13 +17,14 @@ struct control {
 	gid_t group;
 	struct control_client *clients;
 	size_t n_clients, n_readers;
-	size_t unread; /* bytes, of all clients */
+	size_t unread;         /* bytes, of all clients */
 	struct budget readers; /* what those may have who may not change anything */
 };
 
 static void watch(struct control_client *client)
 {
-	bool reads = !client->has_ended && !client->pause.loop && client->in_length < CONTROL_LINE_MAX &&
+	bool reads = !client->has_ended && !client->pause.loop &&
+		     client->in_length < CONTROL_LINE_MAX &&
 		     client->out_length < CONTROL_EVENTS_MAX;
 
 	loop_source_set_events(client->source,
@@ -79,7 +80,8 @@ static void client_stalls(void *data)
 /* Whoever has asked and hung up half its line still gets its answer. */
 static bool is_done(const struct control_client *client)
 {
-	return client->has_ended && !client->is_held && !client->pause.loop && client->out_length == 0;
+	return client->has_ended && !client->is_held && !client->pause.loop &&
+	       client->out_length == 0;
 }
 
 static void write_out(struct control_client *client)

@@ -18,10 +18,12 @@
 #define CONTROL_TOTAL_MAX (64 * 1024 * 1024) /* the same, of all clients together */
 #define CONTROL_CLIENTS_MAX 2048
 #define CONTROL_READERS_MAX 512 /* of them may be such that may only read */
-#define CONTROL_READERS_BURST (4 * 1024 * 1024) /* bytes that those who may only read get at once */
-#define CONTROL_READERS_RATE (1024 * 1024)      /* and in the long run, a second, together */
-#define CONTROL_READERS_LINE 4096               /* what a request of theirs costs at least */
-#define CONTROL_STALL_MS 10000  /* for a client to read something of what is there for it */
+#define CONTROL_READERS_BURST                                                                \
+	(4 * 1024 * 1024)                  /* bytes that those who may only read get at once \
+					    */
+#define CONTROL_READERS_RATE (1024 * 1024) /* and in the long run, a second, together */
+#define CONTROL_READERS_LINE 4096          /* what a request of theirs costs at least */
+#define CONTROL_STALL_MS 10000 /* for a client to read something of what is there for it */
 
 struct control;
 struct control_listener;

@@ -29,7 +29,7 @@ struct listener {
 	enum control_dialect dialect;
 	bool is_trusted;
 	char path[CONFIG_SOCKET_SIZE]; /* of a unix socket; "" */
-	ino_t inode;    /* ours there */
+	ino_t inode;                   /* ours there */
 	unsigned cids[MAX_CIDS];
 	size_t n_cids;
 	bool is_vsock;

@@ -301,15 +301,16 @@ static void describe_failure(const char *program, const struct crosvm_command_re
 			program, line);
 	else if (result->timed_out)
 		text_words(text, size, "%.60s did not end in time and was killed: the VM hangs",
-			 program);
+			   program);
 	else if (WIFSIGNALED(result->status))
 		text_words(text, size, "%.60s was ended by signal %d%s%s", program,
-			 WTERMSIG(result->status), *line ? ": " : "", line);
+			   WTERMSIG(result->status), *line ? ": " : "", line);
 	else if (WEXITSTATUS(result->status) == CROSVM_INVALID_ARGUMENTS)
-		text_words(text, size,
-			 "%.60s does not know this command (status 35); is it the crosvm that runs"
-			 " the VM?",
-			 program);
+		text_words(
+			text, size,
+			"%.60s does not know this command (status 35); is it the crosvm that runs"
+			" the VM?",
+			program);
 	else
 		snprintf(text, size, "%.60s: %s (status %d)", program,
 			 *line ? line : "failed without a word", WEXITSTATUS(result->status));

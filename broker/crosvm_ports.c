@@ -87,19 +87,19 @@ static bool describe_refusal(const struct crosvm *crosvm, const struct crosvm_re
 {
 	const char *name = crosvm->vm->name;
 	if (reply->error == ENODEV) {
-		text_words(text, size, "the crosvm of %s was built without USB; install another one",
-			 name);
+		text_words(text, size,
+			   "the crosvm of %s was built without USB; install another one", name);
 		return true;
 	}
 	if (reply->error == EIO && crosvm->n_dead == 0) {
 		text_words(text, size,
-			 "crosvm has no USB for %s (%s): start it without --no-usb and not as a"
-			 " protected VM; if it had USB before, restart it",
-			 name, reply->text);
+			   "crosvm has no USB for %s (%s): start it without --no-usb and not as a"
+			   " protected VM; if it had USB before, restart it",
+			   name, reply->text);
 		return true;
 	}
 	text_words(text, size, "crosvm can't reach the USB controller of %s now: %s", name,
-		 reply->text);
+		   reply->text);
 	return false;
 }
 

@@ -5,11 +5,11 @@
 
 #include "broker/group.h"
 
-#define SLOW_MS 3000    /* what takes longer to be opened, or its driver to let go, is stuck */
-#define TURN_MS 3000    /* how long a PCI device waits for those whose rules come before its own */
-#define ASK_MS 200      /* how often it looks whether its turn has come */
-#define MAX_ON_THEIR_WAY 64 /* to one VM at a time: each holds descriptors until it has answered */
-#define LEAVING_MS 2000 /* the same, for those that wait for a guest */
+#define SLOW_MS 3000 /* what takes longer to be opened, or its driver to let go, is stuck */
+#define TURN_MS 3000 /* how long a PCI device waits for those whose rules come before its own */
+#define ASK_MS 200   /* how often it looks whether its turn has come */
+#define MAX_ON_THEIR_WAY 64 /* to one VM: each holds descriptors until it has answered */
+#define LEAVING_MS 2000     /* the same, for those that wait for a guest */
 
 static const char *const step_names[] = {
 	[STEP_REST] = "rest",         [STEP_TELL] = "tell",       [STEP_DROP] = "drop",
@@ -217,8 +217,8 @@ static size_t count_on_their_way(const struct registry *registry, const struct v
 	size_t n = 0;
 
 	for (const struct device *d = registry->devices; d; d = d->next)
-		n += d->place.vm == vm && (d->record.state == DEVICE_OPENING ||
-					   d->record.state == DEVICE_ATTACHING);
+		n += d->place.vm == vm &&
+		     (d->record.state == DEVICE_OPENING || d->record.state == DEVICE_ATTACHING);
 	return n;
 }
 
@@ -228,11 +228,11 @@ static bool waits_for_answers(const struct registry *registry, const struct devi
 {
 	if (count_on_their_way(registry, vm) < MAX_ON_THEIR_WAY)
 		return false;
-	*ret_decision = unless_told(
-		device,
-		say_reason(STEP_WAIT, vm, "%.60s has still to answer for %d other devices",
-			   vm->name, MAX_ON_THEIR_WAY),
-		DEVICE_WAITING, device->record.vm);
+	*ret_decision = unless_told(device,
+				    say_reason(STEP_WAIT, vm,
+					       "%.60s has still to answer for %d other devices",
+					       vm->name, MAX_ON_THEIR_WAY),
+				    DEVICE_WAITING, device->record.vm);
 	ret_decision->again_ms = ASK_MS;
 	return true;
 }

@@ -120,7 +120,7 @@ struct device_place {
 	bool unverified;   /* attached on record; the VMM has not been asked yet */
 	bool was_arriving; /* on record it was still on its way there */
 	struct device_unplug unplug;
-	bool redo;         /* nobody knows what it is there: it is taken out and given anew */
+	bool redo; /* nobody knows what it is there: it is taken out and given anew */
 };
 
 /* A move from one VM to another. */
@@ -167,7 +167,8 @@ struct device_attempt {
 	uint64_t not_before; /* ms, monotonic: nothing is tried before; 0: at once */
 	bool gave_up;        /* nothing is tried until something changes */
 	unsigned n_retries;
-	char failure[VMM_DETAIL_SIZE]; /* why the last attempt came to nothing; the history has it once */
+	char failure[VMM_DETAIL_SIZE]; /* why the last attempt came to nothing; the history has it
+					  once */
 	struct device_move move;
 
 	bool awaits_send;              /* its attach is not on its way yet */

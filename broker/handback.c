@@ -1,5 +1,5 @@
-/* One device out of every VM: see handback.h. The steps are called by reconcile_pass, the answers by
- * handover. */
+/* One device out of every VM: see handback.h. The steps are called by reconcile_pass, the answers
+ * by handover. */
 #include "broker/handback.h"
 
 #include "broker/attempt.h"

@@ -1,5 +1,5 @@
-/* A device that is in no VM: kept from the host, given back to it, and whether the VM that it was in
- * still has it open. Steps and answers as in handover.h, for devices on the way out.
+/* A device that is in no VM: kept from the host, given back to it, and whether the VM that it was
+ * in still has it open. Steps and answers as in handover.h, for devices on the way out.
  */
 #pragma once
 

@@ -85,7 +85,8 @@ static int receive(struct http *http)
 		http->in = in;
 		n = recv(http->fd, in + http->n_in, ROOM, MSG_DONTWAIT);
 		if (http->input && n > 0)
-			budget_use(http->input, n < BUDGET_MIN_READ ? BUDGET_MIN_READ : (uint64_t) n,
+			budget_use(http->input,
+				   n < BUDGET_MIN_READ ? BUDGET_MIN_READ : (uint64_t) n,
 				   now_monotonic_ms());
 		if (n == 0)
 			return 1;

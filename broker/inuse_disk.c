@@ -68,8 +68,8 @@ static bool describe_mount(const struct node *node, char *ret_text, size_t size)
 		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9' &&
 		    find_mount(entry->d_name, node, where, sizeof(where))) {
 			text_words(ret_text, size,
-				 "mounted on %s in the mount namespace of process %s", where,
-				 entry->d_name);
+				   "mounted on %s in the mount namespace of process %s", where,
+				   entry->d_name);
 			found = true;
 		}
 	if (proc)

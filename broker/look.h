@@ -9,9 +9,9 @@
 /* The number of DEVICE's IOMMU group, or -1. */
 int look_up_group(const struct device *device);
 
-/* Sets the node of the USB device DEVICE anew if it is a wrong one. While the kernel resets a device
- * its number is 0, and so is the name of the node in an event that is made then. Source: kernel,
- * drivers/usb/core/hub.c, hub_set_address. */
+/* Sets the node of the USB device DEVICE anew if it is a wrong one. While the kernel resets a
+ * device its number is 0, and so is the name of the node in an event that is made then. Source:
+ * kernel, drivers/usb/core/hub.c, hub_set_address. */
 void look_up_node(struct device *device);
 
 /* Calls FN with the address of every other function of DEVICE's IOMMU group; bridges do not count.

@@ -25,7 +25,8 @@ struct loop {
 	void *pass_end_data;
 };
 
-/* loop_skip_waiting: what both clocks show beyond the system's; meanwhile the system's stand still. */
+/* loop_skip_waiting: what both clocks show beyond the system's; meanwhile the system's stand still.
+ */
 static bool skips_waiting;
 static uint64_t skipped_ms, frozen_monotonic, frozen_realtime;
 static loop_settle_fn settle_others;

@@ -67,10 +67,10 @@ uint64_t now_realtime_ms(void);
  * for ever). Returns 0 or -errno. */
 int loop_pass(struct loop *loop, uint64_t until) _must_check_;
 /* From now on no loop of this process sleeps until a timer is due: both clocks stand still while
- * anything is to be done, and are put forward where nothing is. Only where nothing comes from another
- * process or thread, but for those that SETTLE looks after (NULL: none are there): it is called
- * before the clocks are put forward, waits until the others rest as well, and returns when by
- * now_monotonic_ms the first of them goes on by itself (UINT64_MAX: never). */
+ * anything is to be done, and are put forward where nothing is. Only where nothing comes from
+ * another process or thread, but for those that SETTLE looks after (NULL: none are there): it is
+ * called before the clocks are put forward, waits until the others rest as well, and returns when
+ * by now_monotonic_ms the first of them goes on by itself (UINT64_MAX: never). */
 typedef uint64_t (*loop_settle_fn)(void);
 void loop_skip_waiting(bool skip);
 void loop_skip_waiting_with(loop_settle_fn settle);

@@ -18,8 +18,8 @@ void pci_name(unsigned vendor, unsigned device, char *ret_name, size_t size);
  * Returns 0 or -errno. */
 int pci_attribute(const char *address, const char *attribute, unsigned *ret_value) _must_check_;
 
-/* Is it a bridge (class 06)? Such are never given away and do not count in a group. Returns 0, 1, or
- * -errno when that can't be told. */
+/* Is it a bridge (class 06)? Such are never given away and do not count in a group. Returns 0, 1,
+ * or -errno when that can't be told. */
 int pci_is_bridge(const char *address) _must_check_;
 
 /* The driver bound to ADDRESS; false when there is none. */

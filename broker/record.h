@@ -21,7 +21,8 @@ void record_arrived(struct registry *registry, struct device *device, const char
 /* It has left its VM, and waits. */
 void record_left(struct registry *registry, struct device *device, enum device_cause cause,
 		 const char *detail);
-/* LEFT is out of its VM, but WHO has it open all the same. DEVICE is what it is now; NULL: forgotten.
+/* LEFT is out of its VM, but WHO has it open all the same. DEVICE is what it is now; NULL:
+ * forgotten.
  */
 void record_left_open(struct registry *registry, const struct left_device *left,
 		      struct device *device, const char *who);

@@ -1,5 +1,6 @@
 /* The few lines between us and a service manager, without its library.
- * Sources: sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3), systemd.exec(5) RUNTIME_DIRECTORY and friends. */
+ * Sources: sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3), systemd.exec(5)
+ * RUNTIME_DIRECTORY and friends. */
 #pragma once
 
 #include <stdint.h>
@@ -11,8 +12,8 @@
  * Unsets the variables. */
 int service_listen_fd(void) _must_check_;
 
-/* How long the service manager waits for a sign of life (WATCHDOG_USEC, unless WATCHDOG_PID is another
- * process), in milliseconds; 0: it does not. */
+/* How long the service manager waits for a sign of life (WATCHDOG_USEC, unless WATCHDOG_PID is
+ * another process), in milliseconds; 0: it does not. */
 uint64_t service_watchdog_ms(void);
 
 /* Sends STATE ("READY=1") to NOTIFY_SOCKET; does nothing when that is unset. Returns 0 or -errno.

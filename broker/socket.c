@@ -117,7 +117,7 @@ int socket_bind(int fd, const char *path, mode_t mode, uid_t uid, gid_t gid)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	_cleanup_close_ int directory = -1;
-	const char *name;
+	const char *name = NULL;
 	int r = -ENAMETOOLONG;
 
 	/* Others connect to it by its whole path. */

@@ -22,15 +22,15 @@
 
 struct udev_query {
 	struct loop *loop;
-	char **ids; /* device ids, and paths in sysfs */
+	char **ids;     /* device ids, and paths in sysfs */
 	size_t n, next; /* next: the one that is being told of */
-	int fd;                 /* of who tells, or -1 */
+	int fd;         /* of who tells, or -1 */
 	struct loop_source *source;
 	struct loop_timer patience;
 	struct overtaken {
 		struct overtaken *next;
 		char devpath[];
-	} *overtaken;
+	} * overtaken;
 	const struct udev_listener *listener;
 	void *data;
 };

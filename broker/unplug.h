@@ -2,8 +2,8 @@
  *
  * The worker opens the device's node once more, for reading only, apart from what the VMM has: so
  * it claims no interface and grabs no input. Nothing is read from it, and it costs nothing until it
- * hangs up, which neither a reset nor a suspend makes it do. Where there is no such descriptor (PCI;
- * a node that could not be opened) the remove event tells, as it does of every other device.
+ * hangs up, which neither a reset nor a suspend makes it do. Where there is no such descriptor
+ * (PCI; a node that could not be opened) the remove event tells, as it does of every other device.
  * Sources: kernel, drivers/usb/core/devio.c, usbdev_poll; drivers/input/evdev.c, evdev_poll.
  *
  * PCI has nothing of the kind: the kernel itself asks the VMM to let go of a function that leaves,

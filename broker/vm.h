@@ -51,10 +51,10 @@ struct vm {
 	char name[64];
 	char socket[CONFIG_SOCKET_SIZE]; /* "": it is not reached by a socket */
 	char listen[CONFIG_SOCKET_SIZE]; /* where the VMM dials in, instead of socket; "" */
-	int listen_fd;            /* -1: not made yet, or it can't be made */
-	uint64_t listening_since; /* ms, monotonic */
-	bool has_refused;         /* somebody who called last; the reason says so */
-	ino_t listen_inode;       /* of our socket there; 0: none */
+	int listen_fd;                   /* -1: not made yet, or it can't be made */
+	uint64_t listening_since;        /* ms, monotonic */
+	bool has_refused;                /* somebody who called last; the reason says so */
+	ino_t listen_inode;              /* of our socket there; 0: none */
 	struct loop_source *listen_source;
 	struct loop_timer listen_pause; /* while there are no descriptors for a caller */
 	struct budget calls;            /* how often somebody may dial */

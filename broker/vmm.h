@@ -59,8 +59,8 @@ struct vmm {
 	void (*attach)(struct vm *vm, struct device *device, int fd);
 	/* Takes HANDLE away; DEVICE may be NULL. Answer: vm_detached. */
 	void (*detach)(struct vm *vm, struct device *device, const char *handle);
-	/* DEVICE has been unplugged while the answer to its attach is awaited: what is open of it is
-	 * closed. NULL where nothing is. */
+	/* DEVICE has been unplugged while the answer to its attach is awaited: what is open of it
+	 * is closed. NULL where nothing is. */
 	void (*unplugged)(struct vm *vm, const struct device *device);
 	/* The VM's process has ended: answer what is under way with VMM_RETRY, forget what was
 	 * known of it. */

@@ -5,8 +5,8 @@
 
 #include "helper/macro.h"
 
-/* Opens (O_PATH) what lies at PATH: nobody can put something else there between a look at it and its
- * use. Returns 0; -ELOOP for another one's link, -ENAMETOOLONG, another -errno. */
+/* Opens (O_PATH) what lies at PATH: nobody can put something else there between a look at it and
+ * its use. Returns 0; -ELOOP for another one's link, -ENAMETOOLONG, another -errno. */
 int walk_open(const char *path, int *ret_fd) _must_check_;
 /* The same for the directory that PATH's last part, *RET_NAME, lies in. */
 int walk_open_parent(const char *path, int *ret_fd, const char **ret_name) _must_check_;

@@ -55,7 +55,8 @@ struct worker_answer {
 	int result; /* 0 or -errno; -EBUSY: the host uses the device, see detail */
 	char detail[256];
 	pid_t pid; /* WORKER_LOOK_OPEN: whose */
-	/* The descriptors: the node for the VMM, one more for unplug.h, and the disks that are held. */
+	/* The descriptors: the node for the VMM, one more for unplug.h, and the disks that are
+	 * held. */
 	bool has_node, has_watch;
 	int n_fds;
 };
@@ -92,6 +93,8 @@ void worker_pci_take(const struct worker_request *request, struct worker_answer 
 void worker_pci_return(const struct worker_request *request, struct worker_answer *answer);
 void worker_pci_look(const struct worker_request *request, struct worker_answer *answer);
 void worker_look_open(const struct worker_request *request, struct worker_answer *answer);
-void worker_evdev_take(const struct worker_request *request, struct worker_answer *answer, int *fds);
+void worker_evdev_take(const struct worker_request *request, struct worker_answer *answer,
+		       int *fds);
 void worker_evdev_return(const struct worker_request *request, struct worker_answer *answer);
-void worker_watch_node(const struct worker_request *request, struct worker_answer *answer, int *fds);
+void worker_watch_node(const struct worker_request *request, struct worker_answer *answer,
+		       int *fds);

@@ -7,9 +7,9 @@
 int worker_fail(struct worker_answer *answer, int result, const char *format, ...) _printf_(3, 4);
 
 /* Jobs on the same NAME come after each other, by a file that only root may open: what anybody may
- * open, a directory of sysfs say, anybody may lock. One that was given up may still be at it. Returns
- * a descriptor whose end is the lock's, or -errno with ANSWER filled: then nothing is to be done.
- * Source: flock(2). */
+ * open, a directory of sysfs say, anybody may lock. One that was given up may still be at it.
+ * Returns a descriptor whose end is the lock's, or -errno with ANSWER filled: then nothing is to be
+ * done. Source: flock(2). */
 int worker_lock(const char *name, struct worker_answer *answer) _must_check_;
 
 /* Has REQUEST's instance gone? Another one may have its place by now. Then ANSWER is filled. */
@@ -21,4 +21,5 @@ int worker_open_node(const struct worker_request *request, struct worker_answer 
 
 /* Opens it once more, to see its unplug, and adds that to ANSWER and FDS. Does nothing where it
  * can't. */
-void worker_open_watch(const struct worker_request *request, struct worker_answer *answer, int *fds);
+void worker_open_watch(const struct worker_request *request, struct worker_answer *answer,
+		       int *fds);

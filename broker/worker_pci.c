@@ -24,9 +24,9 @@ static int write_attribute(const char *address, const char *attribute, const cha
 	return root_write(text, "/sys/bus/pci/devices/%s/%s", address, attribute);
 }
 
-/* Loads the modules that NAME (a module or an alias) stands for, as the kernel itself does. Nothing to
- * load is fine: the driver may be built in. Source: kernel, Documentation/admin-guide/sysctl/kernel.rst,
- * modprobe. */
+/* Loads the modules that NAME (a module or an alias) stands for, as the kernel itself does. Nothing
+ * to load is fine: the driver may be built in. Source: kernel,
+ * Documentation/admin-guide/sysctl/kernel.rst, modprobe. */
 static void load_module(const char *name)
 {
 	char program[256];

@@ -1,7 +1,6 @@
 /* The properties of a decision: see outcome.h. Used by the rule writer and by vhotplug-mdev. */
 #include "rules.d/outcome.h"
 
-
 /* What the broker must know of RULE beyond the VM, "" for nothing. PCI devices are attached in the
  * order of their rules. Returns 0 or -ENOMEM. */
 static int list_options(const struct config_group *group, const struct config_rule *rule,

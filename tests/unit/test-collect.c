@@ -22,7 +22,8 @@ static int setup_event(void **state)
 	char *dir = temp_new();
 
 	root_set(dir);
-	tree_write(dir, "/proc/sys/kernel/random/boot_id", "c7da04fa-5af7-4f41-9163-abca2eb83d55\n");
+	tree_write(dir, "/proc/sys/kernel/random/boot_id",
+		   "c7da04fa-5af7-4f41-9163-abca2eb83d55\n");
 	assert_int_equal(root_path(boot_id, sizeof(boot_id), "/proc/sys/kernel/random/boot_id"), 0);
 	clearenv();
 	setenv("ACTION", "add", 1);

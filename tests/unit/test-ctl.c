@@ -1,4 +1,5 @@
-/* helper/ctl_select.c and ctl_table.c: which device a person means, and times as people write them. */
+/* helper/ctl_select.c and ctl_table.c: which device a person means, and times as people write them.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

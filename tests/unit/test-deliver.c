@@ -27,9 +27,9 @@
 #define PATIENCE_MS 60000 /* real ones, for an answer that comes */
 #define SIGNAL_MS 20
 
-static long *clock_ms;     /* what the time is here and in the helpers */
-static bool answer_comes;  /* poll waits for it, as long as that takes */
-static bool signals_come;  /* every SIGNAL_MS */
+static long *clock_ms;    /* what the time is here and in the helpers */
+static bool answer_comes; /* poll waits for it, as long as that takes */
+static bool signals_come; /* every SIGNAL_MS */
 
 int __real_poll(struct pollfd *fds, nfds_t n, int timeout);
 int __wrap_poll(struct pollfd *fds, nfds_t n, int timeout);
@@ -52,8 +52,7 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *ret);
 int __wrap_clock_gettime(clockid_t clock, struct timespec *ret)
 {
 	(void) clock;
-	*ret = (struct timespec){.tv_sec = *clock_ms / 1000,
-				 .tv_nsec = *clock_ms % 1000 * 1000000};
+	*ret = (struct timespec){.tv_sec = *clock_ms / 1000, .tv_nsec = *clock_ms % 1000 * 1000000};
 	return 0;
 }
 
@@ -432,8 +431,8 @@ int main(void)
 		DELIVER_TEST(test_inherited_descriptors),
 	};
 
-	clock_ms = mmap(NULL, sizeof(*clock_ms), PROT_READ | PROT_WRITE,
-			MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	clock_ms = mmap(NULL, sizeof(*clock_ms), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+			-1, 0);
 	if (clock_ms == MAP_FAILED)
 		abort();
 	return cmocka_run_group_tests(tests, NULL, NULL);

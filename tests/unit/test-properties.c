@@ -56,12 +56,18 @@ static int teardown(void **state)
 
 static void test_usb(void **state)
 {
-	const char *pairs[] = {"SUBSYSTEM", "usb",
-			       "DEVTYPE", "usb_device",
-			       "DEVNAME", "/dev/bus/usb/001/004",
-			       "PRODUCT", "46d/c52b/1211",
-			       "ID_VENDOR_FROM_DATABASE", "Logitech, Inc.",
-			       "ID_SERIAL_SHORT", "A1",
+	const char *pairs[] = {"SUBSYSTEM",
+			       "usb",
+			       "DEVTYPE",
+			       "usb_device",
+			       "DEVNAME",
+			       "/dev/bus/usb/001/004",
+			       "PRODUCT",
+			       "46d/c52b/1211",
+			       "ID_VENDOR_FROM_DATABASE",
+			       "Logitech, Inc.",
+			       "ID_SERIAL_SHORT",
+			       "A1",
 			       NULL};
 	struct device d = read_identity(STICK, pairs);
 
@@ -80,7 +86,11 @@ static void test_usb(void **state)
 static void test_a_node_that_does_not_fit(void **state)
 {
 	const char *pairs[] = {
-		"SUBSYSTEM", "usb", "DEVTYPE", "usb_device", "DEVNAME",
+		"SUBSYSTEM",
+		"usb",
+		"DEVTYPE",
+		"usb_device",
+		"DEVNAME",
 		"/dev/bus/usb/001/004444444444444444444444444444444444444444444444444444444444444",
 		NULL};
 	struct device d = read_identity(STICK, pairs);

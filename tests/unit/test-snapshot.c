@@ -189,10 +189,8 @@ int main(void)
 {
 #define SNAPSHOT_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		SNAPSHOT_TEST(test_follows_changes),
-		SNAPSHOT_TEST(test_readers_who_never_leave),
-		SNAPSHOT_TEST(test_for_a_group),
-		SNAPSHOT_TEST(test_not_too_often),
+		SNAPSHOT_TEST(test_follows_changes),    SNAPSHOT_TEST(test_readers_who_never_leave),
+		SNAPSHOT_TEST(test_for_a_group),        SNAPSHOT_TEST(test_not_too_often),
 		SNAPSHOT_TEST(test_written_at_the_end),
 	};
 

@@ -19,7 +19,7 @@
 static struct shared {
 	unsigned n_ended; /* processes; two for each question, but one that is stuck */
 	pid_t stuck;      /* who reads what does not respond */
-} *shared;
+} * shared;
 static unsigned n_started;
 
 int __real_socketpair(int domain, int type, int protocol, int *fds);
