@@ -620,7 +620,6 @@ static void write_tail(struct writer *w)
 	      "GOTO=\"vhp_end\"\n"
 	      "LABEL=\"vhp_spare\"\n" SPARE_DISKS "\nLABEL=\"vhp_fence\"\n"
 	      "ENV{VHOTPLUG_FENCED}=\"1\"\n"
-	      "SUBSYSTEM!=\"pci\", ENV{MODALIAS}=\"\"\n"
 	      "# libmtp asks before the late file\n"
 	      "SUBSYSTEM==\"usb\", ENV{MTP_NO_PROBE}=\"1\"\n"
 	      "SUBSYSTEM==\"usb|tty|net|usbmisc|wwan\", ENV{ID_MM_DEVICE_IGNORE}=\"1\", "
