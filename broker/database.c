@@ -61,6 +61,25 @@ int database_query(sqlite3 *db, const char *sql, int64_t *ret)
 	return r == SQLITE_ROW ? 0 : database_error(r);
 }
 
+static int parameter(sqlite3_stmt *statement, const char *name)
+{
+	int i = sqlite3_bind_parameter_index(statement, name);
+
+	if (i == 0)
+		abort(); /* a slip of ours: the statement has no such parameter */
+	return i;
+}
+
+void database_bind_text(sqlite3_stmt *statement, const char *name, const char *text)
+{
+	sqlite3_bind_text(statement, parameter(statement, name), text, -1, SQLITE_TRANSIENT);
+}
+
+void database_bind_number(sqlite3_stmt *statement, const char *name, uint64_t number)
+{
+	sqlite3_bind_int64(statement, parameter(statement, name), (sqlite3_int64) number);
+}
+
 int database_set_up(sqlite3 *db, const char *path)
 {
 	int64_t version;

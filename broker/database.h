@@ -15,6 +15,10 @@ int database_execute(sqlite3 *db, const char *sql);
 /* Asks for one number. Returns 0 or -errno. */
 int database_query(sqlite3 *db, const char *sql, int64_t *ret_value) _must_check_;
 
+/* Gives the parameter that STATEMENT calls NAME (":vm") its value; TEXT is copied. */
+void database_bind_text(sqlite3_stmt *statement, const char *name, const char *text);
+void database_bind_number(sqlite3_stmt *statement, const char *name, uint64_t number);
+
 /* Opens (creates) the database at PATH: in WAL mode, up to date, whole, and writable. Returns 0; or
  * -errno (those of database_set_up and database_check, -EACCES and -EROFS among them) with the
  * REASON in words. */

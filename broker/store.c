@@ -2,7 +2,6 @@
 #include "broker/store.h"
 
 #include <sqlite3.h>
-#include <stdarg.h>
 #include <sys/stat.h>
 
 #include "broker/backlog.h"
@@ -35,15 +34,16 @@ enum statement {
 static const char *const statement_sql[N_STATEMENTS] = {
 	[ADD_EVENT] =
 		"insert or ignore into event (time, boot_id, seqnum, action, devpath, inode, vm,"
-		" rule) values (?, ?, ?, ?, ?, ?, ?, ?)",
-	[DELETE_DEVICE] = "delete from device where id = ?",
+		" rule) values (:time, :boot_id, :seqnum, :action, :devpath, :inode, :vm, :rule)",
+	[DELETE_DEVICE] = "delete from device where id = :id",
 	[ADD_HISTORY] = "insert into action (time, device, name, vid_pid, vm, action, cause, rule,"
-			" result, milliseconds, detail) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-	[PRUNE_EVENTS] = "delete from event where id <= (select max(id) from event) - ?",
+			" result, milliseconds, detail) values (:time, :device, :name, :vid_pid,"
+			" :vm, :action, :cause, :rule, :result, :milliseconds, :detail)",
+	[PRUNE_EVENTS] = "delete from event where id <= (select max(id) from event) - :kept",
 	[SAVE_CHOICE] = "insert or replace into choice (whom, vm, detached, time)"
-			" values (?, ?, ?, ?)",
-	[DELETE_CHOICE] = "delete from choice where whom = ?",
-	[PRUNE_HISTORY] = "delete from action where id <= (select max(id) from action) - ?",
+			" values (:whom, :vm, :detached, :time)",
+	[DELETE_CHOICE] = "delete from choice where whom = :whom",
+	[PRUNE_HISTORY] = "delete from action where id <= (select max(id) from action) - :kept",
 };
 
 struct store {
@@ -62,22 +62,6 @@ struct store {
 	struct loop_timer retry, idle;
 };
 
-/* Binds the parameters in turn: 's' a string, 'i' an int64. */
-static void bind_all(sqlite3_stmt *statement, const char *types, ...)
-{
-	va_list args;
-	int i = 1;
-
-	va_start(args, types);
-	for (const char *t = types; *t; t++, i++)
-		if (*t == 's')
-			sqlite3_bind_text(statement, i, va_arg(args, const char *), -1,
-					  SQLITE_TRANSIENT);
-		else
-			sqlite3_bind_int64(statement, i, va_arg(args, sqlite3_int64));
-	va_end(args);
-}
-
 static int run_statement(struct store *store, enum statement which)
 {
 	sqlite3_stmt *statement = store->statements[which];
@@ -89,8 +73,8 @@ static int run_statement(struct store *store, enum statement which)
 
 static int prune_tables(struct store *store)
 {
-	bind_all(store->statements[PRUNE_EVENTS], "i", (sqlite3_int64) KEEP_EVENTS);
-	bind_all(store->statements[PRUNE_HISTORY], "i", (sqlite3_int64) KEEP_HISTORY);
+	database_bind_number(store->statements[PRUNE_EVENTS], ":kept", KEEP_EVENTS);
+	database_bind_number(store->statements[PRUNE_HISTORY], ":kept", KEEP_HISTORY);
 	int r = run_statement(store, PRUNE_EVENTS);
 	return r < 0 ? r : run_statement(store, PRUNE_HISTORY);
 }
@@ -291,6 +275,21 @@ bool store_mend(struct store *store)
 	return true;
 }
 
+static int write_event(struct store *store, const struct event *event)
+{
+	sqlite3_stmt *statement = store->statements[ADD_EVENT];
+
+	database_bind_number(statement, ":time", now_realtime_ms());
+	database_bind_text(statement, ":boot_id", event->boot_id);
+	database_bind_number(statement, ":seqnum", event->seqnum);
+	database_bind_text(statement, ":action", event->action);
+	database_bind_text(statement, ":devpath", event->devpath);
+	database_bind_number(statement, ":inode", event->inode);
+	database_bind_text(statement, ":vm", event->vms);
+	database_bind_text(statement, ":rule", event->rule);
+	return run_statement(store, ADD_EVENT);
+}
+
 int store_events(struct store *store, struct event **events, size_t n)
 {
 	int r = database_execute(store->db, "begin immediate");
@@ -298,11 +297,7 @@ int store_events(struct store *store, struct event **events, size_t n)
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		struct event *event = events[i];
 
-		bind_all(store->statements[ADD_EVENT], "isississ",
-			 (sqlite3_int64) now_realtime_ms(), event->boot_id,
-			 (sqlite3_int64) event->seqnum, event->action, event->devpath,
-			 (sqlite3_int64) event->inode, event->vms, event->rule);
-		r = run_statement(store, ADD_EVENT);
+		r = write_event(store, event);
 		event->is_new = r == 0 && sqlite3_changes(store->db) > 0;
 	}
 	if (r == 0)
@@ -323,9 +318,19 @@ static int write_device(struct store *store, const struct row *row)
 
 static int write_history(struct store *store, const struct history *h, uint64_t time)
 {
-	bind_all(store->statements[ADD_HISTORY], "issssssssis", (sqlite3_int64) time, h->device,
-		 h->name, h->vid_pid, h->vm, h->action, h->cause, h->rule, h->result,
-		 (sqlite3_int64) h->milliseconds, h->detail);
+	sqlite3_stmt *statement = store->statements[ADD_HISTORY];
+
+	database_bind_number(statement, ":time", time);
+	database_bind_text(statement, ":device", h->device);
+	database_bind_text(statement, ":name", h->name);
+	database_bind_text(statement, ":vid_pid", h->vid_pid);
+	database_bind_text(statement, ":vm", h->vm);
+	database_bind_text(statement, ":action", h->action);
+	database_bind_text(statement, ":cause", h->cause);
+	database_bind_text(statement, ":rule", h->rule);
+	database_bind_text(statement, ":result", h->result);
+	database_bind_number(statement, ":milliseconds", h->milliseconds);
+	database_bind_text(statement, ":detail", h->detail);
 	return run_statement(store, ADD_HISTORY);
 }
 
@@ -333,11 +338,14 @@ static int write_history(struct store *store, const struct history *h, uint64_t 
 static int write_choice(struct store *store, const struct choice *choice, uint64_t time)
 {
 	if (!choice->vm[0] && !choice->is_detached) {
-		bind_all(store->statements[DELETE_CHOICE], "s", choice->whom);
+		database_bind_text(store->statements[DELETE_CHOICE], ":whom", choice->whom);
 		return run_statement(store, DELETE_CHOICE);
 	}
-	bind_all(store->statements[SAVE_CHOICE], "ssii", choice->whom, choice->vm,
-		 (sqlite3_int64) choice->is_detached, (sqlite3_int64) time);
+	sqlite3_stmt *statement = store->statements[SAVE_CHOICE];
+	database_bind_text(statement, ":whom", choice->whom);
+	database_bind_text(statement, ":vm", choice->vm);
+	database_bind_number(statement, ":detached", choice->is_detached);
+	database_bind_number(statement, ":time", time);
 	return run_statement(store, SAVE_CHOICE);
 }
 
@@ -348,8 +356,8 @@ static int write_change(struct store *store, const struct change *change)
 	if (change->save)
 		r = write_device(store, &change->row);
 	if (change->forget) {
-		bind_all(store->statements[DELETE_DEVICE], "i",
-			 (sqlite3_int64) change->row.record.row);
+		database_bind_number(store->statements[DELETE_DEVICE], ":id",
+				     (uint64_t) change->row.record.row);
 		r = run_statement(store, DELETE_DEVICE);
 	}
 	if (r == 0 && change->has_choice)
