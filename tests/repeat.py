@@ -17,6 +17,7 @@ import threading
 import time
 
 WORKERS = 6
+LOCKS = collections.defaultdict(threading.Lock)
 
 
 class Test:
@@ -27,8 +28,10 @@ class Test:
         self.folder = properties.get("WORKING_DIRECTORY")
         self.timeout = properties.get("TIMEOUT", 600)
         self.slowest = 0
-        # Those that work in a folder of the build's can't run beside themselves.
-        self.lock = None if "unit" in self.labels else threading.Lock()
+        # Those that work in a folder of the build's can't run beside themselves, nor beside those that
+        # use the same.
+        shared = properties.get("RESOURCE_LOCK", [self.name])[0]
+        self.lock = None if "unit" in self.labels else LOCKS[shared]
 
     def run(self):
         """Returns whether it has failed."""
