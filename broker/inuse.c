@@ -52,20 +52,6 @@ const struct node *nodes_find(const struct nodes *nodes, dev_t number, bool is_b
 	return NULL;
 }
 
-/* "dri/card0": a node that is no disk's may be called otherwise than its device. */
-static void read_node_name(const char *path, char *name, size_t size)
-{
-	char line[160];
-	_cleanup_fclose_ FILE *f = root_fopen("%s/uevent", path);
-
-	while (f && fgets(line, sizeof(line), f)) {
-		const char *value = startswith(line, "DEVNAME=");
-
-		if (value)
-			snprintf(name, size, "%.*s", (int) strcspn(value, "\n"), value);
-	}
-}
-
 int nodes_add(struct nodes *nodes, const char *path)
 {
 	char numbers[32], subsystem[64] = "";
@@ -87,13 +73,39 @@ int nodes_add(struct nodes *nodes, const char *path)
 			*c = '/';
 	node.number = makedev(high, low);
 	node.is_block = streq(subsystem, "block");
-	if (!node.is_block)
-		read_node_name(path, node.name, sizeof(node.name));
 	struct node *slot = ARRAY_APPEND(nodes->list, nodes->n);
 	if (!slot)
 		return -ENOMEM;
 	*slot = node;
 	return 0;
+}
+
+/* "dri/card0": a node that is no disk's may be called otherwise than its device. */
+static void read_node_name(const char *path, char *name, size_t size)
+{
+	char line[160];
+	_cleanup_fclose_ FILE *f = root_fopen("%s/uevent", path);
+
+	while (f && fgets(line, sizeof(line), f)) {
+		const char *value = startswith(line, "DEVNAME=");
+
+		if (value)
+			snprintf(name, size, "%.*s", (int) strcspn(value, "\n"), value);
+	}
+}
+
+/* A node of another kind than a disk's. */
+static int note_other(struct inuse *inuse, const char *path)
+{
+	size_t before = inuse->others.n;
+	int r = nodes_add(&inuse->others, path);
+
+	if (r == 0 && inuse->others.n > before) {
+		struct node *node = &inuse->others.list[before];
+
+		read_node_name(path, node->name, sizeof(node->name));
+	}
+	return r;
 }
 
 static bool is_one_of(const char *const *kind, size_t n, const char *subsystem)
@@ -130,7 +142,7 @@ static int look_at(struct inuse *inuse, const char *path)
 	else if (r == 0 && streq(subsystem, "usb"))
 		r = note_claim(inuse, path);
 	else if (r == 0 && !is_one_of(public_kinds, ARRAY_SIZE(public_kinds), subsystem))
-		r = nodes_add(&inuse->others, path);
+		r = note_other(inuse, path);
 	if (r < 0)
 		return inuse_say(inuse, "can't tell whether %s is in use: %s", path, strerror(-r));
 	if (streq(subsystem, "block") && root_exists("%s/partition", path) == -ENOENT)

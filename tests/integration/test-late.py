@@ -199,10 +199,11 @@ class LateTest(unittest.TestCase):
             path = self.usb(vendor, product, interfaces)
             with open("/sys" + path + "/bConfigurationValue", "w") as file:
                 file.write("1\n")
-            found = self.event("add", path)
-            started |= set(found.get(b"SYSTEMD_WANTS", b"").decode().split())
-            started |= {key for key in ("ID_GPHOTO2", "ID_MTP_DEVICE") if found.get(key.encode())}
-            started |= self.started()
+            for action in ("add", "bind", "change"):
+                found = self.event(action, path)
+                started |= set(found.get(b"SYSTEMD_WANTS", b"").decode().split())
+                started |= {key for key in ("ID_GPHOTO2", "ID_MTP_DEVICE") if found.get(key.encode())}
+                started |= self.started()
             self.host.helper_runs()
             self.host.remove_device(path)
             self.event("remove", path)

@@ -248,6 +248,7 @@ static void test_claimed_by_usbfs(void **state)
 	struct host *h = *state;
 
 	add_device(h, DEVICE "/usb1/1-2", "usb", NULL_NUMBERS);
+	tree_write(h->root, DEVICE "/usb1/1-2/uevent", "DEVNAME=bus/usb/001/005\n");
 	add_device(h, DEVICE "/usb1/1-2/1-2:1.0", "usb", NULL);
 	assert_int_equal(look(h), 0);
 	tree_link(h->root, DEVICE "/usb1/1-2/1-2:1.0/driver", "/sys/bus/usb/drivers/usbfs");

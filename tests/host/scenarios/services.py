@@ -15,10 +15,11 @@ from lib.wait import expect, wait_until
 OTHERS = pathlib.Path("/checkout/.build-host/others")
 FOLDER = pathlib.Path("/usr/lib/udev")
 # Vendor, product, interface: a telephone with fruit on it, a printer, a modem that is a disk at first, a camera, a
-# player, a Braille display, a card reader, a serial adapter that may be a modem.
+# player, a Braille display, a card reader. None of which a driver makes a line: the name of that usb_modeswitch's
+# rules ask their program for, before anybody can take it back.
 DEVICES = [(0x05ac, 0x12a8, (0xff, 0xfe, 2)), (0x1234, 0x0002, (7, 1, 4)), (0x03f0, 0x002a, (8, 6, 80)),
            (0x1234, 0x0003, (6, 1, 1)), (0x1234, 0x0004, (0xff, 1, 1)), (0x0904, 0x2000, (0xff, 0, 0)),
-           (0x08e6, 0x3437, (11, 0, 0)), (0x12d1, 0x1001, (0xff, 1, 1))]
+           (0x08e6, 0x3437, (11, 0, 0))]
 # Properties by which a program finds what it is to use.
 ASKED = ("ID_GPHOTO2", "GPHOTO2_DRIVER", "ID_MTP_DEVICE", "ID_MEDIA_PLAYER", "ID_MM_CANDIDATE", "ID_SMARTCARD_READER",
          "USBMUX_SUPPORTED", "BRLTTY_BRAILLE_DRIVER")
@@ -53,7 +54,7 @@ def told_of(events, device):
     for said in (said for _, said in events if said["DEVPATH"] == path or said["DEVPATH"].startswith(path + "/")):
         found |= set(said.get("SYSTEMD_WANTS", "").split())
         found |= {key for key in ASKED if said.get(key)}
-        found |= {tag for tag in ("uaccess", "seat") if f":{tag}:" in said.get("CURRENT_TAGS", said.get("TAGS", ""))}
+        found |= {tag for tag in ("uaccess", "seat") if f":{tag}:" in said.get("CURRENT_TAGS", "")}
     return found
 
 
