@@ -30,7 +30,7 @@ targetVm = vm2
 interfaceClass = 3
 interfaceProtocol = 2
 """
-ROUNDS = 3
+ROUNDS = 4
 IDS = "1b36", "0010"
 CARD = """
 [pci Disks]
@@ -224,13 +224,19 @@ def libvirtd_that_hangs_delays_nobody(world):
     world.configure(vm1.config(), vm2.config(), KEYBOARDS, MICE)
     world.broker.start()
     plug_a_mouse(world, vm2)
-    without = [plug_a_mouse(world, vm2) for _ in range(ROUNDS)]
-    with DAEMON.frozen():
-        keyboard = world.host.plug_keyboard()
-        world.wait_state(keyboard, "attaching")
-        during = [plug_a_mouse(world, vm2) for _ in range(2 * ROUNDS)]
-    world.wait_attached(keyboard, vm1)
-    without += [plug_a_mouse(world, vm2) for _ in range(ROUNDS)]
-    usual, beside = statistics.median(without), statistics.median(during)
-    print(f"  from plug to attached: {usual:.2f} s, beside a libvirtd that hangs {beside:.2f} s: ratio {beside / usual:.2f}")
-    expect(beside <= LIMIT * usual, f"{without}, {during}")
+    without, during, ratio = [], [], LIMIT + 1
+    # A fifth of a second is easily a tenth more; what waits for libvirtd is late each time.
+    while ratio > LIMIT and len(during) < 4 * ROUNDS:
+        without += [plug_a_mouse(world, vm2) for _ in range(ROUNDS)]
+        with DAEMON.frozen():
+            keyboard = world.host.plug_keyboard()
+            world.wait_state(keyboard, "attaching")
+            during += [plug_a_mouse(world, vm2) for _ in range(ROUNDS)]
+        world.wait_attached(keyboard, vm1)
+        keyboard.unplug()
+        world.wait_gone(keyboard, vm1, len(during) // ROUNDS)
+        ratio = statistics.median(during) / statistics.median(without)
+    print(f"  from plug to attached: {statistics.median(without):.2f} s, beside a libvirtd that hangs "
+          f"{statistics.median(during):.2f} s: ratio {ratio:.2f} (of {len(during)} each)")
+    expect(ratio <= LIMIT, f"{without}, {during}")
+    DAEMON.stop()  # this is the last story with it
