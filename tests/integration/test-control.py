@@ -458,27 +458,6 @@ def test_no_broker(world):
     check(ctl(world, "list", "--follow").returncode == 2, "no such option: 2")
 
 
-def main():
-    if os.geteuid() != 0 or not base.fake_usb():
-        print("needs root and mount namespaces")
-        return base.SKIPPED
-    for name, test in list(globals().items()):
-        if not name.startswith("test_") or (sys.argv[3:] and name not in sys.argv[3:]):
-            continue
-        print(f"# {name}", flush=True)
-        world = World(sys.argv[1])
-        try:
-            test(world)
-        except Exception as error:  # the others still run
-            check(False, f"{name}: {error!r}")
-            if (world.path / "log").exists():
-                print((world.path / "log").read_text())
-        finally:
-            world.close()
-    print(f"{len(base.failures)} failed")
-    return 1 if base.failures else 0
-
-
 if __name__ == "__main__":
     CTL = sys.argv[2]
-    sys.exit(main())
+    sys.exit(base.main(globals(), World, programs=2, needs=()))

@@ -240,17 +240,18 @@ def as_nobody(database, sql):
                           user="nobody", group="nogroup", extra_groups=[])
 
 
-def main(tests):
-    """Runs the functions called test_… in TESTS, or those named on the command line."""
-    if os.geteuid() != 0 or not shutil.which(QEMU) or not fake_usb():
-        print(f"needs root, {QEMU} and mount namespaces")
+def main(tests, make_world=World, programs=1, needs=(QEMU,)):
+    """Runs the functions called test_… in TESTS, or those named on the command line behind PROGRAMS
+    programs, each in a world of its own."""
+    if os.geteuid() != 0 or not all(map(shutil.which, needs)) or not fake_usb():
+        print(" ".join(["needs root, mount namespaces", *needs]))
         return SKIPPED
-    wanted = sys.argv[2:]
+    wanted = sys.argv[1 + programs:]
     for name, test in list(tests.items()):
         if not name.startswith("test_") or (wanted and name not in wanted):
             continue
         print(f"# {name}", flush=True)
-        world = World(sys.argv[1])
+        world = make_world(sys.argv[1])
         try:
             test(world)
         except Exception as error:  # the others still run

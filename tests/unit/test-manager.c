@@ -23,6 +23,7 @@
 #include "conf/load.h"
 #include "tests/unit/spin.h"
 #include "tests/unit/temp.h"
+#include "tests/unit/udev-double.h"
 
 #define BOOT "11111111-2222-3333-4444-555555555555"
 #define USB "/devices/pci0000:00/0000:00:04.0/usb1/"
@@ -164,17 +165,6 @@ int udev_ask(struct loop *loop, const char *const *devpaths, size_t n,
 			listener->device(data, w.places[i].devpath, place_property, &w.places[i]);
 	listener->done(data, 0);
 	return 0;
-}
-
-void udev_overtaken(struct udev_query *query, const char *devpath)
-{
-	(void) query, (void) devpath;
-}
-
-struct udev_query *udev_query_free(struct udev_query *query)
-{
-	(void) query;
-	return NULL;
 }
 
 /* The worker */

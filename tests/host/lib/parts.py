@@ -13,6 +13,25 @@ INPUT = pathlib.Path("/sys/class/input")
 EVIOCGRAB = 0x40044590
 
 
+@contextlib.contextmanager
+def held_by_sleep(node, take):
+    """Meanwhile a process called `sleep`, which is yielded, has NODE open; TAKE was called with its
+    descriptor before."""
+    fd = os.open(node, os.O_RDWR)
+    try:
+        take(fd)
+        with subprocess.Popen(["sleep", "1000"], stdin=fd) as process:
+            os.close(fd)
+            fd = -1
+            try:
+                yield process
+            finally:
+                process.kill()
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
 class PciFunction:
     """A function by its ADDRESS, like 0000:00:07.0."""
 
@@ -85,22 +104,9 @@ class InputDevice:
     def owner(self):
         return self.node.stat().st_uid
 
-    @contextlib.contextmanager
     def grabbed(self):
         """Meanwhile a process called `sleep` has it for itself."""
-        fd = os.open(self.node, os.O_RDWR)
-        try:
-            fcntl.ioctl(fd, EVIOCGRAB, 1)
-            with subprocess.Popen(["sleep", "1000"], stdin=fd) as process:
-                os.close(fd)
-                fd = -1
-                try:
-                    yield process
-                finally:
-                    process.kill()
-        finally:
-            if fd >= 0:
-                os.close(fd)
+        return held_by_sleep(self.node, lambda fd: fcntl.ioctl(fd, EVIOCGRAB, 1))
 
 
 def wait_driver(function, driver, seconds=60):

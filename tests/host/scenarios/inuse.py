@@ -7,7 +7,7 @@ import re
 import struct
 import subprocess
 
-from lib.parts import functions, wait_driver
+from lib.parts import functions, held_by_sleep, wait_driver
 from lib.story import story
 from lib.wait import Failed, expect, stays, wait_until
 from lib.world import DISKS, KEYBOARDS, LOGS
@@ -412,24 +412,15 @@ IOCTL = 0xc0105512
 CLAIM = 0x8004550f
 
 
-@contextlib.contextmanager
+def _claim(fd):
+    with contextlib.suppress(OSError):  # no driver
+        fcntl.ioctl(fd, IOCTL, struct.pack("iiP", 0, DISCONNECT, 0))
+    fcntl.ioctl(fd, CLAIM, struct.pack("I", 0))
+
+
 def _claimed(device):
     """Meanwhile a process called `sleep` has claimed the device's first interface by usbfs."""
-    fd = os.open(device.node, os.O_RDWR)
-    try:
-        with contextlib.suppress(OSError):  # no driver
-            fcntl.ioctl(fd, IOCTL, struct.pack("iiP", 0, DISCONNECT, 0))
-        fcntl.ioctl(fd, CLAIM, struct.pack("I", 0))
-        with subprocess.Popen(["sleep", "1000"], stdin=fd) as process:
-            os.close(fd)
-            fd = -1
-            try:
-                yield process
-            finally:
-                process.kill()
-    finally:
-        if fd >= 0:
-            os.close(fd)
+    return held_by_sleep(device.node, _claim)
 
 
 @story
