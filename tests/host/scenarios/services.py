@@ -49,9 +49,10 @@ def packages(world):
 
 
 def told_of(events, device):
-    """What udevd has said of the device and of what is below it: whom it asks for, and who may use it."""
+    """What udevd has said of the device itself: whom it asks for, and who may use it. What a driver that was
+    faster than the fence has made of it is children-are-fenced's."""
     found, path = set(), str(device.sys.resolve())[len("/sys"):]
-    for said in (said for _, said in events if said["DEVPATH"] == path or said["DEVPATH"].startswith(path + "/")):
+    for said in (said for _, said in events if said["DEVPATH"] == path and said["ACTION"] in ("add", "bind", "change")):
         found |= set(said.get("SYSTEMD_WANTS", "").split())
         found |= {key for key in ASKED if said.get(key)}
         found |= {tag for tag in ("uaccess", "seat") if f":{tag}:" in said.get("CURRENT_TAGS", "")}
@@ -63,6 +64,7 @@ def started_for_each(world):
     found = set()
     with recording(sched__sched_process_exec="pid > 0") as lines:
         for vendor, product, interface in DEVICES:
+            world.udev.settle()  # all of them are in the same place: what was there before has been heard of
             with Listener(UDEV) as told, FakeUsbDevice(vendor, product, interface=interface) as device:
                 wait_until(lambda: any(said["ACTION"] == "bind" and said["DEVPATH"].endswith("/" + device.name)
                                        for _, said in list(told.events)), 60, f"udevd has seen {device}")
