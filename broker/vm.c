@@ -96,13 +96,19 @@ void vm_has_ended(struct vm *vm, const char *why)
 	process_gone(vm);
 }
 
+static void note_end(struct vm *vm)
+{
+	if (vm->peer.pid != 0)
+		log_info("%s: its process %d has ended", vm->name, (int) vm->peer.pid);
+	process_gone(vm);
+}
+
 static void process_exited(void *data, uint32_t events)
 {
 	struct vm *vm = data;
 
 	(void) events;
-	log_info("%s: its process %d has ended", vm->name, (int) vm->peer.pid);
-	process_gone(vm);
+	note_end(vm);
 	vm_wake(vm);
 }
 
@@ -254,7 +260,7 @@ static void note_probe(struct vm *vm, int r, const char *reason, char *const *ha
 		bool was_up = vm->state == VM_UP;
 
 		if (was_up)
-			process_gone(vm);
+			note_end(vm);
 		probe_failed(vm, r, reason);
 	} else if (must_settle(vm)) {
 		return;
