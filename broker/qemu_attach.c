@@ -128,7 +128,7 @@ static void say_error(struct qemu_op *op, const char *text)
 
 	advise(op, text, advice, sizeof(advice));
 	int room = (int) (sizeof(whole) - sizeof("QEMU: ") - strlen(advice));
-	snprintf(whole, sizeof(whole), "QEMU: %.*s%s", room, text, advice);
+	snprintf(whole, sizeof(whole), "QEMU: %.*s%s", room > 0 ? room : 0, text, advice);
 	op_set_result(&op->base, op->base.result.outcome, whole);
 }
 
