@@ -241,7 +241,8 @@ static void try_anew(struct manager *manager, struct device *device)
 	device_retry(device);
 }
 
-/* All of the database has been heard. */
+/* All of the database has been heard. Nothing is moved before the first time: the VMs, which are
+ * asked now, are to meet all that may be theirs. */
 static void database_is_heard(void *data, int r)
 {
 	struct manager *manager = data;
@@ -250,6 +251,7 @@ static void database_is_heard(void *data, int r)
 	manager->query = udev_query_free(manager->query);
 	if (r < 0)
 		log_error("can't read udev's database: %s", strerror(-r));
+	registry->started = true;
 	for (struct device *d = registry->devices; d; d = d->next)
 		if (d->id.inode != sysfs_inode(d->id.devpath))
 			unplug_note(registry, d);
@@ -294,13 +296,12 @@ static void resync_all(struct manager *manager, enum device_cause cause)
 
 void manager_resync(struct manager *manager)
 {
-	if (manager->registry.started)
+	if (manager->registry.started || manager->query)
 		resync_all(manager, CAUSE_CONFIG);
 }
 
 void manager_start(struct manager *manager)
 {
-	manager->registry.started = true;
 	resync_all(manager, CAUSE_COLDPLUG);
 }
 

@@ -35,6 +35,7 @@ struct policy {
 	bool worker_waits; /* the test answers the worker's jobs, otherwise they succeed */
 	bool vmm_waits;    /* the test answers attach and detach, otherwise they succeed */
 	bool probe_waits;
+	bool udev_waits;     /* the test answers for udev's database */
 	bool probes_refused; /* the VMs are not there */
 	bool watches;        /* the kernel tells of the unplug of what is attached, by pull_out() */
 	bool full; /* the VM has no free port; it asks for a probe then, as QEMU's backend does */
@@ -64,6 +65,7 @@ static struct world {
 		bool claimed;
 		const char *subsystem, *rule, *vms, *options, *fence;
 	} places[MAX];
+	const struct udev_listener *listener;
 	/* the worker */
 	struct worker_request jobs[MAX];
 	size_t n_jobs, n_all_jobs;
@@ -155,15 +157,22 @@ static const char *place_property(void *from, const char *key)
 	return NULL;
 }
 
-/* Answers at once. */
-int udev_ask(struct loop *loop, const char *const *devpaths, size_t n,
-	     const struct udev_listener *listener, void *data, struct udev_query **ret_query)
+/* Answers at once, or when the test says so. */
+static void udev_answers(const struct udev_listener *listener, void *data)
 {
-	(void) loop, (void) devpaths, (void) n, (void) ret_query;
 	for (size_t i = 0; i < MAX; i++)
 		if (w.places[i].inode != 0)
 			listener->device(data, w.places[i].devpath, place_property, &w.places[i]);
 	listener->done(data, 0);
+}
+
+int udev_ask(struct loop *loop, const char *const *devpaths, size_t n,
+	     const struct udev_listener *listener, void *data, struct udev_query **ret_query)
+{
+	(void) loop, (void) devpaths, (void) n, (void) ret_query;
+	w.listener = listener;
+	if (!w.policy.udev_waits)
+		udev_answers(listener, data);
 	return 0;
 }
 
@@ -1827,6 +1836,21 @@ static void test_coldplug(void **state)
 	expect_history("attach coldplug vm1 ok");
 }
 
+/* An event waited in the spool, and the VM runs; udev's database takes its time. */
+static void test_coldplug_before_udev_answers(void **state)
+{
+	(void) state;
+	w.policy.udev_waits = true;
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+	event_of("add", stick, ++w.seqnum, "a");
+	manager_start(&w.manager);
+	run();
+	assert_int_equal(w.n_probes, 0);
+	udev_answers(w.listener, &w.manager);
+	run();
+	expect_history("attach coldplug vm1 ok");
+}
+
 static void test_attach_connected_no(void **state)
 {
 	(void) state;
@@ -2228,6 +2252,7 @@ int main(void)
 		STARTED(test_killed_before_the_attach_was_recorded),
 		FRESH(test_orphan_is_removed),
 		FRESH(test_coldplug),
+		FRESH(test_coldplug_before_udev_answers),
 		FRESH(test_attach_connected_no),
 		STARTED(test_attach_connected_no_and_a_new_rule),
 		STARTED(test_attach_connected_no_and_a_late_helper),
