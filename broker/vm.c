@@ -357,6 +357,7 @@ int vm_new(struct loop *loop, const struct config_general *general, const struct
 		return -ENOMEM;
 	vm->references = 1;
 	vm->loop = loop;
+	vm->state = VM_PROBING; /* whoever makes it has it asked: vm_check */
 	budget_init(&vm->looks, LOOKS, LOOKS_PER_SECOND);
 	budget_init(&vm->input, QMP_BURST, QMP_RATE);
 	vm->handler = handler;

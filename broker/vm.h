@@ -17,7 +17,7 @@
 
 enum vm_state {
 	VM_DOWN,
-	VM_PROBING,
+	VM_PROBING, /* is being asked, or about to be for the first time */
 	VM_UP,
 };
 

@@ -1851,6 +1851,23 @@ static void test_coldplug_before_udev_answers(void **state)
 	expect_history("attach coldplug vm1 ok");
 }
 
+/* A VM that is new in the config is not one that does not run. */
+static void test_new_vm_before_udev_answers(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	w.policy.udev_waits = true;
+	manager_set_config(&w.manager, read_config("[vm vm3]\ntype = qemu\nsocket = /nosuch\n"));
+	stick->vms = "vm3";
+	event_of("add", stick, ++w.seqnum, "a");
+	run();
+	expect("1-2", "waiting vm3");
+	udev_answers(w.listener, &w.manager);
+	run();
+	expect_history("attach plug vm1 ok; detach config vm1 ok; attach config vm3 ok");
+}
+
 static void test_attach_connected_no(void **state)
 {
 	(void) state;
@@ -2253,6 +2270,7 @@ int main(void)
 		FRESH(test_orphan_is_removed),
 		FRESH(test_coldplug),
 		FRESH(test_coldplug_before_udev_answers),
+		STARTED(test_new_vm_before_udev_answers),
 		FRESH(test_attach_connected_no),
 		STARTED(test_attach_connected_no_and_a_new_rule),
 		STARTED(test_attach_connected_no_and_a_late_helper),
