@@ -5,12 +5,12 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "broker/device.h"
+#include "broker/spawn.h"
 #include "helper/text.h"
 
 #define KILL_MS 1000 /* for a killed process to end */
@@ -151,39 +151,6 @@ struct crosvm_command *crosvm_command_cancel(struct crosvm_command *command)
 
 /* The start */
 
-/* Its own process group, so that all of it can be killed; the signals that the broker keeps for
- * its loop are not blocked in it. Returns 0 or -errno, as of execve too. */
-static int spawn(struct crosvm_command *command, const char *const *argv, int out, int err)
-{
-	posix_spawn_file_actions_t files;
-	posix_spawnattr_t attributes;
-	sigset_t none;
-	int r;
-
-	sigemptyset(&none);
-	if (posix_spawn_file_actions_init(&files) != 0)
-		return -ENOMEM;
-	if (posix_spawnattr_init(&attributes) != 0) {
-		posix_spawn_file_actions_destroy(&files);
-		return -ENOMEM;
-	}
-	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
-	posix_spawnattr_setsigmask(&attributes, &none);
-	r = posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-	if (r == 0)
-		r = posix_spawn_file_actions_adddup2(&files, out, STDOUT_FILENO);
-	if (r == 0)
-		r = posix_spawn_file_actions_adddup2(&files, err, STDERR_FILENO);
-	if (r == 0)
-		r = posix_spawn(&command->pid, argv[0], &files, &attributes, (char **) argv,
-				environ);
-	if (r != 0)
-		command->pid = 0;
-	posix_spawnattr_destroy(&attributes);
-	posix_spawn_file_actions_destroy(&files);
-	return -r;
-}
-
 /* There is no program: told in the loop like everything else. */
 static void not_started(void *data)
 {
@@ -231,8 +198,10 @@ int crosvm_command_run(struct loop *loop, const char *const *argv, unsigned dead
 		crosvm_command_cancel(command);
 		return r;
 	}
-	r = spawn(command, argv, out, err);
+	const struct spawn_fd fds[] = {{out, STDOUT_FILENO}, {err, STDERR_FILENO}};
+	r = spawn_program(argv, fds, ARRAY_SIZE(fds), &command->pid);
 	if (r < 0) {
+		command->pid = 0;
 		snprintf(command->result.err, sizeof(command->result.err), "%s", strerror(-r));
 		loop_timer_start(loop, &command->deadline, 0, not_started, command);
 	} else {

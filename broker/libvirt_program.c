@@ -3,12 +3,12 @@
 
 #include <fcntl.h>
 #include <signal.h>
-#include <spawn.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "broker/libvirt/words.h"
+#include "broker/spawn.h"
 
 struct libvirt_program {
 	struct loop *loop;
@@ -108,35 +108,7 @@ int libvirt_program_send(struct libvirt_program *program, const json_t *packet)
 
 /* The start */
 
-/* The signals that the broker keeps for its loop are not blocked in it, and it is in a process
- * group of its own. Returns 0 or -errno, as of execve too. */
-static int spawn(int fd, char *const *argv, pid_t *ret_pid)
-{
-	posix_spawn_file_actions_t files;
-	posix_spawnattr_t attributes;
-	sigset_t none;
-	int r;
-
-	sigemptyset(&none);
-	if (posix_spawn_file_actions_init(&files) != 0)
-		return -ENOMEM;
-	if (posix_spawnattr_init(&attributes) != 0) {
-		posix_spawn_file_actions_destroy(&files);
-		return -ENOMEM;
-	}
-	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK);
-	posix_spawnattr_setsigmask(&attributes, &none);
-	r = posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-	if (r == 0)
-		r = posix_spawn_file_actions_adddup2(&files, fd, LIBVIRT_FD);
-	if (r == 0)
-		r = posix_spawn(ret_pid, program_path, &files, &attributes, argv, environ);
-	posix_spawnattr_destroy(&attributes);
-	posix_spawn_file_actions_destroy(&files);
-	return -r;
-}
-
-static int start(struct libvirt_program *program, char *const *argv)
+static int start(struct libvirt_program *program, const char *const *argv)
 {
 	_cleanup_close_ int its_end = -1;
 	int pair[2], r;
@@ -149,14 +121,15 @@ static int start(struct libvirt_program *program, char *const *argv)
 	if (fcntl(program->fd, F_SETFL, O_NONBLOCK) < 0)
 		return -errno;
 	r = loop_add(program->loop, program->fd, EPOLLIN, read_packet, program, &program->source);
-	return r < 0 ? r : spawn(its_end, argv, &program->pid);
+	struct spawn_fd fd = {.ours = its_end, .its = LIBVIRT_FD};
+	return r < 0 ? r : spawn_program(argv, &fd, 1, &program->pid);
 }
 
 int libvirt_program_start(struct loop *loop, const char *uri, const char *domain,
 			  const struct libvirt_program_handler *handler, void *data,
 			  struct libvirt_program **ret_program)
 {
-	char *const argv[] = {(char *) program_path, (char *) uri, (char *) domain, NULL};
+	const char *const argv[] = {program_path, uri, domain, NULL};
 	struct libvirt_program *program;
 	int r;
 
