@@ -66,9 +66,13 @@ static const struct node *node_behind(const struct search *search, int dir, cons
 /* Is process PID one of the broker's? By its program, which all of them have in common. */
 static bool is_ours(const char *pid)
 {
-	uint64_t own = root_inode("/proc/self/exe");
+	char own_path[PATH_MAX], path[PATH_MAX];
+	struct stat own, exe;
 
-	return own != 0 && root_inode("/proc/%s/exe", pid) == own;
+	return root_path(own_path, sizeof(own_path), "/proc/self/exe") == 0 &&
+	       root_path(path, sizeof(path), "/proc/%s/exe", pid) == 0 &&
+	       stat(own_path, &own) == 0 && stat(path, &exe) == 0 && own.st_dev == exe.st_dev &&
+	       own.st_ino == exe.st_ino;
 }
 
 static int look_at_process(struct search *search, const char *pid)

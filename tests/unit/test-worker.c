@@ -28,6 +28,7 @@ struct office {
 	int n_answers;
 	struct worker_answer answers[64];
 	int node; /* of the last answer, or -1 */
+	int hold; /* what a program of the test waits for the end of, or -1 */
 };
 
 static void on_answer(void *data, const struct worker_answer *answer, int *fds)
@@ -46,7 +47,7 @@ static int setup(void **state)
 {
 	struct office *o = calloc(1, sizeof(*o));
 
-	o->node = -1;
+	o->node = o->hold = -1;
 	o->runtime = temp_new();
 	setenv("RUNTIME_DIRECTORY", o->runtime, 1);
 	assert_int_equal(worker_start(&o->worker), 0);
@@ -63,6 +64,7 @@ static int teardown(void **state)
 	worker_free(o->worker);
 	loop_free(o->loop);
 	close_fd(o->node);
+	close_fd(o->hold);
 	while (waitpid(-1, NULL, 0) > 0)
 		; /* the worker ends with its socket */
 	temp_remove(&o->runtime);
@@ -187,12 +189,35 @@ static void test_reset(void **state)
 	assert_int_equal(answer->n_fds, 0);
 }
 
+/* Another program, for the broker's own processes do not count, that has `node` open when this
+ * returns, until o->hold is closed. */
+static pid_t program_with(struct office *o, const char *node)
+{
+	int hold[2], ready[2];
+	char c;
+
+	assert_int_equal(pipe2(hold, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+	pid_t pid = fork();
+	if (pid == 0) {
+		dup2(hold[0], 0);
+		dup2(ready[1], 1);
+		execlp("sh", "sh", "-c", "exec 7<\"$0\"; echo; read x", node, NULL);
+		_exit(1);
+	}
+	o->hold = hold[1];
+	close(hold[0]);
+	close(ready[1]);
+	assert_int_equal(read(ready[0], &c, 1), 1);
+	close(ready[0]);
+	return pid;
+}
+
 /* Who has it open is found, and whoever closes it meanwhile is not told of. */
 static void test_look_open(void **state)
 {
 	struct office *o = *state;
 	char node[100];
-	int hold[2];
 
 	/* A node that nobody else on this machine can have open: of a terminal of our own. */
 	_cleanup_close_ int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
@@ -201,25 +226,13 @@ static void test_look_open(void **state)
 		skip();
 	struct worker_request request = request_for(WORKER_LOOK_OPEN, NULL_DEVICE, node);
 	assert_int_equal(do_job(o, request)->result, 0);
-	assert_int_equal(pipe(hold), 0);
-	pid_t pid = fork();
-	if (pid == 0) {
-		/* The broker's own processes do not count, so it must be another program. */
-		close(hold[1]);
-		dup2(hold[0], 0);
-		execlp("sh", "sh", "-c", "exec 7<\"$0\"; echo >&2 ready; read x", node, NULL);
-		_exit(1);
-	}
-	close(hold[0]);
-	char path[64];
-	snprintf(path, sizeof(path), "/proc/%d/fd/7", (int) pid);
-	while (access(path, F_OK) < 0)
-		spin_for(o->loop, 1);
+	pid_t pid = program_with(o, node);
 	struct worker_answer *answer = do_job(o, request);
 	assert_int_equal(answer->result, -EBUSY);
 	assert_int_equal(answer->pid, pid);
 	assert_non_null(strstr(answer->detail, "sh (process "));
-	close(hold[1]);
+	close(o->hold);
+	o->hold = -1;
 	assert_int_equal(waitpid(pid, NULL, 0), pid);
 	assert_int_equal(do_job(o, request)->result, 0);
 }
