@@ -20,15 +20,17 @@ static void next_byte(struct bash_reader *r)
 	r->at++;
 }
 
-/* Skips blanks, joined lines and comments; with LINES, ends of lines and ; too. */
-static void skip_space(struct bash_reader *r, bool lines)
+#define BLANKS " \t\r"
+
+/* Skips what is in SPACE, joined lines and comments. */
+static void skip_space(struct bash_reader *r, const char *space)
 {
 	for (;;) {
 		if (*r->at == '#')
 			r->at += strcspn(r->at, "\n");
 		if (r->at[0] == '\\' && r->at[1] == '\n')
 			r->at++;
-		else if (*r->at == '\0' || !strchr(lines ? " \t\r\n;" : " \t\r", *r->at))
+		else if (*r->at == '\0' || !strchr(space, *r->at))
 			return;
 		next_byte(r);
 	}
@@ -112,34 +114,90 @@ static int append_word(struct bash_assignment *a, const char *text)
 	return a->words[a->n_words - 2] ? 0 : -ENOMEM;
 }
 
-/* At what is behind the parenthesis of an array. */
+/* At "[3]=", which is the place of the next word. */
+static int read_index(struct bash_reader *r, struct bash_assignment *a)
+{
+	size_t n = strspn(r->at + 1, "0123456789");
+	unsigned long index;
+
+	if (n == 0 || r->at[n + 1] != ']' || r->at[n + 2] != '=')
+		return refuse(r, "a list by names");
+	index = strtoul(r->at + 1, NULL, 10);
+	if (n > 9 || (n > 1 && r->at[1] == '0') || a->how == BASH_APPEND || index < a->next)
+		return refuse(r, "a word in the place of another one");
+	if (a->n_words == 0)
+		a->first = index;
+	a->next = index;
+	r->at += n + 3;
+	return 0;
+}
+
+/* At a word of an array. */
+static int read_element(struct bash_reader *r, struct bash_assignment *a)
+{
+	int result = *r->at == '[' ? read_index(r, a) : 0;
+	struct word word;
+
+	if (result == 0)
+		result = read_word(r, &word);
+	if (result < 0)
+		return result;
+	if (*r->at == ';')
+		return refuse(r, "a list that does not end");
+	a->next++;
+	return append_word(a, word.text);
+}
+
+/* At the parenthesis of an array. */
 static int read_array(struct bash_reader *r, struct bash_assignment *a)
 {
-	struct word word;
-	int result;
-
 	a->is_array = true;
+	r->at++;
 	for (;;) {
-		skip_space(r, true);
+		skip_space(r, BLANKS "\n");
 		if (*r->at == '\0')
 			return refuse(r, "a list that does not end");
 		if (*r->at == ')')
 			break;
-		/* [3]=word */
-		if (*r->at == '[') {
-			r->at += 1 + strspn(r->at + 1, "0123456789");
-			if (r->at[0] != ']' || r->at[1] != '=')
-				return refuse(r, "a list by names");
-			r->at += 2;
-		}
-		result = read_word(r, &word);
-		if (result > 0)
-			result = append_word(a, word.text);
+		int result = read_element(r, a);
+
 		if (result < 0)
 			return result;
 	}
-	r->at++;
+	/* To Bash "(1 2)x" is a word. */
+	if (!strchr(" \t\r\n;", *++r->at))
+		return refuse(r, "more than an assignment");
 	return 0;
+}
+
+/* At what is between the name and the value. */
+static int read_how(struct bash_reader *r, struct bash_assignment *a)
+{
+	if (*r->at == '[') {
+		a->how = BASH_ELEMENT;
+		a->is_array = true;
+		return read_index(r, a);
+	}
+	if (*r->at == '+') {
+		a->how = BASH_APPEND;
+		r->at++;
+	}
+	r->at++;
+	if (a->how == BASH_APPEND && *r->at != '(')
+		return refuse(r, "a word put behind another one");
+	return 0;
+}
+
+static int read_value(struct bash_reader *r, struct bash_assignment *a)
+{
+	struct word word;
+	int result;
+
+	if (*r->at == '(' && a->how != BASH_ELEMENT)
+		return read_array(r, a);
+	result = read_word(r, &word);
+	a->next++;
+	return result < 0 ? result : append_word(a, word.text);
 }
 
 static size_t name_length(const char *s)
@@ -162,10 +220,10 @@ static void skip_declaration(struct bash_reader *r)
 		if (strncmp(r->at, words[i], n) != 0 || !isblank((unsigned char) r->at[n]))
 			continue;
 		r->at += n;
-		skip_space(r, false);
+		skip_space(r, BLANKS);
 		while (*r->at == '-') {
 			r->at += strcspn(r->at, " \t\n");
-			skip_space(r, false);
+			skip_space(r, BLANKS);
 		}
 		return;
 	}
@@ -174,26 +232,22 @@ static void skip_declaration(struct bash_reader *r)
 static int read_assignment(struct bash_reader *r, struct bash_assignment *a)
 {
 	size_t n = name_length(r->at);
-	struct word word;
 	int result;
 
-	if (n == 0 || r->at[n] != '=')
+	if (n == 0 || !r->at[n] ||
+	    (r->at[n] == '+' ? r->at[n + 1] != '=' : !strchr("=[", r->at[n])))
 		return refuse(r, "no assignment NAME=value");
 	a->line = r->line;
 	a->name = strndup(r->at, n);
 	if (!a->name)
 		return -ENOMEM;
-	r->at += n + 1;
-	if (*r->at == '(') {
-		r->at++;
-		result = read_array(r, a);
-	} else {
-		result = read_word(r, &word);
-		result = result < 0 ? result : append_word(a, word.text);
-	}
+	r->at += n;
+	result = read_how(r, a);
+	if (result == 0)
+		result = read_value(r, a);
 	if (result < 0)
 		return result;
-	skip_space(r, false);
+	skip_space(r, BLANKS);
 	if (*r->at && *r->at != '\n' && *r->at != ';')
 		return refuse(r, "more than an assignment");
 	return 1;
@@ -204,7 +258,7 @@ int bash_next(struct bash_reader *reader, struct bash_assignment *ret)
 	struct bash_assignment a = {0};
 	int r;
 
-	skip_space(reader, true);
+	skip_space(reader, BLANKS "\n;");
 	if (*reader->at == '\0')
 		return 0;
 	skip_declaration(reader);

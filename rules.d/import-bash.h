@@ -5,12 +5,20 @@
 
 #include "helper/macro.h"
 
-/* NAME=word, or NAME=(word word …). */
+enum bash_how {
+	BASH_SET,     /* NAME=word, NAME=(word word …) */
+	BASH_APPEND,  /* NAME+=(word word …) */
+	BASH_ELEMENT, /* NAME[3]=word */
+};
+
 struct bash_assignment {
+	enum bash_how how;
 	char *name;
 	char **words; /* without their quotes, NULL-terminated */
 	size_t n_words;
 	bool is_array;
+	unsigned long first,
+		next;  /* of a list: the number of its first word, and the one after its last */
 	unsigned line; /* where it starts */
 };
 
@@ -22,6 +30,7 @@ struct bash_reader {
 
 /* Reads the next assignment. `export`, `readonly` and `declare` may stand in front of it; words may
  * be quoted, but not hold what Bash would put something else for ($, `, *, a history or a process).
+ * The numbers of a list's words rise, so that none takes another one's place.
  * Returns 1 and the assignment, the caller's to finish; 0 at the end; -EINVAL; -ENOMEM. */
 int bash_next(struct bash_reader *reader, struct bash_assignment *ret) _must_check_;
 

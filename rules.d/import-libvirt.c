@@ -12,8 +12,17 @@ struct id {
 	char vendor[5], product[5];
 };
 
+/* A variable that has a value. */
+struct variable {
+	char *name;
+	unsigned long next; /* of a list: behind its last word */
+};
+
 struct settings {
+	struct variable *variables;
+	size_t n_variables;
 	char domain[101];
+	char uri[101];
 	char mode[16]; /* whitelist, blacklist or matchall */
 	struct id *ids;
 	size_t n_ids;
@@ -113,12 +122,31 @@ static bool is_domain(const char *word)
 	return word[0] && word[0] != ' ' && word[strlen(word) - 1] != ' ';
 }
 
+/* Of libvirt on this host, and a value in the config as well. */
+static bool is_uri(const char *word)
+{
+	const char *c = startswith(word, "qemu:///");
+
+	while (c && *c && (isalnum((unsigned char) *c) || strchr("/?=&._%-", *c)))
+		c++;
+	return c && !*c;
+}
+
+static int take_uri(struct importer *i, struct settings *s, unsigned line, const char *word)
+{
+	if (is_uri(word) && strlen(word) < sizeof(s->uri))
+		return set_once(i, line, s->uri, sizeof(s->uri), word);
+	return refuse(i, line, "no libvirt of this host:", word);
+}
+
 static int take_word(struct importer *i, struct settings *s, const struct bash_assignment *a)
 {
 	char *word = a->words[0];
 
 	if (is_mode(word))
 		return set_once(i, a->line, s->mode, sizeof(s->mode), word);
+	if (strstr(word, "://"))
+		return take_uri(i, s, a->line, word);
 	if (strchr(word, ':'))
 		return take_ids(i, s, a->line, word);
 	if (strcasestr(a->name, "domain") || strcasestr(a->name, "vm") ||
@@ -133,10 +161,50 @@ static int take_word(struct importer *i, struct settings *s, const struct bash_a
 	return 0;
 }
 
+static struct variable *find_variable(struct settings *s, const char *name)
+{
+	for (size_t n = 0; n < s->n_variables; n++)
+		if (streq(s->variables[n].name, name))
+			return &s->variables[n];
+	return NULL;
+}
+
+static struct variable *add_variable(struct settings *s, const char *name)
+{
+	struct variable *slot = ARRAY_APPEND(s->variables, s->n_variables);
+
+	if (!slot)
+		return NULL;
+	*slot = (struct variable){.name = strdup(name)};
+	if (slot->name)
+		return slot;
+	s->n_variables--;
+	return NULL;
+}
+
+/* To Bash the last value is the one that counts, or it takes the place of some of the words before
+ * it: what is allowed or denied in the end would be another list than all of them together. */
+static int take_place(struct importer *i, struct settings *s, const struct bash_assignment *a)
+{
+	struct variable *variable = find_variable(s, a->name);
+
+	if (variable &&
+	    (a->how == BASH_SET || (a->how == BASH_ELEMENT && a->first < variable->next)))
+		return refuse(i, a->line, "a second value of", a->name);
+	if (!variable)
+		variable = add_variable(s, a->name);
+	if (!variable)
+		return -ENOMEM;
+	variable->next = a->how == BASH_APPEND ? variable->next + a->next : a->next;
+	return 0;
+}
+
 static int take_assignment(struct importer *i, struct settings *s, const struct bash_assignment *a)
 {
-	int r = 0;
+	int r = take_place(i, s, a);
 
+	if (r < 0)
+		return r;
 	if (!a->is_array)
 		return take_word(i, s, a);
 	for (size_t n = 0; r == 0 && n < a->n_words; n++)
@@ -203,6 +271,8 @@ static int print_settings(struct importer *i, const struct settings *s)
 	fprintf(i->out, "[general]\nattachConnected = yes\n\n[vm %s]\ntype = libvirt\n", vm);
 	if (!streq(vm, s->domain))
 		fprintf(i->out, "domain = %s\n", s->domain);
+	if (s->uri[0] && !streq(s->uri, "qemu:///system"))
+		fprintf(i->out, "uri = %s\n", s->uri);
 	print_group(i, s, vm);
 	return 0;
 }
@@ -214,6 +284,9 @@ int import_libvirt_usb_hotplug(struct importer *i, const char *text)
 
 	if (r == 0)
 		r = print_settings(i, &s);
+	for (size_t n = 0; n < s.n_variables; n++)
+		free(s.variables[n].name);
+	free(s.variables);
 	free(s.ids);
 	return r;
 }

@@ -302,7 +302,10 @@ class BashTest(unittest.TestCase):
                      'export devlist="046d:c52b 0b05: :1872"', "A=(046d:c52b) # x\n# y\nB=(0b05: :1872)",
                      "devlist=('046d:c52b,0b05:' :1872)", "devlist=([0]=046d:c52b [2]=0b05: :1872)",
                      "devlist=(0x046d:0xc52b \\\n 0b05: :1872); other=word",
-                     'devlist=("046d":c52b 0b0""5: \\:1872 046d:c52b)'):
+                     'devlist=("046d":c52b 0b0""5: \\:1872 046d:c52b)', "devlist+=(046d:c52b 0b05:)\ndevlist+=(:1872)",
+                     "devlist=()\ndevlist+=(046d:c52b)\ndevlist+=(0b05: :1872)",
+                     "devlist[0]=046d:c52b\ndevlist[1]='0b05:'\ndevlist[7]=:1872",
+                     "devlist=([2]=046d:c52b [3]=0b05:)\ndevlist[4]=:1872", "devlist=(046d:c52b 0b05: [5]= :1872) #"):
             self.carry(text)
             self.assertEqual(self.listed(), ids, text)
 
@@ -317,7 +320,7 @@ class BashTest(unittest.TestCase):
         """A device that is missing in a blacklist would be given away."""
         for text in ("devlist=(046d:c52b\nnonsense)", "devlist=(046d:c52)", "devlist=(:)",
                      "devlist=($LIST)", "devlist=(`cat list`)", "devlist=(046d:*)", "devlist=(",
-                     "devlist=('046d:c52b)", "devlist+=(046d:c52b)", "source other.conf",
+                     "devlist=('046d:c52b)", "source other.conf",
                      "if true; then devlist=(046d:c52b); fi", "devlist=(046d:c52b) command",
                      "devlist=\"046d:c52b nonsense\"", "devlist=(046d:c52b:1)", "mode2=other",
                      "domain2=another", "domain2='a b'", "mode2=whitelist", "devlist=([a]=046d:c52b)",
@@ -327,6 +330,25 @@ class BashTest(unittest.TestCase):
             self.assertEqual(self.sections, [])
         self.assertIn("line 5:", self.carry("A=(046d:c52b)\n\ndevlist=(\n:)", status=1)
                       .replace("line 6:", "line 5:"))
+
+    def test_a_list_that_changes(self):
+        """The one that Bash has in the end is not all that was ever in it."""
+        for text in ("devlist=(046d:c52b)\ndevlist=(0b05:)", "devlist='046d:c52b'\ndevlist='0b05:'",
+                     "devlist=(046d:c52b)\ndevlist[0]=0b05:", "devlist=([1]=046d:c52b [0]=0b05: :1872)",
+                     "devlist=([1]=046d:c52b [1]=0b05:)", "devlist=(046d:c52b)\ndevlist+=([0]=0b05:)",
+                     "devlist[1]=046d:c52b\ndevlist[1]=0b05:", "devlist=046d:c52b\ndevlist+=0b05:", "mode=blacklist",
+                     "devlist[x]=046d:c52b", "devlist[]=046d:c52b", "devlist[010]=046d:c52b", "devlist[-1]=046d:c52b",
+                     "devlist[$i]=046d:c52b", "devlist[99999999999999999999]=046d:c52b", "devlist[0]=(046d:c52b)",
+                     "devlist[0]+=046d:c52b", "devlist[0=046d:c52b", "devlist[", "devlist+", "devlist+=", "devlist",
+                     "devlist=(046d:c52b)x", "devlist=(046d:c52b)#c52b", "devlist=(046d:c52b; 0b05:)"):
+            self.assertRegex(self.carry(text, status=1), r"^line \d+: .*, allowed here: ", text)
+
+    def test_uri(self):
+        for uri, key in (("qemu:///system", None), ("qemu:///session", b"qemu:///session")):
+            self.carry(f"LIBVIRT_DEFAULT_URI={uri}")
+            self.assertEqual(self.sections[1][2].get("uri"), key)
+        for uri in ("qemu+ssh://host/system", "xen:///system", "'qemu:///a ; b'", "'qemu:///system a'\nb=qemu:///session"):
+            self.carry(f"uri={uri}", status=1)
 
     def test_domains(self):
         for name, vm in (("win10", "win10"), ("Windows 10 (work)", "Windows-10--work-"), ("x" * 60, "x" * 40),
