@@ -14,6 +14,7 @@
 #include "tests/unit/crosvm-double.h"
 #include "tests/unit/spin.h"
 #include "tests/unit/temp.h"
+#include "tests/unit/vm-notes.h"
 
 #define ADDRESS "ffff:ff:1f.7" /* of a PCI function that no machine has */
 #define HANDLE "vhp-ffff.ff.1f.7-4436"
@@ -25,78 +26,16 @@ static struct fixture {
 	struct vm *vm;
 	struct crosvm_double ch; /* its server */
 	struct device nic;
-	unsigned n_up, n_exited, n_sent, n_answers;
-	char handles[8][96];
-	size_t n_handles;
-	const char *handle; /* that is detached, other than HANDLE */
-	struct vmm_result result;
 } f;
-
-static void on_up(void *data, struct vm *vm, char *const *handles, size_t n)
-{
-	(void) data, (void) vm;
-	f.n_up++;
-	f.n_handles = n;
-	for (size_t i = 0; i < n; i++)
-		snprintf(f.handles[i], sizeof(f.handles[i]), "%s", handles[i]);
-}
-
-static void on_exited(void *data, struct vm *vm)
-{
-	(void) data, (void) vm;
-	f.n_exited++;
-}
-
-static void on_reason(void *data, struct vm *vm)
-{
-	(void) data, (void) vm;
-}
-
-static void on_handle_changed(void *data, struct device *device)
-{
-	(void) data, (void) device;
-	fail_msg("the handle is ours");
-}
-
-static void on_attach_sent(void *data, struct device *device)
-{
-	(void) data, (void) device;
-	f.n_sent++;
-}
-
-static void on_attached(void *data, struct device *device, const struct vmm_result *result)
-{
-	(void) data, (void) device;
-	f.n_answers++;
-	f.result = *result;
-}
-
-static void on_detached(void *data, struct vm *vm, struct device *device, const char *handle,
-			const struct vmm_result *result)
-{
-	(void) vm;
-	assert_string_equal(handle, f.handle ? f.handle : HANDLE);
-	on_attached(data, device, result);
-}
-
-static const struct vm_handler handler = {
-	.up = on_up,
-	.exited = on_exited,
-	.reason = on_reason,
-	.handle_changed = on_handle_changed,
-	.attach_sent = on_attach_sent,
-	.attached = on_attached,
-	.detached = on_detached,
-};
 
 static bool is_up(void *data)
 {
-	return f.vm->state == VM_UP && f.n_up > *(unsigned *) data;
+	return f.vm->state == VM_UP && notes.n_up > *(unsigned *) data;
 }
 
 static bool is_answered(void *data)
 {
-	return f.n_answers > *(unsigned *) data;
+	return notes.n_answers > *(unsigned *) data;
 }
 
 static bool has_reason(void *data)
@@ -106,7 +45,7 @@ static bool has_reason(void *data)
 
 static void probe(void)
 {
-	unsigned before = f.n_up;
+	unsigned before = notes.n_up;
 
 	vm_check(f.vm);
 	spin_until(f.loop, is_up, &before);
@@ -118,7 +57,7 @@ static void make_vm(void)
 	const struct config_vm config = {
 		.name = (char *) "vm1", .type = VM_CLOUD_HYPERVISOR, .socket = f.socket};
 
-	assert_int_equal(vm_new(f.loop, &general, &config, &handler, NULL, &f.vm), 0);
+	assert_int_equal(vm_new(f.loop, &general, &config, &note_handler, NULL, &f.vm), 0);
 }
 
 /* A system with one PCI function; its processes are the real ones. */
@@ -128,6 +67,7 @@ static int setup(void **state)
 
 	(void) state;
 	f = (struct fixture){0};
+	notes = (struct vm_notes){.handle = HANDLE};
 	log_init(false);
 	f.dir = temp_new();
 	double_pci_function(f.dir, ADDRESS);
@@ -158,30 +98,30 @@ static int teardown(void **state)
 
 static void begin_attach(void)
 {
-	f.n_sent = 0;
+	notes.n_sent = 0;
 	f.vm->vmm->attach(f.vm, &f.nic, -1);
 }
 
 static void assert_result(enum vmm_outcome outcome, const char *words)
 {
-	if (f.result.outcome != outcome || !strstr(f.result.detail, words))
-		fail_msg("outcome %d (%s), not %d (…%s…)", f.result.outcome, f.result.detail,
-			 outcome, words);
+	if (notes.result.outcome != outcome || !strstr(notes.result.detail, words))
+		fail_msg("outcome %d (%s), not %d (…%s…)", notes.result.outcome,
+			 notes.result.detail, outcome, words);
 }
 
 static void attach(enum vmm_outcome outcome, const char *words)
 {
-	unsigned before = f.n_answers;
+	unsigned before = notes.n_answers;
 
 	begin_attach();
 	spin_until(f.loop, is_answered, &before);
 	assert_result(outcome, words);
-	assert_int_equal(f.n_answers, before + 1);
+	assert_int_equal(notes.n_answers, before + 1);
 }
 
 static void detach(enum vmm_outcome outcome, const char *words)
 {
-	unsigned before = f.n_answers;
+	unsigned before = notes.n_answers;
 
 	f.vm->vmm->detach(f.vm, &f.nic, HANDLE);
 	spin_until(f.loop, is_answered, &before);
@@ -211,7 +151,7 @@ static void test_attach_and_detach(void **state)
 	(void) state;
 	for (int i = 0; i < 3; i++) {
 		attach(VMM_OK, "");
-		assert_int_equal(f.n_sent, 1);
+		assert_int_equal(notes.n_sent, 1);
 		assert_string_equal(f.nic.place.bus, "0000:00:05.0");
 		assert_string_equal(names("config"), HANDLE " ");
 		/* A request to the guest; who asks again hears that it is done. */
@@ -229,20 +169,20 @@ static void test_what_it_has_is_known(void **state)
 	attach(VMM_OK, "");
 	/* The others are somebody else's. */
 	probe();
-	assert_int_equal(f.n_handles, 1);
-	assert_string_equal(f.handles[0], HANDLE);
+	assert_int_equal(notes.n_handles, 1);
+	assert_string_equal(notes.handles[0], HANDLE);
 	/* What the guest has not let go of is still there. */
 	double_do(&f.ch, "guest keep");
 	detach(VMM_PENDING, "");
 	assert_string_equal(names("config"), "_vfio1 ");
 	probe();
-	assert_int_equal(f.n_handles, 1);
+	assert_int_equal(notes.n_handles, 1);
 	detach(VMM_PENDING, "");
 	assert_int_equal(double_requests(&f.ch, "vm.remove-device"), 2);
 	double_do(&f.ch, "guest let-go");
 	detach(VMM_OK, "");
 	probe();
-	assert_int_equal(f.n_handles, 0);
+	assert_int_equal(notes.n_handles, 0);
 }
 
 static void test_paused(void **state)
@@ -265,12 +205,12 @@ static void test_names_that_stay(void **state)
 	for (int i = 1; i <= 9; i++) {
 		attach(VMM_OK, "");
 		probe();
-		assert_int_equal(f.n_handles, 1);
-		assert_string_equal(f.handles[0], HANDLE);
+		assert_int_equal(notes.n_handles, 1);
+		assert_string_equal(notes.handles[0], HANDLE);
 		detach(VMM_PENDING, "");
 		detach(VMM_OK, "");
 		probe();
-		assert_int_equal(f.n_handles, 0);
+		assert_int_equal(notes.n_handles, 0);
 	}
 	assert_non_null(strstr(names("tree"), HANDLE ".9 "));
 	attach(VMM_FAILED, "keeps the names of its 9 former stays; restart the VM");
@@ -321,12 +261,12 @@ static void test_what_it_has_had_since_its_start(void **state)
 	assert_int_equal(f.vm->cold.n, 0);
 	double_do(&f.ch, "cold " ADDRESS);
 	probe();
-	assert_int_equal(f.n_handles, 0);
+	assert_int_equal(notes.n_handles, 0);
 	assert_int_equal(f.vm->cold.n, 1);
 	assert_string_equal(f.vm->cold.items[0].handle, "_vfio1");
 	assert_true(cold_is(&f.vm->cold.items[0], &f.nic));
-	before = f.n_answers;
-	f.handle = "_vfio1";
+	before = notes.n_answers;
+	notes.handle = "_vfio1";
 	f.vm->vmm->detach(f.vm, &f.nic, "_vfio1");
 	spin_until(f.loop, is_answered, &before);
 	assert_result(VMM_PENDING, "");
@@ -369,7 +309,7 @@ static void test_a_vm_that_does_not_run(void **state)
 			vm_unref(f.vm);
 	}
 	/* It is asked again until it does. */
-	unsigned before = f.n_up;
+	unsigned before = notes.n_up;
 	double_do(&f.ch, "vm Running");
 	spin_until(f.loop, is_up, &before);
 }
@@ -377,19 +317,19 @@ static void test_a_vm_that_does_not_run(void **state)
 static bool has_exited(void *data)
 {
 	(void) data;
-	return f.n_exited > 0 && f.vm->state == VM_DOWN;
+	return notes.n_exited > 0 && f.vm->state == VM_DOWN;
 }
 
 static void test_killed(void **state)
 {
-	unsigned before = f.n_answers;
+	unsigned before = notes.n_answers;
 
 	(void) state;
 	double_do(&f.ch, "hang");
 	begin_attach();
 	double_stop(&f.ch, SIGKILL);
 	spin_until(f.loop, has_exited, NULL);
-	assert_int_equal(f.n_answers, before + 1);
+	assert_int_equal(notes.n_answers, before + 1);
 	assert_result(VMM_RETRY, "");
 	/* Its socket is left behind. */
 	spin_until(f.loop, has_reason, (void *) "nobody listens");

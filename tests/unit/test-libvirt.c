@@ -17,6 +17,7 @@
 #include "broker/vm.h"
 #include "tests/unit/spin.h"
 #include "tests/unit/temp.h"
+#include "tests/unit/vm-notes.h"
 
 #define HANDLE "vhp-1-2.3-77"
 #define ALIAS "ua-vhp-1-2_3-77"
@@ -34,61 +35,7 @@ static struct fixture {
 	struct device device;
 	int listener, fd; /* fd: to the program */
 	int id;           /* of the last request */
-	unsigned n_up, n_exited, n_sent, n_answers;
-	char handles[8][96];
-	size_t n_handles;
-	struct vmm_result result;
 } f;
-
-static void on_up(void *data, struct vm *vm, char *const *handles, size_t n)
-{
-	(void) data, (void) vm;
-	f.n_up++;
-	f.n_handles = n;
-	for (size_t i = 0; i < n; i++)
-		snprintf(f.handles[i], sizeof(f.handles[i]), "%s", handles[i]);
-}
-
-static void on_exited(void *data, struct vm *vm)
-{
-	(void) data, (void) vm;
-	f.n_exited++;
-}
-
-static void on_reason(void *data, struct vm *vm)
-{
-	(void) data, (void) vm;
-}
-
-static void on_attach_sent(void *data, struct device *device)
-{
-	(void) data, (void) device;
-	f.n_sent++;
-}
-
-static void on_attached(void *data, struct device *device, const struct vmm_result *result)
-{
-	(void) data, (void) device;
-	f.n_answers++;
-	f.result = *result;
-}
-
-static void on_detached(void *data, struct vm *vm, struct device *device, const char *handle,
-			const struct vmm_result *result)
-{
-	(void) vm;
-	assert_string_equal(handle, HANDLE);
-	on_attached(data, device, result);
-}
-
-static const struct vm_handler handler = {
-	.up = on_up,
-	.exited = on_exited,
-	.reason = on_reason,
-	.attach_sent = on_attach_sent,
-	.attached = on_attached,
-	.detached = on_detached,
-};
 
 static const struct config_general general;
 static struct config_vm config = {.name = (char *) "win10", .type = VM_LIBVIRT};
@@ -178,12 +125,12 @@ static void answer(const char *text)
 
 static bool is_up(void *data)
 {
-	return f.vm->state == VM_UP && f.n_up > *(unsigned *) data;
+	return f.vm->state == VM_UP && notes.n_up > *(unsigned *) data;
 }
 
 static bool is_answered(void *data)
 {
-	return f.n_answers > *(unsigned *) data;
+	return notes.n_answers > *(unsigned *) data;
 }
 
 static bool has_reason(void *data)
@@ -193,7 +140,7 @@ static bool has_reason(void *data)
 
 static void answer_look(const char *text)
 {
-	unsigned before = f.n_up;
+	unsigned before = notes.n_up;
 
 	expect("{\"do\":\"look\"}");
 	answer(text);
@@ -216,9 +163,9 @@ static void start(void)
 
 static void assert_result(enum vmm_outcome outcome, const char *words)
 {
-	if (f.result.outcome != outcome || !strstr(f.result.detail, words))
-		fail_msg("outcome %d (%s), not %d (…%s…)", f.result.outcome, f.result.detail,
-			 outcome, words);
+	if (notes.result.outcome != outcome || !strstr(notes.result.detail, words))
+		fail_msg("outcome %d (%s), not %d (…%s…)", notes.result.outcome,
+			 notes.result.detail, outcome, words);
 }
 
 static void await(enum vmm_outcome outcome, const char *words)
@@ -227,16 +174,16 @@ static void await(enum vmm_outcome outcome, const char *words)
 
 	spin_until(f.loop, is_answered, &before);
 	assert_result(outcome, words);
-	assert_int_equal(f.n_answers, 1);
-	f.n_answers = 0;
+	assert_int_equal(notes.n_answers, 1);
+	notes.n_answers = 0;
 }
 
 static void attach(const char *request, const char *reply)
 {
-	f.n_sent = 0;
+	notes.n_sent = 0;
 	f.vm->vmm->attach(f.vm, &f.device, -1);
 	expect(request);
-	assert_int_equal(f.n_sent, 1);
+	assert_int_equal(notes.n_sent, 1);
 	answer(reply);
 }
 
@@ -273,6 +220,7 @@ static int setup(void **state)
 {
 	(void) state;
 	f = (struct fixture){.fd = -1};
+	notes = (struct vm_notes){.handle = HANDLE};
 	log_init(false);
 	f.dir = temp_new();
 	libvirt_program_set_path(DOUBLES "/libvirt_program.py");
@@ -283,7 +231,7 @@ static int setup(void **state)
 	strcpy(f.device.place.handle, HANDLE);
 	config.domain = config.uri = NULL;
 	assert_int_equal(loop_new(&f.loop), 0);
-	assert_int_equal(vm_new(f.loop, &general, &config, &handler, NULL, &f.vm), 0);
+	assert_int_equal(vm_new(f.loop, &general, &config, &note_handler, NULL, &f.vm), 0);
 	return 0;
 }
 
@@ -307,10 +255,10 @@ static void test_what_is_ours(void **state)
 	vm_check(f.vm);
 	expect_start("qemu:///system", "win10");
 	answer_look(RUNNING("4", "\"" ALIAS "\",\"ua-other\",7,\"ua-vhp-0000_03_00_0-5\""));
-	assert_int_equal(f.n_handles, 2);
-	assert_string_equal(f.handles[0], HANDLE);
-	assert_string_equal(f.handles[1], "vhp-0000.03.00.0-5");
-	assert_int_equal(f.n_exited, 0);
+	assert_int_equal(notes.n_handles, 2);
+	assert_string_equal(notes.handles[0], HANDLE);
+	assert_string_equal(notes.handles[1], "vhp-0000.03.00.0-5");
+	assert_int_equal(notes.n_exited, 0);
 }
 
 static void test_plug_and_unplug(void **state)
@@ -350,7 +298,7 @@ static void test_guest_takes_its_time(void **state)
 	start();
 	detach(OUTCOME("pending", ""));
 	spin_for(f.loop, 20);
-	assert_int_equal(f.n_answers, 0);
+	assert_int_equal(notes.n_answers, 0);
 	wait_for(3000);
 	await(VMM_PENDING, "");
 	detach(OUTCOME("pending", ""));
@@ -370,7 +318,7 @@ static void test_one_after_the_other(void **state)
 	start();
 	f.vm->vmm->attach(f.vm, &f.device, -1);
 	f.vm->vmm->attach(f.vm, &second, -1);
-	assert_int_equal(f.n_sent, 1);
+	assert_int_equal(notes.n_sent, 1);
 	expect(ATTACH);
 	answer(OUTCOME("retry", "libvirt: busy"));
 	await(VMM_RETRY, "libvirt: busy");
@@ -394,7 +342,7 @@ static void test_domain_that_is_off(void **state)
 	answer_down("{\"is\":\"absent\",\"run\":-1,\"detail\":\"no such domain\","
 		    "\"aliases\":[]}",
 		    "no such domain");
-	assert_int_equal(f.n_exited, 1);
+	assert_int_equal(notes.n_exited, 1);
 	assert_int_equal(f.vm->state, VM_DOWN);
 }
 
@@ -409,10 +357,10 @@ static void test_started_anew(void **state)
 	wait_for(3000);
 	await(VMM_PENDING, "");
 	answer_look(RUNNING("5", ""));
-	assert_int_equal(f.n_exited, 1);
+	assert_int_equal(notes.n_exited, 1);
 	say("{\"event\":\"changed\"}");
 	answer_look(RUNNING("5", ""));
-	assert_int_equal(f.n_exited, 1);
+	assert_int_equal(notes.n_exited, 1);
 }
 
 static void test_libvirt_is_away(void **state)
@@ -424,7 +372,7 @@ static void test_libvirt_is_away(void **state)
 	assert_int_equal(f.vm->state, VM_UP);
 	say("{\"event\":\"changed\"}");
 	answer_look(RUNNING("4", "\"" ALIAS "\""));
-	assert_int_equal(f.n_exited, 0);
+	assert_int_equal(notes.n_exited, 0);
 	assert_string_equal(f.vm->reason, "");
 }
 
@@ -453,8 +401,8 @@ static void test_program_dies(void **state)
 	wait_for(1000);
 	expect_start("qemu:///system", "win10");
 	answer_look(RUNNING("4", "\"" ALIAS "\""));
-	assert_int_equal(f.n_exited, 0);
-	assert_int_equal(f.n_handles, 1);
+	assert_int_equal(notes.n_exited, 0);
+	assert_int_equal(notes.n_handles, 1);
 }
 
 static void test_libvirt_hangs(void **state)
@@ -524,7 +472,7 @@ static void test_what_the_config_says(void **state)
 
 	vm_unref(f.vm);
 	other.domain = (char *) "win 11";
-	assert_int_equal(vm_new(f.loop, &general, &other, &handler, NULL, &f.vm), 0);
+	assert_int_equal(vm_new(f.loop, &general, &other, &note_handler, NULL, &f.vm), 0);
 	assert_true(vm_matches(f.vm, &other));
 	assert_false(vm_matches(f.vm, &config));
 	vm_check(f.vm);
