@@ -5,11 +5,13 @@
  * that jump on, every RELAY_RULES rules; loading stays linear. */
 #include "rules.d/write.h"
 
+#include "conf/array.h"
 #include "helper/property.h"
 #include "helper/text.h"
 #include "helper/wire.h"
 #include "rules.d/compile.h"
 #include "rules.d/outcome.h"
+#include "rules.d/sieve.h"
 
 #define HELPER VHOTPLUG_LIBEXECDIR "/vhotplug-helper"
 #define MATCHER VHOTPLUG_LIBEXECDIR "/vhotplug-match"
@@ -33,33 +35,11 @@ struct writer {
 	struct target hit; /* where every group's hit ends up */
 };
 
-static void write_escaped(FILE *out, const char *value)
-{
-	for (; *value; value++) {
-		if (*value == '"')
-			fputc('\\', out);
-		fputc(*value, out);
-	}
-}
-
-static void write_key(FILE *out, const struct token *token)
-{
-	static const char *const keys[] = {
-		[TOKEN_KERNEL] = "KERNEL", [TOKEN_DEVPATH] = "DEVPATH", [TOKEN_ENV] = "ENV",
-		[TOKEN_ATTR] = "ATTR",     [TOKEN_PROGRAM] = "PROGRAM",
-	};
-
-	fputs(keys[token->key], out);
-	if (token->name)
-		fprintf(out, "{%s}", token->name);
-	fputs(token->negate ? "!=" : "==", out);
-}
-
 static void write_token(FILE *out, const struct token *token)
 {
-	write_key(out, token);
+	token_write_key(out, token);
 	fputs(token->key == TOKEN_PROGRAM ? "\"" MATCHER " " : "\"", out);
-	write_escaped(out, token->pattern);
+	token_write_value(out, token->pattern);
 	fputs("\", ", out);
 }
 
@@ -253,21 +233,9 @@ static int steps_init(struct writer *w, const struct config_group *group, struct
 /* A token of COMPILED without which the rule can't match, or NULL. */
 static const struct token *needed_token(const struct compiled_rule *compiled)
 {
-	const struct stage *first = compiled->n_stages ? &compiled->stages[0] : NULL;
-
-	for (size_t i = 0; first && first->n_lines == 1 && i < first->lines[0].n_tokens; i++) {
-		const struct token *token = &first->lines[0].tokens[i];
-
-		if (!token->negate && token->key != TOKEN_PROGRAM && token->pattern[0] != '\0')
-			return token;
-	}
-	return NULL;
-}
-
-static bool looks_at_the_same(const struct token *a, const struct token *b)
-{
-	return a->key == b->key &&
-	       (a->name == b->name || (a->name && b->name && streq(a->name, b->name)));
+	return compiled->n_stages > 0 && compiled->stages[0].n_lines == 1
+		       ? token_needed(&compiled->stages[0].lines[0])
+		       : NULL;
 }
 
 /* A guard stands in front of some rules and asks whether any of them can match, in one line for
@@ -292,7 +260,7 @@ static bool guard_add(struct guard *guard, const struct token *token)
 
 	for (const char *c = token->pattern; *c; c++)
 		bytes += *c == '"' ? 2 : 1;
-	while (k < guard->n_keys && !looks_at_the_same(guard->keys[k], token))
+	while (k < guard->n_keys && !token_same_key(guard->keys[k], token))
 		k++;
 	if (k == GUARD_KEYS || guard->bytes[k] + bytes > GUARD_BYTES)
 		return false;
@@ -327,14 +295,14 @@ static unsigned write_guard(struct writer *w, const struct batch *batch, size_t 
 	for (size_t k = 0; k < guard->n_keys; k++) {
 		const char *bar = "\"";
 
-		write_key(w->out, guard->keys[k]);
+		token_write_key(w->out, guard->keys[k]);
 		for (size_t i = first; i < first + guard->n_rules; i++) {
 			const struct token *token = needed_token(&batch->compiled[i]);
 
-			if (!looks_at_the_same(token, guard->keys[k]))
+			if (!token_same_key(token, guard->keys[k]))
 				continue;
 			fputs(bar, w->out);
-			write_escaped(w->out, token->pattern);
+			token_write_value(w->out, token->pattern);
 			bar = "|";
 		}
 		fprintf(w->out, "\", GOTO=\"vhp_try_%u\"\n", label);
@@ -406,29 +374,49 @@ static bool is_live(const struct config_group *group)
 	return false;
 }
 
-static int write_group(struct writer *w, const struct config_group *group, size_t index)
+/* A group that is to be written. */
+struct plan {
+	const struct config_group *group;
+	size_t index;
+	struct steps steps;
+};
+
+static int write_group(struct writer *w, const struct plan *plan)
 {
+	const struct config_group *group = plan->group;
+	const struct batch *batches = plan->steps.batches;
 	_cleanup_free_ char *name = config_safe_name(group->name);
-	_cleanup_(steps_finish) struct steps steps = {0};
 	struct target hit = {0}, next = {0};
 
 	if (!name)
 		return -ENOMEM;
-	snprintf(hit.name, sizeof(hit.name), "vhp_g%zu_hit", index);
-	snprintf(next.name, sizeof(next.name), "vhp_g%zu_next", index);
+	snprintf(hit.name, sizeof(hit.name), "vhp_g%zu_hit", plan->index);
+	snprintf(next.name, sizeof(next.name), "vhp_g%zu_next", plan->index);
 	fprintf(w->out, "# [%s %s]\n", config_kind_name(group->kind), name);
-	if (steps_init(w, group, &steps) < 0 ||
-	    write_batch(w, group, &steps.batches[STEP_DENY], &hit, &next) < 0 ||
-	    write_batch(w, group, &steps.batches[STEP_ALLOW], &hit, &next) < 0)
+	if (write_batch(w, group, &batches[STEP_DENY], &hit, &next) < 0 ||
+	    write_batch(w, group, &batches[STEP_ALLOW], &hit, &next) < 0)
 		return -ENOMEM;
 	write_goto(w, &next);
 	write_label(w, &hit);
-	if (write_late_denies(w, group, index, &steps.batches[STEP_DENY_BY_PROGRAM], &next) < 0 ||
+	if (write_late_denies(w, group, plan->index, &batches[STEP_DENY_BY_PROGRAM], &next) < 0 ||
 	    outcome_of_group(group, write_assignment, w) < 0)
 		return -ENOMEM;
 	write_goto(w, &w->hit);
 	write_label(w, &next);
 	return 0;
+}
+
+/* The groups of a kind that can take something. */
+struct plans {
+	struct plan *list;
+	size_t n;
+};
+
+static void plans_finish(struct plans *plans)
+{
+	for (size_t i = 0; i < plans->n; i++)
+		steps_finish(&plans->list[i].steps);
+	free(plans->list);
 }
 
 static size_t count_live(const struct config *config, enum config_kind kind)
@@ -438,6 +426,83 @@ static size_t count_live(const struct config *config, enum config_kind kind)
 	for (size_t i = 0; i < config->n_groups; i++)
 		n += config->groups[i].kind == kind && is_live(&config->groups[i]);
 	return n;
+}
+
+static int plans_init(struct writer *w, enum config_kind kind, struct plans *plans)
+{
+	for (size_t i = 0; i < w->config->n_groups; i++) {
+		const struct config_group *group = &w->config->groups[i];
+		struct plan *plan;
+
+		if (group->kind != kind || !is_live(group))
+			continue;
+		plan = ARRAY_APPEND(plans->list, plans->n);
+		if (!plan)
+			return -ENOMEM;
+		plan->group = group;
+		plan->index = i;
+		if (steps_init(w, group, &plan->steps) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+/* Whether of each allow of the group something is known that it needs. */
+static bool plan_can_be_sieved(const struct plan *plan)
+{
+	const struct batch *allows = &plan->steps.batches[STEP_ALLOW];
+
+	for (size_t i = 0; i < allows->n; i++)
+		if (!sieve_can_tell(&allows->compiled[i]))
+			return false;
+	return true;
+}
+
+/* How many groups from FIRST on can have a sieve in front of them. */
+static size_t plans_stretch(const struct plans *plans, size_t first)
+{
+	size_t n = 0;
+
+	while (first + n < plans->n && plan_can_be_sieved(&plans->list[first + n]))
+		n++;
+	return n;
+}
+
+static int plan_add_to(const struct plan *plan, struct sieve *sieve)
+{
+	const struct batch *allows = &plan->steps.batches[STEP_ALLOW];
+
+	for (size_t i = 0; i < allows->n; i++)
+		if (sieve_add(sieve, &allows->compiled[i]) < 0)
+			return -ENOMEM;
+	return 0;
+}
+
+#define SIEVE_RULES 8 /* from how many rules on it pays */
+
+/* Prints the sieve in front of the N groups from FIRST on, when it pays. A device that no allow of
+ * theirs can take jumps over them all. Returns 1 and the number of the label behind them, 0, or
+ * -ENOMEM. */
+static int write_sieve(struct writer *w, const struct plans *plans, size_t first, size_t n,
+		       unsigned *ret_label)
+{
+	_cleanup_(sieve_finish) struct sieve sieve = {0};
+	unsigned label = w->n_guards;
+	char some[32];
+
+	for (size_t i = first; i < first + n; i++)
+		if (plan_add_to(&plans->list[i], &sieve) < 0)
+			return -ENOMEM;
+	if (sieve.n_rules < SIEVE_RULES)
+		return 0;
+	w->n_guards++;
+	snprintf(some, sizeof(some), "vhp_some_%u", label);
+	fprintf(w->out, "# can any rule as far as vhp_none_%u match?\n", label);
+	if (sieve_write(&sieve, w->out, some) < 0)
+		return -ENOMEM;
+	fprintf(w->out, "GOTO=\"vhp_none_%u\"\nLABEL=\"%s\"\n", label, some);
+	*ret_label = label;
+	return 1;
 }
 
 /* The name in the hardware database and, only where it has none, the device's own. */
@@ -489,10 +554,36 @@ static bool kind_looks_at(const struct config *config, enum config_kind kind,
 	return false;
 }
 
-static int write_kind(struct writer *w, enum config_kind kind)
+/* Prints N groups from FIRST on. */
+static int write_groups(struct writer *w, const struct plans *plans, size_t first, size_t n)
 {
 	struct target none = {0};
-	size_t n = 0;
+
+	for (size_t i = first; i < first + n; i++) {
+		if ((i + 1) % RELAY_RULES == 0)
+			write_relays(w, &w->hit, &none);
+		if (write_group(w, &plans->list[i]) < 0)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
+/* The same with a sieve in front of them, when it pays. */
+static int write_stretch(struct writer *w, const struct plans *plans, size_t first, size_t n)
+{
+	unsigned label;
+	int sieved = write_sieve(w, plans, first, n, &label);
+
+	if (sieved < 0 || write_groups(w, plans, first, n) < 0)
+		return -ENOMEM;
+	if (sieved)
+		fprintf(w->out, "LABEL=\"vhp_none_%u\"\n", label);
+	return 0;
+}
+
+static int write_kind(struct writer *w, enum config_kind kind)
+{
+	_cleanup_(plans_finish) struct plans plans = {0};
 
 	if (count_live(w->config, kind) == 0)
 		return 0;
@@ -501,14 +592,12 @@ static int write_kind(struct writer *w, enum config_kind kind)
 		fputs("# not every udev has asked for it\n"
 		      "ENV{ID_PATH_TAG}==\"\", IMPORT{builtin}=\"path_id\"\n",
 		      w->out);
-	for (size_t i = 0; i < w->config->n_groups; i++) {
-		const struct config_group *group = &w->config->groups[i];
-
-		if (group->kind != kind || !is_live(group))
-			continue;
-		if (++n % RELAY_RULES == 0)
-			write_relays(w, &w->hit, &none);
-		if (write_group(w, group, i) < 0)
+	if (plans_init(w, kind, &plans) < 0)
+		return -ENOMEM;
+	for (size_t i = 0, n; i < plans.n; i += n) {
+		n = plans_stretch(&plans, i);
+		if ((n > 0 ? write_stretch(w, &plans, i, n) : write_groups(w, &plans, i, n = 1)) <
+		    0)
 			return -ENOMEM;
 	}
 	fputs("GOTO=\"vhp_child\"\n", w->out);
