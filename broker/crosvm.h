@@ -1,7 +1,7 @@
 /* The parts of the crosvm backend among themselves, as far as USB goes: crosvm_session.c (the
  * connection), crosvm_ports.c (what is on the ports, and whose it is), crosvm_usb.c (attach and
  * detach), vmm_crosvm.c (what vmm.h asks for). A file calls those named before it; what comes next
- * for a request is in its op (op.h). PCI devices are crosvm_vfio.h's.
+ * for a request is in its op (op.h). PCI devices are crosvm_vfio.h's and crosvm_functions.h's.
  *
  * The port that crosvm answers is the only name a device has in it, and it is given to the next
  * device once it is free. So the handle on record is the port with the device's ids and the
@@ -17,6 +17,7 @@
  */
 #pragma once
 
+#include "broker/crosvm_functions.h"
 #include "broker/crosvm_socket.h"
 #include "broker/crosvm_vfio.h"
 #include "broker/device.h"
@@ -34,6 +35,7 @@ struct crosvm_doubt {
 struct crosvm {
 	struct vm *vm;
 	struct crosvm_vfio *vfio;
+	struct crosvm_functions functions;
 	struct op_queue ops; /* serial; the first one is under way */
 	struct crosvm_doubt doubt;
 
@@ -67,7 +69,8 @@ struct crosvm_op {
 		ignored; /* crosvm will never answer it; the reply is a list. May be NULL */
 	/* crosvm_ask_ports */
 	crosvm_answer_fn listed;
-	enum vmm_outcome without_usb; /* what it comes to in a crosvm that has no USB */
+	enum vmm_outcome without_usb; /* what it comes to in a crosvm that has no USB; VMM_OK: goes
+				       * on with an empty list */
 	enum vmm_outcome when_dead;   /* … whose USB controller has died */
 	unsigned freeing;             /* the port that is taken back */
 	/* probe */
@@ -108,10 +111,6 @@ void crosvm_describe_dead(const struct crosvm *crosvm, char *ret_text, size_t si
 void crosvm_make_handle(const struct crosvm *crosvm, char *handle, size_t size, unsigned port,
 			unsigned vendor, unsigned product);
 void crosvm_make_doubtful_handle(const struct crosvm *crosvm, char *handle, size_t size);
-bool crosvm_is_doubtful(const char *handle);
-/* If HANDLE stands for an attach to this very process whose outcome is not known, that is what is
- * in doubt now. */
-void crosvm_recall_doubt(struct crosvm *crosvm, const char *handle);
 /* The port that HANDLE stands for, if LIST still has its device there; else 0. */
 unsigned crosvm_find_port(const struct crosvm *crosvm, const char *handle,
 			  const struct crosvm_reply *list);
@@ -122,7 +121,7 @@ unsigned crosvm_find_taken(const struct crosvm_doubt *doubt, const struct crosvm
 /* Empties PORT, which an attach has left taken: ANSWERED gets the answer. */
 void crosvm_ask_free(struct crosvm_op *op, unsigned port, crosvm_answer_fn answered);
 /* Connects and asks what is on the ports; OP->listed gets the list once nothing is in doubt any
- * more. Ends OP where that can't be had. */
+ * more, an attach of a former broker's included. Ends OP where that can't be had. */
 void crosvm_ask_ports(struct crosvm_op *op);
 
 /* crosvm_usb.c */

@@ -29,12 +29,9 @@ static bool is_of_process(const struct crosvm *crosvm, int pid, unsigned long lo
 	return pid == crosvm->vm->peer.pid && start_time == crosvm->vm->peer.start_time;
 }
 
-bool crosvm_is_doubtful(const char *handle)
-{
-	return startswith(handle, "crosvm-after-") != NULL;
-}
-
-void crosvm_recall_doubt(struct crosvm *crosvm, const char *handle)
+/* If HANDLE stands for an attach to this very process whose outcome is not known, that is what is
+ * in doubt now. */
+static void recall_doubt(struct crosvm *crosvm, const char *handle)
 {
 	struct crosvm_doubt doubt = {.set = true};
 	int pid;
@@ -103,13 +100,23 @@ static bool describe_refusal(const struct crosvm *crosvm, const struct crosvm_re
 	return false;
 }
 
+static void end_without_list(struct crosvm_op *op, enum vmm_outcome outcome, const char *why)
+{
+	static const struct crosvm_reply nothing;
+
+	op_set_result(&op->base, outcome, why);
+	if (outcome == VMM_OK)
+		op->listed(op, &nothing);
+	else
+		op_finish(&op->base);
+}
+
 static void list_was_refused(struct crosvm_op *op, const struct crosvm_reply *reply)
 {
 	char text[sizeof(op->base.result.detail)];
 	bool is_off = describe_refusal(op->crosvm, reply, text, sizeof(text));
 
-	op_set_result(&op->base, is_off ? op->without_usb : VMM_RETRY, text);
-	op_finish(&op->base);
+	end_without_list(op, is_off ? op->without_usb : VMM_RETRY, text);
 }
 
 void crosvm_ask_free(struct crosvm_op *op, unsigned port, crosvm_answer_fn answered)
@@ -165,8 +172,7 @@ void crosvm_ask_ports(struct crosvm_op *op)
 		return; /* another process was found, and everything was answered */
 	if (r == 0 && crosvm_is_dead(op->crosvm)) {
 		crosvm_describe_dead(op->crosvm, reason, sizeof(reason));
-		op_set_result(&op->base, op->when_dead, reason);
-		op_finish(&op->base);
+		end_without_list(op, op->when_dead, reason);
 		return;
 	}
 	if (r < 0) {
@@ -175,6 +181,8 @@ void crosvm_ask_ports(struct crosvm_op *op)
 		op_finish(&op->base);
 		return;
 	}
-	crosvm_recall_doubt(op->crosvm, op->base.handle);
+	/* The handles of this broker's own attaches say so only while those are under way. */
+	for (const struct device *d = NULL; (d = vm_next_device(op->crosvm->vm, d));)
+		recall_doubt(op->crosvm, d->place.handle);
 	crosvm_ask_list(op, ports_were_listed);
 }

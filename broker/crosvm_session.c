@@ -184,13 +184,14 @@ static void has_answered(struct crosvm *crosvm, const struct crosvm_reply *reply
 	struct crosvm_op *op = op_under_way(crosvm);
 
 	it_answers(crosvm);
-	if (!op || !op->answered)
-		return;
 	if (reply->answer == CROSVM_DEVICES && crosvm->n_owed > 0) {
 		crosvm->n_owed--;
-		await_answer(crosvm);
+		if (op && op->answered)
+			await_answer(crosvm);
 		return;
 	}
+	if (!op || !op->answered)
+		return;
 	if (op->wants_list != (reply->answer == CROSVM_DEVICES) && reply->answer != CROSVM_ERROR) {
 		answered_out_of_turn(op, reply);
 		return;

@@ -7,6 +7,8 @@
 #include "broker/vmm_crosvm.h"
 
 #define PREFIX "crosvm-pci-"
+#define UNOPENED_MS 2000 /* for a function that crosvm says it has, and has not */
+#define LEAVING_MS 2000  /* how often one that waits for another to leave is tried */
 
 struct crosvm_vfio {
 	struct vm *vm;
@@ -14,13 +16,15 @@ struct crosvm_vfio {
 	struct op_queue ops; /* serial */
 };
 
-/* One request, and the program that carries it out. */
+/* One request, the program that carries it out, and what the kernel says then. */
 struct request {
 	struct op base;
 	struct crosvm_vfio *vfio;
 	bool add;
-	unsigned n_unanswered; /* times that crosvm did not answer in time */
+	bool is_accepted;      /* add: crosvm says that it has it */
+	unsigned n_unanswered; /* times that crosvm, or the kernel, did not answer in time */
 	struct crosvm_command *command;
+	struct vm_look look;
 };
 
 /* Handles: "crosvm-pci-0000:01:00.0-4436@4711.12345", the function, its instance and the process.
@@ -45,6 +49,73 @@ bool crosvm_vfio_is_current(const struct vm *vm, const char *handle)
 
 	return sscanf(handle, PREFIX "%*48[^@]@%d.%llu", &pid, &start_time) == 2 &&
 	       pid == vm->peer.pid && start_time == vm->peer.start_time;
+}
+
+/* The kernel's word */
+
+static void look(void *data);
+
+/* It is not known whether VM has it: so it may. */
+static void look_again(struct request *request, const char *why)
+{
+	struct vm *vm = request->vfio->vm;
+
+	vm_set_reason(vm, "can't tell whether it has %s: %s", request->base.device->id.kernel_name,
+		      why);
+	loop_timer_start(vm->loop, &request->base.timer, crosvm_wait_ms(request->n_unanswered++),
+			 look, request);
+}
+
+static void added_is_seen(struct request *request, enum vm_open open)
+{
+	struct vmm_result *result = &request->base.result;
+
+	/* Where it is open for others, crosvm's word is all there is. */
+	if (open == VM_OPEN_YES || (open == VM_OPEN_SHARED && request->is_accepted)) {
+		*result = (struct vmm_result){.outcome = VMM_OK};
+	} else if (request->is_accepted) {
+		vmm_set_result(result,
+			       request->base.device->attempt.n_retries == 0 ? VMM_RETRY
+									    : VMM_FAILED,
+			       "crosvm has accepted it and not opened it (it hot-plugs PCI"
+			       " devices on x86-64 only); start the VM with --vfio");
+		result->delay_ms = UNOPENED_MS;
+	}
+	op_finish(&request->base);
+}
+
+static void removed_is_seen(struct request *request, enum vm_open open, const char *detail)
+{
+	bool is_out = open == VM_OPEN_NO || open == VM_OPEN_SHARED;
+
+	vmm_set_result(&request->base.result, is_out ? VMM_OK : VMM_PENDING, "%s", detail);
+	op_finish(&request->base);
+}
+
+static void group_is_seen(void *data, enum vm_open open, const char *detail)
+{
+	struct request *request = data;
+
+	if (request->add && open == VM_OPEN_UNKNOWN) {
+		look_again(request, detail);
+		return;
+	}
+	if (request->n_unanswered > 0)
+		vm_set_reason(request->vfio->vm, "%s", "");
+	if (request->add)
+		added_is_seen(request, open);
+	else
+		removed_is_seen(request, open, detail);
+}
+
+static void look(void *data)
+{
+	struct request *request = data;
+
+	request->look.seen = group_is_seen;
+	request->look.data = request;
+	if (vm_ask_open(request->vfio->vm, request->base.device, &request->look) < 0)
+		group_is_seen(request, VM_OPEN_UNKNOWN, "the worker process is overloaded");
 }
 
 /* Answers */
@@ -97,26 +168,24 @@ static void add_has_ended(struct request *request, const struct crosvm_command_r
 	}
 	if (is_wrong_program(result)) {
 		vmm_set_result(&request->base.result, VMM_FAILED, "%s", reply->text);
-	} else {
-		if (reply->answer == CROSVM_OK)
-			vmm_set_result(&request->base.result, VMM_OK,
-				       "crosvm has accepted it and not opened it (it hot-plugs PCI"
-				       " devices on x86-64 only); start the VM with --vfio");
-		else
-			note_refused(request, reply);
-		request->base.result.is_unsure = true;
+		op_finish(&request->base);
+		return;
 	}
-	op_finish(&request->base);
+	request->is_accepted = reply->answer == CROSVM_OK;
+	if (!request->is_accepted)
+		note_refused(request, reply);
+	look(request);
 }
 
 static void remove_has_ended(struct request *request, const struct crosvm_command_result *result,
 			     const struct crosvm_reply *reply)
 {
-	if (result->timed_out || is_wrong_program(result))
-		vmm_set_result(&request->base.result, VMM_RETRY, "%s", reply->text);
-	else
-		vmm_set_result(&request->base.result, VMM_PENDING, "%s",
-			       ""); /* or removed before */
+	/* Otherwise it may be removed, or asked to leave, now or before. */
+	if (!result->timed_out && !is_wrong_program(result)) {
+		look(request);
+		return;
+	}
+	vmm_set_result(&request->base.result, VMM_RETRY, "%s", reply->text);
 	op_finish(&request->base);
 }
 
@@ -193,13 +262,26 @@ static struct request *request_new(struct crosvm_vfio *vfio, struct device *devi
 	return request;
 }
 
-/* The program of the request under way. */
-static void stop_program(struct crosvm_vfio *vfio)
+/* What the request under way waits for. */
+static void stop_request(struct crosvm_vfio *vfio)
 {
 	struct request *request = (struct request *) vfio->ops.first;
 
-	if (request)
-		request->command = crosvm_command_cancel(request->command);
+	if (!request)
+		return;
+	request->command = crosvm_command_cancel(request->command);
+	vm_forget_look(vfio->vm, &request->look);
+}
+
+/* The other function that VM has been asked to let go of and has not yet, or NULL: crosvm forgets
+ * about it when it gets another one meanwhile. */
+static const struct device *find_leaving(const struct vm *vm, const struct device *device)
+{
+	for (const struct device *d = NULL; (d = vm_next_device(vm, d));)
+		if (d != device && d->id.kind == DEVICE_PCI &&
+		    (d->record.state == DEVICE_DETACHING || d->record.state == DEVICE_RELEASING))
+			return d;
+	return NULL;
 }
 
 /* For vmm_crosvm.c */
@@ -207,11 +289,17 @@ static void stop_program(struct crosvm_vfio *vfio)
 void crosvm_vfio_attach(struct crosvm_vfio *vfio, struct device *device)
 {
 	struct vm *vm = vfio->vm;
-	struct request *request = request_new(vfio, device, true, device->place.handle);
+	const struct device *leaving = find_leaving(vm, device);
+	struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
+	struct request *request =
+		leaving ? NULL : request_new(vfio, device, true, device->place.handle);
 
+	if (leaving) {
+		vmm_set_result(&result, VMM_RETRY, "%.60s has to let go of %s first", vm->name,
+			       leaving->id.kernel_name);
+		result.delay_ms = LEAVING_MS;
+	}
 	if (!request) {
-		struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
-
 		vm_attached(vm, device, &result);
 		return;
 	}
@@ -240,7 +328,7 @@ void crosvm_vfio_detach(struct crosvm_vfio *vfio, struct device *device, const c
 
 void crosvm_vfio_reset(struct crosvm_vfio *vfio)
 {
-	stop_program(vfio);
+	stop_request(vfio);
 	op_queue_fail(&vfio->ops, "the VM has ended");
 }
 
@@ -271,7 +359,7 @@ void crosvm_vfio_free(struct crosvm_vfio *vfio)
 {
 	if (!vfio)
 		return;
-	stop_program(vfio);
+	stop_request(vfio);
 	op_queue_clear(&vfio->ops);
 	free(vfio->program);
 	free(vfio);

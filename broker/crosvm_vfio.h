@@ -3,10 +3,9 @@
  * The program must be the one that runs the VM ("crosvm =" in [general]): the request behind it has
  * been renamed three times. Neither answer says what the guest makes of it, an error does not mean
  * that crosvm has not got the device, and there is no list to ask for; whether crosvm has it open
- * is the kernel's to say (WORKER_PCI_LOOK). So an attach ends with what the program has said,
- * unsure, and a detach with VMM_PENDING. Sources: crosvm, src/main.rs (vfio),
- * src/crosvm/sys/linux.rs (handle_hotplug_command), devices/src/pci/pcie/pcie_rp.rs (hot_plug,
- * hot_unplug).
+ * is the kernel's to say (vm_ask_open). So the kernel is asked when the program has ended, and for
+ * a probe (crosvm_functions.h). Sources: crosvm, src/main.rs (vfio), src/crosvm/sys/linux.rs
+ * (handle_hotplug_command), devices/src/pci/pcie/pcie_rp.rs (hot_plug, hot_unplug).
  */
 #pragma once
 

@@ -9,7 +9,7 @@
 #define TURN_MS 3000 /* how long a PCI device waits for those whose rules come before its own */
 #define ASK_MS 200   /* how often it looks whether its turn has come */
 #define MAX_ON_THEIR_WAY 64 /* to one VM: each holds descriptors until it has answered */
-#define LEAVING_MS 2000     /* the same, for those that wait for a guest */
+#define ELSEWHERE_MS 2000   /* the same, for one whose group is elsewhere */
 
 static const char *const step_names[] = {
 	[STEP_REST] = "rest",         [STEP_TELL] = "tell",       [STEP_DROP] = "drop",
@@ -189,14 +189,11 @@ static bool waits_for_others(const struct registry *registry, const struct devic
 {
 	const struct device *other;
 	struct decision decision;
-	uint64_t again_ms = LEAVING_MS;
+	uint64_t again_ms = ELSEWHERE_MS;
 
 	if ((other = group_elsewhere(registry, device, vm))) {
 		decision = say_reason(STEP_WAIT, vm, "%s of its IOMMU group is still in %.60s",
 				      other->id.kernel_name, other->record.vm);
-	} else if ((other = group_leaving(registry, vm))) {
-		decision = say_reason(STEP_WAIT, vm, "%.60s has to let go of %s first", vm->name,
-				      other->id.kernel_name);
 	} else if ((other = group_earlier(registry, device, vm)) &&
 		   now - other->attempt.began <= TURN_MS) {
 		decision =
@@ -384,7 +381,7 @@ static struct decision decide_attached(const struct registry *registry, const st
 		return do_nothing();
 	if (now < attempt->not_before)
 		return rest_until(attempt->not_before, now);
-	if (device->place.redo || !is_in_place(registry, device))
+	if (!is_in_place(registry, device))
 		return do_step(STEP_TAKE, NULL);
 	if (attempt->check && attempt->request == 0)
 		return do_step(STEP_VERIFY, NULL);

@@ -120,7 +120,6 @@ struct device_place {
 	bool unverified;   /* attached on record; the VMM has not been asked yet */
 	bool was_arriving; /* on record it was still on its way there */
 	struct device_unplug unplug;
-	bool redo; /* nobody knows what it is there: it is taken out and given anew */
 };
 
 /* A move from one VM to another. */

@@ -51,17 +51,6 @@ const struct device *group_elsewhere(const struct registry *registry, const stru
 	return NULL;
 }
 
-const struct device *group_leaving(const struct registry *registry, const struct vm *vm)
-{
-	if (!vm->vmm || !vm->vmm->is_unlisted)
-		return NULL;
-	for (struct device *d = registry->devices; d; d = d->next)
-		if (d->id.kind == DEVICE_PCI && d->place.vm == vm &&
-		    (d->record.state == DEVICE_DETACHING || d->record.state == DEVICE_RELEASING))
-			return d;
-	return NULL;
-}
-
 const struct device *group_earlier(const struct registry *registry, const struct device *device,
 				   const struct vm *vm)
 {

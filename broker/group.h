@@ -18,9 +18,6 @@ bool group_stays(const struct registry *registry, const struct device *device);
  */
 const struct device *group_elsewhere(const struct registry *registry, const struct device *device,
 				     const struct vm *vm);
-/* The PCI device that VM has been asked to let go of and has not yet, or NULL: crosvm forgets about
- * it when it gets another one meanwhile. Always NULL for a VMM that keeps a list. */
-const struct device *group_leaving(const struct registry *registry, const struct vm *vm);
 /* The device that is just being prepared and that DEVICE has to wait for, or NULL: PCI devices are
  * attached to VM in the order of the rules, and one group is taken once at a time. */
 const struct device *group_earlier(const struct registry *registry, const struct device *device,

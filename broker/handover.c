@@ -11,10 +11,8 @@
 #include "broker/record.h"
 #include "broker/unplug.h"
 
-#define UNOPENED_MS 2000    /* for a device that the VMM says it has, and has not */
 #define RELEASE_MS 30000    /* a guest that has not let go by then is said to refuse */
 #define MAX_RELEASE_MS 5000 /* how often it is asked again, at the least */
-#define UNSURE_MS 2000      /* for a program that the former broker has started to end */
 
 /* Attach: open, give, verify */
 
@@ -142,20 +140,6 @@ void handover_attach_sent(struct registry *registry, struct device *device)
 	attempt_release_helpers(device);
 }
 
-bool handover_is_doubtful(const struct device *device)
-{
-	const struct vm *vm = device->place.vm;
-
-	return vm && vm->vmm->is_doubtful && vm->vmm->is_doubtful(device->place.handle);
-}
-
-bool handover_is_unlisted(const struct device *device)
-{
-	const struct vm *vm = device->place.vm;
-
-	return vm && vm->vmm->is_unlisted && vm->vmm->is_unlisted(vm, device->place.handle);
-}
-
 /* Does a host driver hold DEVICE, which is to be in its VM? */
 static bool host_has_it(const struct device *device, char *ret_driver, size_t size)
 {
@@ -194,10 +178,7 @@ void handover_verify(struct registry *registry, struct device *device)
 	char driver[200];
 
 	attempt->released = attempt->check = false;
-	if (!released && handover_is_unlisted(device)) {
-		if (job_ask(registry, device, WORKER_PCI_LOOK) < 0)
-			attempt_back_off(device, 0);
-	} else if (host_has_it(device, driver, sizeof(driver))) {
+	if (host_has_it(device, driver, sizeof(driver))) {
 		if (released || job_ask(registry, device, WORKER_USB_RELEASE) < 0)
 			note_host_driver(registry, device, driver);
 	} else {
@@ -231,7 +212,7 @@ void handover_attached(struct registry *registry, struct device *device,
 	attempt->awaits_send = false;
 	attempt->verdict = *result;
 	attempt->not_before = 0;
-	if (result->outcome == VMM_OK || result->is_unsure) {
+	if (result->outcome == VMM_OK) {
 		note_handle(registry, device);
 		device_mark(device);
 	} else if (result->outcome == VMM_FAILED) {
@@ -263,7 +244,6 @@ void handover_take(struct registry *registry, struct device *device)
 	if (device->wish.present && device->wish.rule[0])
 		snprintf(attempt->move.from, sizeof(attempt->move.from), "%s", device->record.vm);
 	attempt->failure[0] = 0;
-	device->place.redo = false;
 	record_set(registry, device, DEVICE_DETACHING, "leaving %s", device->record.vm);
 	ask_to_let_go(device);
 }
@@ -317,11 +297,7 @@ void handover_detached(struct registry *registry, struct device *device,
 		       const struct vmm_result *result)
 {
 	device->attempt.vmm_asked = false;
-	if (result->outcome == VMM_PENDING && handover_is_unlisted(device) &&
-	    job_ask(registry, device, WORKER_PCI_LOOK) == 0) {
-		record_set(registry, device, DEVICE_RELEASING,
-			   "waiting for the guest of %.60s to let go of it", device->record.vm);
-	} else if (result->outcome == VMM_PENDING) {
+	if (result->outcome == VMM_PENDING) {
 		await_guest(registry, device, result->detail);
 	} else if (result->outcome == VMM_RETRY) {
 		/* It is still there, as far as we know. */
@@ -337,50 +313,6 @@ void handover_detached(struct registry *registry, struct device *device,
 
 /* The worker's answers */
 
-/* The kernel has said whether anybody has the IOMMU group of a device open that its VMM lists
- * nowhere: -EBUSY, yes; 0, no; everything else, that can't be told now. */
-static void note_look_at_attaching(struct registry *registry, struct device *device,
-				   const struct worker_answer *answer)
-{
-	const struct vmm_result verdict = device->attempt.verdict;
-	bool is_open = answer->result == -EBUSY, is_ok = verdict.outcome == VMM_OK;
-
-	/* Open for another one of the group, perhaps: then the VMM's word is all there is. */
-	if (is_open && (is_ok || !group_stays(registry, device))) {
-		device->attempt.released = true;
-		device_mark(device);
-	} else if (!is_open && answer->result < 0) {
-		record_set(registry, device, DEVICE_ATTACHING, "%s", answer->detail);
-		attempt_back_off(device, 0);
-	} else if (!is_ok) {
-		attempt_fail(registry, device,
-			     verdict.outcome == VMM_FAILED ? DEVICE_FAILED : DEVICE_WAITING,
-			     verdict.detail, verdict.delay_ms);
-	} else {
-		attempt_fail(registry, device,
-			     device->attempt.n_retries == 0 ? DEVICE_WAITING : DEVICE_FAILED,
-			     verdict.detail, UNOPENED_MS);
-	}
-}
-
-static void note_look(struct registry *registry, struct device *device,
-		      const struct worker_answer *answer)
-{
-	enum device_state state = device->record.state;
-
-	if (state == DEVICE_ATTACHING) {
-		note_look_at_attaching(registry, device, answer);
-	} else if (state == DEVICE_RELEASING &&
-		   (answer->result == 0 || group_stays(registry, device))) {
-		note_let_go(registry, device, "");
-	} else if (state == DEVICE_RELEASING) {
-		await_guest(registry, device, answer->result == -EBUSY ? "" : answer->detail);
-	} else if (state == DEVICE_ATTACHED && answer->result == 0) {
-		device_set_cause(device, CAUSE_LOST);
-		note_let_go(registry, device, "the VM no longer had it");
-	}
-}
-
 /* A host driver was told to let go of a device that is in its VM. */
 static void note_released(struct device *device)
 {
@@ -393,6 +325,8 @@ void handover_worker_answered(void *data, const struct worker_answer *answer, in
 	struct registry *registry = data;
 	struct device *device = registry_find_request(registry, answer->number);
 
+	if (job_note_look(registry, answer))
+		return;
 	if (device)
 		device->attempt.request = 0;
 	if (device && device->record.state == DEVICE_OPENING) {
@@ -408,9 +342,7 @@ void handover_worker_answered(void *data, const struct worker_answer *answer, in
 		handback_note_look(registry, answer);
 	else if (!device->place.vm)
 		handback_note_fenced(device, answer);
-	else if (device && handover_is_unlisted(device))
-		note_look(registry, device, answer);
-	else if (device && answer->result != -ENODEV)
+	else if (answer->result != -ENODEV)
 		note_released(device);
 }
 
@@ -426,15 +358,9 @@ void handover_note_never_arrived(struct registry *registry, struct device *devic
 
 void handover_resume(struct registry *registry, struct device *device)
 {
-	struct vmm_result result = {.outcome = VMM_OK};
+	const struct vmm_result result = {.outcome = VMM_OK};
 
 	device->place.unverified = device->place.was_arriving = false;
-	if (handover_is_unlisted(device)) {
-		vmm_set_result(&result, VMM_RETRY,
-			       "the former broker has ended before it had attached it");
-		result.is_unsure = true;
-		result.delay_ms = UNSURE_MS;
-	}
 	record_pass_through(device, DEVICE_ATTACHING);
 	handover_attached(registry, device, &result);
 }

@@ -34,10 +34,6 @@ void handover_note_never_arrived(struct registry *registry, struct device *devic
 void handover_resume(struct registry *registry, struct device *device);
 /* VM has DEVICE, as a former broker has left it and did not live to record. */
 void handover_adopt(struct registry *registry, struct device *device, struct vm *vm);
-/* Did a former broker begin to attach DEVICE, and nobody knows what came of it? */
-bool handover_is_doubtful(const struct device *device);
-/* Is DEVICE in its VM by our book, while its VMM keeps no list that could tell? */
-bool handover_is_unlisted(const struct device *device);
 
 /* Answers. */
 

@@ -1,6 +1,8 @@
 /* What the worker is to do about a device: see job.h. Called by handover and handback. */
 #include "broker/job.h"
 
+#include "broker/group.h"
+
 int job_send(struct registry *registry, const struct device *device, enum worker_job job,
 	     unsigned options, uint64_t *ret_number)
 {
@@ -34,4 +36,44 @@ static unsigned options_for(const struct device *device)
 int job_ask(struct registry *registry, struct device *device, enum worker_job job)
 {
 	return job_send(registry, device, job, options_for(device), &device->attempt.request);
+}
+
+int job_look(struct registry *registry, const struct device *device, struct vm_look *look)
+{
+	int r = job_send(registry, device, WORKER_PCI_LOOK, 0, &look->request);
+
+	if (r < 0)
+		return r;
+	look->is_shared = group_stays(registry, device);
+	look->next = registry->looks;
+	registry->looks = look;
+	return 0;
+}
+
+void job_forget_look(struct registry *registry, struct vm_look *look)
+{
+	struct vm_look **at = &registry->looks;
+
+	while (*at && *at != look)
+		at = &(*at)->next;
+	if (*at)
+		*at = look->next;
+	look->request = 0;
+}
+
+bool job_note_look(struct registry *registry, const struct worker_answer *answer)
+{
+	struct vm_look *look = registry->looks;
+
+	while (look && look->request != answer->number)
+		look = look->next;
+	if (!look)
+		return false;
+	job_forget_look(registry, look);
+	if (answer->result == -EBUSY)
+		look->seen(look->data, look->is_shared ? VM_OPEN_SHARED : VM_OPEN_YES, "");
+	else
+		look->seen(look->data, answer->result == 0 ? VM_OPEN_NO : VM_OPEN_UNKNOWN,
+			   answer->detail);
+	return true;
 }

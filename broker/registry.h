@@ -51,7 +51,8 @@ struct registry {
 	size_t next_family;
 	struct left_device left[REGISTRY_LEFT]; /* the last ones */
 	size_t next_left;
-	bool started; /* nothing is moved before everything is known */
+	struct vm_look *looks; /* job_look: not answered yet; borrowed */
+	bool started;          /* nothing is moved before everything is known */
 	registry_observer_fn observer;
 	void *observer_data;
 };

@@ -4,6 +4,7 @@
 #include "broker/attempt.h"
 #include "broker/choice.h"
 #include "broker/handover.h"
+#include "broker/job.h"
 #include "broker/log.h"
 #include "broker/record.h"
 #include "broker/store.h"
@@ -38,13 +39,8 @@ static void compare_attached(struct registry *registry, struct device *device, c
 	bool was_unverified = device->place.unverified;
 
 	device->place.is_cold = cold_find(&vm->cold, device->place.handle) != NULL;
-	if (device->place.is_cold || has_handle(handles, n, device->place.handle) ||
-	    handover_is_unlisted(device)) {
+	if (device->place.is_cold || has_handle(handles, n, device->place.handle)) {
 		confirm_device(registry, device);
-	} else if (was_unverified && handover_is_doubtful(device)) {
-		device->place.unverified = device->place.was_arriving = false;
-		device->place.redo = true;
-		device_set_cause(device, CAUSE_LOST);
 	} else if (device->place.was_arriving) {
 		handover_note_never_arrived(registry, device);
 	} else {
@@ -203,6 +199,28 @@ static void handle_detached(void *data, struct vm *vm, struct device *device, co
 		registry_note_room(data, vm);
 }
 
+/* For the backends */
+
+static struct device *next_device(void *data, const struct vm *vm, const struct device *at)
+{
+	const struct registry *registry = data;
+	struct device *device = at ? at->next : registry->devices;
+
+	while (device && device->place.vm != vm)
+		device = device->next;
+	return device;
+}
+
+static int ask_open(void *data, const struct device *device, struct vm_look *look)
+{
+	return job_look(data, device, look);
+}
+
+static void forget_look(void *data, struct vm_look *look)
+{
+	job_forget_look(data, look);
+}
+
 const struct vm_handler tidings_handler = {
 	.up = vm_is_up,
 	.name_of_process = name_of_process,
@@ -212,4 +230,7 @@ const struct vm_handler tidings_handler = {
 	.attach_sent = handle_attach_sent,
 	.attached = handle_attached,
 	.detached = handle_detached,
+	.next_device = next_device,
+	.ask_open = ask_open,
+	.forget_look = forget_look,
 };

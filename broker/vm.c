@@ -427,6 +427,22 @@ bool vm_matches(const struct vm *vm, const struct config_vm *config)
 	       (!vm->vmm->is_same || vm->vmm->is_same(vm, config));
 }
 
+struct device *vm_next_device(const struct vm *vm, const struct device *at)
+{
+	return vm->handler->next_device ? vm->handler->next_device(vm->data, vm, at) : NULL;
+}
+
+int vm_ask_open(struct vm *vm, const struct device *device, struct vm_look *look)
+{
+	return vm->handler->ask_open ? vm->handler->ask_open(vm->data, device, look) : -EOPNOTSUPP;
+}
+
+void vm_forget_look(struct vm *vm, struct vm_look *look)
+{
+	if (look->request != 0)
+		vm->handler->forget_look(vm->data, look);
+}
+
 void vm_handle_changed(struct vm *vm, struct device *device)
 {
 	vm->handler->handle_changed(vm->data, device);

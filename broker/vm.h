@@ -21,6 +21,24 @@ enum vm_state {
 	VM_UP,
 };
 
+/* Has anybody the IOMMU group of a PCI device open? That is the kernel's to say, for a VMM that
+ * does not say what it has. */
+enum vm_open {
+	VM_OPEN_NO,
+	VM_OPEN_YES,
+	VM_OPEN_SHARED, /* yes, perhaps for others of the group that are in the VM and stay there */
+	VM_OPEN_UNKNOWN,
+};
+
+/* One such question, in the memory of whoever asks, all zeroes before. */
+struct vm_look {
+	struct vm_look *next;
+	uint64_t request; /* the worker's number; 0: nothing is asked */
+	bool is_shared;
+	void (*seen)(void *data, enum vm_open open, const char *detail);
+	void *data;
+};
+
 /* What happens to a VM, for the manager. */
 struct vm_handler {
 	/* It is up, perhaps again or still: HANDLES are the N names of ours that it has now. */
@@ -38,6 +56,10 @@ struct vm_handler {
 	/* DEVICE is NULL for a handle that no device has. */
 	void (*detached)(void *data, struct vm *vm, struct device *device, const char *handle,
 			 const struct vmm_result *result);
+	/* See vm_next_device, vm_ask_open and vm_forget_look. */
+	struct device *(*next_device)(void *data, const struct vm *vm, const struct device *at);
+	int (*ask_open)(void *data, const struct device *device, struct vm_look *look);
+	void (*forget_look)(void *data, struct vm_look *look);
 };
 
 struct vm {
@@ -126,6 +148,14 @@ void vm_probed(struct vm *vm, int r, const char *reason, char *const *handles, s
 /* What was VM has ended, because of WHY, as the end of its process does. Not from inside an op. */
 void vm_has_ended(struct vm *vm, const char *why);
 void vm_set_reason(struct vm *vm, const char *format, ...) _printf_(2, 3);
+/* The next device that is in VM by our book, or on its way there or out, after AT (NULL: the
+ * first), or NULL. */
+struct device *vm_next_device(const struct vm *vm, const struct device *at);
+/* Asks whether anybody has the IOMMU group of DEVICE, which is in VM by our book, open: LOOK->seen
+ * is called once, later. Returns 0, or -errno when that can't be asked now. */
+int vm_ask_open(struct vm *vm, const struct device *device, struct vm_look *look) _must_check_;
+/* The answer is not wanted any more, if there is one to come. */
+void vm_forget_look(struct vm *vm, struct vm_look *look);
 /* Puts DEVICE->handle on disk at once: what follows must be found again by whoever comes after a
  * crash. */
 void vm_handle_changed(struct vm *vm, struct device *device);

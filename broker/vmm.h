@@ -29,9 +29,7 @@ enum vmm_outcome {
 struct vmm_result {
 	enum vmm_outcome outcome;
 	unsigned delay_ms; /* VMM_RETRY: not before so many ms have passed; 0: as usual */
-	bool is_unsure; /* attach: the VM may have it all the same; the kernel knows (is_unlisted)
-			 */
-	bool is_full;   /* attach: it may work when another device has left the VM */
+	bool is_full;      /* attach: it may work when another device has left the VM */
 	char detail[VMM_DETAIL_SIZE];
 };
 
@@ -51,7 +49,8 @@ struct vmm {
 	bool (*is_same)(const struct vm *vm, const struct config_vm *config);
 	/* Frees VM->backend; requests under way are dropped without an answer. */
 	void (*finish)(struct vm *vm);
-	/* Asks what the VM has: vm_probed (vm.h) is the answer. One at a time. */
+	/* Asks what the VM has: vm_probed (vm.h) is the answer. One at a time. What a former broker
+	 * began, and nobody knows what came of it, is undone before or listed. */
 	void (*probe)(struct vm *vm);
 	/* Gives it DEVICE, whose node is open as FD (borrowed for the call), under DEVICE->handle.
 	 * Calls vm_attach_sent once the request is on its way, then vm_attached. A VMM that makes
@@ -75,13 +74,6 @@ struct vmm {
 	/* The VMM makes up the handles: a free one is given to the next device, and one that is not
 	 * on record is somebody else's. Otherwise handles are ours alone (device_make_handle). */
 	bool gives_handles;
-	/* Does HANDLE, which is on record, stand for an attach whose outcome is not known? Then
-	 * detach undoes it, whatever it was. NULL where the VMM's own list tells. */
-	bool (*is_doubtful)(const char *handle);
-	/* Is HANDLE, which is on record, of this very process of VM and missing from its list,
-	 * which knows no devices of this kind? Then the kernel is asked whether VM has it still
-	 * (WORKER_PCI_LOOK). NULL where the list has everything. */
-	bool (*is_unlisted)(const struct vm *vm, const char *handle);
 };
 
 /* vmm_qemu, vmm_crosvm …: one for each row of the table in conf/vmms.h. */

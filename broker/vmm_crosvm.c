@@ -2,6 +2,8 @@
  * (crosvm_vfio.h). See crosvm.h for the parts. */
 #include "broker/crosvm.h"
 
+#include "conf/array.h"
+
 struct crosvm_pace crosvm_pace = {
 	.answer = 5000, .command = 10000, .first_wait = 1000, .max_wait = 30000, .attempts = 20};
 
@@ -15,35 +17,77 @@ unsigned crosvm_wait_ms(unsigned n_before)
 
 /* Probe */
 
-static void end_probe(struct op *base)
-{
-	struct crosvm_op *op = crosvm_op_of(base);
-	struct crosvm *crosvm = op->crosvm;
-	char handles[CROSVM_PORTS][96], *pointers[CROSVM_PORTS];
-	size_t n = 0;
+struct handles {
+	char **pointers;
+	size_t n;
+	int r; /* -ENOMEM: not all of them */
+};
 
-	if (base->result.outcome != VMM_OK) {
-		vm_probed(crosvm->vm, op->error < 0 ? op->error : -EIO, base->result.detail, NULL,
-			  0);
-		return;
-	}
+static void add_handle(struct handles *handles, const char *handle)
+{
+	char **place = ARRAY_APPEND(handles->pointers, handles->n);
+
+	if (!place || !(*place = strdup(handle)))
+		handles->r = -ENOMEM;
+}
+
+static void free_handles(struct handles *handles)
+{
+	for (size_t i = 0; i < handles->n; i++)
+		free(handles->pointers[i]);
+	free(handles->pointers);
+}
+
+static void list_ports(const struct crosvm_op *op, struct handles *handles)
+{
+	char handle[96];
+
 	for (unsigned port = 1; port <= CROSVM_PORTS; port++) {
 		const struct crosvm_port *at = &op->list.ports[port];
 
 		if (!at->used)
 			continue;
-		crosvm_make_handle(crosvm, handles[n], sizeof(handles[n]), port, at->vendor,
+		crosvm_make_handle(op->crosvm, handle, sizeof(handle), port, at->vendor,
 				   at->product);
-		pointers[n] = handles[n];
-		n++;
+		add_handle(handles, handle);
 	}
-	vm_probed(crosvm->vm, 0, "", pointers, n);
+}
+
+static void list_functions(const struct crosvm *crosvm, struct handles *handles)
+{
+	for (const struct device *d = NULL; (d = vm_next_device(crosvm->vm, d));)
+		if (crosvm_functions_has(&crosvm->functions, d))
+			add_handle(handles, d->place.handle);
+}
+
+static void end_probe(struct op *base)
+{
+	struct crosvm_op *op = crosvm_op_of(base);
+	struct crosvm *crosvm = op->crosvm;
+	struct handles handles = {0};
+
+	if (base->result.outcome == VMM_OK) {
+		list_ports(op, &handles);
+		list_functions(crosvm, &handles);
+		vm_probed(crosvm->vm, handles.r, "", handles.pointers, handles.n);
+	} else {
+		vm_probed(crosvm->vm, op->error < 0 ? op->error : -EIO, base->result.detail, NULL,
+			  0);
+	}
+	crosvm_functions_clear(&crosvm->functions);
+	free_handles(&handles);
+}
+
+static void functions_are_seen(void *data)
+{
+	op_finish(data);
 }
 
 static void note_ports(struct crosvm_op *op, const struct crosvm_reply *list)
 {
 	op->list = *list;
-	op_finish(&op->base);
+	op->answered = NULL;
+	crosvm_functions_look(&op->crosvm->functions, functions_are_seen, &op->base);
 }
 
 static void begin_probe(struct op *base)
@@ -90,6 +134,7 @@ static void crosvm_attach(struct vm *vm, struct device *device, int fd)
 		break;
 	case DEVICE_PCI:
 		crosvm_vfio_attach(crosvm->vfio, device);
+		crosvm_functions_forget(&crosvm->functions, device->place.handle);
 		break;
 	case DEVICE_EVDEV:
 		refuse_input(vm, device);
@@ -114,6 +159,7 @@ static void crosvm_reset(struct vm *vm)
 	struct crosvm *crosvm = vm->backend;
 
 	crosvm_vfio_reset(crosvm->vfio);
+	crosvm_functions_clear(&crosvm->functions);
 	crosvm_close_session(crosvm);
 	crosvm->doubt.set = false;
 	crosvm->is_silent = false;
@@ -145,7 +191,7 @@ static int crosvm_init(struct vm *vm)
 		free(crosvm);
 		return -ENOMEM;
 	}
-	crosvm->vm = vm;
+	crosvm->vm = crosvm->functions.vm = vm;
 	crosvm->fd = -1;
 	crosvm->ops = (struct op_queue){
 		.loop = vm->loop, .is_serial = true, .idle = crosvm_session_is_idle};
@@ -159,6 +205,7 @@ static void crosvm_finish(struct vm *vm)
 
 	crosvm_close_session(crosvm);
 	op_queue_clear(&crosvm->ops);
+	crosvm_functions_clear(&crosvm->functions);
 	crosvm_vfio_free(crosvm->vfio);
 	free(crosvm);
 	vm->backend = NULL;
@@ -175,6 +222,4 @@ const struct vmm vmm_crosvm = {
 	.unplugged = crosvm_unplugged,
 	.wants_reset = true,
 	.gives_handles = true,
-	.is_doubtful = crosvm_is_doubtful,
-	.is_unlisted = crosvm_vfio_is_current,
 };

@@ -48,7 +48,11 @@ static struct world {
 		bool pulled;    /* and the kernel has not told yet */
 	} places[MAX];
 	uint64_t next_inode, seqnum;
-	bool no_reset;           /* the rule says so */
+	bool no_reset;    /* the rule says so */
+	bool own_groups;  /* each PCI function has an IOMMU group of its own */
+	bool is_blind;    /* the worker can't tell whether a group is open */
+	bool holds_looks; /* it does not answer for now */
+	struct worker_request held_look;
 	char handle_on_disk[96]; /* of 1-2, before the flush at the end of the pass */
 	struct worker_request jobs[MAX];
 	size_t n_jobs, n_returned;
@@ -81,8 +85,11 @@ bool __wrap_usb_host_driver(const char *devpath, char *ret, size_t size)
 int __wrap_pci_get_group(const char *address, struct pci_group *ret);
 int __wrap_pci_get_group(const char *address, struct pci_group *ret)
 {
-	(void) address;
 	*ret = (struct pci_group){.number = 8, .n_members = 2, .members = {ADDRESS, SECOND}};
+	if (w.own_groups) {
+		*ret = (struct pci_group){.number = streq(address, SECOND) ? 9 : 8, .n_members = 1};
+		strcpy(ret->members[0], address);
+	}
 	return 0;
 }
 
@@ -150,7 +157,8 @@ static bool is_in_doubt(const void *data)
 {
 	const struct device *d = find_device(data);
 
-	return d && d->record.state == DEVICE_ATTACHING && handover_is_doubtful(d);
+	return d && d->record.state == DEVICE_ATTACHING &&
+	       startswith(d->place.handle, "crosvm-after-");
 }
 
 static void read_handle_on_disk(void)
@@ -177,7 +185,13 @@ static void do_job(const struct worker_request *job)
 	struct place *place = find_place(job->devpath);
 	int fds[WORKER_MAX_FDS];
 
-	if (job->job == WORKER_PCI_LOOK) {
+	if (job->job == WORKER_PCI_LOOK && w.holds_looks) {
+		w.held_look = *job;
+		return;
+	} else if (job->job == WORKER_PCI_LOOK && w.is_blind) {
+		answer.result = -EACCES;
+		strcpy(answer.detail, "can't tell whether /dev/vfio/8 is open: Permission denied");
+	} else if (job->job == WORKER_PCI_LOOK) {
 		answer.result = double_functions(&w.crosvm) > 0 ? -EBUSY : 0;
 	} else if (job->job == WORKER_PCI_RETURN) {
 		w.n_returned++;
@@ -701,6 +715,31 @@ static void test_one_of_a_group_leaves(void **state)
 	assert_int_equal(w.n_returned, 0); /* nor is it the host's before the whole group is */
 }
 
+/* crosvm forgets about one that is leaving when it gets another one. */
+static void test_function_waits_for_one_that_leaves(void **state)
+{
+	const struct device *second;
+
+	(void) state;
+	w.own_groups = true;
+	double_do(&w.crosvm, "pci two-slots");
+	double_do(&w.crosvm, "pci keep");
+	plug_function();
+	wait_function(DEVICE_ATTACHED, "");
+	withdraw_rule();
+	wait_function(DEVICE_RELEASING, "");
+	plug_function_at(SECOND, 1);
+	wait_for(is_waiting, SECOND);
+	second = find_device(SECOND);
+	assert_string_equal(second->record.reason, "vm1 has to let go of " ADDRESS " first");
+	run_for(NULL, NULL, 5000);
+	assert_int_equal(double_functions(&w.crosvm), 1);
+	/* At once, and not when its time has come. */
+	double_do(&w.crosvm, "pci let-go");
+	wait_for(is_forgotten, ADDRESS);
+	assert_true(run_for(is_settled, SECOND, 1000));
+}
+
 static void test_function_and_a_vm_that_is_killed(void **state)
 {
 	(void) state;
@@ -742,6 +781,64 @@ static void test_function_that_is_refused_and_in(void **state)
 	wait_function(DEVICE_ATTACHED, "vm1 has it");
 	assert_int_equal(double_requests(&w.crosvm, "HotPlugVfioCommand"), 1);
 	assert_int_equal(double_functions(&w.crosvm), 1);
+}
+
+static bool can_not_be_told(const void *data)
+{
+	const struct device *d = find_device(data);
+
+	return d && strstr(d->record.reason, "can't tell whether it has " ADDRESS ": can't tell");
+}
+
+/* Then crosvm may have it: it is not given anew, nor taken for lost or gone. */
+static void test_function_that_can_not_be_seen(void **state)
+{
+	(void) state;
+	w.is_blind = true;
+	plug_function();
+	wait_for(can_not_be_told, ADDRESS);
+	assert_int_equal(find_device(ADDRESS)->record.state, DEVICE_ATTACHING);
+	w.is_blind = false;
+	wait_function(DEVICE_ATTACHED, "");
+	w.is_blind = true;
+	end_broker();
+	start_broker();
+	wait_function(DEVICE_ATTACHED, "");
+	assert_int_equal(double_requests(&w.crosvm, "HotPlugVfioCommand"), 1);
+	withdraw_rule();
+	wait_function(DEVICE_RELEASING, "let go of it: can't tell whether");
+	w.is_blind = false;
+	wait_for(is_forgotten, ADDRESS);
+}
+
+static bool is_looked_at(const void *data)
+{
+	return w.held_look.job == WORKER_PCI_LOOK && find_device(data);
+}
+
+/* The VM ends before the kernel has answered: during an attach, and during a probe. */
+static void test_function_and_a_late_answer(void **state)
+{
+	(void) state;
+	for (int i = 0; i < 2; i++) {
+		w.holds_looks = true;
+		w.held_look = (struct worker_request){0};
+		if (i == 0) {
+			plug_function();
+		} else {
+			end_broker();
+			start_broker();
+		}
+		wait_for(is_looked_at, ADDRESS);
+		double_stop(&w.crosvm, SIGKILL);
+		wait_for(is_nowhere, ADDRESS);
+		assert_int_equal(unlink(w.socket), 0);
+		w.holds_looks = false;
+		start_double();
+		do_job(&w.held_look);
+		wait_function(DEVICE_ATTACHED, "");
+		assert_int_equal(double_functions(&w.crosvm), 1);
+	}
 }
 
 /* A slot that was full, and is free again. */
@@ -859,9 +956,12 @@ int main(void)
 		TEST(test_function_through_a_restart),
 		TEST(test_second_function_of_a_group),
 		TEST(test_one_of_a_group_leaves),
+		TEST(test_function_waits_for_one_that_leaves),
 		TEST(test_function_and_a_vm_that_is_killed),
 		TEST(test_function_that_is_refused),
 		TEST(test_function_that_is_refused_and_in),
+		TEST(test_function_that_can_not_be_seen),
+		TEST(test_function_and_a_late_answer),
 		TEST(test_function_that_failed_and_another_vm_process),
 		TEST(test_function_that_is_not_opened),
 		TEST(test_function_without_a_program),

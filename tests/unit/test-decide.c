@@ -23,7 +23,6 @@
 #define GAVE_UP (1u << 7)     /* it will not heal by waiting */
 #define NOT_YET (1u << 8)     /* it is to be tried LATER */
 #define UNVERIFIED (1u << 9)  /* attached on record only */
-#define REDO (1u << 10)       /* nobody knows what it is in its VM */
 #define CHECK (1u << 11)      /* its VM says that it has it */
 #define LOOKED (1u << 12)     /* at its IOMMU group */
 #define DRIVER (1u << 13)     /* a host driver had it */
@@ -33,7 +32,6 @@
 #define OF_GROUP (1u << 17)   /* OTHER is of its IOMMU group */
 #define BEFORE (1u << 18)     /* OTHER's rule comes before its own */
 #define OTHER_SLOW (1u << 19) /* OTHER's attempt began long ago */
-#define UNLISTED (1u << 20)   /* vm1's VMM keeps no list of PCI devices */
 #define COLD_IN_1 (1u << 21)  /* vm1 says that it has had it since its start */
 #define COLD_IN_2 (1u << 22)  /* so says vm2 */
 #define COLD (1u << 23)       /* it is where it is for that reason */
@@ -185,7 +183,6 @@ static const struct row rows[] = {
 	PCI("the other goes elsewhere", "uu", DEVICE_WAITING, LOOKED | BEFORE, .other = DEVICE_OPENING, .other_wants = "vm2", .other_in = "vm2", .step = STEP_OPEN, .to = "vm1"),
 	PCI("its group is being taken", "uu", DEVICE_WAITING, LOOKED | OF_GROUP, .other = DEVICE_OPENING, .other_wants = "vm1", .other_in = "vm1", .step = STEP_WAIT, .to = "vm1", .says = "its turn comes after", .again = 200),
 	PCI("its group has been taken", "uu", DEVICE_WAITING, LOOKED | OF_GROUP, .other = DEVICE_ATTACHING, .other_wants = "vm1", .other_in = "vm1", .step = STEP_OPEN, .to = "vm1"),
-	PCI("a VMM without a list has one leaving", "uu", DEVICE_WAITING, LOOKED | UNLISTED, .other = DEVICE_RELEASING, .other_wants = "", .other_in = "vm1", .step = STEP_WAIT, .to = "vm1", .says = "vm1 has to let go of 0000:00:1f.1 first", .again = 2000),
 	PCI("a VMM with a list does not mind", "uu", DEVICE_WAITING, LOOKED, .other = DEVICE_RELEASING, .other_wants = "", .other_in = "vm1", .step = STEP_OPEN, .to = "vm1"),
 	USB("a stick waits for no card", "uu", DEVICE_WAITING, BEFORE, .other = DEVICE_OPENING, .other_wants = "vm1", .other_in = "vm1", .step = STEP_OPEN, .to = "vm1"),
 
@@ -230,7 +227,6 @@ static const struct row rows[] = {
 	USB("on record only", "pu", DEVICE_ATTACHED, UNVERIFIED, .in = "vm1", .step = STEP_REST),
 	USB("on record only, gone", "pu", DEVICE_ATTACHED, UNVERIFIED | GONE, .in = "vm1", .step = STEP_REST),
 	USB("on record only, wanted elsewhere", "pu", DEVICE_ATTACHED, UNVERIFIED, .wants = "vm2", .in = "vm1", .step = STEP_REST),
-	USB("nobody knows what it is there", "uu", DEVICE_ATTACHED, REDO, .in = "vm1", .step = STEP_TAKE),
 	USB("it has not left at once", "uu", DEVICE_ATTACHED, GONE | NOT_YET, .in = "vm1", .step = STEP_REST, .again = LATER),
 	USB("its VM says that it has it", "uu", DEVICE_ATTACHED, CHECK, .in = "vm1", .step = STEP_VERIFY),
 	USB("its VM says so, gone", "uu", DEVICE_ATTACHED, CHECK | GONE, .in = "vm1", .step = STEP_TAKE),
@@ -275,14 +271,6 @@ static const struct row rows[] = {
 };
 /* clang-format on */
 
-static bool is_current(const struct vm *vm, const char *handle)
-{
-	(void) vm, (void) handle;
-	return true;
-}
-
-static const struct vmm listing_vmm = {0}, silent_vmm = {.is_unlisted = is_current};
-
 struct scene {
 	struct registry registry;
 	struct vm vms[2];
@@ -291,7 +279,6 @@ struct scene {
 
 static void set_vm(struct vm *vm, const char *name, char how)
 {
-	vm->vmm = &listing_vmm;
 	snprintf(vm->name, sizeof(vm->name), "%s", name);
 	vm->state = how == 'u' ? VM_UP : how == 'p' || how == 'q' ? VM_PROBING : VM_DOWN;
 	if (how == 'd' || how == 'q')
@@ -372,7 +359,6 @@ static void set_device(struct scene *s, const struct row *row)
 	d->record.state = row->state;
 	set_place(s, d, row->in);
 	d->place.unverified = row->facts & UNVERIFIED;
-	d->place.redo = row->facts & REDO;
 	set_attempt(d, row->facts);
 	snprintf(move->from, sizeof(move->from), "%s", row->from ? row->from : "");
 	snprintf(move->failed, sizeof(move->failed), "%s", row->failed ? row->failed : "");
@@ -399,8 +385,6 @@ static void set_scene(struct scene *s, const struct row *row)
 {
 	memset(s, 0, sizeof(*s));
 	set_vms(s, row->vms);
-	if (row->facts & UNLISTED)
-		s->vms[0].vmm = &silent_vmm;
 	set_device(s, row);
 	set_cold(s, row);
 	if (row->other_wants)

@@ -206,7 +206,6 @@ static void test_check_of_what_is_wrong(void **state)
 	WRONG(DEVICE_RELEASING, d.place.handle[0] = 0, "a handle exactly once");
 	WRONG(DEVICE_RELEASING, d.place.unverified = true, "only what is attached on record");
 	WRONG(DEVICE_ATTACHING, d.place.was_arriving = true, "what a former broker began");
-	WRONG(DEVICE_ATTACHING, d.place.redo = true, "what a former broker began");
 	WRONG(DEVICE_ATTACHED, d.attempt.n_disks = 1, "its disks are held only");
 	WRONG(DEVICE_WAITING, d.attempt.n_disks = 1, "its disks are held only");
 	WRONG(DEVICE_OPENING, d.attempt.opened = true, "what was opened is given at once");
