@@ -111,6 +111,10 @@ class Host:
         self.disks[device.ident] = node
         return device
 
+    def type_key(self, key):
+        """On the keyboard that was plugged last."""
+        self.monitor.command("send-key", keys=[{"type": "qcode", "data": key}])
+
     def unplug(self, device):
         """Pulls it out; returns when the kernel has seen it. That takes 20 s if usbhid was just reading
         its descriptors: QEMU never answers such a request, and usbhid asks four times, 5 s each."""

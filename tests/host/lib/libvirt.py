@@ -10,25 +10,27 @@ import signal
 import subprocess
 import xml.etree.ElementTree as ElementTree
 
-from .vm import RUN
+from . import small_guest
+from .vm import RUN, frozen
 from .wait import Failed, expect, wait_until
 
 PROGRAM = shutil.which("libvirtd", path="/usr/sbin:/usr/bin")
 LOG = pathlib.Path("/run/test/libvirtd.log")
+GUESTS = pathlib.Path("/run/guests")
 QEMU_LOGS = pathlib.Path("/var/log/libvirt/qemu")
 # Nothing here confines a QEMU; emulation is slow enough.
 SETTINGS = {
     "libvirtd.conf": 'auth_unix_ro = "none"\nauth_unix_rw = "none"\nunix_sock_group = "root"\n',
     "qemu.conf": 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nstdio_handler = "file"\n'
                  "cgroup_controllers = []\nnamespaces = []\n"}
-DOMAIN = """<domain type='qemu'><name>{name}</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
-<os><type arch='x86_64' machine='q35'>hvm</type></os><features><acpi/></features>
+DOMAIN = """<domain type='{accel}'><name>{name}</name><memory unit='MiB'>{memory}</memory><vcpu>1</vcpu>{cpu}
+<os><type arch='x86_64' machine='q35'>hvm</type>{boot}</os><features><acpi/></features>
 <devices><emulator>{qemu}</emulator>
 <controller type='usb' model='qemu-xhci' ports='8'/>
 <controller type='pci' index='0' model='pcie-root'/>
 <controller type='pci' index='1' model='pcie-root-port'/><controller type='pci' index='2' model='pcie-root-port'/>
 <controller type='pci' index='3' model='pcie-root-port'/><controller type='pci' index='4' model='pcie-root-port'/>
-<memballoon model='none'/></devices></domain>"""
+{console}<memballoon model='none'/></devices></domain>"""
 PATIENCE = 300  # seconds; before its first domain it asks QEMU for all that this can do, in minutes
 
 
@@ -114,14 +116,8 @@ class Daemon:
         self.process.wait(timeout=60)
         self.process = None
 
-    @contextlib.contextmanager
     def frozen(self):
-        """Meanwhile it answers nobody."""
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
+        return frozen(self.process)
 
     @staticmethod
     def log():
@@ -151,9 +147,14 @@ class Domain:
         self.dir.mkdir(parents=True, exist_ok=True)
         if not self.state():
             path = self.dir / "domain.xml"
-            path.write_text(DOMAIN.format(name=self.domain, qemu=shutil.which("qemu-system-x86_64")))
+            path.write_text(DOMAIN.format(name=self.domain, qemu=shutil.which("qemu-system-x86_64"), **self.traits()))
             virsh("define", str(path))
         return self
+
+    @staticmethod
+    def traits():
+        """What of its XML is its own."""
+        return {"accel": "qemu", "memory": 64, "cpu": "", "boot": "", "console": ""}
 
     def start(self):
         """It runs, as far as `virsh start --paused` goes."""
@@ -219,3 +220,37 @@ class Domain:
         path = QEMU_LOGS / f"{self.domain}.log"
         said = path.read_text(errors="replace")[-3000:] if path.exists() else ""
         return f"{said}\nlibvirtd:\n{DAEMON.log()}"
+
+
+class GuestDomain(Domain):
+    """One with a guest that runs and says what it sees. It goes on from story to story, too."""
+
+    def __init__(self, name, domain):
+        super().__init__(name, domain)
+        self.folder = GUESTS / domain
+        self.console = small_guest.Console(self.folder / "serial.log")
+
+    def traits(self):
+        small_guest.load_kvm()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return {"accel": "kvm", "memory": 192, "cpu": "<cpu mode='host-passthrough'/>",
+                "boot": f"<kernel>{small_guest.KERNEL}</kernel><initrd>{small_guest.make(self.folder)}</initrd>"
+                        f"<cmdline>{small_guest.COMMAND_LINE}</cmdline>",
+                "console": f"<serial type='file'><source path='{self.console.path}'/></serial>"}
+
+    def start(self):
+        if self.state() == "shut off":
+            virsh("start", self.domain)
+            self.console.wait_ready()
+        return self
+
+    def wait_has(self, what):
+        wait_until(lambda: what in self.console.has(), 60,
+                   lambda: f"the guest sees {what}; it sees {self.console.has()}")
+
+    def wait_lost(self, what):
+        wait_until(lambda: what not in self.console.has(), 60,
+                   lambda: f"the guest sees {what} no more; it sees {self.console.has()}")
+
+    def log(self):
+        return f"{super().log()}\nconsole:\n{self.console.text()[-2000:]}"

@@ -1,5 +1,6 @@
-"""A guest that says what it sees, for VMMs with KVM (nested, inside the emulated host): Debian's
-kernel, and a root of one shell script. Up in some ten seconds."""
+"""A guest that says what it sees and what is typed, for VMMs with KVM (nested, inside the emulated host): Debian's
+kernel, and a root of one shell script. Up in some ten seconds. The key F12 makes it reboot itself."""
+import lzma
 import pathlib
 import re
 import shutil
@@ -12,6 +13,22 @@ export PATH=/bin
 mount -t devtmpfs dev /dev
 mount -t sysfs sys /sys
 while read -r module; do insmod "/modules/$module"; done </modules/order
+# listen: tells the keys of the keyboard whose events come in.
+listen() {
+	while set -- $(dd bs=24 count=1 2>/dev/null | od -An -j16 -tu2 2>/dev/null) && [ $# = 4 ]; do
+		[ "$1.$3" = 1.1 ] || continue
+		echo "guest: key $2" >/dev/ttyS0
+		[ "$2" != 88 ] || reboot -f
+	done
+}
+listen_to_new() {
+	for node in /dev/input/event*; do
+		heard=/heard/${node##*/}
+		[ -c "$node" ] && [ ! -e "$heard" ] || continue
+		: >"$heard"
+		(listen <"$node"; rm "$heard") &
+	done
+}
 look() {
 	for device in /sys/bus/pci/devices/*; do
 		read -r vendor <"$device/vendor"; read -r id <"$device/device"
@@ -31,14 +48,15 @@ look() {
 }
 echo "guest: ready" >/dev/ttyS0
 while :; do
+	listen_to_new
 	has=$(look | sort)
 	[ "$has" = "$had" ] || echo "guest: has" $has >/dev/ttyS0
 	had=$has
 	sleep 1
 done
 """
-TOOLS = ("mount", "insmod", "sleep", "sort", "dd")
-MODULES = ("nvme", "xhci_pci", "usbhid", "hid_generic", "usb_storage", "uas", "sd_mod")
+TOOLS = ("mount", "insmod", "sleep", "sort", "dd", "od", "rm", "reboot")
+MODULES = ("evdev", "nvme", "xhci_pci", "usbhid", "hid_generic", "usb_storage", "uas", "sd_mod")
 COMMAND_LINE = "console=ttyS0 quiet panic=-1"
 KERNEL = pathlib.Path(__file__).resolve().parents[3] / ".build-host/kernel/vmlinuz"  # of the emulated host
 
@@ -47,7 +65,7 @@ def make(folder):
     """The initramfs, in FOLDER; returns its path."""
     root = folder / "root"
     shutil.rmtree(root, ignore_errors=True)
-    for name in ("bin", "dev", "modules", "sys"):
+    for name in ("bin", "dev", "heard", "modules", "sys"):
         (root / name).mkdir(parents=True)
     shutil.copy("/bin/busybox", root / "bin/busybox")
     for tool in TOOLS:
@@ -56,14 +74,22 @@ def make(folder):
     for module in MODULES:
         shown = subprocess.run(["modprobe", "--show-depends", module], check=True, capture_output=True, text=True)
         paths.update({line.split()[1]: None for line in shown.stdout.splitlines() if line.startswith("insmod ")})
-    for path in paths:
-        shutil.copy(path, root / "modules")
-    (root / "modules/order").write_text("".join(f"{pathlib.Path(path).name}\n" for path in paths))
+    names = [_copy_module(pathlib.Path(path), root / "modules") for path in paths]
+    (root / "modules/order").write_text("".join(f"{name}\n" for name in names))
     (root / "init").write_text(INIT)
     (root / "init").chmod(0o755)
     with (folder / "initramfs").open("wb") as file:
         subprocess.run("find . | cpio --quiet -o -H newc", shell=True, cwd=root, stdout=file, check=True)
     return folder / "initramfs"
+
+
+def _copy_module(path, folder):
+    """Unpacked, as busybox loads it. Returns its name."""
+    if path.suffix != ".xz":
+        shutil.copy(path, folder)
+        return path.name
+    (folder / path.stem).write_bytes(lzma.decompress(path.read_bytes()))
+    return path.stem
 
 
 def load_kvm():
@@ -82,11 +108,21 @@ class Console:
     def text(self):
         return self.path.read_text(errors="replace") if self.path.exists() else ""
 
-    def wait_ready(self):
-        wait_until(lambda: "guest: ready" in self.text(), 120,
-                   lambda: f"the guest is up; it said: {self.text()[-1500:]}")
+    def boots(self):
+        return self.text().count("guest: ready")
+
+    def wait_ready(self, boots=1):
+        """It is up, for the BOOTSth time since its console's file is there."""
+        wait_until(lambda: self.boots() >= boots, 120, lambda: f"the guest is up; it said: {self.text()[-1500:]}")
+
+    def _since_boot(self, pattern):
+        return re.findall(pattern, self.text().rpartition("guest: ready")[2], re.M)
 
     def has(self):
         """What it sees now: "pci-8086:100e", "usb-0627:0001", "disk-nvme", by the name of its file system."""
-        lines = re.findall(r"^guest: has (.*)$", self.text(), re.M)
+        lines = self._since_boot(r"^guest: has (.*?)\r?$")
         return lines[-1].split() if lines else []
+
+    def keys(self):
+        """The codes of the keys that were typed since it is up."""
+        return [int(code) for code in self._since_boot(r"^guest: key (\d+)")]

@@ -14,6 +14,16 @@ from .wait import wait_until
 RUN = pathlib.Path("/run/vms")
 
 
+@contextlib.contextmanager
+def frozen(process):
+    """Meanwhile it does not run at all, though its sockets are open."""
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
 class QemuVm:
     """NAME is the VM's name in the config. USER is who QEMU runs as (root if not said); PAUSED
     VMs are as far as `qemu -S` goes, which is enough for everything USB."""
@@ -89,14 +99,8 @@ class QemuVm:
         finally:
             session.close()
 
-    @contextlib.contextmanager
     def frozen(self):
-        """Meanwhile it does not run at all, though its sockets are open."""
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
+        return frozen(self.process)
 
     @contextlib.contextmanager
     def hold_monitor(self):

@@ -4,7 +4,7 @@ import re
 import statistics
 import subprocess
 
-from lib.libvirt import DAEMON, PROGRAM, Domain, virsh
+from lib.libvirt import DAEMON, PROGRAM, Domain, GuestDomain, virsh
 from lib.parts import functions, wait_driver
 from lib.story import story
 from lib.wait import expect, wait_until
@@ -12,6 +12,14 @@ from lib.world import KEYBOARDS, TOP
 from scenarios.isolation import LIMIT, plug_a_mouse
 
 story = story if PROGRAM else lambda function=None, **how: function or (lambda other: other)
+KEYBOARD, DISK, NVME = "usb-0627:0001", "usb-46f4:0001", "pci-1b36:0010"  # as the guest calls them
+KEY_A, KEY_B = 30, 48
+ONE_DISK = """
+[usb Disk]
+targetVm = vm1
+[allow one of the twins]
+portPath = 5
+"""
 TWINS = """
 [usb One]
 targetVm = vm1
@@ -180,6 +188,93 @@ def libvirt_gets_a_card_and_gives_it_back(world):
     wait_driver(card, "nvme")
     wait_until(lambda: world.db.assignment(card) is None, 20, "it has no row any more")
     vm1.expect_definition_untouched()
+
+
+def guest_domain(world):
+    """A domain with a guest that runs."""
+    DAEMON.start()
+    world.vms["vm1"] = GuestDomain("vm1", "linux")
+    return world.vms["vm1"].define()
+
+
+def guest_with_keyboard(world, *config):
+    vm1 = guest_domain(world).start()
+    world.configure(vm1.config(), KEYBOARDS, *config)
+    world.broker.start()
+    keyboard = world.host.plug_keyboard()
+    world.wait_attached(keyboard, vm1)
+    vm1.wait_has(KEYBOARD)
+    return keyboard, vm1
+
+
+def type_on(world, vm1, key, code):
+    """The guest hears one more such key. One that is typed before the guest listens is lost."""
+    before = vm1.console.keys().count(code)
+
+    def heard():
+        world.host.type_key(key)
+        return vm1.console.keys().count(code) > before
+    wait_until(heard, 60, lambda: f"the guest hears the key {key}; it heard {vm1.console.keys()}")
+
+
+@story
+def libvirt_guest_uses_what_it_gets(world):
+    """A keyboard and one of two disks of the same make are there before the domain starts: its guest hears what
+    is typed and reads this disk and not the other one, after it has rebooted itself too. Pulled out, they are gone for
+    the guest, and virsh."""
+    vm1 = guest_domain(world)
+    disk, other = world.host.plug_disk(port=5), world.host.plug_disk(image=2, port=6)
+    keyboard = world.host.plug_keyboard()
+    world.configure(vm1.config(), KEYBOARDS, ONE_DISK)
+    world.broker.start()
+    world.wait_state(keyboard, "waiting", "is not running")
+    vm1.start()
+    for boots in (1, 2):
+        vm1.console.wait_ready(boots)
+        world.wait_attached(keyboard, vm1)
+        world.wait_attached(disk, vm1)
+        vm1.wait_has("disk-disk1")
+        type_on(world, vm1, "a", KEY_A)
+        expect("disk-disk2" not in vm1.console.has(), f"the guest sees {vm1.console.has()}")
+        if boots == 1:
+            world.host.type_key("f12")
+    keyboard.unplug()
+    disk.unplug()
+    vm1.wait_lost(KEYBOARD)
+    vm1.wait_lost(DISK)
+    expect(not vm1.addresses(), f"virsh shows {vm1.addresses()}")
+    expect(other.block_device(), "the other disk is the host's")
+
+
+@story
+def libvirt_guest_outlives_the_daemons(world):
+    """libvirtd is killed, and so is the broker: the guest hears the same keyboard all the while, and never loses it."""
+    keyboard, vm1 = guest_with_keyboard(world)
+    seen = vm1.console.has()
+    for kill, start in ((DAEMON.kill9, DAEMON.start), (world.broker.kill9, world.broker.start)):
+        kill()
+        type_on(world, vm1, "a", KEY_A)
+        start()
+        world.wait_attached(keyboard, vm1)
+        type_on(world, vm1, "b", KEY_B)
+    expect(vm1.console.has() == seen, f"the guest saw {seen}, and sees {vm1.console.has()}")
+    world.wait_history(keyboard, "attach", "ok", 1)
+
+
+@story
+def libvirt_guest_gets_a_card_and_gives_it_back(world):
+    """An NVMe card moves into a domain: its guest reads the disk on it. When the rule is withdrawn the guest lets go,
+    and the host's driver has it again."""
+    card, = functions(*IDS)
+    wait_driver(card, "nvme")
+    keyboard, vm1 = guest_with_keyboard(world, CARD)
+    world.wait_state(card, "attached")
+    vm1.wait_has("disk-nvme")
+    world.configure(vm1.config(), KEYBOARDS)
+    vm1.wait_lost(NVME)
+    wait_driver(card, "nvme")
+    wait_until(lambda: world.db.assignment(card) is None, 20, "it has no row any more")
+    expect(len(vm1.aliases()) == 1 and vm1.holds(keyboard), f"virsh shows {vm1.aliases()}")
 
 
 @story
