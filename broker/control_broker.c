@@ -38,7 +38,7 @@ static void hand_out(void *data, const struct device *found)
 		registry_find(walk->registry, found->id.devpath, found->id.inode);
 	struct control_device view;
 
-	control_fill(&view, known ? known : found);
+	control_fill(&view, walk->registry, known ? known : found);
 	walk->fn(walk->data, &view);
 }
 
@@ -71,7 +71,7 @@ static void each_claimed(struct registry *registry, control_device_fn fn, void *
 	if (i > 1)
 		qsort(list, i, sizeof(struct device *), compare_order);
 	for (n = 0; n < i; n++) {
-		control_fill(&view, list[n]);
+		control_fill(&view, registry, list[n]);
 		fn(data, &view);
 	}
 }

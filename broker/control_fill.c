@@ -38,8 +38,16 @@ static bool is_held_up(const struct device *device)
 	return device->attempt.request != 0 && device->wish.away == AWAY_NOT;
 }
 
+/* The VM that it waits for is asked for the first time, and may have it in a moment. */
+static bool is_vm_asked(const struct registry *registry, const struct device *device)
+{
+	const struct vm *vm = registry_find_vm(registry, device->record.vm);
+
+	return vm && vm->state == VM_PROBING && !*vm->reason;
+}
+
 /* Something is under way that ends by itself: people are told what comes of it. */
-static bool is_busy(const struct device *device)
+static bool is_busy(const struct registry *registry, const struct device *device)
 {
 	const struct vm *vm = device->place.vm;
 
@@ -53,7 +61,8 @@ static bool is_busy(const struct device *device)
 		/* On record only, until its VM has been asked. */
 		return device->place.unverified && vm->state != VM_DOWN;
 	case DEVICE_WAITING:
-		return device->marked || device->again.loop != NULL || is_held_up(device);
+		return device->marked || device->again.loop != NULL || is_held_up(device) ||
+		       is_vm_asked(registry, device);
 	case DEVICE_HELD:
 	case DEVICE_CHOOSE:
 	case DEVICE_DETACHED:
@@ -73,7 +82,8 @@ static bool is_in_vm(const struct device *device)
 				    device->record.state == DEVICE_DETACHING);
 }
 
-static void fill_wish(struct control_device *view, const struct device *device)
+static void fill_wish(struct control_device *view, const struct registry *registry,
+		      const struct device *device)
 {
 	const struct device_wish *wish = &device->wish;
 
@@ -88,7 +98,7 @@ static void fill_wish(struct control_device *view, const struct device *device)
 	view->asks = device->record.state == DEVICE_CHOOSE;
 	view->is_detached = wish->away == AWAY_DETACHED || wish->away == AWAY_UNTIL_REPLUG;
 	view->is_suspended = wish->away == AWAY_SUSPENDED;
-	view->is_busy = is_busy(device);
+	view->is_busy = is_busy(registry, device);
 	view->vm = is_in_vm(device) ? device->place.vm->name : "";
 	view->wanted_vm = device->place.vm ? device->place.vm->name : device->record.vm;
 	view->state = device_state_name(device->record.state);
@@ -96,7 +106,8 @@ static void fill_wish(struct control_device *view, const struct device *device)
 	view->since = device->record.since;
 }
 
-void control_fill(struct control_device *view, const struct device *device)
+void control_fill(struct control_device *view, const struct registry *registry,
+		  const struct device *device)
 {
 	const struct device_identity *id = &device->id;
 
@@ -130,5 +141,5 @@ void control_fill(struct control_device *view, const struct device *device)
 		fill_usb(view, device);
 	else if (id->kind == DEVICE_PCI)
 		fill_pci(view, device);
-	fill_wish(view, device);
+	fill_wish(view, registry, device);
 }

@@ -89,6 +89,13 @@ def random_text(rng):
     return rng.choice([b" ", b"", b"_"]).join(rng.choice(WORDS) for _ in range(rng.randrange(1, 5)))
 
 
+def is_utf8(text):
+    try:
+        return bool(text.decode())
+    except UnicodeDecodeError:
+        return False
+
+
 MANY = 280            # udev's list may be cut from here on
 MOST_INTERFACES = 1169  # as many as vhotplug-match can say
 
@@ -191,8 +198,10 @@ def usb_case(host, rng, number, modules):
     def facts(properties):
         for key in ("ID_VENDOR_FROM_DATABASE", "ID_MODEL_FROM_DATABASE"):
             # The hardware database may know better, and a line's end is a property's end for udev.
+            # From 261 on udev drops what is no UTF-8.
             sent = re.split(b"[\r\n]", case.sent.get(key, b""))[0]
-            if vendor == "8000" and properties.get(key.encode(), b"") != sent:
+            seen = properties.get(key.encode(), b"")
+            if vendor == "8000" and seen != sent and (seen or is_utf8(sent)):
                 raise AssertionError(f"udevd changed {key} from {sent}: {properties}")
         triples = interfaces and [triple for _, triple in interfaces]
         listed = properties.get(b"ID_USB_INTERFACES", b"")
