@@ -2,6 +2,8 @@
  * who may read the state. Used by main. */
 #pragma once
 
+#include <sys/types.h>
+
 #include "broker/loop.h"
 #include "broker/watch.h"
 #include "helper/macro.h"

@@ -7,6 +7,12 @@
 #include "broker/inuse.h"
 #include "helper/root.h"
 
+#ifndef STATX_TYPE /* musl before 1.2.5 */
+#include <linux/stat.h>
+#include <sys/syscall.h>
+#define statx(dir, path, flags, mask, st) syscall(SYS_statx, dir, path, flags, mask, st)
+#endif
+
 struct search {
 	const struct nodes *nodes;
 	const struct node *found;
