@@ -12,7 +12,6 @@ import subprocess
 from . import small_guest
 from .crosvm import DOUBLES, read_answer
 from .vm import RUN
-from .wait import wait_until
 
 SERVER = DOUBLES / "cloud_hypervisor_server.py"
 PROGRAM = os.environ.get("CLOUD_HYPERVISOR")
@@ -107,13 +106,11 @@ class CloudHypervisorVm:
     def wait_reads(self, name):
         """The guest reads the name of the file system on a disk. (The stand-in has no guest.)"""
         if self.is_real:
-            wait_until(lambda: f"disk-{name}" in self.console.has(), 60,
-                       lambda: f"the guest reads '{name}' from a disk; it has {self.console.has()}")
+            self.console.wait_has(f"disk-{name}")
 
     def wait_lost(self, ids):
         if self.is_real:
-            wait_until(lambda: f"pci-{ids}" not in self.console.has(), 60,
-                       lambda: f"the guest has lost {ids}; it has {self.console.has()}")
+            self.console.wait_lost(f"pci-{ids}")
 
     def log(self):
         path = self.dir / "log"

@@ -96,6 +96,11 @@ class Host:
     def plug_mouse(self, **where):
         return self.plug("usb-mouse", "mouse", **where)
 
+    def click(self):
+        """Presses and releases the left button of the mouse that was read last."""
+        for down in (True, False):
+            self.monitor.command("input-send-event", events=[{"type": "btn", "data": {"button": "left", "down": down}}])
+
     def plug_hub(self, **where):
         return self.plug("usb-hub", "hub", **where)
 

@@ -245,12 +245,10 @@ class GuestDomain(Domain):
         return self
 
     def wait_has(self, what):
-        wait_until(lambda: what in self.console.has(), 60,
-                   lambda: f"the guest sees {what}; it sees {self.console.has()}")
+        self.console.wait_has(what)
 
     def wait_lost(self, what):
-        wait_until(lambda: what not in self.console.has(), 60,
-                   lambda: f"the guest sees {what} no more; it sees {self.console.has()}")
+        self.console.wait_lost(what)
 
     def log(self):
         return f"{super().log()}\nconsole:\n{self.console.text()[-2000:]}"

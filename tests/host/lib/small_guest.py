@@ -57,6 +57,7 @@ done
 """
 TOOLS = ("mount", "insmod", "sleep", "sort", "dd", "od", "rm", "reboot")
 MODULES = ("evdev", "nvme", "xhci_pci", "usbhid", "hid_generic", "usb_storage", "uas", "sd_mod")
+KVM = pathlib.Path("/dev/kvm")
 COMMAND_LINE = "console=ttyS0 quiet panic=-1"
 KERNEL = pathlib.Path(__file__).resolve().parents[3] / ".build-host/kernel/vmlinuz"  # of the emulated host
 
@@ -94,9 +95,16 @@ def _copy_module(path, folder):
 
 def load_kvm():
     for module in ("kvm_amd", "kvm_intel"):
-        if subprocess.run(["modprobe", module], capture_output=True).returncode == 0 and pathlib.Path("/dev/kvm").exists():
+        if subprocess.run(["modprobe", module], capture_output=True).returncode == 0 and KVM.exists():
+            KVM.chmod(0o666)
             return
     raise RuntimeError("there is no /dev/kvm in the emulated host")
+
+
+def qemu_arguments(folder):
+    """What a QEMU needs to boot it, when it has been made in FOLDER."""
+    return ["-kernel", str(KERNEL), "-initrd", str(folder / "initramfs"), "-append", COMMAND_LINE, "-m", "160",
+            "-serial", f"file:{folder / 'serial.log'}"]
 
 
 class Console:
@@ -123,6 +131,12 @@ class Console:
         lines = self._since_boot(r"^guest: has (.*?)\r?$")
         return lines[-1].split() if lines else []
 
+    def wait_has(self, what, seconds=60):
+        wait_until(lambda: what in self.has(), seconds, lambda: f"the guest sees {what}; it sees {self.has()}")
+
+    def wait_lost(self, what, seconds=60):
+        wait_until(lambda: what not in self.has(), seconds, lambda: f"the guest sees no {what}; it sees {self.has()}")
+
     def keys(self):
-        """The codes of the keys that were typed since it is up."""
+        """The codes of the keys and buttons that were pressed since it is up."""
         return [int(code) for code in self._since_boot(r"^guest: key (\d+)")]

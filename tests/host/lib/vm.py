@@ -1,4 +1,5 @@
-"""The target VMs: QEMU processes inside the emulated host. They need no guest; most are paused."""
+"""The target VMs: QEMU processes inside the emulated host. Most are paused and need no guest; others run one
+that says what it sees (small_guest)."""
 import contextlib
 import os
 import pathlib
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import threading
 
-from . import qemu, qmp
+from . import qemu, qmp, small_guest
 from .wait import wait_until
 
 RUN = pathlib.Path("/run/vms")
@@ -26,16 +27,18 @@ def frozen(process):
 
 class QemuVm:
     """NAME is the VM's name in the config. USER is who QEMU runs as (root if not said); PAUSED
-    VMs are as far as `qemu -S` goes, which is enough for everything USB."""
+    VMs are as far as `qemu -S` goes, which is enough for everything USB. With GUEST one runs in it, by KVM:
+    `console` has what that says."""
 
-    def __init__(self, name, user=None, paused=True, usb_ports=8, root_ports=2, arguments=()):
+    def __init__(self, name, user=None, paused=True, usb_ports=8, root_ports=2, arguments=(), guest=False):
         self.name, self.user, self.process, self.listen = name, user, None, None
         self.dir = RUN / name
         self.socket = self.dir / "qmp.sock"  # the one the broker is told of
         self.own_socket = self.dir / "test.sock"  # the stories' own monitor
         self.trace = self.dir / "trace.log"
         self.command = [
-            "qemu-system-x86_64", *(["-S"] if paused else []), "-machine", "q35", "-accel", "tcg", "-m", "64",
+            "qemu-system-x86_64", *(["-S"] if paused and not guest else []), "-machine", "q35",
+            *(["-accel", "kvm", "-cpu", "host"] if guest else ["-accel", "tcg"]), "-m", "64",
             "-nodefaults", "-display", "none",
             "-qmp", f"unix:{self.socket},server=on,wait=off", "-qmp", f"unix:{self.own_socket},server=on,wait=off",
             "-msg", "timestamp=on", "-trace", "handle_qmp_command", "-D", str(self.trace),
@@ -43,6 +46,10 @@ class QemuVm:
         for port in range(1, root_ports + 1):
             self.command += ["-device", f"pcie-root-port,id=rp{port},chassis={port},slot={port}"]
         self.command += arguments
+        self.console = None
+        if guest:
+            self.console = small_guest.Console(self.dir / "serial.log")
+            self.command += small_guest.qemu_arguments(self.dir)
 
     def dial(self, path):
         """Instead of listening, its monitor calls whoever listens at PATH, again and again. Before
@@ -63,6 +70,9 @@ class QemuVm:
         self.dir.mkdir(parents=True, exist_ok=True)
         # Left by one that was killed; the broker's may stay, as in life.
         self.own_socket.unlink(missing_ok=True)
+        if self.console:
+            small_guest.load_kvm()
+            small_guest.make(self.dir)
         identity = {}
         if self.user:
             account = pwd.getpwnam(self.user)
@@ -74,6 +84,8 @@ class QemuVm:
         wait_until(self.own_socket.exists, 60, f"{self.name} is up")
         with self.monitor() as monitor:
             monitor.command("query-status", seconds=60)
+        if self.console:
+            self.console.wait_ready()
         return self
 
     def kill9(self):
