@@ -371,7 +371,7 @@ int api_suspend(struct api_request *request, unsigned kinds, bool resume)
 {
 	struct suspension s = {.request = request, .kinds = kinds, .resume = resume};
 	struct api *api = request->api;
-	const char *vm;
+	const char *vm = NULL;
 	int r = api_text(request, "vm", &vm);
 
 	if (r < 0)

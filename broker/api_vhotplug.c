@@ -18,6 +18,7 @@ struct pick {
 	enum control_scope scope;
 	const char *node, *address; /* one of these, */
 	const char *bus, *port;     /* these two, */
+	char bus_digits[24], port_digits[24];
 	int64_t vendor, model;      /* or these two */
 
 	bool was_found, is_claimed;
@@ -162,8 +163,6 @@ static int find_by_ids(struct api_request *request, struct pick *pick, const cha
 /* The one device that the request is about. */
 static int pick_one(struct api_request *request, struct pick *pick)
 {
-	char bus_digits[24], port_digits[24];
-
 	if (pick->scope == CONTROL_PCI) {
 		pick->address = text_of(request, "address");
 		if (pick->address)
@@ -174,8 +173,8 @@ static int pick_one(struct api_request *request, struct pick *pick)
 	pick->node = text_of(request, "device_node");
 	if (pick->node)
 		return find(request, pick, "USB device %s not found in the system", pick->node);
-	pick->bus = number_of(request, "bus", bus_digits);
-	pick->port = number_of(request, "port", port_digits);
+	pick->bus = number_of(request, "bus", pick->bus_digits);
+	pick->port = number_of(request, "port", pick->port_digits);
 	if (pick->bus && pick->port)
 		return find(request, pick,
 			    "USB device with bus %s and port %s not found in the system", pick->bus,

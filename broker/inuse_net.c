@@ -84,7 +84,7 @@ static int is_tunnel(const char *name)
 		return 0;
 	DIR *dir = root_opendir("%s", place);
 	r = dir ? 1 : -errno;
-	while (r == 1 && (entry = readdir(dir)))
+	while (dir && r == 1 && (entry = readdir(dir)))
 		if (startswith(entry->d_name, "lower_"))
 			r = 0;
 	if (dir)

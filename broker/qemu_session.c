@@ -165,18 +165,20 @@ void qemu_op_command(struct qemu_op *op, const char *command, json_t *arguments,
 bool qemu_op_reply(struct qemu_op *op, const json_t *reply, const char *error_class,
 		   const char *text)
 {
+	const char *class = error_class ? error_class : "";
+
 	if (op->base.is_done)
 		return false;
 	op->replies--;
-	if (op->qemu->qmp && !streq(error_class ? error_class : "", "down"))
+	if (op->qemu->qmp && !streq(class, "down"))
 		it_answers(op->qemu);
 	if (reply)
 		return true;
-	if (streq(error_class, "down"))
+	if (streq(class, "down"))
 		op_set_result(&op->base, VMM_RETRY, text);
 	else if (op->base.result.outcome == VMM_OK && op->kind != QEMU_PROBE)
-		op_set_result(&op->base,
-			      streq(error_class, "DeviceNotFound") ? VMM_GONE : VMM_FAILED, text);
+		op_set_result(&op->base, streq(class, "DeviceNotFound") ? VMM_GONE : VMM_FAILED,
+			      text);
 	return false;
 }
 

@@ -473,7 +473,7 @@ int store_load(struct store *store, store_device_fn fn, void *data)
 {
 	sqlite3_stmt *statement = NULL;
 	char names[ROW_SQL_SIZE], sql[ROW_SQL_SIZE + 100];
-	int step, r;
+	int r;
 
 	if ((r = close_earlier_boots(store)) < 0 || (r = prune_tables(store)) < 0)
 		return r;
@@ -483,7 +483,7 @@ int store_load(struct store *store, store_device_fn fn, void *data)
 	if (r != SQLITE_OK)
 		return database_error(r);
 	r = 0;
-	while (r == 0 && (step = sqlite3_step(statement)) == SQLITE_ROW) {
+	while (r == 0 && sqlite3_step(statement) == SQLITE_ROW) {
 		struct device *device = read_device(statement);
 
 		r = device ? fn(data, device) : -ENOMEM;

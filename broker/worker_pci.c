@@ -261,7 +261,7 @@ void worker_pci_take(const struct worker_request *request, struct worker_answer 
 {
 	const char *address = strrchr(request->devpath, '/') + 1;
 	_cleanup_(inuse_finish) struct inuse inuse = {0};
-	struct pci_group group, taken = {0};
+	struct pci_group group = {0}, taken = {0};
 	int r = 0;
 
 	if (worker_has_gone(request, answer) || find_group(address, &group, answer) < 0)

@@ -293,7 +293,7 @@ int match_interfaces(const struct match_places *places, char ret[INTERFACES_MAX]
 	size_t at = 0;
 	int r = read_descriptors(places, &d);
 
-	if (r < 0)
+	if (!d)
 		return r;
 	strcpy(ret, ":");
 	while ((r = next_interface(d, &at, &interface)) > 0) {

@@ -94,7 +94,7 @@ static int make_room(int dir_fd, const uint64_t *seqnums, size_t n, const char *
 static int respect_cap(int dir_fd, const char *devpath)
 {
 	_cleanup_free_ uint64_t *seqnums = NULL;
-	size_t n;
+	size_t n = 0;
 	int r;
 
 	r = spool_list(dir_fd, &seqnums, &n);
