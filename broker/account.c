@@ -33,7 +33,7 @@ uid_t account_find(const char *name)
 }
 
 /* It may hang, so it must hold nothing of the broker's. Source: close_range(2). */
-static _Noreturn void answer(int fd, uid_t (*look)(const char *name), const char *name)
+static _Noreturn void answer_lookup(int fd, uid_t (*look)(const char *name), const char *name)
 {
 	int kept = dup2(fd, STDERR_FILENO + 1);
 
@@ -43,7 +43,7 @@ static _Noreturn void answer(int fd, uid_t (*look)(const char *name), const char
 	_exit(write(kept, &id, sizeof(id)) == sizeof(id) ? 0 : 1);
 }
 
-static void collect(pid_t pid)
+static void collect_child(pid_t pid)
 {
 	kill(pid, SIGKILL);
 	for (int waited = 0; waitpid(pid, NULL, WNOHANG) == 0 && waited < ENDING_MS; waited++)
@@ -59,7 +59,7 @@ uid_t account_ask(uid_t (*look)(const char *name), const char *name)
 		return id;
 	pid_t pid = fork();
 	if (pid == 0)
-		answer(ends[1], look, name);
+		answer_lookup(ends[1], look, name);
 	close(ends[1]);
 	struct pollfd pollfd = {.fd = ends[0], .events = POLLIN};
 	if (pid > 0 && poll(&pollfd, 1, PATIENCE_MS) == 1 &&
@@ -67,7 +67,7 @@ uid_t account_ask(uid_t (*look)(const char *name), const char *name)
 		id = (uid_t) -1;
 	close(ends[0]);
 	if (pid > 0)
-		collect(pid);
+		collect_child(pid);
 	return id;
 }
 

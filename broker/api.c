@@ -76,7 +76,7 @@ static void request_free(struct api_request *request)
 }
 
 /* Answers with what R and the request say, and ends the request. */
-static void finish(struct api_request *request, int r)
+static void finish_request(struct api_request *request, int r)
 {
 	struct control_client *client = request->client;
 	json_t *id = json_object_get(request->message, "id");
@@ -204,7 +204,7 @@ bool api_pass(struct api *api)
 	has_answered = done != NULL;
 	while ((request = done)) {
 		done = request->next;
-		finish(request, request->error[0] ? -EIO : 0);
+		finish_request(request, request->error[0] ? -EIO : 0);
 	}
 	return has_answered;
 }
@@ -219,7 +219,7 @@ static const struct api_action *find_action(const struct api_action *actions, co
 	return NULL;
 }
 
-static int perform(struct api_request *request)
+static int perform_request(struct api_request *request)
 {
 	const json_t *name = json_object_get(request->message, "action");
 	const struct api_action *action = NULL;
@@ -260,7 +260,7 @@ static void wait_for_devices(struct api_request *request)
 
 /* TEXT as JSON, or NULL. Who can't be answered in vhotplug's dialect is not answered: it skips such
  * lines. */
-static json_t *parse(struct control_client *client, const char *text, size_t length)
+static json_t *parse_request(struct control_client *client, const char *text, size_t length)
 {
 	static const char words[] = "{\"result\": \"failed\", \"error\": \"%s\"}";
 	char answer[256];
@@ -276,10 +276,10 @@ static json_t *parse(struct control_client *client, const char *text, size_t len
 	return NULL;
 }
 
-static void receive(void *data, struct control_client *client, const char *line, size_t length)
+static void receive_line(void *data, struct control_client *client, const char *line, size_t length)
 {
 	struct api *api = data;
-	json_t *message = parse(client, line, length);
+	json_t *message = parse_request(client, line, length);
 	struct api_request *request = message ? calloc(1, sizeof(*request)) : NULL;
 	int r;
 
@@ -291,9 +291,9 @@ static void receive(void *data, struct control_client *client, const char *line,
 	request->client = client;
 	request->message = message;
 	request->answer = json_object();
-	r = perform(request);
+	r = perform_request(request);
 	if (r < 0 || request->n_awaits == 0)
-		finish(request, r);
+		finish_request(request, r);
 	else
 		wait_for_devices(request);
 }
@@ -307,7 +307,7 @@ static void client_gone(void *data, struct control_client *client)
 			r->client = NULL;
 }
 
-static const struct control_handler handler = {.line = receive, .gone = client_gone};
+static const struct control_handler handler = {.line = receive_line, .gone = client_gone};
 
 int api_new(struct loop *loop, const struct control_verbs *verbs, void *data, struct api **ret_api)
 {

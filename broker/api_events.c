@@ -26,7 +26,7 @@ static bool is_wanted(const struct api *api)
 }
 
 /* Takes over EVENT, for the clients of DIALECT. */
-static void tell(struct api *api, enum control_dialect dialect, json_t *event)
+static void tell_clients(struct api *api, enum control_dialect dialect, json_t *event)
 {
 	struct control_client *next;
 
@@ -53,7 +53,7 @@ static void tell_vhotplug(struct api *api, enum device_kind kind, const char *wh
 			  kind == DEVICE_USB ? "usb_device" : "pci_device", view);
 	if (value)
 		json_object_set_new(event, more, value);
-	tell(api, CONTROL_VHOTPLUG, event);
+	tell_clients(api, CONTROL_VHOTPLUG, event);
 }
 
 /* When a device leaves, vhotplug says no more of it than where it was. */
@@ -82,7 +82,8 @@ static void tell_gone(struct api *api, struct api_told *told)
 
 	tell_detached(api, told);
 	tell_vhotplug(api, told->kind, "disconnected", view, NULL, NULL);
-	tell(api, CONTROL_OWN, json_pack("{s:s, s:s}", "event", "gone", "device", told->id));
+	tell_clients(api, CONTROL_OWN,
+		     json_pack("{s:s, s:s}", "event", "gone", "device", told->id));
 	json_decref(view);
 }
 
@@ -127,11 +128,11 @@ static void tell_state(struct api *api, struct api_told *told, const struct cont
 	if (streq(told->state, device->state) && streq(told->reason, device->reason) &&
 	    streq(told->vm, device->vm) && told->since == device->since)
 		return;
-	tell(api, CONTROL_OWN,
-	     json_pack("{s:s, s:o}", "event", "changed", "device", view_device(device)));
+	tell_clients(api, CONTROL_OWN,
+		     json_pack("{s:s, s:o}", "event", "changed", "device", view_device(device)));
 }
 
-static void note(struct api_told *told, const struct control_device *device)
+static void note_device(struct api_told *told, const struct control_device *device)
 {
 	snprintf(told->vm, sizeof(told->vm), "%s", device->vm);
 	snprintf(told->state, sizeof(told->state), "%s", device->state);
@@ -141,7 +142,7 @@ static void note(struct api_told *told, const struct control_device *device)
 	told->since = device->since;
 }
 
-static void compare(void *data, const struct control_device *device)
+static void compare_device(void *data, const struct control_device *device)
 {
 	struct api *api = data;
 	struct api_told *told = find_told(api, device->id);
@@ -157,7 +158,7 @@ static void compare(void *data, const struct control_device *device)
 		tell_vm(api, told, device);
 		tell_state(api, told, device);
 	}
-	note(told, device);
+	note_device(told, device);
 }
 
 static void mark_seen(void *data, const struct control_device *device)
@@ -195,7 +196,7 @@ void api_events_pass(struct api *api)
 	}
 	api_each(api, CONTROL_CLAIMED, mark_seen, api);
 	drop_unseen(api);
-	api_each(api, CONTROL_CLAIMED, compare, api);
+	api_each(api, CONTROL_CLAIMED, compare_device, api);
 	api->has_told = true;
 }
 

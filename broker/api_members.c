@@ -40,7 +40,7 @@ static bool is_known(const char *members, const char *name)
 }
 
 /* "all (boolean), vm (string)", or "none". */
-static void describe(const char *members, char *ret, size_t size)
+static void describe_members(const char *members, char *ret, size_t size)
 {
 	struct member member;
 	size_t n = 0;
@@ -58,7 +58,7 @@ int api_check_members(struct api_request *request, const struct api_action *acti
 	char allowed[256];
 	json_t *value;
 
-	describe(members, allowed, sizeof(allowed));
+	describe_members(members, allowed, sizeof(allowed));
 	json_object_foreach(request->message, name, value)
 	{
 		if (!is_known(action->members, name))

@@ -64,13 +64,13 @@ static int attach_to(struct api_request *request, const char *vm)
 	return api_await(request, named.id, AWAIT_ARRIVAL, vm, false);
 }
 
-static int attach(struct api_request *request)
+static int handle_attach(struct api_request *request)
 {
 	return attach_to(request, json_string_value(json_object_get(request->message, "vm")));
 }
 
 /* What is not in a VM may be kept out of it all the same. */
-static int detach(struct api_request *request)
+static int handle_detach(struct api_request *request)
 {
 	bool until_replug = json_is_true(json_object_get(request->message, "until_replug"));
 	struct api *api = request->api;
@@ -92,12 +92,12 @@ static int suspend_or_resume(struct api_request *request, bool resume)
 	return api_suspend(request, 1U << DEVICE_USB | 1U << DEVICE_PCI, resume);
 }
 
-static int suspend(struct api_request *request)
+static int handle_suspend(struct api_request *request)
 {
 	return suspend_or_resume(request, false);
 }
 
-static int resume(struct api_request *request)
+static int handle_resume(struct api_request *request)
 {
 	return suspend_or_resume(request, true);
 }
@@ -126,7 +126,7 @@ static void list_other(void *data, const struct control_device *device)
 		add_device(data, device);
 }
 
-static int list(struct api_request *request)
+static int handle_list(struct api_request *request)
 {
 	struct list list = {
 		.devices = json_array(),
@@ -143,14 +143,14 @@ static int list(struct api_request *request)
 	return 0;
 }
 
-static int status(struct api_request *request)
+static int handle_status(struct api_request *request)
 {
 	json_object_set_new(request->answer, "status",
 			    request->api->verbs->status(request->api->data));
 	return 0;
 }
 
-static int history(struct api_request *request)
+static int handle_history(struct api_request *request)
 {
 	struct api *api = request->api;
 	json_t *rows = NULL;
@@ -162,28 +162,28 @@ static int history(struct api_request *request)
 	return r;
 }
 
-static int reload(struct api_request *request)
+static int handle_reload(struct api_request *request)
 {
 	request->api->verbs->reload(request->api->data);
 	return 0;
 }
 
-static int watch(struct api_request *request)
+static int handle_watch(struct api_request *request)
 {
 	request->client->wants_events = true;
 	return 0;
 }
 
 const struct api_action api_own_actions[] = {
-	{"list", list, false, "all:boolean brief:boolean"},
-	{"status", status, false, ""},
-	{"history", history, false,
+	{"list", handle_list, false, "all:boolean brief:boolean"},
+	{"status", handle_status, false, ""},
+	{"history", handle_history, false,
 	 "limit:integer after:integer since:integer device:string vm:string"},
-	{"watch", watch, false, ""},
-	{"attach", attach, true, "device:string! vm:string"},
-	{"detach", detach, true, "device:string! until_replug:boolean"},
-	{"suspend", suspend, true, "vm:string"},
-	{"resume", resume, true, "vm:string"},
-	{"reload", reload, true, ""},
+	{"watch", handle_watch, false, ""},
+	{"attach", handle_attach, true, "device:string! vm:string"},
+	{"detach", handle_detach, true, "device:string! until_replug:boolean"},
+	{"suspend", handle_suspend, true, "vm:string"},
+	{"resume", handle_resume, true, "vm:string"},
+	{"reload", handle_reload, true, ""},
 	{NULL, NULL, false, NULL},
 };

@@ -19,7 +19,7 @@ struct pick {
 	const char *node, *address; /* one of these, */
 	const char *bus, *port;     /* these two, */
 	char bus_digits[24], port_digits[24];
-	int64_t vendor, model;      /* or these two */
+	int64_t vendor, model; /* or these two */
 
 	bool was_found, is_claimed;
 	char id[CONTROL_ID_SIZE];
@@ -123,9 +123,9 @@ static int64_t usb_id(const char *text)
 		       : -1;
 }
 
-static int find(struct api_request *request, struct pick *pick, const char *format, ...)
+static int find_device(struct api_request *request, struct pick *pick, const char *format, ...)
 	_printf_(3, 4);
-static int find(struct api_request *request, struct pick *pick, const char *format, ...)
+static int find_device(struct api_request *request, struct pick *pick, const char *format, ...)
 {
 	va_list args;
 
@@ -156,8 +156,8 @@ static int find_by_ids(struct api_request *request, struct pick *pick, const cha
 			r = read_hex(request, model, &pick->model);
 	}
 	return r < 0 ? r
-		     : find(request, pick, "%s device %s:%s not found in the system",
-			    is_usb ? "USB" : "PCI", vid, model);
+		     : find_device(request, pick, "%s device %s:%s not found in the system",
+				   is_usb ? "USB" : "PCI", vid, model);
 }
 
 /* The one device that the request is about. */
@@ -166,19 +166,20 @@ static int pick_one(struct api_request *request, struct pick *pick)
 	if (pick->scope == CONTROL_PCI) {
 		pick->address = text_of(request, "address");
 		if (pick->address)
-			return find(request, pick, "PCI device %s not found in the system",
-				    pick->address);
+			return find_device(request, pick, "PCI device %s not found in the system",
+					   pick->address);
 		return find_by_ids(request, pick, text_of(request, "vid"), "did");
 	}
 	pick->node = text_of(request, "device_node");
 	if (pick->node)
-		return find(request, pick, "USB device %s not found in the system", pick->node);
+		return find_device(request, pick, "USB device %s not found in the system",
+				   pick->node);
 	pick->bus = number_of(request, "bus", pick->bus_digits);
 	pick->port = number_of(request, "port", pick->port_digits);
 	if (pick->bus && pick->port)
-		return find(request, pick,
-			    "USB device with bus %s and port %s not found in the system", pick->bus,
-			    pick->port);
+		return find_device(request, pick,
+				   "USB device with bus %s and port %s not found in the system",
+				   pick->bus, pick->port);
 	pick->bus = NULL;
 	return find_by_ids(request, pick, text_of(request, "vid"), "pid");
 }
@@ -294,7 +295,7 @@ static int move_tagged(struct tagged *tagged)
 	return r;
 }
 
-static int move(struct api_request *request, enum device_kind kind, bool detach)
+static int move_device(struct api_request *request, enum device_kind kind, bool detach)
 {
 	struct pick pick = {.scope = kind == DEVICE_USB ? CONTROL_USB : CONTROL_PCI};
 	struct tagged tagged = {.request = request, .kind = kind, .detach = detach};
@@ -313,22 +314,22 @@ static int move(struct api_request *request, enum device_kind kind, bool detach)
 
 static int usb_attach(struct api_request *request)
 {
-	return move(request, DEVICE_USB, false);
+	return move_device(request, DEVICE_USB, false);
 }
 
 static int usb_detach(struct api_request *request)
 {
-	return move(request, DEVICE_USB, true);
+	return move_device(request, DEVICE_USB, true);
 }
 
 static int pci_attach(struct api_request *request)
 {
-	return move(request, DEVICE_PCI, false);
+	return move_device(request, DEVICE_PCI, false);
 }
 
 static int pci_detach(struct api_request *request)
 {
-	return move(request, DEVICE_PCI, true);
+	return move_device(request, DEVICE_PCI, true);
 }
 
 /* Lists */

@@ -10,7 +10,7 @@ void backlog_init(struct backlog *backlog)
 	*backlog = (struct backlog){.last = &backlog->first};
 }
 
-static void drop(struct backlog *backlog, struct change **at)
+static void drop_change(struct backlog *backlog, struct change **at)
 {
 	struct change *change = *at;
 
@@ -24,7 +24,7 @@ static void drop(struct backlog *backlog, struct change **at)
 void backlog_finish(struct backlog *backlog)
 {
 	while (backlog->first)
-		drop(backlog, &backlog->first);
+		drop_change(backlog, &backlog->first);
 }
 
 void backlog_clear(struct backlog *backlog)
@@ -47,7 +47,7 @@ static void supersede_row(struct backlog *backlog, int64_t row)
 		if ((*at)->row.record.row == row)
 			(*at)->save = false;
 		if (is_void(*at))
-			drop(backlog, at);
+			drop_change(backlog, at);
 		else
 			at = &(*at)->next;
 	}
@@ -62,7 +62,7 @@ static void supersede_choice(struct backlog *backlog, const char *whom)
 		if ((*at)->has_choice && streq((*at)->choice.whom, whom))
 			(*at)->has_choice = false;
 		if (is_void(*at))
-			drop(backlog, at);
+			drop_change(backlog, at);
 		else
 			at = &(*at)->next;
 	}
@@ -85,7 +85,7 @@ static void make_room(struct backlog *backlog)
 	while (*at && backlog->n >= MAX_CHANGES) {
 		lose_history(backlog, *at);
 		if (is_void(*at))
-			drop(backlog, at);
+			drop_change(backlog, at);
 		else
 			at = &(*at)->next;
 	}
@@ -109,7 +109,7 @@ static struct change *new_change(struct backlog *backlog, const struct history *
 	return change;
 }
 
-static void add(struct backlog *backlog, struct change *change)
+static void add_change(struct backlog *backlog, struct change *change)
 {
 	if (is_void(change)) {
 		free(change);
@@ -135,7 +135,7 @@ static void add_row(struct backlog *backlog, const struct device *device, bool f
 		change->save = !forget;
 		change->forget = forget;
 	}
-	add(backlog, change);
+	add_change(backlog, change);
 }
 
 void backlog_save(struct backlog *backlog, const struct device *device,
@@ -164,7 +164,7 @@ void backlog_choose(struct backlog *backlog, const struct choice *choice)
 	supersede_choice(backlog, choice->whom);
 	change->choice = *choice;
 	change->has_choice = true;
-	add(backlog, change);
+	add_change(backlog, change);
 }
 
 bool backlog_tell_loss(const struct backlog *backlog, struct history *ret_lost)

@@ -7,7 +7,7 @@ void budget_init(struct budget *budget, uint64_t size, uint64_t rate)
 }
 
 /* RATE a second is RATE thousandths a millisecond. */
-static void fill(struct budget *budget, uint64_t now)
+static void fill_budget(struct budget *budget, uint64_t now)
 {
 	uint64_t passed = now > budget->at ? now - budget->at : 0;
 	uint64_t room = (uint64_t) ((int64_t) budget->size * 1000 - budget->left);
@@ -18,7 +18,7 @@ static void fill(struct budget *budget, uint64_t now)
 
 bool budget_take(struct budget *budget, uint64_t amount, uint64_t now)
 {
-	fill(budget, now);
+	fill_budget(budget, now);
 	if (budget->left < (int64_t) amount * 1000)
 		return false;
 	budget->left -= (int64_t) amount * 1000;
@@ -27,7 +27,7 @@ bool budget_take(struct budget *budget, uint64_t amount, uint64_t now)
 
 void budget_use(struct budget *budget, uint64_t amount, uint64_t now)
 {
-	fill(budget, now);
+	fill_budget(budget, now);
 	budget->left -= (int64_t) amount * 1000;
 }
 
@@ -35,7 +35,7 @@ uint64_t budget_wait(struct budget *budget, uint64_t amount, uint64_t now)
 {
 	int64_t missing;
 
-	fill(budget, now);
+	fill_budget(budget, now);
 	missing = (int64_t) amount * 1000 - budget->left;
 	return missing <= 0 ? 0 : ((uint64_t) missing + budget->rate - 1) / budget->rate;
 }

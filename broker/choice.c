@@ -11,7 +11,7 @@ struct choices {
 	size_t n;
 };
 
-static struct choice *find(const struct choices *choices, const char *whom)
+static struct choice *find_choice(const struct choices *choices, const char *whom)
 {
 	for (size_t i = 0; i < choices->n; i++)
 		if (streq(choices->list[i].whom, whom))
@@ -19,10 +19,10 @@ static struct choice *find(const struct choices *choices, const char *whom)
 	return NULL;
 }
 
-static void put(void *data, const struct choice *choice)
+static void put_choice(void *data, const struct choice *choice)
 {
 	struct choices *choices = data;
-	struct choice *known = find(choices, choice->whom);
+	struct choice *known = find_choice(choices, choice->whom);
 
 	if (!known) {
 		struct choice *bigger =
@@ -44,7 +44,7 @@ int choices_new(struct store *store, bool is_kept, struct choices **ret_choices)
 	if (!choices)
 		return -ENOMEM;
 	choices->store = store;
-	r = is_kept ? store_load_choices(store, put, choices) : store_forget_choices(store);
+	r = is_kept ? store_load_choices(store, put_choice, choices) : store_forget_choices(store);
 	if (r < 0) {
 		choices_free(choices);
 		return r;
@@ -87,7 +87,7 @@ void choice_recall(struct registry *registry, struct device *device)
 	const struct choice *choice;
 
 	name_device(device, whom, sizeof(whom));
-	choice = registry->choices ? find(registry->choices, whom) : NULL;
+	choice = registry->choices ? find_choice(registry->choices, whom) : NULL;
 	if (!choice)
 		return;
 	snprintf(device->wish.chosen, sizeof(device->wish.chosen), "%s", choice->vm);
@@ -95,13 +95,13 @@ void choice_recall(struct registry *registry, struct device *device)
 		device->wish.away = AWAY_DETACHED;
 }
 
-static void remember(struct registry *registry, const struct device *device)
+static void remember_choice(struct registry *registry, const struct device *device)
 {
 	struct choice choice = {.is_detached = device->wish.away == AWAY_DETACHED};
 
 	name_device(device, choice.whom, sizeof(choice.whom));
 	snprintf(choice.vm, sizeof(choice.vm), "%s", device->wish.chosen);
-	put(registry->choices, &choice);
+	put_choice(registry->choices, &choice);
 	store_choice(registry->store, &choice);
 }
 
@@ -142,7 +142,7 @@ void choice_attach(struct registry *registry, struct device *device, const char 
 	wish->held = false;
 	if (vm && is_kept)
 		snprintf(wish->chosen, sizeof(wish->chosen), "%s", vm);
-	remember(registry, device);
+	remember_choice(registry, device);
 	/* Somebody who does not say which VM takes the first one; it is not asked for again while
 	 * it is plugged in. */
 	if (!vm && !*device_candidates(device))
@@ -157,7 +157,7 @@ void choice_detach(struct registry *registry, struct device *device, bool until_
 {
 	device = leader_of(registry, device);
 	device->wish.away = until_replug ? AWAY_UNTIL_REPLUG : AWAY_DETACHED;
-	remember(registry, device);
+	remember_choice(registry, device);
 	log_info("%s (%s): detached by hand", device->id.kernel_name, device->id.name);
 	wish_changed(registry, device);
 }

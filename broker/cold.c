@@ -30,15 +30,15 @@ void cold_forget(struct cold_list *list, const char *handle)
 		}
 }
 
-static bool fits(const char *part, const char *whole)
+static bool part_fits(const char *part, const char *whole)
 {
 	return !part[0] || streq(part, whole);
 }
 
 bool cold_is(const struct cold *cold, const struct device *device)
 {
-	return cold->kind == device->id.kind && fits(cold->node, device->id.node) &&
-	       fits(cold->kernel_name, device->id.kernel_name);
+	return cold->kind == device->id.kind && part_fits(cold->node, device->id.node) &&
+	       part_fits(cold->kernel_name, device->id.kernel_name);
 }
 
 const struct cold *cold_find(const struct cold_list *list, const char *handle)

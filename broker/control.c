@@ -21,7 +21,7 @@ struct control {
 	struct budget readers; /* what those may have who may not change anything */
 };
 
-static void watch(struct control_client *client)
+static void watch_client(struct control_client *client)
 {
 	bool reads = !client->has_ended && !client->pause.loop &&
 		     client->in_length < CONTROL_LINE_MAX &&
@@ -129,7 +129,7 @@ static bool make_room(char **buffer, size_t *size, size_t length, size_t n)
 	return true;
 }
 
-static void append(struct control_client *client, const char *text, size_t length)
+static void append_text(struct control_client *client, const char *text, size_t length)
 {
 	if (client->control->unread + length > CONTROL_TOTAL_MAX ||
 	    client->out_length + length > CONTROL_UNREAD_MAX ||
@@ -147,13 +147,13 @@ static void append(struct control_client *client, const char *text, size_t lengt
 		budget_use(&client->control->readers, length, now_monotonic_ms());
 	write_out(client);
 	if (!client->is_closed)
-		watch(client);
+		watch_client(client);
 }
 
 void control_send(struct control_client *client, const char *text, size_t length)
 {
 	if (!client->is_closed)
-		append(client, text, length);
+		append_text(client, text, length);
 }
 
 void control_send_event(struct control_client *client, const char *text, size_t length)
@@ -164,7 +164,7 @@ void control_send_event(struct control_client *client, const char *text, size_t 
 		client_stalls(client);
 		return;
 	}
-	append(client, text, length);
+	append_text(client, text, length);
 }
 
 static void client_go_on(struct control_client *client);
@@ -228,7 +228,7 @@ static void client_go_on(struct control_client *client)
 	if (is_done(client))
 		client_close(client);
 	else
-		watch(client);
+		watch_client(client);
 }
 
 static void read_in(struct control_client *client)
@@ -310,7 +310,7 @@ static bool is_full(const struct control *control, const struct control_client *
 	       (!client->may_change && control->n_readers >= CONTROL_READERS_MAX);
 }
 
-static void refuse(int fd)
+static void refuse_caller(int fd)
 {
 	static const char words[] =
 		"{\"result\": \"failed\", \"error\": \"too many clients are connected\"}\n";
@@ -335,7 +335,7 @@ void control_accept(struct control *control, int fd, enum control_dialect dialec
 	client->fd = fd;
 	if (is_full(control, client) ||
 	    loop_add(control->loop, fd, EPOLLIN, client_event, client, &client->source) < 0) {
-		refuse(fd);
+		refuse_caller(fd);
 		free(client);
 		return;
 	}

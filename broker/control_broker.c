@@ -76,7 +76,7 @@ static void each_claimed(struct registry *registry, control_device_fn fn, void *
 	}
 }
 
-static void each(void *data, enum control_scope scope, control_device_fn fn, void *fn_data)
+static void each_device(void *data, enum control_scope scope, control_device_fn fn, void *fn_data)
 {
 	struct control_broker *broker = data;
 	struct walk walk = {.registry = &broker->manager->registry, .fn = fn, .data = fn_data};
@@ -111,43 +111,43 @@ static struct device *find_claimed(struct control_broker *broker, const char *id
 
 /* Verbs */
 
-static int gone(char *error, size_t size)
+static int say_gone(char *error, size_t size)
 {
 	snprintf(error, size, "it has been unplugged");
 	return -ENODEV;
 }
 
-static int attach(void *data, const char *id, const char *vm, bool is_kept, char *error,
-		  size_t size)
+static int attach_device(void *data, const char *id, const char *vm, bool is_kept, char *error,
+			 size_t size)
 {
 	struct control_broker *broker = data;
 	struct device *device = find_claimed(broker, id);
 
 	if (!device)
-		return gone(error, size);
+		return say_gone(error, size);
 	choice_attach(&broker->manager->registry, device, vm, is_kept);
 	return 0;
 }
 
-static int detach(void *data, const char *id, bool until_replug, char *error, size_t size)
+static int detach_device(void *data, const char *id, bool until_replug, char *error, size_t size)
 {
 	struct control_broker *broker = data;
 	struct device *device = find_claimed(broker, id);
 
 	if (!device)
-		return gone(error, size);
+		return say_gone(error, size);
 	choice_detach(&broker->manager->registry, device, until_replug);
 	return 0;
 }
 
-static void suspend(void *data, const char *vm, unsigned kinds)
+static void suspend_devices(void *data, const char *vm, unsigned kinds)
 {
 	struct control_broker *broker = data;
 
 	choice_suspend(&broker->manager->registry, vm, kinds);
 }
 
-static void resume(void *data, const char *vm, unsigned kinds)
+static void resume_devices(void *data, const char *vm, unsigned kinds)
 {
 	struct control_broker *broker = data;
 
@@ -184,8 +184,8 @@ static void await_device(void *data, const struct device *device)
 	preparing->await(preparing->data, id);
 }
 
-static void prepare(void *data, const char *vm, void (*await)(void *await_data, const char *id),
-		    void *await_data)
+static void prepare_devices(void *data, const char *vm,
+			    void (*await)(void *await_data, const char *id), void *await_data)
 {
 	struct control_broker *broker = data;
 	struct preparing preparing = {.await = await, .data = await_data};
@@ -203,7 +203,7 @@ static json_t *vmm_args(void *data, const struct control_args *args)
 	return vm ? vmm_args_list(&broker->manager->registry, config, vm, args) : json_array();
 }
 
-static void reload(void *data)
+static void reload_config(void *data)
 {
 	struct control_broker *broker = data;
 	struct manager *manager = broker->manager;
@@ -231,7 +231,7 @@ static json_t *view_vm(const struct registry *registry, const struct vm *vm)
 	return view;
 }
 
-static json_t *status(void *data)
+static json_t *make_status(void *data)
 {
 	struct control_broker *broker = data;
 	const struct registry *registry = &broker->manager->registry;
@@ -248,7 +248,8 @@ static json_t *status(void *data)
 	return view;
 }
 
-static int history(void *data, const json_t *asked, json_t **ret_rows, char *error, size_t size)
+static int read_history(void *data, const json_t *asked, json_t **ret_rows, char *error,
+			size_t size)
 {
 	struct control_broker *broker = data;
 	json_int_t limit = json_integer_value(json_object_get(asked, "limit"));
@@ -267,18 +268,18 @@ static int history(void *data, const json_t *asked, json_t **ret_rows, char *err
 }
 
 static const struct control_verbs verbs = {
-	.each = each,
-	.attach = attach,
-	.detach = detach,
-	.suspend = suspend,
-	.resume = resume,
+	.each = each_device,
+	.attach = attach_device,
+	.detach = detach_device,
+	.suspend = suspend_devices,
+	.resume = resume_devices,
 	.has_vm = has_vm,
 	.takes_args = takes_args,
-	.prepare = prepare,
+	.prepare = prepare_devices,
 	.vmm_args = vmm_args,
-	.status = status,
-	.history = history,
-	.reload = reload,
+	.status = make_status,
+	.history = read_history,
+	.reload = reload_config,
 };
 
 /* Sockets */

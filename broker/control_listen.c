@@ -101,7 +101,7 @@ static void listener_free(struct listener *listener)
 }
 
 /* Begins to accept on FD, which it takes over. */
-static int start(struct control_listeners *all, struct listener *listener, int fd)
+static int start_listener(struct control_listeners *all, struct listener *listener, int fd)
 {
 	int r;
 
@@ -179,7 +179,7 @@ int control_listen_unix(struct control_listeners *listeners, const struct contro
 	listener->is_trusted = place->is_trusted;
 	strcpy(listener->path, place->path);
 	listener->inode = socket_inode(place->path);
-	return start(listeners, listener, fd);
+	return start_listener(listeners, listener, fd);
 }
 
 static bool is_loopback(const struct sockaddr_storage *address)
@@ -234,7 +234,7 @@ static int listen_at(struct control_listeners *listeners, struct listener *liste
 	}
 	listener->dialect = CONTROL_VHOTPLUG;
 	listener->is_trusted = true;
-	return start(listeners, listener, fd);
+	return start_listener(listeners, listener, fd);
 }
 
 int control_listen_tcp(struct control_listeners *listeners, const char *host, unsigned port)

@@ -9,7 +9,7 @@ static json_t *text_or_null(const char *text)
 	return *text ? json_string(text) : json_null();
 }
 
-static json_t *hex(unsigned number)
+static json_t *hex_text(unsigned number)
 {
 	return json_sprintf("%04x", number);
 }
@@ -22,12 +22,12 @@ static json_t *upper_hex(unsigned number)
 static json_t *view_usb(const struct control_device *d)
 {
 	return json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:s}",
-			 "device_node", text_or_null(d->node), "vid", hex(d->vendor), "pid",
-			 hex(d->model), "vendor_name", text_or_null(d->vendor_name), "product_name",
-			 text_or_null(d->model_name), "interfaces", text_or_null(d->interfaces),
-			 "device_class", (int) d->class, "device_subclass", (int) d->subclass,
-			 "device_protocol", (int) d->protocol, "busnum", (int) d->bus, "devnum",
-			 (int) d->number, "portnum",
+			 "device_node", text_or_null(d->node), "vid", hex_text(d->vendor), "pid",
+			 hex_text(d->model), "vendor_name", text_or_null(d->vendor_name),
+			 "product_name", text_or_null(d->model_name), "interfaces",
+			 text_or_null(d->interfaces), "device_class", (int) d->class,
+			 "device_subclass", (int) d->subclass, "device_protocol", (int) d->protocol,
+			 "busnum", (int) d->bus, "devnum", (int) d->number, "portnum",
 			 d->port > 0 ? json_integer((int) d->port) : json_null(), "serial",
 			 text_or_null(d->serial), "sys_name", d->kernel_name);
 }
@@ -114,8 +114,8 @@ static void add_identity(json_t *view, const struct control_device *d)
 	json_object_set_new(view, "serial", text_or_null(d->serial));
 	if (d->kind == DEVICE_EVDEV)
 		return;
-	json_object_set_new(view, "vid", hex(d->vendor));
-	json_object_set_new(view, "pid", hex(d->model));
+	json_object_set_new(view, "vid", hex_text(d->vendor));
+	json_object_set_new(view, "pid", hex_text(d->model));
 	json_object_set_new(view, "class",
 			    json_sprintf("%02x/%02x/%02x", d->class, d->subclass, d->protocol));
 	json_object_set_new(view, "interfaces", text_or_null(d->interfaces));

@@ -53,7 +53,7 @@ bool crosvm_vfio_is_current(const struct vm *vm, const char *handle)
 
 /* The kernel's word */
 
-static void look(void *data);
+static void ask_kernel(void *data);
 
 /* It is not known whether VM has it: so it may. */
 static void look_again(struct request *request, const char *why)
@@ -63,7 +63,7 @@ static void look_again(struct request *request, const char *why)
 	vm_set_reason(vm, "can't tell whether it has %s: %s", request->base.device->id.kernel_name,
 		      why);
 	loop_timer_start(vm->loop, &request->base.timer, crosvm_wait_ms(request->n_unanswered++),
-			 look, request);
+			 ask_kernel, request);
 }
 
 static void added_is_seen(struct request *request, enum vm_open open)
@@ -108,7 +108,7 @@ static void group_is_seen(void *data, enum vm_open open, const char *detail)
 		removed_is_seen(request, open, detail);
 }
 
-static void look(void *data)
+static void ask_kernel(void *data)
 {
 	struct request *request = data;
 
@@ -174,7 +174,7 @@ static void add_has_ended(struct request *request, const struct crosvm_command_r
 	request->is_accepted = reply->answer == CROSVM_OK;
 	if (!request->is_accepted)
 		note_refused(request, reply);
-	look(request);
+	ask_kernel(request);
 }
 
 static void remove_has_ended(struct request *request, const struct crosvm_command_result *result,
@@ -182,7 +182,7 @@ static void remove_has_ended(struct request *request, const struct crosvm_comman
 {
 	/* Otherwise it may be removed, or asked to leave, now or before. */
 	if (!result->timed_out && !is_wrong_program(result)) {
-		look(request);
+		ask_kernel(request);
 		return;
 	}
 	vmm_set_result(&request->base.result, VMM_RETRY, "%s", reply->text);

@@ -61,7 +61,7 @@ int database_query(sqlite3 *db, const char *sql, int64_t *ret)
 	return r == SQLITE_ROW ? 0 : database_error(r);
 }
 
-static int parameter(sqlite3_stmt *statement, const char *name)
+static int find_parameter(sqlite3_stmt *statement, const char *name)
 {
 	int i = sqlite3_bind_parameter_index(statement, name);
 
@@ -72,12 +72,12 @@ static int parameter(sqlite3_stmt *statement, const char *name)
 
 void database_bind_text(sqlite3_stmt *statement, const char *name, const char *text)
 {
-	sqlite3_bind_text(statement, parameter(statement, name), text, -1, SQLITE_TRANSIENT);
+	sqlite3_bind_text(statement, find_parameter(statement, name), text, -1, SQLITE_TRANSIENT);
 }
 
 void database_bind_number(sqlite3_stmt *statement, const char *name, uint64_t number)
 {
-	sqlite3_bind_int64(statement, parameter(statement, name), (sqlite3_int64) number);
+	sqlite3_bind_int64(statement, find_parameter(statement, name), (sqlite3_int64) number);
 }
 
 int database_set_up(sqlite3 *db, const char *path)

@@ -254,8 +254,8 @@ static struct decision prepare_device(const struct registry *registry, const str
 }
 
 /* Nothing else is to be done with DEVICE now. What is refused is the host's. */
-static struct decision fence(const struct device *device, const struct vm *vm,
-			     struct decision decision, uint64_t now)
+static struct decision fence_or(const struct device *device, const struct vm *vm,
+				struct decision decision, uint64_t now)
 {
 	const struct device_fence *fence = &device->attempt.fence;
 
@@ -300,18 +300,18 @@ static struct decision decide_nowhere(const struct registry *registry, const str
 	if ((vm = vm_that_has_it(registry, device)))
 		return do_step(STEP_ADOPT, vm);
 	if (is_kept_out(device, &decision))
-		return fence(device, NULL, decision, now);
+		return fence_or(device, NULL, decision, now);
 	if (device->wish.held)
 		return hold_device(device);
 	vm = choose_vm(registry, device);
 	if (!vm)
-		return fence(device, vm, fail_without_vm(device), now);
+		return fence_or(device, vm, fail_without_vm(device), now);
 	if (vm->state != VM_UP && !device->wish.prepare)
-		return fence(device, vm, wait_for_vm(device, vm), now);
+		return fence_or(device, vm, wait_for_vm(device, vm), now);
 	if (attempt->gave_up)
-		return fence(device, vm, do_nothing(), now);
+		return fence_or(device, vm, do_nothing(), now);
 	if (now < attempt->not_before)
-		return fence(device, vm, rest_until(attempt->not_before, now), now);
+		return fence_or(device, vm, rest_until(attempt->not_before, now), now);
 	return prepare_device(registry, device, vm, now);
 }
 

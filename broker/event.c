@@ -22,7 +22,7 @@ static bool read_number(const char *text, uint64_t *ret)
 	return errno == 0 && *end == 0;
 }
 
-static bool endswith(const char *s, const char *suffix)
+static bool has_suffix(const char *s, const char *suffix)
 {
 	size_t length = strlen(s), n = strlen(suffix);
 
@@ -39,7 +39,7 @@ int event_read(const struct wire_msg *msg, struct event *ret_event)
 		return -EBADMSG;
 	/* A device's path in sysfs: no way out of /sys. */
 	if (!devpath || !startswith(devpath, "/devices/") || strstr(devpath, "/../") ||
-	    endswith(devpath, "/..") || endswith(devpath, "/"))
+	    has_suffix(devpath, "/..") || has_suffix(devpath, "/"))
 		return -EBADMSG;
 	if (!read_number(wire_get(msg, "SEQNUM"), &event.seqnum) ||
 	    !read_number(wire_get(msg, "SYSFS_INODE"), &event.inode))

@@ -44,7 +44,7 @@ struct http *http_cancel(struct http *http)
 }
 
 /* The memory, and so ANSWER, stays until the end of the pass. */
-static void end(struct http *http, int r, const struct http_answer *answer)
+static void end_exchange(struct http *http, int r, const struct http_answer *answer)
 {
 	http_cancel(http);
 	http->fn(http->data, r, r == 0 ? answer : NULL);
@@ -52,7 +52,7 @@ static void end(struct http *http, int r, const struct http_answer *answer)
 
 static void is_too_late(void *data)
 {
-	end(data, -ETIMEDOUT, NULL);
+	end_exchange(data, -ETIMEDOUT, NULL);
 }
 
 /* An error is seen by who receives. */
@@ -74,7 +74,7 @@ static void send_rest(struct http *http)
 }
 
 /* Takes what is there. Returns 1 at the end of the connection, 0, or -errno. */
-static int receive(struct http *http)
+static int receive_answer(struct http *http)
 {
 	for (;;) {
 		char *in = realloc(http->in, http->n_in + ROOM);
@@ -132,9 +132,9 @@ static void socket_is_ready(void *data, uint32_t events)
 	if (!may_read(http, events))
 		return;
 	/* Who hangs up before he has read everything may have answered all the same. */
-	int at_end = receive(http);
+	int at_end = receive_answer(http);
 	if (at_end < 0) {
-		end(http, at_end, NULL);
+		end_exchange(http, at_end, NULL);
 		return;
 	}
 	int r = http_parse(http->in, http->n_in, false, &answer);
@@ -143,7 +143,7 @@ static void socket_is_ready(void *data, uint32_t events)
 		r = r == -EBADMSG ? -ECONNRESET : r;
 	}
 	if (r != -EAGAIN)
-		end(http, r, &answer);
+		end_exchange(http, r, &answer);
 }
 
 static int write_request(struct http *http, const char *method, const char *path, const char *body)

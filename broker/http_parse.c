@@ -111,7 +111,7 @@ static int body_length(const struct head *head, size_t n_after, bool at_end, siz
 	return 0;
 }
 
-static int parse(const char *data, size_t n, bool at_end, struct http_answer *ret_answer)
+static int parse_answer(const char *data, size_t n, bool at_end, struct http_answer *ret_answer)
 {
 	struct head head;
 	size_t length;
@@ -140,7 +140,7 @@ static int parse(const char *data, size_t n, bool at_end, struct http_answer *re
 
 int http_parse(const char *data, size_t n, bool at_end, struct http_answer *ret_answer)
 {
-	int r = parse(data, n, at_end, ret_answer);
+	int r = parse_answer(data, n, at_end, ret_answer);
 
 	return r == -EAGAIN && at_end ? -EBADMSG : r;
 }

@@ -150,7 +150,7 @@ static int look_at(struct inuse *inuse, const char *path)
 	return 0;
 }
 
-static int walk(struct inuse *inuse, char path[PATH_MAX]);
+static int walk_below(struct inuse *inuse, char path[PATH_MAX]);
 
 /* Appends NAME to PATH and goes on there. */
 static int walk_into(struct inuse *inuse, char path[PATH_MAX], const char *name)
@@ -164,7 +164,7 @@ static int walk_into(struct inuse *inuse, char path[PATH_MAX], const char *name)
 	sprintf(path + length, "/%s", name);
 	r = look_at(inuse, path);
 	if (r == 0)
-		r = walk(inuse, path);
+		r = walk_below(inuse, path);
 	path[length] = 0;
 	return r;
 }
@@ -181,7 +181,7 @@ static bool is_directory(DIR *dir, const struct dirent *entry)
 
 /* Everything below PATH. sysfs has no loops but by links, which are not followed. What vanishes
  * meanwhile is not in use. */
-static int walk(struct inuse *inuse, char path[PATH_MAX])
+static int walk_below(struct inuse *inuse, char path[PATH_MAX])
 {
 	const struct dirent *entry;
 	int r = 0;
@@ -213,7 +213,7 @@ int inuse_below(struct inuse *inuse, const char *path)
 	if (strlen(path) >= sizeof(buffer))
 		return inuse_say(inuse, "can't tell whether it is in use: its path is too long");
 	strcpy(buffer, path);
-	return walk(inuse, buffer);
+	return walk_below(inuse, buffer);
 }
 
 /* Who writes is there to stay. Who reads may be looking what is on a disk that has just come. */

@@ -121,7 +121,7 @@ static void name_holder(const char *holder, char *ret_text, size_t size)
 	}
 }
 
-static bool describe(const char *path, int layers, char *ret_text, size_t size);
+static bool describe_use(const char *path, int layers, char *ret_text, size_t size);
 
 /* "part of the RAID md0, which is mounted on /srv". */
 static bool describe_holder(const char *path, int layers, char *ret_text, size_t size)
@@ -138,7 +138,7 @@ static bool describe_holder(const char *path, int layers, char *ret_text, size_t
 		name_holder(entry->d_name, name, sizeof(name));
 		bool is_used = layers > 0 &&
 			       root_resolve(top, "/sys/block/%s", entry->d_name) == 0 &&
-			       describe(top, layers - 1, above, sizeof(above));
+			       describe_use(top, layers - 1, above, sizeof(above));
 		snprintf(ret_text, size, "part of %s%s%s", name, is_used ? ", which is " : "",
 			 is_used ? above : "");
 	}
@@ -164,7 +164,7 @@ static bool describe_one(const char *path, int layers, char *ret_text, size_t si
 }
 
 /* The use of the disk whose directory PATH is, or of one of its partitions. */
-static bool describe(const char *path, int layers, char *ret_text, size_t size)
+static bool describe_use(const char *path, int layers, char *ret_text, size_t size)
 {
 	const struct dirent *entry;
 	bool found = describe_one(path, layers, ret_text, size);
@@ -273,7 +273,7 @@ static int open_disk(struct inuse *inuse, const char *path)
 	if (fd != -EBUSY)
 		return inuse_say(inuse, "can't tell whether /dev/%s is in use: %s", node->name,
 				 strerror(-fd));
-	if (!describe(path, MAX_LAYERS, use, sizeof(use)))
+	if (!describe_use(path, MAX_LAYERS, use, sizeof(use)))
 		describe_unknown(node, use, sizeof(use));
 	return inuse_say(inuse, "/dev/%s is in use on the host: %s", node->name, use);
 }

@@ -197,7 +197,7 @@ static int any_interface(const struct inuse *inuse, bool (*fn)(const char *name)
 }
 
 /* Returns 0, or -EBUSY with words. */
-static int judge(struct inuse *inuse, const struct ways *ways)
+static int judge_ways(struct inuse *inuse, const struct ways *ways)
 {
 	char carrier[64];
 
@@ -230,8 +230,8 @@ static int by_main_table(struct inuse *inuse)
 	/* A kernel without IPv6. */
 	if (r < 0 && r != -ENOENT)
 		return say_unknown(inuse, r);
-	r = judge(inuse, &v4);
-	return r < 0 ? r : judge(inuse, &v6);
+	r = judge_ways(inuse, &v4);
+	return r < 0 ? r : judge_ways(inuse, &v6);
 }
 
 /* Routing tables besides the main one: those of VRFs, and those that rules choose. */
@@ -266,7 +266,7 @@ static int by_other_tables(struct inuse *inuse, int family)
 		r = r == -EOPNOTSUPP || r == -EAFNOSUPPORT ? 0 : say_unknown(inuse, r);
 	for (size_t i = 0; r == 0 && i < tables.n; i++)
 		if (tables.list[i].below > 0)
-			r = judge(inuse, &tables.list[i]);
+			r = judge_ways(inuse, &tables.list[i]);
 	free(tables.list);
 	return r;
 }

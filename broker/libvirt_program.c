@@ -35,7 +35,7 @@ static void free_program(void *data)
 }
 
 /* Kills it and puts its end into words. It does nothing but talk on sockets, so it dies at once. */
-static void finish(struct libvirt_program *program, char *ret_why, size_t size)
+static void finish_program(struct libvirt_program *program, char *ret_why, size_t size)
 {
 	int status = 0;
 
@@ -58,18 +58,18 @@ struct libvirt_program *libvirt_program_stop(struct libvirt_program *program)
 	char why[100];
 
 	if (program)
-		finish(program, why, sizeof(why));
+		finish_program(program, why, sizeof(why));
 	return NULL;
 }
 
 /* WHY: NULL when it has ended by itself, which its status tells. */
-static void end(struct libvirt_program *program, const char *why)
+static void end_program(struct libvirt_program *program, const char *why)
 {
 	const struct libvirt_program_handler *handler = program->handler;
 	void *data = program->data;
 	char its_end[100];
 
-	finish(program, its_end, sizeof(its_end));
+	finish_program(program, its_end, sizeof(its_end));
 	handler->ended(data, why ? why : its_end);
 }
 
@@ -85,15 +85,15 @@ static void read_packet(void *data, uint32_t events)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	if (n <= 0) {
-		end(program, NULL);
+		end_program(program, NULL);
 		return;
 	}
 	json_t *said = json_loadb(packet, (size_t) n, JSON_REJECT_DUPLICATES, NULL);
 	if (json_is_object(said))
 		program->handler->said(program->data, said);
 	else
-		end(program,
-		    "vhotplug-libvirt says what is not understood; update all of vhotplug");
+		end_program(program,
+			    "vhotplug-libvirt says what is not understood; update all of vhotplug");
 	json_decref(said);
 }
 
@@ -108,7 +108,7 @@ int libvirt_program_send(struct libvirt_program *program, const json_t *packet)
 
 /* The start */
 
-static int start(struct libvirt_program *program, const char *const *argv)
+static int start_program(struct libvirt_program *program, const char *const *argv)
 {
 	_cleanup_close_ int its_end = -1;
 	int pair[2], r;
@@ -142,7 +142,7 @@ int libvirt_program_start(struct loop *loop, const char *uri, const char *domain
 	program->handler = handler;
 	program->data = data;
 	program->fd = -1;
-	r = start(program, argv);
+	r = start_program(program, argv);
 	if (r < 0) {
 		loop_source_free(program->source);
 		close_fd(program->fd);

@@ -127,7 +127,7 @@ static int read_boot_id(char *ret, size_t size)
 	return root_read(ret, size, "/proc/sys/kernel/random/boot_id");
 }
 
-static void reload(void *data)
+static void reload_config(void *data)
 {
 	struct broker *broker = data;
 	struct config *config = NULL;
@@ -150,7 +150,7 @@ static void handle_signal(void *data, uint32_t events)
 	(void) events;
 	while (read(broker->signal_fd, &info, sizeof(info)) == sizeof(info)) {
 		if (info.ssi_signo == SIGHUP)
-			reload(broker);
+			reload_config(broker);
 		else
 			loop_quit(broker->loop);
 	}
@@ -278,7 +278,7 @@ static void home_lost(void *data, const char *why)
 	loop_quit(broker->loop);
 }
 
-static int start(struct broker *broker, struct config *config)
+static int start_broker(struct broker *broker, struct config *config)
 {
 	char boot_id[40];
 	int listen_fd = service_listen_fd();
@@ -319,7 +319,7 @@ static int start(struct broker *broker, struct config *config)
 				       broker->config_path, &broker->control);
 	if (r < 0)
 		return r;
-	broker->manager.reload = reload;
+	broker->manager.reload = reload_config;
 	broker->manager.reload_data = broker;
 	intake_drain_spool(broker->intake);
 	manager_start(&broker->manager);
@@ -331,7 +331,7 @@ static int start(struct broker *broker, struct config *config)
 	return 0;
 }
 
-static void stop(struct broker *broker)
+static void stop_broker(struct broker *broker)
 {
 	service_notify("STOPPING=1");
 	attend_stop(&broker->attend);
@@ -371,7 +371,7 @@ int main(int argc, char **argv)
 	home_protect(&broker.home, config->general.group);
 	r = worker_start(&broker.worker);
 	if (r == 0)
-		r = start(&broker, config);
+		r = start_broker(&broker, config);
 	else
 		config_free(config);
 	if (r == 0)
@@ -382,6 +382,6 @@ int main(int argc, char **argv)
 		r = broker.lost;
 	if (r < 0)
 		log_error("can't go on: %s", strerror(-r));
-	stop(&broker);
+	stop_broker(&broker);
 	return r < 0 ? 1 : 0;
 }

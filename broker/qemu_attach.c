@@ -95,7 +95,7 @@ enum vmm_outcome qemu_classify(const char *text)
 }
 
 /* What a person can do about an error of device_add; "" where nothing is known. */
-static void advise(const struct qemu_op *op, const char *text, char *ret, size_t size)
+static void add_advice(const struct qemu_op *op, const char *text, char *ret, size_t size)
 {
 	static const struct {
 		const char *part, *advice;
@@ -126,7 +126,7 @@ static void say_error(struct qemu_op *op, const char *text)
 {
 	char advice[300], whole[sizeof(op->base.result.detail)];
 
-	advise(op, text, advice, sizeof(advice));
+	add_advice(op, text, advice, sizeof(advice));
 	int room = (int) (sizeof(whole) - sizeof("QEMU: ") - strlen(advice));
 	snprintf(whole, sizeof(whole), "QEMU: %.*s%s", room > 0 ? room : 0, text, advice);
 	op_set_result(&op->base, op->base.result.outcome, whole);

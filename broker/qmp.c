@@ -114,7 +114,7 @@ static void await_answers(struct qmp *qmp)
 /* Sending */
 
 /* For what is there to be done. */
-static void watch(struct qmp *qmp)
+static void watch_socket(struct qmp *qmp)
 {
 	bool send = qmp->out && !qmp->resend.loop;
 
@@ -163,7 +163,7 @@ static void send_queued(struct qmp *qmp)
 	/* A socket with room for more refuses descriptors only: there is no event for that. */
 	if (qmp->out && n == -EAGAIN && qmp->out->fd >= 0 && qmp->out->sent == 0)
 		loop_timer_start(qmp->loop, &qmp->resend, RESEND_MS, send_again, qmp);
-	watch(qmp);
+	watch_socket(qmp);
 }
 
 /* Takes back what has been queued since the last flush: nothing of it may go with another packet's
@@ -416,7 +416,7 @@ static int grow_input(struct qmp *qmp)
 
 static void read_again(void *data)
 {
-	watch(data);
+	watch_socket(data);
 }
 
 /* A monitor that talks without end is heard at a pace that costs the others nothing: what it says
@@ -429,11 +429,11 @@ static bool may_read(struct qmp *qmp)
 		return true;
 	loop_timer_start(qmp->loop, &qmp->pause, wait < PAUSE_MS ? PAUSE_MS : wait, read_again,
 			 qmp);
-	watch(qmp);
+	watch_socket(qmp);
 	return false;
 }
 
-static void receive(struct qmp *qmp)
+static void receive_bytes(struct qmp *qmp)
 {
 	int r = grow_input(qmp);
 
@@ -464,7 +464,7 @@ static void handle_events(void *data, uint32_t events)
 		send_queued(qmp);
 	/* What is left of a monitor that has gone is little, and its end must be heard. */
 	if (events & (EPOLLHUP | EPOLLERR) || (events & EPOLLIN && may_read(qmp)))
-		receive(qmp);
+		receive_bytes(qmp);
 }
 
 static void free_qmp(void *data)

@@ -14,7 +14,7 @@ static int open_or_begin_anew(const char *path, sqlite3 **ret_db, char *reason, 
 	return r;
 }
 
-static int attach(sqlite3 *db, const char *path, const char *how)
+static int attach_database(sqlite3 *db, const char *path, const char *how)
 {
 	char *sql = sqlite3_mprintf("attach 'file:%q%s' as other", path, how);
 	int r = sql ? database_execute(db, sql) : -ENOMEM;
@@ -23,7 +23,7 @@ static int attach(sqlite3 *db, const char *path, const char *how)
 	return r;
 }
 
-static void detach(sqlite3 *db)
+static void detach_database(sqlite3 *db)
 {
 	if (!sqlite3_get_autocommit(db))
 		database_execute(db, "rollback");
@@ -38,12 +38,12 @@ static int take_along(sqlite3 *db, const char *home)
 	int r = -EIO;
 
 	for (size_t i = 0; r < 0 && i < ARRAY_SIZE(ways); i++) {
-		r = attach(db, home, ways[i]);
+		r = attach_database(db, home, ways[i]);
 		if (r < 0)
 			continue;
 		r = database_execute(db, "begin; insert into device select * from other.device;"
 					 "insert into choice select * from other.choice; commit");
-		detach(db);
+		detach_database(db);
 	}
 	return r;
 }
@@ -68,7 +68,7 @@ static int bring_back(sqlite3 *db, const char *refuge)
 		"time, device, name, vid_pid, vm, action, cause, rule, result,"
 		" milliseconds, detail";
 	char sql[700];
-	int r = attach(db, refuge, "");
+	int r = attach_database(db, refuge, "");
 
 	if (r < 0)
 		return r;
@@ -79,7 +79,7 @@ static int bring_back(sqlite3 *db, const char *refuge)
 		 "insert or replace into choice select * from other.choice; commit",
 		 columns, columns);
 	r = database_execute(db, sql);
-	detach(db);
+	detach_database(db);
 	return r;
 }
 

@@ -46,7 +46,7 @@ static uint32_t number_of(const struct rtattr *attribute, uint32_t otherwise)
 }
 
 /* An interface that is just going has no name any more, and no route. */
-static int call(routes_fn fn, void *data, uint32_t table, uint32_t index)
+static int call_for_route(routes_fn fn, void *data, uint32_t table, uint32_t index)
 {
 	char name[IF_NAMESIZE];
 
@@ -59,12 +59,12 @@ static int each_interface(const struct nlmsghdr *message, routes_fn fn, void *da
 	const struct rtmsg *route = NLMSG_DATA(message);
 	uint32_t table = number_of(find_attribute(message, RTA_TABLE), route->rtm_table);
 	const struct rtattr *ways = find_attribute(message, RTA_MULTIPATH);
-	int r = call(fn, data, table, number_of(find_attribute(message, RTA_OIF), 0));
+	int r = call_for_route(fn, data, table, number_of(find_attribute(message, RTA_OIF), 0));
 	int left = ways ? (int) RTA_PAYLOAD(ways) : 0;
 
 	for (const struct rtnexthop *way = ways ? RTA_DATA(ways) : NULL;
 	     r == 0 && way && RTNH_OK(way, left); way = RTNH_NEXT(way)) {
-		r = call(fn, data, table, (uint32_t) way->rtnh_ifindex);
+		r = call_for_route(fn, data, table, (uint32_t) way->rtnh_ifindex);
 		left -= RTNH_ALIGN(way->rtnh_len);
 	}
 	return r;

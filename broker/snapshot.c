@@ -65,7 +65,7 @@ static int read_version(struct snapshot *snapshot, int64_t *ret_version)
 	return step == SQLITE_ROW ? 0 : database_error(step);
 }
 
-static int run(sqlite3 *db, const char *sql)
+static int run_sql(sqlite3 *db, const char *sql)
 {
 	return database_execute(db, sql);
 }
@@ -74,19 +74,19 @@ static int run(sqlite3 *db, const char *sql)
 static int copy_views(sqlite3 *db, const char *next)
 {
 	char *attach = sqlite3_mprintf("attach %Q as copy", next);
-	int r = attach ? run(db, attach) : -ENOMEM;
+	int r = attach ? run_sql(db, attach) : -ENOMEM;
 
 	sqlite3_free(attach);
 	if (r < 0)
 		return r;
-	r = run(db, "pragma copy.journal_mode = off; pragma copy.synchronous = off; begin;"
-		    "create table copy.assignments as select * from main.assignments;"
-		    "create table copy.history as select * from main.history limit -1"
-		    "  offset (select max(0, count(*) - " HISTORY_ROWS ") from main.history);"
-		    "commit");
+	r = run_sql(db, "pragma copy.journal_mode = off; pragma copy.synchronous = off; begin;"
+			"create table copy.assignments as select * from main.assignments;"
+			"create table copy.history as select * from main.history limit -1"
+			"  offset (select max(0, count(*) - " HISTORY_ROWS ") from main.history);"
+			"commit");
 	if (r < 0 && !sqlite3_get_autocommit(db))
-		run(db, "rollback");
-	run(db, "detach copy");
+		run_sql(db, "rollback");
+	run_sql(db, "detach copy");
 	return r;
 }
 

@@ -33,7 +33,7 @@ static json_t *view_row(sqlite3_stmt *statement)
 	return row;
 }
 
-static void bind(sqlite3_stmt *statement, const struct history_query *query)
+static void bind_query(sqlite3_stmt *statement, const struct history_query *query)
 {
 	sqlite3_bind_int64(statement, 1, query->after);
 	sqlite3_bind_int64(statement, 2, query->since);
@@ -61,7 +61,7 @@ int store_query_history(struct store *store, const struct history_query *query, 
 	int r = sqlite3_prepare_v2(store_database(store), sql, -1, &statement, NULL);
 	if (r != SQLITE_OK)
 		return -EIO;
-	bind(statement, query);
+	bind_query(statement, query);
 	rows = json_array();
 	while ((r = sqlite3_step(statement)) == SQLITE_ROW)
 		json_array_append_new(rows, view_row(statement));

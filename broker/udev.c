@@ -56,7 +56,7 @@ static int add_properties(struct wire_msg *msg, struct udev_device *device)
 
 /* One message about the device ID, a device id or a path in sysfs. An empty one when there is no
  * such device. */
-static void tell(struct udev *udev, const char *id, int fd)
+static void tell_device(struct udev *udev, const char *id, int fd)
 {
 	struct udev_device *device = *id == '/' ? udev_device_new_from_syspath(udev, id)
 						: udev_device_new_from_device_id(udev, id);
@@ -86,7 +86,7 @@ static int start_teller(char *const *ids, size_t n)
 			int fd = worker_keep_only(pair[1]);
 
 			for (size_t i = 0; udev && i < n; i++)
-				tell(udev, ids[i], fd);
+				tell_device(udev, ids[i], fd);
 		}
 		_exit(0);
 	}
@@ -108,11 +108,11 @@ static void stop_listening(struct udev_query *query)
 	query->fd = close_fd(query->fd);
 }
 
-static void silent(void *data);
+static void udev_is_silent(void *data);
 
 static void await_next(struct udev_query *query)
 {
-	loop_timer_start(query->loop, &query->patience, PATIENCE_MS, silent, query);
+	loop_timer_start(query->loop, &query->patience, PATIENCE_MS, udev_is_silent, query);
 }
 
 static const char *get_property(void *device, const char *key)
@@ -128,7 +128,7 @@ static bool is_overtaken(const struct udev_query *query, const char *devpath)
 	return false;
 }
 
-static void hear(struct udev_query *query, struct wire_msg *msg)
+static void hear_device(struct udev_query *query, struct wire_msg *msg)
 {
 	const char *devpath = wire_check(msg) == 0 ? wire_get(msg, "DEVPATH") : NULL;
 
@@ -137,7 +137,7 @@ static void hear(struct udev_query *query, struct wire_msg *msg)
 		query->listener->device(query->data, devpath, get_property, msg);
 }
 
-static void readable(void *data, uint32_t events)
+static void answer_is_readable(void *data, uint32_t events)
 {
 	struct udev_query *query = data;
 	struct wire_msg msg;
@@ -147,7 +147,7 @@ static void readable(void *data, uint32_t events)
 	while (query->next < query->n &&
 	       (n = recv(query->fd, msg.data, sizeof(msg.data), MSG_DONTWAIT)) > 0) {
 		msg.len = (size_t) n;
-		hear(query, &msg);
+		hear_device(query, &msg);
 	}
 	if (query->next < query->n && n < 0 && errno == EAGAIN) {
 		await_next(query);
@@ -156,7 +156,7 @@ static void readable(void *data, uint32_t events)
 	/* At its end, or who tells has died of a device. */
 	stop_listening(query);
 	if (query->next < query->n)
-		silent(query);
+		udev_is_silent(query);
 	else
 		query->listener->done(query->data, 0);
 }
@@ -171,7 +171,8 @@ static void go_on(struct udev_query *query)
 
 		query->fd = fd < 0 ? -1 : fd;
 		r = fd < 0 ? fd
-			   : loop_add(query->loop, fd, EPOLLIN, readable, query, &query->source);
+			   : loop_add(query->loop, fd, EPOLLIN, answer_is_readable, query,
+				      &query->source);
 		if (r == 0) {
 			await_next(query);
 			return;
@@ -181,7 +182,7 @@ static void go_on(struct udev_query *query)
 	query->listener->done(query->data, r);
 }
 
-static void silent(void *data)
+static void udev_is_silent(void *data)
 {
 	struct udev_query *query = data;
 
@@ -191,7 +192,7 @@ static void silent(void *data)
 	go_on(query);
 }
 
-static void begin(void *data)
+static void begin_query(void *data)
 {
 	go_on(data);
 }
@@ -241,7 +242,7 @@ int udev_ask(struct loop *loop, const char *const *devpaths, size_t n,
 		udev_query_free(query);
 		return r;
 	}
-	loop_timer_start(loop, &query->patience, 0, begin, query);
+	loop_timer_start(loop, &query->patience, 0, begin_query, query);
 	*ret_query = query;
 	return 0;
 }

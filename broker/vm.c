@@ -332,8 +332,8 @@ static void socket_changed(void *data)
 static const struct vmm *const vmms[VM_TYPES] = {VMM_TABLE(VMM_ROW)};
 
 /* Returns 0 or -errno. */
-static int configure(struct vm *vm, const struct config_general *general,
-		     const struct config_vm *config)
+static int configure_vm(struct vm *vm, const struct config_general *general,
+			const struct config_vm *config)
 {
 	vm->delay = config->delay;
 	return vm->vmm->configure ? vm->vmm->configure(vm, general, config) : 0;
@@ -341,7 +341,7 @@ static int configure(struct vm *vm, const struct config_general *general,
 
 void vm_update(struct vm *vm, const struct config_general *general, const struct config_vm *config)
 {
-	int r = configure(vm, general, config);
+	int r = configure_vm(vm, general, config);
 
 	if (r < 0)
 		log_warning("%s: its former config stays: %s", vm->name, strerror(-r));
@@ -376,7 +376,7 @@ int vm_new(struct loop *loop, const struct config_general *general, const struct
 	vm->vmm = vmms[config->type];
 	r = vm->vmm->init(vm);
 	if (r == 0)
-		r = configure(vm, general, config);
+		r = configure_vm(vm, general, config);
 	if (r == 0 && vm->listen[0])
 		r = vm->vmm->dialled ? 0 : -EOPNOTSUPP;
 	else if (r == 0 && vm->socket[0])

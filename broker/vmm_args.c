@@ -43,7 +43,7 @@ void vmm_args_prepare(struct registry *registry, const char *vm,
 	}
 }
 
-static int compare(const void *a, const void *b)
+static int compare_order(const void *a, const void *b)
 {
 	const struct device *x = *(struct device *const *) a, *y = *(struct device *const *) b;
 
@@ -53,8 +53,8 @@ static int compare(const void *a, const void *b)
 }
 
 /* The devices of KIND for VM, sorted: a new array with NULL at its end, or NULL. */
-static const struct device **sort(const struct registry *registry, enum device_kind kind,
-				  const char *vm)
+static const struct device **sort_devices(const struct registry *registry, enum device_kind kind,
+					  const char *vm)
 {
 	const struct device **list;
 	size_t n = 0;
@@ -67,11 +67,11 @@ static const struct device **sort(const struct registry *registry, enum device_k
 		if (d->id.kind == kind && goes_to(d, vm))
 			list[n++] = d;
 	if (n > 1)
-		qsort(list, n, sizeof(struct device *), compare);
+		qsort(list, n, sizeof(struct device *), compare_order);
 	return list;
 }
 
-static void add(json_t *list, const char *option, json_t *value)
+static void add_option(json_t *list, const char *option, json_t *value)
 {
 	json_array_append_new(list, json_string(option));
 	json_array_append_new(list, value);
@@ -91,9 +91,9 @@ static void add_pci(json_t *list, const struct config_vm *vm, const struct confi
 		    const char *address)
 {
 	if (vm->type == VM_CROSVM) {
-		add(list, "--vfio",
-		    json_sprintf("/sys/bus/pci/devices/%s,iommu=viommu%s", address,
-				 group->crosvm_use_root_bus ? "" : ",removable=true"));
+		add_option(list, "--vfio",
+			   json_sprintf("/sys/bus/pci/devices/%s,iommu=viommu%s", address,
+					group->crosvm_use_root_bus ? "" : ",removable=true"));
 		return;
 	}
 	/* One option for all of them. */
@@ -109,18 +109,19 @@ static void add_qemu_pci(json_t *list, const struct config_vm *vm, const struct 
 
 	if (args->bus_prefix && !vm->qemu_use_root_bus && !group->qemu_use_root_bus)
 		snprintf(bus, sizeof(bus), ",bus=%.100s%u", args->bus_prefix, number);
-	add(list, "-device",
-	    json_sprintf("vfio-pci,host=%s,multifunction=on,id=vhp-pci-%u%s", address, number,
-			 bus));
+	add_option(list, "-device",
+		   json_sprintf("vfio-pci,host=%s,multifunction=on,id=vhp-pci-%u%s", address,
+				number, bus));
 }
 
 static void add_evdev(json_t *list, const struct config_vm *vm, const char *node, unsigned number)
 {
 	if (vm->type == VM_CROSVM)
-		add(list, "--input", json_sprintf("evdev[path=%s]", node));
+		add_option(list, "--input", json_sprintf("evdev[path=%s]", node));
 	else
-		add(list, "-device",
-		    json_sprintf("virtio-input-host-pci,evdev=%s,id=vhp-evdev-%u", node, number));
+		add_option(list, "-device",
+			   json_sprintf("virtio-input-host-pci,evdev=%s,id=vhp-evdev-%u", node,
+					number));
 }
 
 /* A graphics card of NVIDIA's: its own firmware wants a UEFI to talk to. */
@@ -132,10 +133,12 @@ static bool wants_ovmf(const struct device *device, const struct config_group *g
 
 static void add_ovmf(json_t *list, const struct config_general *general)
 {
-	add(list, "-drive",
-	    json_sprintf("if=pflash,format=raw,unit=0,readonly=on,file=%s", general->ovmf_code));
-	add(list, "-drive",
-	    json_sprintf("if=pflash,format=raw,unit=1,readonly=on,file=%s", general->ovmf_vars));
+	add_option(list, "-drive",
+		   json_sprintf("if=pflash,format=raw,unit=0,readonly=on,file=%s",
+				general->ovmf_code));
+	add_option(list, "-drive",
+		   json_sprintf("if=pflash,format=raw,unit=1,readonly=on,file=%s",
+				general->ovmf_vars));
 }
 
 /* QEMU does not start without a file that it is given. */
@@ -143,7 +146,7 @@ static void add_acpi(json_t *list, const struct config_vm *vm)
 {
 	for (char **table = vm->acpi_tables; table && *table; table++)
 		if (root_exists("%s", *table) == 0)
-			add(list, "-acpitable", json_sprintf("file=%s", *table));
+			add_option(list, "-acpitable", json_sprintf("file=%s", *table));
 		else
 			log_warning("%s: left out of the arguments for %s: there is no such file",
 				    *table, vm->name);
@@ -178,8 +181,8 @@ static bool add_all_pci(json_t *list, const struct config *config, const struct 
 json_t *vmm_args_list(const struct registry *registry, const struct config *config,
 		      const struct config_vm *vm, const struct control_args *args)
 {
-	_cleanup_free_ const struct device **pci = sort(registry, DEVICE_PCI, vm->name);
-	_cleanup_free_ const struct device **evdev = sort(registry, DEVICE_EVDEV, vm->name);
+	_cleanup_free_ const struct device **pci = sort_devices(registry, DEVICE_PCI, vm->name);
+	_cleanup_free_ const struct device **evdev = sort_devices(registry, DEVICE_EVDEV, vm->name);
 	json_t *list = json_array(), *devices = json_array();
 	unsigned number = args->start;
 

@@ -67,9 +67,10 @@ static bool is_held(const struct request *request, const char *handle, const jso
 /* Asking */
 
 /* Ends REQUEST with an OUTCOME and words for people. */
-static void finish(struct request *request, enum vmm_outcome outcome, const char *format, ...)
-	_printf_(3, 4);
-static void finish(struct request *request, enum vmm_outcome outcome, const char *format, ...)
+static void finish_request(struct request *request, enum vmm_outcome outcome, const char *format,
+			   ...) _printf_(3, 4);
+static void finish_request(struct request *request, enum vmm_outcome outcome, const char *format,
+			   ...)
 {
 	char detail[sizeof(request->base.result.detail)];
 	va_list args;
@@ -84,13 +85,14 @@ static void finish(struct request *request, enum vmm_outcome outcome, const char
 static void can_not_ask(struct request *request, int r, const char *reason)
 {
 	request->error = r;
-	finish(request, VMM_RETRY, "%s",
-	       *reason            ? reason
-	       : r == -ETIMEDOUT  ? "cloud-hypervisor has not answered in time"
-	       : r == -ECONNRESET ? "cloud-hypervisor has closed the connection"
-	       : r == -EBADMSG || r == -EMSGSIZE
-		       ? "what answers on the socket does not speak cloud-hypervisor's protocol"
-		       : strerror(-r));
+	finish_request(
+		request, VMM_RETRY, "%s",
+		*reason            ? reason
+		: r == -ETIMEDOUT  ? "cloud-hypervisor has not answered in time"
+		: r == -ECONNRESET ? "cloud-hypervisor has closed the connection"
+		: r == -EBADMSG || r == -EMSGSIZE
+			? "what answers on the socket does not speak cloud-hypervisor's protocol"
+			: strerror(-r));
 }
 
 static void has_answered(void *data, int r, const struct http_answer *answer)
@@ -106,8 +108,8 @@ static void has_answered(void *data, int r, const struct http_answer *answer)
 
 /* Sends METHOD WHAT with BODY (taken over; NULL: none): ANSWERED gets the answer. REQUEST ends
  * where that can't be done. */
-static void ask(struct request *request, const char *method, const char *what, json_t *body,
-		answer_fn answered)
+static void ask_vmm(struct request *request, const char *method, const char *what, json_t *body,
+		    answer_fn answered)
 {
 	struct cloud_hypervisor *ch = request->ch;
 	_cleanup_close_ int fd = -1;
@@ -180,16 +182,17 @@ static void info_is_there(struct request *request, const struct http_answer *ans
 	json_decref(info);
 }
 
-static void begin(struct op *op)
+static void begin_request(struct op *op)
 {
-	ask(request_of(op), "GET", "vm.info", NULL, info_is_there);
+	ask_vmm(request_of(op), "GET", "vm.info", NULL, info_is_there);
 }
 
 static struct request *request_new(struct cloud_hypervisor *ch, void (*end)(struct op *op),
 				   void (*informed)(struct request *request, const json_t *info),
 				   struct device *device, const char *handle)
 {
-	struct request *request = op_new(&ch->ops, sizeof(*request), begin, end, device, handle);
+	struct request *request =
+		op_new(&ch->ops, sizeof(*request), begin_request, end, device, handle);
 
 	if (request) {
 		request->ch = ch;
@@ -266,7 +269,7 @@ static void ch_probe(struct vm *vm)
 /* Attach */
 
 /* What a person can do about an error; "" where nothing is known. */
-static void advise(const struct request *request, const char *text, char *ret, size_t size)
+static void add_advice(const struct request *request, const char *text, char *ret, size_t size)
 {
 	*ret = 0;
 	if (strstr(text, "DMA map"))
@@ -289,17 +292,18 @@ static void add_was_refused(struct request *request, const struct http_answer *a
 	char text[200], advice[300];
 
 	describe_error(answer, text, sizeof(text));
-	advise(request, text, advice, sizeof(advice));
+	add_advice(request, text, advice, sizeof(advice));
 	if (answer->status == 409 && strstr(text, "not unique"))
 		try_name(request);
 	else if (answer->status == 409)
-		finish(request, VMM_FAILED,
-		       "it is in the VM already, under a name of another's (%s); take it out there",
-		       text);
+		finish_request(request, VMM_FAILED,
+			       "it is in the VM already, under a name of another's (%s); take it "
+			       "out there",
+			       text);
 	else if (answer->status == 500 && !strstr(text, "DMA map"))
-		finish(request, VMM_RETRY, "cloud-hypervisor: %s%s", text, advice);
+		finish_request(request, VMM_RETRY, "cloud-hypervisor: %s%s", text, advice);
 	else
-		finish(request, VMM_FAILED, "cloud-hypervisor: %s%s", text, advice);
+		finish_request(request, VMM_FAILED, "cloud-hypervisor: %s%s", text, advice);
 }
 
 static void add_was_answered(struct request *request, const struct http_answer *answer)
@@ -314,7 +318,7 @@ static void add_was_answered(struct request *request, const struct http_answer *
 	const char *place = json_string_value(json_object_get(reply, "bdf"));
 	text_clean(device->place.bus, sizeof(device->place.bus), place);
 	json_decref(reply);
-	finish(request, VMM_OK, "%s", "");
+	finish_request(request, VMM_OK, "%s", "");
 }
 
 /* Asks for the device under the next name of its own. */
@@ -324,15 +328,16 @@ static void try_name(struct request *request)
 	char name[96 + 8], path[sizeof(devices) + sizeof(request->base.device->id.kernel_name)];
 
 	if (request->n_names == MAX_NAMES) {
-		finish(request, VMM_FAILED,
-		       "cloud-hypervisor keeps the names of its %d former stays; restart the VM",
-		       MAX_NAMES);
+		finish_request(
+			request, VMM_FAILED,
+			"cloud-hypervisor keeps the names of its %d former stays; restart the VM",
+			MAX_NAMES);
 		return;
 	}
 	ch_make_name(name, sizeof(name), request->base.handle, ++request->n_names);
 	snprintf(path, sizeof(path), "%s%s", devices, request->base.device->id.kernel_name);
-	ask(request, "PUT", "vm.add-device", json_pack("{s:s, s:s}", "path", path, "id", name),
-	    add_was_answered);
+	ask_vmm(request, "PUT", "vm.add-device", json_pack("{s:s, s:s}", "path", path, "id", name),
+		add_was_answered);
 }
 
 static void add_device(struct request *request, const json_t *info)
@@ -341,13 +346,14 @@ static void add_device(struct request *request, const json_t *info)
 	struct device *device = request->base.device;
 
 	if (ch_find_listed(info, request->base.handle)) {
-		finish(request, VMM_OK, "%s",
-		       ""); /* by a request that nobody heard the answer of */
+		finish_request(request, VMM_OK, "%s",
+			       ""); /* by a request that nobody heard the answer of */
 		return;
 	}
 	if ((other = ch_find_function(info, device->id.kernel_name))) {
-		finish(request, VMM_FAILED,
-		       "it is in the VM already, as \"%s\" (--device); take it out there", other);
+		finish_request(request, VMM_FAILED,
+			       "it is in the VM already, as \"%s\" (--device); take it out there",
+			       other);
 		return;
 	}
 	try_name(request);
@@ -360,8 +366,8 @@ static void end_attach(struct op *op)
 	vm_attached(request_of(op)->ch->vm, op->device, &op->result);
 }
 
-static void refuse(struct vm *vm, struct device *device, enum vmm_outcome outcome,
-		   const char *detail)
+static void refuse_device(struct vm *vm, struct device *device, enum vmm_outcome outcome,
+			  const char *detail)
 {
 	struct vmm_result result;
 
@@ -375,12 +381,13 @@ static void ch_attach(struct vm *vm, struct device *device, int fd)
 
 	(void) fd;
 	if (device->id.kind != DEVICE_PCI)
-		refuse(vm, device, VMM_FAILED,
-		       "cloud-hypervisor takes PCI devices only: give it the USB controller");
+		refuse_device(
+			vm, device, VMM_FAILED,
+			"cloud-hypervisor takes PCI devices only: give it the USB controller");
 	else if (request_new(ch, end_attach, add_device, device, device->place.handle))
 		op_queue_run(&ch->ops);
 	else
-		refuse(vm, device, VMM_RETRY, "out of memory");
+		refuse_device(vm, device, VMM_RETRY, "out of memory");
 }
 
 /* Detach */
@@ -395,7 +402,7 @@ static void remove_was_answered(struct request *request, const struct http_answe
 		return;
 	}
 	describe_error(answer, text, sizeof(text));
-	finish(request, VMM_RETRY, "cloud-hypervisor: %s", text);
+	finish_request(request, VMM_RETRY, "cloud-hypervisor: %s", text);
 }
 
 static void remove_device(struct request *request, const json_t *info)
@@ -407,14 +414,14 @@ static void remove_device(struct request *request, const json_t *info)
 	if (!name && is_held(request, request->base.handle, info))
 		name = ch_find_registered(info, request->base.handle);
 	else if (!name) {
-		finish(request, VMM_OK, "%s", "");
+		finish_request(request, VMM_OK, "%s", "");
 		return;
 	}
 	op_set_result(&request->base, VMM_PENDING,
 		      state && streq(state, "Paused") ? "the VM is paused" : "");
 	if (name)
-		ask(request, "PUT", "vm.remove-device", json_pack("{s:s}", "id", name),
-		    remove_was_answered);
+		ask_vmm(request, "PUT", "vm.remove-device", json_pack("{s:s}", "id", name),
+			remove_was_answered);
 	else
 		op_finish(&request->base);
 }

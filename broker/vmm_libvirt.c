@@ -47,7 +47,7 @@ static struct request *request_of(struct op *op)
 	return (struct request *) op;
 }
 
-static void finish(struct request *request, enum vmm_outcome outcome, const char *detail)
+static void finish_request(struct request *request, enum vmm_outcome outcome, const char *detail)
 {
 	op_set_result(&request->base, outcome, detail);
 	op_finish(&request->base);
@@ -55,7 +55,7 @@ static void finish(struct request *request, enum vmm_outcome outcome, const char
 
 /* Aliases: letters, digits, '-' and '_'. Handles have '.' as well, and no '_'. */
 
-static void swap(char *text, char from, char to)
+static void swap_characters(char *text, char from, char to)
 {
 	for (char *c = text; *c; c++)
 		if (*c == from)
@@ -67,7 +67,7 @@ static json_t *alias_of(const char *handle)
 	char alias[128];
 
 	snprintf(alias, sizeof(alias), "ua-%s", handle);
-	swap(alias, '.', '_');
+	swap_characters(alias, '.', '_');
 	return json_string(alias);
 }
 
@@ -78,7 +78,7 @@ static char *handle_of(const char *alias)
 	char *handle = rest && startswith(rest, "vhp-") ? strdup(rest) : NULL;
 
 	if (handle)
-		swap(handle, '_', '.');
+		swap_characters(handle, '_', '.');
 	return handle;
 }
 
@@ -125,8 +125,8 @@ static void note_device(struct libvirt *libvirt, const json_t *packet, bool is_r
 	struct op *op = libvirt->ops.first;
 
 	if (handle && op && op->result.outcome == VMM_PENDING && streq(op->handle, handle))
-		finish(request_of(op), is_removed ? VMM_OK : VMM_PENDING,
-		       is_removed ? "" : "the guest has refused");
+		finish_request(request_of(op), is_removed ? VMM_OK : VMM_PENDING,
+			       is_removed ? "" : "the guest has refused");
 	else if (is_removed)
 		vm_wake(libvirt->vm);
 }
@@ -198,8 +198,8 @@ static void too_late(void *data)
 }
 
 /* Sends WORDS (taken over): ANSWERED gets the answer. REQUEST ends where that can't be done. */
-static void ask(struct request *request, json_t *words,
-		void (*answered)(struct request *request, const json_t *answer))
+static void ask_program(struct request *request, json_t *words,
+			void (*answered)(struct request *request, const json_t *answer))
 {
 	struct libvirt *libvirt = request->libvirt;
 	int r = words ? start_program(libvirt) : -ENOMEM;
@@ -214,7 +214,7 @@ static void ask(struct request *request, json_t *words,
 		if (r < 0)
 			give_up_program(libvirt, "vhotplug-libvirt does not listen");
 	} else {
-		finish(request, VMM_RETRY, words ? libvirt->why : "out of memory");
+		finish_request(request, VMM_RETRY, words ? libvirt->why : "out of memory");
 	}
 	json_decref(words);
 }
@@ -296,12 +296,12 @@ static void look_was_answered(struct request *request, const json_t *answer)
 	} else if (is && !streq(is, "unreachable")) {
 		request->error = -ESHUTDOWN;
 	}
-	finish(request, VMM_OK, detail ? detail : "");
+	finish_request(request, VMM_OK, detail ? detail : "");
 }
 
 static void step_look(struct op *op)
 {
-	ask(request_of(op), json_pack("{ss}", "do", "look"), look_was_answered);
+	ask_program(request_of(op), json_pack("{ss}", "do", "look"), look_was_answered);
 }
 
 static void end_look(struct op *op)
@@ -331,7 +331,7 @@ static void libvirt_probe(struct vm *vm)
 /* Attach */
 
 /* The words for DEVICE, or NULL. */
-static json_t *describe(const struct device *device)
+static json_t *describe_device(const struct device *device)
 {
 	unsigned bus = 0, number = 0;
 
@@ -356,16 +356,16 @@ static void attach_was_answered(struct request *request, const json_t *answer)
 	const char *detail;
 	enum vmm_outcome outcome = read_outcome(answer, &detail);
 
-	finish(request, outcome, detail);
+	finish_request(request, outcome, detail);
 }
 
 static void step_attach(struct op *op)
 {
-	json_t *words = describe(op->device);
+	json_t *words = describe_device(op->device);
 
 	if (words)
 		json_object_set_new(words, "alias", alias_of(op->handle));
-	ask(request_of(op), words, attach_was_answered);
+	ask_program(request_of(op), words, attach_was_answered);
 	if (!op->is_done)
 		vm_attach_sent(request_of(op)->libvirt->vm, op->device);
 }
@@ -404,7 +404,7 @@ static void detach_was_answered(struct request *request, const json_t *answer)
 	enum vmm_outcome outcome = read_outcome(answer, &detail);
 
 	if (outcome != VMM_PENDING) {
-		finish(request, outcome, detail);
+		finish_request(request, outcome, detail);
 		return;
 	}
 	op_set_result(op, VMM_PENDING, detail);
@@ -415,7 +415,7 @@ static void step_detach(struct op *op)
 {
 	json_t *words = json_pack("{ss so}", "do", "detach", "alias", alias_of(op->handle));
 
-	ask(request_of(op), words, detach_was_answered);
+	ask_program(request_of(op), words, detach_was_answered);
 }
 
 static void end_detach(struct op *op)

@@ -66,7 +66,7 @@ static void set_descriptor(struct watch *watch, int descriptor)
 }
 
 /* Observes the deepest existing directory above the path. */
-static int look(struct watch *watch)
+static int look_at_path(struct watch *watch)
 {
 	char directory[PATH_MAX];
 	size_t length = strlen(watch->path);
@@ -91,13 +91,13 @@ static int look(struct watch *watch)
 
 /* A directory may be made, removed and made again while we look: only when a second look finds the
  * same one, observed since before, nothing can have happened that is not told. */
-static int arm(struct watch *watch)
+static int arm_watch(struct watch *watch)
 {
 	int before, r, n = 0;
 
 	do {
 		before = watch->descriptor;
-		r = look(watch);
+		r = look_at_path(watch);
 	} while (r == 0 && watch->descriptor != before && ++n < MAX_LOOKS);
 	if (n == MAX_LOOKS)
 		return -EAGAIN;
@@ -110,7 +110,7 @@ static void look_again(void *data);
 
 static void arm_or_retry(struct watch *watch)
 {
-	int r = arm(watch);
+	int r = arm_watch(watch);
 
 	if (r == 0)
 		return;
@@ -129,7 +129,7 @@ static void look_again(void *data)
 }
 
 /* Does an entry called NAME in the watched directory lie on the way to the path? */
-static bool concerns(const struct watch *watch, const char *name)
+static bool name_concerns(const struct watch *watch, const char *name)
 {
 	const char *rest = watch->path + watch->watched;
 
@@ -145,7 +145,8 @@ static void mark_changed(struct hub *hub, const struct inotify_event *event)
 {
 	for (struct watch *w = hub->watches; w; w = w->next)
 		if (event->mask & IN_Q_OVERFLOW ||
-		    (event->wd == w->descriptor && (event->len == 0 || concerns(w, event->name))))
+		    (event->wd == w->descriptor &&
+		     (event->len == 0 || name_concerns(w, event->name))))
 			w->changed = true;
 }
 
@@ -231,8 +232,8 @@ static int get_hub(struct loop *loop, struct hub **ret_hub)
 	return 0;
 }
 
-static int make(struct loop *loop, const char *path, bool whole_directory, loop_fn fn, void *data,
-		struct watch **ret_watch)
+static int make_watch(struct loop *loop, const char *path, bool whole_directory, loop_fn fn,
+		      void *data, struct watch **ret_watch)
 {
 	struct watch *watch;
 	struct hub *hub;
@@ -253,7 +254,7 @@ static int make(struct loop *loop, const char *path, bool whole_directory, loop_
 	watch->next = hub->watches;
 	hub->watches = watch;
 	watch->path = strdup(path);
-	r = watch->path ? arm(watch) : -ENOMEM;
+	r = watch->path ? arm_watch(watch) : -ENOMEM;
 	if (r < 0) {
 		watch_free(watch);
 		return r;
@@ -264,13 +265,13 @@ static int make(struct loop *loop, const char *path, bool whole_directory, loop_
 
 int watch_new(struct loop *loop, const char *path, loop_fn fn, void *data, struct watch **ret_watch)
 {
-	return make(loop, path, false, fn, data, ret_watch);
+	return make_watch(loop, path, false, fn, data, ret_watch);
 }
 
 int watch_new_directory(struct loop *loop, const char *path, loop_fn fn, void *data,
 			struct watch **ret_watch)
 {
-	return make(loop, path, true, fn, data, ret_watch);
+	return make_watch(loop, path, true, fn, data, ret_watch);
 }
 
 void watch_free(struct watch *watch)

@@ -28,7 +28,7 @@ struct worker {
 _Static_assert(WORKER_MAX_FDS <= SOCKET_MAX_FDS, "an answer is one packet");
 
 /* The broker may be slow to read, and the kernel to take descriptors. */
-static void answer(int fd, const struct worker_answer *answer, const int *fds)
+static void send_answer(int fd, const struct worker_answer *answer, const int *fds)
 {
 	while (socket_send(fd, answer, sizeof(*answer), fds, (size_t) answer->n_fds) == -EAGAIN)
 		usleep(ANSWER_RETRY_MS * 1000);
@@ -74,7 +74,7 @@ static void do_job(int fd, const struct worker_request *request)
 		worker_watch_node(request, &reply, fds);
 		break;
 	}
-	answer(fd, &reply, fds);
+	send_answer(fd, &reply, fds);
 }
 
 /* A child stuck in the kernel may outlive the broker. Were the broker's lock or sockets open in it,
@@ -112,7 +112,7 @@ static void fail_request(const struct office *office, uint64_t number, int resul
 	struct worker_answer reply = {.number = number, .result = result};
 
 	snprintf(reply.detail, sizeof(reply.detail), "%s", detail);
-	answer(office->fd, &reply, NULL);
+	send_answer(office->fd, &reply, NULL);
 }
 
 /* One that was killed has not answered, or has already: then nobody waits for its number. */
@@ -158,7 +158,7 @@ static void start_job(struct office *office, const struct worker_request *reques
 		*job = (struct job){.pid = pid, .number = request->number};
 }
 
-static void serve(int fd)
+static void serve_requests(int fd)
 {
 	static struct office office;
 	struct worker_request request;
@@ -205,7 +205,7 @@ int worker_start(struct worker **ret_worker)
 	pid_t pid = fork();
 	if (pid == 0) {
 		close(pair[0]);
-		serve(pair[1]);
+		serve_requests(pair[1]);
 	}
 	close(pair[1]);
 	worker->fd = pair[0];
@@ -219,7 +219,7 @@ int worker_start(struct worker **ret_worker)
 	return 0;
 }
 
-static int receive(int fd, struct worker_answer *reply, int *fds)
+static int receive_answer(int fd, struct worker_answer *reply, int *fds)
 {
 	size_t n_fds;
 	ssize_t n = socket_receive(fd, reply, sizeof(*reply), fds, WORKER_MAX_FDS, &n_fds);
@@ -235,7 +235,7 @@ static int receive(int fd, struct worker_answer *reply, int *fds)
 	return n == sizeof(*reply) ? 0 : -ECONNRESET;
 }
 
-static void readable(void *data, uint32_t events)
+static void answer_is_readable(void *data, uint32_t events)
 {
 	struct worker *worker = data;
 	struct worker_answer reply;
@@ -243,7 +243,7 @@ static void readable(void *data, uint32_t events)
 	int r;
 
 	(void) events;
-	while ((r = receive(worker->fd, &reply, fds)) == 0)
+	while ((r = receive_answer(worker->fd, &reply, fds)) == 0)
 		worker->fn(worker->data, &reply, fds);
 	if (r == -EAGAIN)
 		return;
@@ -258,7 +258,7 @@ int worker_watch(struct worker *worker, struct loop *loop, worker_fn fn, void *d
 	worker->fn = fn;
 	worker->data = data;
 	worker->loop = loop;
-	return loop_add(loop, worker->fd, EPOLLIN, readable, worker, &worker->source);
+	return loop_add(loop, worker->fd, EPOLLIN, answer_is_readable, worker, &worker->source);
 }
 
 bool worker_has_ended(const struct worker *worker)

@@ -128,7 +128,7 @@ static int check_group(const struct worker_request *request, const struct pci_gr
 /* Drivers */
 
 /* By the name of DRIVER: "driver" of the function may lead to another one by now. */
-static int unbind(const char *address, const char *driver)
+static int unbind_driver(const char *address, const char *driver)
 {
 	int r = root_write(address, "/sys/bus/pci/drivers/%s/unbind", driver);
 
@@ -144,7 +144,7 @@ static int bind_to_vfio(const char *address, struct worker_answer *answer)
 		return worker_fail(answer, r, "can't set driver_override of %s: %s", address,
 				   strerror(-r));
 	if (pci_driver(address, driver, sizeof(driver)) && !streq(driver, "vfio-pci") &&
-	    (r = unbind(address, driver)) < 0)
+	    (r = unbind_driver(address, driver)) < 0)
 		return worker_fail(answer, r, "%s does not let go of %s: %s", driver, address,
 				   strerror(-r));
 	r = root_write(address, "/sys/bus/pci/drivers_probe");
@@ -160,7 +160,7 @@ static void return_member(const char *address)
 
 	write_attribute(address, "driver_override", "\n");
 	if (pci_driver(address, driver, sizeof(driver)) && streq(driver, "vfio-pci"))
-		unbind(address, driver);
+		unbind_driver(address, driver);
 	/* While the device was claimed, udevd was kept from loading the host's module for it. */
 	if (root_read(alias, sizeof(alias), "/sys/bus/pci/devices/%s/modalias", address) == 0)
 		load_module(alias);
@@ -246,8 +246,8 @@ static int find_group(const char *address, struct pci_group *ret_group,
 }
 
 /* Source: kernel, Documentation/ABI/testing/sysfs-bus-pci, reset. */
-static int reset(const struct worker_request *request, const char *address,
-		 struct worker_answer *answer)
+static int reset_function(const struct worker_request *request, const char *address,
+			  struct worker_answer *answer)
 {
 	int r = request->options & WORKER_MUST_RESET ? write_attribute(address, "reset", "1") : 0;
 
@@ -273,7 +273,7 @@ void worker_pci_take(const struct worker_request *request, struct worker_answer 
 		load_module("vfio-pci");
 		r = take_group(&group, &taken, answer);
 	}
-	if (answer->result == 0 && reset(request, address, answer) == 0)
+	if (answer->result == 0 && reset_function(request, address, answer) == 0)
 		open_group_node(group.number, request->uid, answer);
 	else if (answer->result == -EOPNOTSUPP || r < 0)
 		return_members(&taken);

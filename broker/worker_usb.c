@@ -101,7 +101,7 @@ static void move_shutter(void *data, const char *interface)
 /* No driver, and no program, gets an interface that is shut; the one that had it has lost it.
  * Opened, it stays without one until somebody asks for it. Source: kernel,
  * Documentation/usb/authorization.rst. Returns 0 or -errno. */
-static int shut(const char *devpath, bool is_shut)
+static int shut_interfaces(const char *devpath, bool is_shut)
 {
 	struct shutter shutter = {.devpath = devpath, .value = is_shut ? "0" : "1"};
 
@@ -110,7 +110,7 @@ static int shut(const char *devpath, bool is_shut)
 }
 
 /* Takes it from host drivers and opens it for the VM, in a way that the rules can see. */
-static int prepare(const struct worker_request *request, struct worker_answer *answer)
+static int prepare_device(const struct worker_request *request, struct worker_answer *answer)
 {
 	char driver[256];
 	int r = mark_set(MARK_GIVEN, name_of(request), request->node);
@@ -118,15 +118,15 @@ static int prepare(const struct worker_request *request, struct worker_answer *a
 	if (r < 0)
 		return worker_fail(answer, r, "can't note that a VM has it: %s", strerror(-r));
 	if (usb_host_driver(request->devpath, driver, sizeof(driver)))
-		r = shut(request->devpath, true);
+		r = shut_interfaces(request->devpath, true);
 	if (r == 0)
-		r = shut(request->devpath, false);
+		r = shut_interfaces(request->devpath, false);
 	return r < 0 ? worker_fail(answer, r, "can't take it from the host: %s", strerror(-r)) : 0;
 }
 
 /* If it can't be reset, the VMM will tell what is wrong with it, unless a former VM is to have left
  * nothing in it. */
-static int reset(const struct worker_request *request, int fd, struct worker_answer *answer)
+static int reset_device(const struct worker_request *request, int fd, struct worker_answer *answer)
 {
 	if (!(request->options & WORKER_RESET) || ioctl(fd, USBDEVFS_RESET) >= 0 ||
 	    !(request->options & WORKER_MUST_RESET))
@@ -150,9 +150,9 @@ void worker_usb_open(const struct worker_request *request, struct worker_answer 
 		return;
 	}
 	await_configuration(request->devpath);
-	if (check_host(request, &inuse, answer) < 0 || prepare(request, answer) < 0)
+	if (check_host(request, &inuse, answer) < 0 || prepare_device(request, answer) < 0)
 		return;
-	if (reset(request, fd, answer) < 0)
+	if (reset_device(request, fd, answer) < 0)
 		return;
 	answer->has_node = true;
 	fds[answer->n_fds++] = TAKE_FD(fd);
@@ -172,7 +172,7 @@ void worker_usb_fence(const struct worker_request *request, struct worker_answer
 		return;
 	int r = mark_clear(MARK_GIVEN, name_of(request), request->node);
 	if (r == 0)
-		r = shut(request->devpath, true);
+		r = shut_interfaces(request->devpath, true);
 	if (r < 0)
 		worker_fail(answer, r, "can't keep the host from it: %s", strerror(-r));
 }
@@ -207,7 +207,7 @@ void worker_usb_release(const struct worker_request *request, struct worker_answ
 	struct release release = {.devpath = request->devpath, .fd = fd};
 	if (request->options & WORKER_FOUND &&
 	    mark_set(MARK_GIVEN, name_of(request), request->node) == 0)
-		shut(request->devpath, false);
+		shut_interfaces(request->devpath, false);
 	usb_each_interface(request->devpath, disconnect_interface, &release);
 	close(fd);
 	if (usb_host_driver(request->devpath, driver, sizeof(driver)))
@@ -229,7 +229,7 @@ void worker_usb_return(const struct worker_request *request, struct worker_answe
 		return;
 	mark_clear(MARK_REFUSED, name_of(request), request->node);
 	mark_clear(MARK_GIVEN, name_of(request), request->node);
-	int r = shut(request->devpath, false);
+	int r = shut_interfaces(request->devpath, false);
 	if (r < 0)
 		worker_fail(answer, r, "can't give it back to the host: %s", strerror(-r));
 	usb_each_interface(request->devpath, probe_interface, NULL);

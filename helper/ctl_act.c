@@ -81,7 +81,7 @@ int ctl_choose(const struct ctl_options *given)
 }
 
 /* ACTION without a device. */
-static int act(const struct ctl_options *options, const char *action)
+static int act_on_device(const struct ctl_options *options, const char *action)
 {
 	_cleanup_(ctl_disconnectp) struct ctl_connection *connection = NULL;
 	json_t *request;
@@ -97,17 +97,17 @@ static int act(const struct ctl_options *options, const char *action)
 
 int ctl_suspend(const struct ctl_options *options)
 {
-	return act(options, "suspend");
+	return act_on_device(options, "suspend");
 }
 
 int ctl_resume(const struct ctl_options *options)
 {
-	return act(options, "resume");
+	return act_on_device(options, "resume");
 }
 
 int ctl_reload(const struct ctl_options *options)
 {
-	return act(options, "reload");
+	return act_on_device(options, "reload");
 }
 
 /* vmm-args */

@@ -122,7 +122,7 @@ static void wait_with_words(struct ctl_connection *connection)
 		fprintf(stderr, "\r%30s\r", "");
 }
 
-static int refused(const json_t *answer)
+static int say_refused(const json_t *answer)
 {
 	const char *error = json_string_value(json_object_get(answer, "error"));
 
@@ -155,7 +155,7 @@ int ctl_ask(struct ctl_connection *connection, json_t *request, json_t **ret_ans
 		*ret_answer = answer;
 		return 0;
 	}
-	r = refused(answer);
+	r = say_refused(answer);
 	json_decref(answer);
 	return r;
 }

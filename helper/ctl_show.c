@@ -279,7 +279,7 @@ static void print_following(const struct ctl_options *options, const json_t *row
 
 /* Whatever changes may have brought a row. The place of the newest is remembered, so none is shown
  * twice or missed. */
-static int follow(const struct ctl_options *options, struct ctl_connection *connection)
+static int follow_events(const struct ctl_options *options, struct ctl_connection *connection)
 {
 	json_t *answer = NULL, *event;
 	long long after = 0;
@@ -324,7 +324,7 @@ int ctl_history(const struct ctl_options *given)
 		return r;
 	name_device(&options, &devices);
 	if (options.follow) {
-		r = follow(&options, connection);
+		r = follow_events(&options, connection);
 	} else {
 		r = ctl_ask(connection, history_request(&options, 0), &answer);
 		if (r == 0)

@@ -76,7 +76,7 @@ unsigned terminal_width(void)
 }
 
 /* How wide each column is to be. The widest gives way until all fit into a line. */
-static void fit(const struct table *table, size_t n, unsigned *widths)
+static void fit_columns(const struct table *table, size_t n, unsigned *widths)
 {
 	unsigned all = 0, room = terminal_width() - 1;
 
@@ -132,7 +132,7 @@ void table_print(struct table *table)
 	size_t n = count_columns(table);
 	unsigned widths[TABLE_COLUMNS];
 
-	fit(table, n, widths);
+	fit_columns(table, n, widths);
 	print_row((char *const *) table->heads, n, widths);
 	for (size_t row = 0; row < table->n_rows; row++) {
 		print_row(table->rows[row], n, widths);

@@ -30,7 +30,7 @@ static void send_to_syslog(int priority, const char *text)
 }
 
 /* udevd shows stderr only when it debugs: what matters goes to syslog too. */
-static void _printf_(2, 3) report(int priority, const char *format, ...)
+static void _printf_(2, 3) report_event(int priority, const char *format, ...)
 {
 	char text[400];
 	va_list ap;
@@ -82,8 +82,8 @@ static int spool_event(const char *run_dir, const struct wire_msg *msg)
 
 	r = spool_open(run_dir, &dir_fd);
 	if (r < 0) {
-		report(LOG_ERR, "event %s lost: %s/%s: %s", wire_get(msg, "SEQNUM"), run_dir,
-		       WIRE_SPOOL_NAME, strerror(-r));
+		report_event(LOG_ERR, "event %s lost: %s/%s: %s", wire_get(msg, "SEQNUM"), run_dir,
+			     WIRE_SPOOL_NAME, strerror(-r));
 		return 1;
 	}
 	r = spool_put(dir_fd, msg);
@@ -91,11 +91,12 @@ static int spool_event(const char *run_dir, const struct wire_msg *msg)
 		return 0;
 	/* Once is enough: the next thousand events would say the same. */
 	if (spool_mark_lost(dir_fd) != 0)
-		report(LOG_ERR,
-		       "event %s lost, and maybe others after it: %s/%s: %s; is vhotplug-broker "
-		       "running?",
-		       wire_get(msg, "SEQNUM"), run_dir, WIRE_SPOOL_NAME,
-		       r == -ENOBUFS ? "full" : strerror(-r));
+		report_event(
+			LOG_ERR,
+			"event %s lost, and maybe others after it: %s/%s: %s; is vhotplug-broker "
+			"running?",
+			wire_get(msg, "SEQNUM"), run_dir, WIRE_SPOOL_NAME,
+			r == -ENOBUFS ? "full" : strerror(-r));
 	return 1;
 }
 
@@ -107,17 +108,18 @@ int helper_run(const char *run_dir)
 
 	r = collect_event(&msg);
 	if (r < 0)
-		report(LOG_ERR, "event not understood: %s", strerror(-r));
+		report_event(LOG_ERR, "event not understood: %s", strerror(-r));
 	if (r <= 0)
 		return r < 0;
 
 	r = deliver_message(run_dir, &msg, HELPER_TIMEOUT_MS, &answer);
 	if (r == 0 && answer == WIRE_TAKEN)
 		return 0;
-	report(LOG_DEBUG, "event %s goes to the spool, the broker %s", wire_get(&msg, "SEQNUM"),
-	       r == 0            ? "can't store it now"
-	       : r == -ETIMEDOUT ? "does not answer"
-	       : r == -EAGAIN    ? "is busy"
-				 : "is not there");
+	report_event(LOG_DEBUG, "event %s goes to the spool, the broker %s",
+		     wire_get(&msg, "SEQNUM"),
+		     r == 0            ? "can't store it now"
+		     : r == -ETIMEDOUT ? "does not answer"
+		     : r == -EAGAIN    ? "is busy"
+				       : "is not there");
 	return spool_event(run_dir, &msg);
 }

@@ -3,7 +3,7 @@
 
 #include "helper/helper.h"
 
-static int usage(FILE *out, int status)
+static int print_usage(FILE *out, int status)
 {
 	fputs("Usage: vhotplug-helper [udev]\n"
 	      "Takes one udev event from its environment to vhotplug-broker. Run by udev rules.\n",
@@ -17,10 +17,10 @@ int main(int argc, char **argv)
 	signal(SIGPIPE, SIG_IGN);
 
 	if (argc == 2 && streq(argv[1], "--help"))
-		return usage(stdout, 0);
+		return print_usage(stdout, 0);
 	if (argc == 2 && streq(argv[1], "--version"))
 		return puts("vhotplug-helper " VHOTPLUG_VERSION) < 0;
 	if (argc > 2 || (argc == 2 && !streq(argv[1], "udev")))
-		return usage(stderr, 2);
+		return print_usage(stderr, 2);
 	return helper_run(VHOTPLUG_RUNDIR);
 }

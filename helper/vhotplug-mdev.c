@@ -24,7 +24,7 @@ static const char usage[] =
 	"  -h, --help         this text\n"
 	"      --version      the version\n";
 
-static int report(const char *what, int error)
+static int report_failure(const char *what, int error)
 {
 	fprintf(stderr, "vhotplug-mdev: %s: %s\n", what, strerror(-error));
 	return EXIT_FAILURE;
@@ -32,7 +32,7 @@ static int report(const char *what, int error)
 
 /* Decides about the device at DEVPATH, and keeps it; for one that is taken, what is known of it
  * goes into the environment when EXPORTS. Returns whether it is taken, or -errno. */
-static int decide(const struct config *config, const char *devpath, bool exports)
+static int decide_device(const struct config *config, const char *devpath, bool exports)
 {
 	_cleanup_(mdev_finish) struct mdev_device device = {0};
 	int taken = mdev_read(&device, devpath), r;
@@ -60,16 +60,16 @@ static int handle_event(const struct config *config)
 	int r;
 
 	if (!startswith(devpath, "/devices/"))
-		return report("no event in the environment", -EINVAL);
+		return report_failure("no event in the environment", -EINVAL);
 	if (streq(action, "remove")) {
 		mdev_forget(subsystem, strrchr(devpath, '/') + 1, getenv("MAJOR"), getenv("MINOR"));
 		return helper_run(VHOTPLUG_RUNDIR);
 	}
 	if (!streq(action, "add"))
 		return EXIT_SUCCESS;
-	r = decide(config, devpath, true);
+	r = decide_device(config, devpath, true);
 	if (r < 0)
-		return report(devpath, r);
+		return report_failure(devpath, r);
 	return r > 0 ? helper_run(VHOTPLUG_RUNDIR) : EXIT_SUCCESS;
 }
 
@@ -89,7 +89,7 @@ static int decide_all(const struct config *config, const char *directory)
 		    root_resolve(path, "%s/%s", directory, entry->d_name) < 0 ||
 		    !(devpath = startswith(path, "/sys")))
 			continue;
-		r = decide(config, devpath, false);
+		r = decide_device(config, devpath, false);
 		/* It may have gone meanwhile. */
 		if (r < 0 && r != -ENOENT)
 			result = r;
@@ -108,11 +108,11 @@ static int handle_all(const struct config *config)
 	for (size_t i = 0; i < ARRAY_SIZE(directories); i++) {
 		r = decide_all(config, directories[i]);
 		if (r < 0)
-			result = report(directories[i], r);
+			result = report_failure(directories[i], r);
 	}
 	r = rules_tell_broker(VHOTPLUG_RUNDIR "/" WIRE_SOCKET_NAME, BROKER_WAIT_MS);
 	if (r < 0 && r != -ENOENT && r != -ECONNREFUSED)
-		result = report("the broker did not take note", r);
+		result = report_failure("the broker did not take note", r);
 	return result;
 }
 
@@ -159,7 +159,8 @@ int main(int argc, char **argv)
 	helper_close_inherited();
 	signal(SIGPIPE, SIG_IGN);
 	if (root_exists("/run/udev/control") == 0)
-		return report("udevd runs here, and vhotplug-gen-rules is for that", -EBUSY);
+		return report_failure("udevd runs here, and vhotplug-gen-rules is for that",
+				      -EBUSY);
 	if (config_load(path, stderr, &config) < 0)
 		return EXIT_FAILURE;
 	return all ? handle_all(config) : handle_event(config);

@@ -17,7 +17,7 @@ static size_t key_length(const char *s)
 	return s[n] == '=' ? n : 0;
 }
 
-static const char *find(const char *data, size_t len, const char *key, size_t key_len)
+static const char *find_key(const char *data, size_t len, const char *key, size_t key_len)
 {
 	for (const char *s = data; s < data + len; s += strlen(s) + 1)
 		if (strncmp(s, key, key_len) == 0 && s[key_len] == '=')
@@ -40,7 +40,7 @@ int wire_add(struct wire_msg *msg, const char *key, const char *value)
 			return -EINVAL;
 	if (key_len == 0)
 		return -EINVAL;
-	if (find(msg->data, msg->len, key, key_len))
+	if (find_key(msg->data, msg->len, key, key_len))
 		return -EEXIST;
 	if (key_len >= WIRE_MAX || value_len >= WIRE_MAX ||
 	    msg->len + key_len + value_len + 2 > WIRE_MAX)
@@ -64,7 +64,7 @@ int wire_check(const struct wire_msg *msg)
 	for (const char *s = msg->data; s < msg->data + msg->len; s += strlen(s) + 1) {
 		size_t n = key_length(s);
 
-		if (n == 0 || find(msg->data, (size_t) (s - msg->data), s, n))
+		if (n == 0 || find_key(msg->data, (size_t) (s - msg->data), s, n))
 			return -EBADMSG;
 	}
 	return 0;
@@ -72,7 +72,7 @@ int wire_check(const struct wire_msg *msg)
 
 const char *wire_get(const struct wire_msg *msg, const char *key)
 {
-	return find(msg->data, msg->len, key, strlen(key));
+	return find_key(msg->data, msg->len, key, strlen(key));
 }
 
 int wire_get_number(const struct wire_msg *msg, const char *key, uint64_t *ret)

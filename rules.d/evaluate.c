@@ -208,7 +208,7 @@ const char *subject_never_taken(const struct subject *s)
 }
 
 /* Whether RULE matches; -ENOMEM. */
-static int matches(const struct subject *s, const struct config_rule *rule)
+static int subject_matches(const struct subject *s, const struct config_rule *rule)
 {
 	_cleanup_(compiled_finish) struct compiled_rule compiled = {0};
 	int r = rule->disable ? 0 : rule_compile(rule, s->kind, &compiled);
@@ -222,7 +222,7 @@ static int find_rule(const struct subject *s, const struct config_group *group, 
 {
 	*ret = NULL;
 	for (size_t i = 0; i < group->n_rules; i++) {
-		int r = group->rules[i].deny == deny ? matches(s, &group->rules[i]) : 0;
+		int r = group->rules[i].deny == deny ? subject_matches(s, &group->rules[i]) : 0;
 
 		if (r == 0)
 			continue;

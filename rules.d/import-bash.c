@@ -36,7 +36,7 @@ static void skip_space(struct bash_reader *r, const char *space)
 	}
 }
 
-static int refuse(struct bash_reader *r, const char *why)
+static int refuse_line(struct bash_reader *r, const char *why)
 {
 	r->why = why;
 	return -EINVAL;
@@ -45,9 +45,9 @@ static int refuse(struct bash_reader *r, const char *why)
 static int add_byte(struct bash_reader *r, struct word *word, char c)
 {
 	if ((unsigned char) c < ' ' || c == 127)
-		return refuse(r, "a control character, or a word over two lines");
+		return refuse_line(r, "a control character, or a word over two lines");
 	if (word->n + 1 >= sizeof(word->text))
-		return refuse(r, "a word of more than 255 bytes");
+		return refuse_line(r, "a word of more than 255 bytes");
 	word->text[word->n++] = c;
 	word->text[word->n] = '\0';
 	word->any = true;
@@ -62,9 +62,9 @@ static int read_quoted(struct bash_reader *r, char quote, struct word *word)
 		int result;
 
 		if (*r->at == '\0')
-			return refuse(r, "a quote that does not end");
+			return refuse_line(r, "a quote that does not end");
 		if (quote == '"' && strchr("$`", *r->at))
-			return refuse(r, "something that Bash puts another text for");
+			return refuse_line(r, "something that Bash puts another text for");
 		if (quote == '"' && *r->at == '\\' && strchr("\"\\$`", r->at[1]))
 			r->at++;
 		result = add_byte(r, word, *r->at);
@@ -85,7 +85,7 @@ static int read_word(struct bash_reader *r, struct word *word)
 		if (*r->at == '\'' || *r->at == '"') {
 			result = read_quoted(r, *r->at, word);
 		} else if (strchr("$`*?[(<>&|{~!", *r->at)) {
-			return refuse(r, "something that Bash puts another text for");
+			return refuse_line(r, "something that Bash puts another text for");
 		} else {
 			if (*r->at == '\\' && r->at[1])
 				r->at++;
@@ -121,10 +121,10 @@ static int read_index(struct bash_reader *r, struct bash_assignment *a)
 	unsigned long index;
 
 	if (n == 0 || r->at[n + 1] != ']' || r->at[n + 2] != '=')
-		return refuse(r, "a list by names");
+		return refuse_line(r, "a list by names");
 	index = strtoul(r->at + 1, NULL, 10);
 	if (n > 9 || (n > 1 && r->at[1] == '0') || a->how == BASH_APPEND || index < a->next)
-		return refuse(r, "a word in the place of another one");
+		return refuse_line(r, "a word in the place of another one");
 	if (a->n_words == 0)
 		a->first = index;
 	a->next = index;
@@ -143,7 +143,7 @@ static int read_element(struct bash_reader *r, struct bash_assignment *a)
 	if (result < 0)
 		return result;
 	if (*r->at == ';')
-		return refuse(r, "a list that does not end");
+		return refuse_line(r, "a list that does not end");
 	a->next++;
 	return append_word(a, word.text);
 }
@@ -156,7 +156,7 @@ static int read_array(struct bash_reader *r, struct bash_assignment *a)
 	for (;;) {
 		skip_space(r, BLANKS "\n");
 		if (*r->at == '\0')
-			return refuse(r, "a list that does not end");
+			return refuse_line(r, "a list that does not end");
 		if (*r->at == ')')
 			break;
 		int result = read_element(r, a);
@@ -166,7 +166,7 @@ static int read_array(struct bash_reader *r, struct bash_assignment *a)
 	}
 	/* To Bash "(1 2)x" is a word. */
 	if (!strchr(" \t\r\n;", *++r->at))
-		return refuse(r, "more than an assignment");
+		return refuse_line(r, "more than an assignment");
 	return 0;
 }
 
@@ -184,7 +184,7 @@ static int read_how(struct bash_reader *r, struct bash_assignment *a)
 	}
 	r->at++;
 	if (a->how == BASH_APPEND && *r->at != '(')
-		return refuse(r, "a word put behind another one");
+		return refuse_line(r, "a word put behind another one");
 	return 0;
 }
 
@@ -236,7 +236,7 @@ static int read_assignment(struct bash_reader *r, struct bash_assignment *a)
 
 	if (n == 0 || !r->at[n] ||
 	    (r->at[n] == '+' ? r->at[n + 1] != '=' : !strchr("=[", r->at[n])))
-		return refuse(r, "no assignment NAME=value");
+		return refuse_line(r, "no assignment NAME=value");
 	a->line = r->line;
 	a->name = strndup(r->at, n);
 	if (!a->name)
@@ -249,7 +249,7 @@ static int read_assignment(struct bash_reader *r, struct bash_assignment *a)
 		return result;
 	skip_space(r, BLANKS);
 	if (*r->at && *r->at != '\n' && *r->at != ';')
-		return refuse(r, "more than an assignment");
+		return refuse_line(r, "more than an assignment");
 	return 1;
 }
 

@@ -28,7 +28,7 @@ struct settings {
 	size_t n_ids;
 };
 
-static int refuse(struct importer *i, unsigned line, const char *what, const char *value)
+static int refuse_value(struct importer *i, unsigned line, const char *what, const char *value)
 {
 	_cleanup_free_ char *text = NULL;
 
@@ -95,7 +95,7 @@ static int take_ids(struct importer *i, struct settings *s, unsigned line, char 
 
 		if (!*one)
 			continue;
-		r = read_id(one, &id) ? add_id(s, &id) : refuse(i, line, "no id:", one);
+		r = read_id(one, &id) ? add_id(s, &id) : refuse_value(i, line, "no id:", one);
 	}
 	return r;
 }
@@ -108,7 +108,7 @@ static bool is_mode(const char *word)
 static int set_once(struct importer *i, unsigned line, char *place, size_t size, const char *value)
 {
 	if (place[0] && !streq(place, value))
-		return refuse(i, line, "a second value:", value);
+		return refuse_value(i, line, "a second value:", value);
 	snprintf(place, size, "%s", value);
 	return 0;
 }
@@ -136,7 +136,7 @@ static int take_uri(struct importer *i, struct settings *s, unsigned line, const
 {
 	if (is_uri(word) && strlen(word) < sizeof(s->uri))
 		return set_once(i, line, s->uri, sizeof(s->uri), word);
-	return refuse(i, line, "no libvirt of this host:", word);
+	return refuse_value(i, line, "no libvirt of this host:", word);
 }
 
 static int take_word(struct importer *i, struct settings *s, const struct bash_assignment *a)
@@ -153,10 +153,10 @@ static int take_word(struct importer *i, struct settings *s, const struct bash_a
 	    strcasestr(a->name, "guest")) {
 		if (is_domain(word) && strlen(word) < sizeof(s->domain))
 			return set_once(i, a->line, s->domain, sizeof(s->domain), word);
-		return refuse(i, a->line, "no name of a domain here:", word);
+		return refuse_value(i, a->line, "no name of a domain here:", word);
 	}
 	if (strcasestr(a->name, "mode"))
-		return refuse(i, a->line, "no mode:", word);
+		return refuse_value(i, a->line, "no mode:", word);
 	import_note(i, "%s=%s", a->name, word);
 	return 0;
 }
@@ -190,7 +190,7 @@ static int take_place(struct importer *i, struct settings *s, const struct bash_
 
 	if (variable &&
 	    (a->how == BASH_SET || (a->how == BASH_ELEMENT && a->first < variable->next)))
-		return refuse(i, a->line, "a second value of", a->name);
+		return refuse_value(i, a->line, "a second value of", a->name);
 	if (!variable)
 		variable = add_variable(s, a->name);
 	if (!variable)
@@ -224,7 +224,7 @@ static int read_settings(struct importer *i, const char *text, struct settings *
 		if (r < 0)
 			return r;
 	}
-	return r == -EINVAL ? refuse(i, reader.line, "not understood:", reader.why) : r;
+	return r == -EINVAL ? refuse_value(i, reader.line, "not understood:", reader.why) : r;
 }
 
 static void print_ids(struct importer *i, const struct settings *s, const char *verb)

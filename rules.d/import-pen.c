@@ -32,7 +32,7 @@ void import_note(struct importer *i, const char *format, ...)
 }
 
 /* Whether VALUE is one, and the same, when it is read behind "KEY = ". */
-static bool survives(const char *key, const char *value)
+static bool value_survives(const char *key, const char *value)
 {
 	size_t n = strlen(value);
 
@@ -48,7 +48,7 @@ static bool survives(const char *key, const char *value)
 
 bool import_value(struct importer *i, const char *key, const char *value)
 {
-	if (!survives(key, value))
+	if (!value_survives(key, value))
 		return false;
 	fprintf(i->out, "%s = %s\n", key, value);
 	return true;

@@ -225,7 +225,7 @@ static char *glob_of_run(const char *glob, int run)
 	return strdup(at_start ? to : text);
 }
 
-static int shorten(struct wanted *wanted)
+static int shorten_wanted(struct wanted *wanted)
 {
 	_cleanup_free_ unsigned *counts = NULL;
 
@@ -249,7 +249,7 @@ static int shorten(struct wanted *wanted)
 	return 0;
 }
 
-static int compare(const void *a, const void *b)
+static int compare_weight(const void *a, const void *b)
 {
 	return strcmp(*(char *const *) a, *(char *const *) b);
 }
@@ -270,7 +270,7 @@ static void write_values(const struct wanted *wanted, char **values, size_t n, F
 	size_t bytes = 0;
 
 	if (n > 0)
-		qsort(values, n, sizeof(*values), compare);
+		qsort(values, n, sizeof(*values), compare_weight);
 	for (size_t i = 0; i < n; i++) {
 		size_t more = value_bytes(values[i]);
 
@@ -295,7 +295,7 @@ int sieve_write(struct sieve *sieve, FILE *out, const char *label)
 	for (size_t i = 0; i < sieve->n_wanted; i++) {
 		struct wanted *wanted = &sieve->wanted[i];
 
-		if (shorten(wanted) < 0)
+		if (shorten_wanted(wanted) < 0)
 			return -ENOMEM;
 		write_values(wanted, wanted->plain, wanted->n_plain, out, label);
 		write_values(wanted, wanted->globs, wanted->n_globs, out, label);
