@@ -5,7 +5,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 
@@ -13,15 +12,13 @@
 
 #include "broker/inuse.h"
 #include "broker/routes.h"
-#include "broker/pci.h"
 #include "broker/worker.h"
 #include "helper/root.h"
 #include "helper/text.h"
 #include "tests/unit/no-sleep.h"
-#include "tests/unit/tree.h"
+#include "tests/unit/host-tree.h"
 
 #define DEVICE "/sys/devices/pci0000:00/0000:00:03.0"
-#define NULL_NUMBERS "1:3" /* of /dev/null, which stands for a disk's node */
 
 struct host {
 	char *root;
@@ -61,36 +58,6 @@ static void assert_words(const struct host *h, const char *part)
 		fail_msg("\"%s\" does not say \"%s\"", h->inuse.words, part);
 }
 
-/* PATH of sysfs is a device of SUBSYSTEM with NUMBERS. */
-static void add_device(struct host *h, const char *path, const char *subsystem, const char *numbers)
-{
-	char file[PATH_MAX], class[PATH_MAX];
-
-	snprintf(file, sizeof(file), "%s/dev", path);
-	if (numbers)
-		tree_write(h->root, file, numbers);
-	snprintf(file, sizeof(file), "%s/subsystem", path);
-	snprintf(class, sizeof(class), "/sys/class/%s", subsystem);
-	tree_mkdir(h->root, path);
-	tree_link(h->root, file, class);
-}
-
-/* Process PID has a node open, the one with NULL_NUMBERS, with FLAGS of open(2) in octal. */
-static void add_opener(struct host *h, int pid, const char *name, const char *flags)
-{
-	char path[64], link[PATH_MAX], text[64];
-
-	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
-	tree_write(h->root, path, name);
-	snprintf(path, sizeof(path), "/proc/%d/fdinfo/5", pid);
-	snprintf(text, sizeof(text), "pos:\t0\nflags:\t%s\n", flags);
-	tree_write(h->root, path, text);
-	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
-	tree_mkdir(h->root, path);
-	assert_int_equal(text_path(link, sizeof(link), "%s%s/5", h->root, path), 0);
-	assert_int_equal(symlink("/dev/null", link), 0);
-}
-
 static int look(struct host *h)
 {
 	int r = inuse_below(&h->inuse, DEVICE);
@@ -112,7 +79,7 @@ static void test_deep_disk(void **state)
 	for (int i = 0; i < 40; i++)
 		strcat(path, "/1-1.1.1.1");
 	strcat(path, "/sda");
-	add_device(h, path, "block", "8:0");
+	add_device(h->root, path, "block", "8:0");
 	assert_int_equal(look(h), -EBUSY);
 	assert_words(h, "can't tell whether /dev/sda is in use: No such file");
 	tree_write(h->root, "/dev/sda", "");
@@ -146,7 +113,7 @@ static void test_unreadable(void **state)
 	struct host *h = *state;
 	struct rlimit limit, none;
 
-	add_device(h, DEVICE "/host0/sda", "block", "8:0");
+	add_device(h->root, DEVICE "/host0/sda", "block", "8:0");
 	tree_write(h->root, "/dev/sda", "");
 	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
 	int probe = dup(0);
@@ -167,8 +134,8 @@ static void test_written_to(void **state)
 {
 	struct host *h = *state;
 
-	add_device(h, DEVICE "/host0/scsi_generic/sg0", "scsi_generic", NULL_NUMBERS);
-	add_opener(h, 123, "qemu-system-x86", "0100002");
+	add_device(h->root, DEVICE "/host0/scsi_generic/sg0", "scsi_generic", NULL_NUMBERS);
+	add_opener(h->root, 123, "qemu-system-x86", "0100002");
 	assert_int_equal(look(h), -EBUSY);
 	assert_words(h, "/dev/sg0 is in use on the host: qemu-system-x86 (process 123) has it open"
 			" for writing");
@@ -178,8 +145,8 @@ static void test_read_for_long(void **state)
 {
 	struct host *h = *state;
 
-	add_device(h, DEVICE "/host0/scsi_generic/sg0", "scsi_generic", NULL_NUMBERS);
-	add_opener(h, 124, "dd", "0100000");
+	add_device(h->root, DEVICE "/host0/scsi_generic/sg0", "scsi_generic", NULL_NUMBERS);
+	add_opener(h->root, 124, "dd", "0100000");
 	assert_int_equal(look(h), -EBUSY);
 	assert_words(h, "dd (process 124) has it open");
 	assert_null(strstr(h->inuse.words, "writing"));
@@ -190,14 +157,14 @@ static void test_not_really_open(void **state)
 {
 	struct host *h = *state;
 
-	add_device(h, DEVICE "/host0/scsi_generic/sg0", "scsi_generic", NULL_NUMBERS);
-	add_opener(h, 125, "sh", "010000000");
+	add_device(h->root, DEVICE "/host0/scsi_generic/sg0", "scsi_generic", NULL_NUMBERS);
+	add_opener(h->root, 125, "sh", "010000000");
 	assert_int_equal(look(h), 0);
 	inuse_finish(&h->inuse);
 	h->inuse = (struct inuse){0};
-	add_opener(h, 126, "cat", "02");
+	add_opener(h->root, 126, "cat", "02");
 	tree_write(h->root, DEVICE "/host0/scsi_generic/sg0/dev", "1:5");
-	add_device(h, DEVICE "/host0/sda", "block", NULL_NUMBERS);
+	add_device(h->root, DEVICE "/host0/sda", "block", NULL_NUMBERS);
 	tree_write(h->root, "/dev/sda", "");
 	assert_int_equal(look(h), 0);
 }
@@ -206,8 +173,8 @@ static void test_loop_device(void **state)
 {
 	struct host *h = *state;
 
-	add_device(h, DEVICE "/host0/sda", "block", "8:0");
-	add_device(h, DEVICE "/host0/sda/sda1", "block", "8:1");
+	add_device(h->root, DEVICE "/host0/sda", "block", "8:0");
+	add_device(h->root, DEVICE "/host0/sda/sda1", "block", "8:1");
 	tree_write(h->root, DEVICE "/host0/sda/sda1/partition", "1");
 	tree_write(h->root, "/dev/sda", "");
 	tree_write(h->root, "/sys/block/loop3/loop/backing_file", "/dev/sda1\n");
@@ -217,7 +184,7 @@ static void test_loop_device(void **state)
 
 static void add_path_to_nvme(struct host *h)
 {
-	add_device(h, DEVICE "/nvme/nvme0/nvme0c1n2", "block", NULL);
+	add_device(h->root, DEVICE "/nvme/nvme0/nvme0c1n2", "block", NULL);
 	tree_write(h->root, DEVICE "/nvme/nvme0/nvme0c1n2/hidden", "1\n");
 }
 
@@ -229,7 +196,7 @@ static void test_nvme_multipath(void **state)
 	add_path_to_nvme(h);
 	assert_int_equal(look(h), -EBUSY);
 	assert_words(h, "can't tell whether nvme0c1n2 is in use");
-	add_device(h, head, "block", "259:1");
+	add_device(h->root, head, "block", "259:1");
 	tree_link(h->root, "/sys/block/nvme0n2", head);
 	assert_int_equal(look(h), -EBUSY);
 	assert_words(h, "can't tell whether /dev/nvme0n2 is in use");
@@ -237,7 +204,7 @@ static void test_nvme_multipath(void **state)
 	inuse_finish(&h->inuse);
 	h->inuse = (struct inuse){0};
 	/* Another way to the same disk is not a second user of it. */
-	add_device(h, DEVICE "/nvme/nvme1/nvme0c2n2", "block", NULL);
+	add_device(h->root, DEVICE "/nvme/nvme1/nvme0c2n2", "block", NULL);
 	tree_write(h->root, DEVICE "/nvme/nvme1/nvme0c2n2/hidden", "1\n");
 	assert_int_equal(look(h), 0);
 	assert_int_equal(h->inuse.n_disks, 1);
@@ -247,14 +214,14 @@ static void test_claimed_by_usbfs(void **state)
 {
 	struct host *h = *state;
 
-	add_device(h, DEVICE "/usb1/1-2", "usb", NULL_NUMBERS);
+	add_device(h->root, DEVICE "/usb1/1-2", "usb", NULL_NUMBERS);
 	tree_write(h->root, DEVICE "/usb1/1-2/uevent", "DEVNAME=bus/usb/001/005\n");
-	add_device(h, DEVICE "/usb1/1-2/1-2:1.0", "usb", NULL);
+	add_device(h->root, DEVICE "/usb1/1-2/1-2:1.0", "usb", NULL);
 	assert_int_equal(look(h), 0);
 	tree_link(h->root, DEVICE "/usb1/1-2/1-2:1.0/driver", "/sys/bus/usb/drivers/usbfs");
 	assert_int_equal(look(h), -EBUSY);
 	assert_words(h, "1-2 is held by a program that is not to be seen");
-	add_opener(h, 127, "pcscd", "0100002");
+	add_opener(h->root, 127, "pcscd", "0100002");
 	assert_int_equal(look(h), -EBUSY);
 	assert_words(h, "1-2 is held by pcscd (process 127)");
 }
@@ -264,10 +231,10 @@ static void test_nodes_that_are_open(void **state)
 {
 	struct host *h = *state;
 
-	add_device(h, DEVICE "/usb1/1-2/1-2:1.0/ttyUSB0/tty/ttyUSB0", "tty", NULL_NUMBERS);
+	add_device(h->root, DEVICE "/usb1/1-2/1-2:1.0/ttyUSB0/tty/ttyUSB0", "tty", NULL_NUMBERS);
 	assert_int_equal(look(h), 0);
 	assert_int_equal(inuse_by_holders(&h->inuse), 0);
-	add_opener(h, 127, "gpsd", "0100002");
+	add_opener(h->root, 127, "gpsd", "0100002");
 	assert_int_equal(look(h), 0);
 	assert_int_equal(inuse_by_holders(&h->inuse), -EBUSY);
 	assert_words(h, "/dev/ttyUSB0 is in use on the host: gpsd (process 127) has it open for "
@@ -288,10 +255,10 @@ static void test_nodes_that_are_always_open(void **state)
 	struct host *h = *state;
 	char path[PATH_MAX];
 
-	add_opener(h, 127, "Xorg", "0100002");
+	add_opener(h->root, 127, "Xorg", "0100002");
 	for (size_t i = 0; i < ARRAY_SIZE(subsystems); i++) {
 		snprintf(path, sizeof(path), DEVICE "/usb1/1-2/1-2:1.0/%s", subsystems[i]);
-		add_device(h, path, subsystems[i], NULL_NUMBERS);
+		add_device(h->root, path, subsystems[i], NULL_NUMBERS);
 	}
 	assert_int_equal(look(h), 0);
 	assert_int_equal(inuse_by_holders(&h->inuse), 0);
@@ -498,156 +465,6 @@ static void test_file_systems_of_other_machines(void **state)
 	assert_words(h, "an iSCSI disk comes to the host through it (eth1)");
 }
 
-/* The worker's job on PCI functions */
-
-static void add_member(struct host *h, const char *address)
-{
-	char path[200], link[PATH_MAX];
-
-	snprintf(path, sizeof(path), "/sys/devices/pci0000:00/%s", address);
-	snprintf(link, sizeof(link), "%s/class", path);
-	tree_write(h->root, link, "0x010802\n");
-	snprintf(link, sizeof(link), "%s/driver_override", path);
-	tree_write(h->root, link, "(null)\n");
-	snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s", address);
-	tree_link(h->root, link, path);
-	snprintf(link, sizeof(link), "%s/iommu_group", path);
-	tree_link(h->root, link, "/sys/kernel/iommu_groups/7");
-	snprintf(link, sizeof(link), "/sys/kernel/iommu_groups/7/devices/%s", address);
-	tree_link(h->root, link, path);
-}
-
-static void take(struct worker_answer *answer)
-{
-	struct worker_request request = {.job = WORKER_PCI_TAKE};
-
-	strcpy(request.devpath, "/devices/pci0000:00/0000:00:03.0");
-	request.inode = root_inode("/sys%s", request.devpath);
-	*answer = (struct worker_answer){0};
-	worker_pci_take(&request, answer);
-}
-
-static void test_virtual_functions(void **state)
-{
-	struct host *h = *state;
-	struct worker_answer answer;
-
-	add_member(h, "0000:00:03.0");
-	tree_write(h->root, DEVICE "/sriov_numvfs", "5\n");
-	tree_link(h->root, DEVICE "/virtfn0", "/sys/devices/pci0000:00/0000:00:03.1");
-	tree_link(h->root, DEVICE "/virtfn1", "/sys/devices/pci0000:00/0000:00:03.2");
-	tree_link(h->root, DEVICE "/virtfn2", "/sys/devices/pci0000:00/0000:00:03.3");
-	tree_link(h->root, "/sys/bus/pci/devices/0000:00:03.1/driver", "/sys/bus/pci/drivers/iavf");
-	take(&answer);
-	assert_int_equal(answer.result, -EBUSY);
-	assert_string_equal(answer.detail,
-			    "0000:00:03.0 has 5 virtual function(s): 0000:00:03.1 (iavf),"
-			    " 0000:00:03.2 (no driver), 0000:00:03.3 (no driver) and 2 more");
-	assert_string_equal(tree_read(h->root, DEVICE "/driver_override"), "(null)\n");
-}
-
-static void test_large_group(void **state)
-{
-	struct host *h = *state;
-	struct pci_group group;
-	char address[32];
-
-	add_member(h, "0000:00:03.0");
-	for (int i = 0; i < 40; i++) {
-		snprintf(address, sizeof(address), "0000:01:%02x.0", i);
-		add_member(h, address);
-	}
-	assert_int_equal(pci_get_group("0000:00:03.0", &group), 0);
-	assert_int_equal(group.n_members, 41);
-}
-
-/* reset = yes: a card that can't be reset goes to no VM. */
-static void test_reset(void **state)
-{
-	struct host *h = *state;
-	struct worker_request request = {.job = WORKER_PCI_TAKE,
-					 .options = WORKER_RESET | WORKER_MUST_RESET};
-	struct worker_answer answer = {0};
-
-	add_member(h, "0000:00:03.0");
-	strcpy(request.devpath, "/devices/pci0000:00/0000:00:03.0");
-	request.inode = root_inode("/sys%s", request.devpath);
-	tree_write(h->root, "/sys/bus/pci/drivers_probe", "");
-	tree_link(h->root, DEVICE "/driver", "/sys/bus/pci/drivers/vfio-pci");
-	worker_pci_take(&request, &answer);
-	assert_int_equal(answer.result, -EOPNOTSUPP);
-	assert_string_equal(answer.detail, "it can't be reset (the kernel knows no way), and its"
-					   " rule says reset = yes");
-	tree_write(h->root, DEVICE "/reset", "");
-	tree_write(h->root, "/dev/vfio/7", "");
-	answer = (struct worker_answer){0};
-	worker_pci_take(&request, &answer);
-	assert_string_equal(answer.detail, "");
-	assert_string_equal(tree_read(h->root, DEVICE "/reset"), "1");
-}
-
-/* A card in its slot by now is another one, and perhaps somebody's. */
-static void test_return_of_one_that_has_gone(void **state)
-{
-	struct host *h = *state;
-	struct worker_request request = {.job = WORKER_PCI_RETURN};
-	struct worker_answer answer = {0};
-
-	add_member(h, "0000:00:03.0");
-	strcpy(request.devpath, "/devices/pci0000:00/0000:00:03.0");
-	request.inode = root_inode("/sys%s", request.devpath) + 1;
-	worker_pci_return(&request, &answer);
-	assert_int_equal(answer.result, -ENODEV);
-	assert_string_equal(tree_read(h->root, DEVICE "/driver_override"), "(null)\n");
-	request.inode--;
-	tree_write(h->root, DEVICE "/driver_override", "");
-	worker_pci_return(&request, &answer);
-	assert_string_equal(tree_read(h->root, DEVICE "/driver_override"), "\n");
-}
-
-/* Anybody may open a directory of sysfs, and so lock it. */
-static int lock_as_others(struct host *h, const char *path)
-{
-	char directory[PATH_MAX];
-
-	tree_path(directory, h->root, path);
-	int fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	assert_int_equal(flock(fd, LOCK_EX), 0);
-	return fd;
-}
-
-static void assert_only_root_locks(struct host *h, const char *name)
-{
-	char path[PATH_MAX], inside[PATH_MAX];
-	struct stat st;
-
-	tree_path(path, h->root, VHOTPLUG_RUNDIR "/locks");
-	assert_int_equal(stat(path, &st), 0);
-	assert_int_equal(st.st_mode & 0777, 0700);
-	snprintf(inside, sizeof(inside), "%.2000s/%s", path, name);
-	assert_int_equal(stat(inside, &st), 0);
-	assert_int_equal(st.st_mode & 0777, 0600);
-}
-
-static void test_locks_of_others(void **state)
-{
-	struct host *h = *state;
-	struct worker_answer answer;
-
-	add_member(h, "0000:00:03.0");
-	int group = lock_as_others(h, "/sys/kernel/iommu_groups/7");
-	int function = lock_as_others(h, DEVICE);
-	tree_write(h->root, DEVICE "/driver_override", "");
-	alarm(60); /* instead of waiting for ever */
-	take(&answer);
-	alarm(0);
-	/* It was bound, and then, since nothing is real here, returned. */
-	assert_string_equal(tree_read(h->root, DEVICE "/driver_override"), "\nfio-pci");
-	assert_only_root_locks(h, "iommu-group-7");
-	close(group);
-	close(function);
-}
-
 /* After a detach */
 
 static struct worker_answer look_open(struct host *h)
@@ -668,7 +485,7 @@ static void test_left_open(void **state)
 	tree_path(path, h->root, "/dev/null");
 	assert_int_equal(symlink("/dev/null", path), 0);
 	assert_int_equal(look_open(h).result, 0);
-	add_opener(h, 12, "qemu\n", "0100002");
+	add_opener(h->root, 12, "qemu\n", "0100002");
 	struct worker_answer answer = look_open(h);
 	assert_int_equal(answer.result, -EBUSY);
 	assert_int_equal(answer.pid, 12);
@@ -685,9 +502,9 @@ static void test_left_open(void **state)
 
 static void add_stick(struct host *h)
 {
-	add_device(h, STICK, "usb", NULL_NUMBERS);
-	add_device(h, STICK "/1-2:1.0", "usb", NULL);
-	add_device(h, STICK "/1-2:1.1", "usb", NULL);
+	add_device(h->root, STICK, "usb", NULL_NUMBERS);
+	add_device(h->root, STICK "/1-2:1.0", "usb", NULL);
+	add_device(h->root, STICK "/1-2:1.1", "usb", NULL);
 	tree_write(h->root, STICK "/1-2:1.0/bInterfaceClass", "03\n");
 	tree_write(h->root, STICK "/1-2:1.1/bInterfaceClass", "09\n");
 	tree_write(h->root, STICK "/1-2:1.0/authorized", "1");
@@ -742,12 +559,12 @@ static void test_locks_of_others_on_usb(void **state)
 	struct host *h = *state;
 
 	add_stick(h);
-	int device = lock_as_others(h, STICK);
+	int device = lock_as_others(h->root, STICK);
 	alarm(60);
 	assert_int_equal(do_usb(worker_usb_fence), 0);
 	assert_int_equal(do_usb(worker_usb_return), 0);
 	alarm(0);
-	assert_only_root_locks(h, "1-2");
+	assert_only_root_locks(h->root, "1-2");
 	close(device);
 }
 
@@ -755,18 +572,11 @@ static void test_locks_of_others_on_usb(void **state)
 static void test_no_room_for_locks(void **state)
 {
 	struct host *h = *state;
-	struct worker_answer answer;
 
 	add_stick(h);
-	add_member(h, "0000:00:03.0");
 	tree_write(h->root, VHOTPLUG_RUNDIR "/locks", "no directory");
 	assert_int_equal(do_usb(worker_usb_fence), -ENOTDIR);
 	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "1");
-	take(&answer);
-	assert_int_equal(answer.result, -ENOTDIR);
-	assert_string_equal(answer.detail,
-			    "can't lock iommu-group-7 against other jobs: Not a directory");
-	assert_string_equal(tree_read(h->root, DEVICE "/driver_override"), "(null)\n");
 }
 
 int main(void)
@@ -792,12 +602,7 @@ int main(void)
 		INUSE_TEST(test_routes_without_an_interface),
 		INUSE_TEST(test_routes_through_a_tunnel),
 		INUSE_TEST(test_file_systems_of_other_machines),
-		INUSE_TEST(test_virtual_functions),
-		INUSE_TEST(test_large_group),
-		INUSE_TEST(test_reset),
 		INUSE_TEST(test_left_open),
-		INUSE_TEST(test_return_of_one_that_has_gone),
-		INUSE_TEST(test_locks_of_others),
 		INUSE_TEST(test_locks_of_others_on_usb),
 		INUSE_TEST(test_no_room_for_locks),
 		INUSE_TEST(test_fence),

@@ -102,6 +102,19 @@ static void test_no_group(void **state)
 	assert_int_equal(group.number, -1);
 }
 
+static void test_large_group(void **state)
+{
+	struct pci_group group;
+	char address[32];
+
+	for (int i = 0; i < 40; i++) {
+		snprintf(address, sizeof(address), "0000:01:%02x.0", i);
+		make_function(*state, address, "0x010802\n", "7");
+	}
+	assert_int_equal(pci_get_group("0000:00:05.0", &group), 0);
+	assert_int_equal(group.n_members, 42);
+}
+
 /* Not to be able to look is not to know who is in it. */
 static void test_group_that_is_not_known(void **state)
 {
@@ -159,13 +172,10 @@ int main(void)
 {
 #define PCI_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		PCI_TEST(test_attributes),
-		PCI_TEST(test_driver),
-		PCI_TEST(test_group),
-		PCI_TEST(test_no_group),
-		PCI_TEST(test_group_that_is_not_known),
-		PCI_TEST(test_bridge),
-		PCI_TEST(test_broken_names),
+		PCI_TEST(test_attributes), PCI_TEST(test_driver),
+		PCI_TEST(test_group),      PCI_TEST(test_large_group),
+		PCI_TEST(test_no_group),   PCI_TEST(test_group_that_is_not_known),
+		PCI_TEST(test_bridge),     PCI_TEST(test_broken_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

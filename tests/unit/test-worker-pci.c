@@ -1,0 +1,538 @@
+/* The worker's jobs on PCI functions, over a made-up /sys in which drivers let go and bind as the
+ * kernel has them do. That a group is open can't be made up in files: root_open says so here. */
+#include <setjmp.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "broker/pci.h"
+#include "broker/worker.h"
+#include "helper/root.h"
+#include "tests/unit/host-tree.h"
+
+#define DEVICES "/sys/devices/pci0000:00/"
+#define CARD "0000:00:03.0"
+#define SOUND "0000:00:03.1" /* of the same IOMMU group, 7 */
+#define BRIDGE "0000:00:02.0"
+
+static struct kernel {
+	char *root;
+	char log[2000];       /* what was written and loaded, in order */
+	const char *stubborn; /* a driver that does not let go */
+	bool no_vfio;         /* vfio-pci takes nothing */
+	bool no_node;         /* udevd makes none for the group */
+	unsigned n_open;      /* looks that find the group open */
+	unsigned n_slept;
+} k;
+
+static void note(const char *format, ...) _printf_(1, 2);
+static void note(const char *format, ...)
+{
+	size_t length = strlen(k.log);
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(k.log + length, sizeof(k.log) - length, format, args);
+	va_end(args);
+}
+
+static void let_go(const char *address)
+{
+	char path[PATH_MAX], whole[PATH_MAX];
+
+	snprintf(path, sizeof(path), DEVICES "%s/driver", address);
+	tree_path(whole, k.root, path);
+	assert_int_equal(unlink(whole), 0);
+}
+
+static void bind(const char *address, const char *driver)
+{
+	char path[PATH_MAX], target[100];
+
+	snprintf(path, sizeof(path), DEVICES "%s/driver", address);
+	snprintf(target, sizeof(target), "/sys/bus/pci/drivers/%s", driver);
+	tree_link(k.root, path, target);
+	if (streq(driver, "vfio-pci") && !k.no_node)
+		tree_write(k.root, "/dev/vfio/7", "");
+}
+
+/* The driver that is to have ADDRESS, or NULL. Source: kernel, driver_override. */
+static const char *find_driver(const char *address)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), DEVICES "%s/driver_override", address);
+	if (streq(tree_read(k.root, path), "vfio-pci"))
+		return k.no_vfio ? NULL : "vfio-pci";
+	return streq(address, CARD) ? "e1000e" : "snd_hda_intel";
+}
+
+static int write_to_kernel(const char *path, const char *text)
+{
+	char driver[64];
+
+	if (sscanf(path, "/sys/bus/pci/drivers/%63[^/]/unbind", driver) == 1) {
+		if (k.stubborn && streq(driver, k.stubborn))
+			return -EIO;
+		let_go(text);
+	} else if (streq(path, "/sys/bus/pci/drivers_probe")) {
+		const char *next = find_driver(text);
+
+		if (!pci_driver(text, driver, sizeof(driver)) && next)
+			bind(text, next);
+	} else if (root_exists("%s", path) < 0) {
+		return -ENOENT;
+	} else {
+		tree_write(k.root, path, text);
+	}
+	return 0;
+}
+
+int __wrap_root_write(const char *text, const char *format, ...);
+int __wrap_root_write(const char *text, const char *format, ...)
+{
+	const char *name;
+	char path[PATH_MAX];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(path, sizeof(path), format, args);
+	va_end(args);
+	name = strrchr(path, '/') + 1;
+	note("%s %s%s", name, text, strchr(text, '\n') ? "" : "\n");
+	return write_to_kernel(path, text);
+}
+
+int __real_root_open(int flags, const char *format, ...);
+int __wrap_root_open(int flags, const char *format, ...);
+int __wrap_root_open(int flags, const char *format, ...)
+{
+	char path[PATH_MAX];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(path, sizeof(path), format, args);
+	va_end(args);
+	if (startswith(path, "/dev/vfio/") && k.n_open > 0) {
+		k.n_open--;
+		return -EBUSY;
+	}
+	return __real_root_open(flags, "%s", path);
+}
+
+int __wrap_usleep(useconds_t us);
+int __wrap_usleep(useconds_t us)
+{
+	(void) us;
+	k.n_slept++;
+	return 0;
+}
+
+int __wrap_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+		       const posix_spawnattr_t *attributes, char *const *argv, char *const *envp);
+int __wrap_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+		       const posix_spawnattr_t *attributes, char *const *argv, char *const *envp)
+{
+	(void) pid, (void) path, (void) actions, (void) attributes, (void) envp;
+	assert_string_equal(path, "/sbin/modprobe");
+	note("%s %s\n", path, argv[3]);
+	return ENOENT;
+}
+
+static void add_function(const char *address, const char *class, const char *driver)
+{
+	char path[200], link[PATH_MAX];
+
+	snprintf(path, sizeof(path), DEVICES "%s", address);
+	snprintf(link, sizeof(link), "%s/class", path);
+	tree_write(k.root, link, class);
+	snprintf(link, sizeof(link), "%s/driver_override", path);
+	tree_write(k.root, link, "(null)\n");
+	snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s", address);
+	tree_link(k.root, link, path);
+	snprintf(link, sizeof(link), "%s/iommu_group", path);
+	tree_link(k.root, link, "/sys/kernel/iommu_groups/7");
+	snprintf(link, sizeof(link), "/sys/kernel/iommu_groups/7/devices/%s", address);
+	tree_link(k.root, link, path);
+	if (driver)
+		bind(address, driver);
+}
+
+static int setup(void **state)
+{
+	(void) state;
+	k = (struct kernel){.root = temp_new()};
+	unsetenv("RUNTIME_DIRECTORY");
+	root_set(k.root);
+	tree_mkdir(k.root, "/dev/vfio");
+	tree_mkdir(k.root, VHOTPLUG_RUNDIR);
+	tree_write(k.root, "/proc/1/net/route", "Iface\tDestination\n");
+	tree_write(k.root, "/proc/sys/kernel/modprobe", "/sbin/modprobe\n");
+	add_function(CARD, "0x020000\n", "e1000e");
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void) state;
+	root_set("");
+	temp_remove(&k.root);
+	return 0;
+}
+
+static void add_group(void)
+{
+	add_function(SOUND, "0x040300\n", "snd_hda_intel");
+	add_function(BRIDGE, "0x060400\n", "pcieport");
+}
+
+typedef void (*job_fn)(const struct worker_request *request, struct worker_answer *answer);
+
+static struct worker_answer do_job_with(job_fn job, unsigned options)
+{
+	struct worker_request request = {.options = options, .uid = getuid()};
+	struct worker_answer answer = {0};
+
+	strcpy(request.devpath, "/devices/pci0000:00/" CARD);
+	request.inode = root_inode("/sys%s", request.devpath);
+	k.log[0] = 0;
+	alarm(60); /* instead of waiting for ever */
+	job(&request, &answer);
+	alarm(0);
+	return answer;
+}
+
+static struct worker_answer do_job(job_fn job)
+{
+	return do_job_with(job, 0);
+}
+
+static void assert_answer(const struct worker_answer *answer, int result, const char *detail)
+{
+	assert_string_equal(answer->detail, detail);
+	assert_int_equal(answer->result, result);
+}
+
+static void assert_driver(const char *address, const char *driver)
+{
+	char found[64] = "none";
+
+	pci_driver(address, found, sizeof(found));
+	assert_string_equal(found, driver);
+}
+
+/* Where IN is in the log, which must be there. */
+static size_t log_place(const char *text)
+{
+	const char *place = strstr(k.log, text);
+
+	if (!place)
+		fail_msg("\"%s\" is not in:\n%s", text, k.log);
+	return (size_t) (place - k.log);
+}
+
+/* Taking */
+
+static void test_take(void **state)
+{
+	(void) state;
+	struct worker_answer answer = do_job(worker_pci_take);
+
+	assert_answer(&answer, 0, "");
+	assert_driver(CARD, "vfio-pci");
+	/* In this order: no host driver may come in between. */
+	assert_string_equal(k.log, "/sbin/modprobe vfio-pci\n"
+				   "driver_override vfio-pci\n"
+				   "unbind " CARD "\n"
+				   "drivers_probe " CARD "\n");
+}
+
+static void test_take_the_group(void **state)
+{
+	(void) state;
+	add_group();
+	struct worker_answer answer = do_job(worker_pci_take);
+
+	assert_answer(&answer, 0, "");
+	assert_driver(CARD, "vfio-pci");
+	assert_driver(SOUND, "vfio-pci");
+	assert_driver(BRIDGE, "pcieport");
+	assert_null(strstr(k.log, BRIDGE));
+}
+
+/* What is taken already, perhaps by a VM that has it, is not touched. */
+static void test_take_again(void **state)
+{
+	(void) state;
+	do_job(worker_pci_take);
+	struct worker_answer answer = do_job(worker_pci_take);
+
+	assert_answer(&answer, 0, "");
+	assert_null(strstr(k.log, "unbind"));
+}
+
+/* One that can't be had: the others are the host's again, and what was not taken now stays. */
+static void test_take_half(void **state)
+{
+	(void) state;
+	add_group();
+	k.stubborn = "snd_hda_intel";
+	struct worker_answer answer = do_job(worker_pci_take);
+
+	assert_answer(&answer, -EIO,
+		      "snd_hda_intel does not let go of " SOUND ": Input/output error");
+	assert_driver(CARD, "e1000e");
+	assert_driver(SOUND, "snd_hda_intel");
+	assert_string_equal(tree_read(k.root, DEVICES SOUND "/driver_override"), "\n");
+	let_go(CARD);
+	bind(CARD, "vfio-pci");
+	tree_write(k.root, DEVICES CARD "/driver_override", "vfio-pci");
+	answer = do_job(worker_pci_take);
+	assert_int_equal(answer.result, -EIO);
+	assert_driver(CARD, "vfio-pci");
+	assert_driver(SOUND, "snd_hda_intel");
+}
+
+static void test_vfio_does_not_take_it(void **state)
+{
+	(void) state;
+	k.no_vfio = true;
+	struct worker_answer answer = do_job(worker_pci_take);
+
+	assert_answer(&answer, -EIO, "vfio-pci does not take " CARD ": see the kernel's log");
+	assert_driver(CARD, "e1000e");
+}
+
+static void test_node_that_does_not_come(void **state)
+{
+	char words[200];
+
+	(void) state;
+	k.no_node = true;
+	struct worker_answer answer = do_job(worker_pci_take);
+
+	snprintf(words, sizeof(words), "%s/dev/vfio/7 has not appeared; see the kernel's log",
+		 k.root);
+	assert_answer(&answer, -ETIMEDOUT, words);
+	assert_int_equal(k.n_slept, 250);
+}
+
+static void test_not_to_be_taken(void **state)
+{
+	char path[PATH_MAX];
+
+	(void) state;
+	tree_write(k.root, DEVICES CARD "/class", "?\n");
+	struct worker_answer answer = do_job(worker_pci_take);
+	assert_answer(&answer, -EIO, "can't tell whether it is a bridge: Input/output error");
+	tree_write(k.root, DEVICES CARD "/class", "0x060400\n");
+	answer = do_job(worker_pci_take);
+	assert_answer(&answer, -EBUSY, "it is a bridge: such are never given away");
+	tree_write(k.root, DEVICES CARD "/class", "0x020000\n");
+	tree_path(path, k.root, DEVICES CARD "/iommu_group");
+	assert_int_equal(unlink(path), 0);
+	answer = do_job(worker_pci_take);
+	assert_int_equal(answer.result, -EOPNOTSUPP);
+	assert_non_null(strstr(answer.detail, "it has no IOMMU group; switch the IOMMU on"));
+	assert_string_equal(k.log, "");
+	assert_driver(CARD, "e1000e");
+}
+
+/* A disk below another member: nothing is touched. */
+static void test_in_use(void **state)
+{
+	(void) state;
+	add_group();
+	add_device(k.root, DEVICES SOUND "/sda", "block", "8:0");
+	struct worker_answer answer = do_job(worker_pci_take);
+
+	assert_int_equal(answer.result, -EBUSY);
+	assert_non_null(strstr(answer.detail, "can't tell whether /dev/sda is in use"));
+	assert_string_equal(k.log, "");
+}
+
+static void test_virtual_functions(void **state)
+{
+	struct worker_answer answer;
+
+	(void) state;
+	tree_write(k.root, DEVICES CARD "/sriov_numvfs", "5\n");
+	tree_link(k.root, DEVICES CARD "/virtfn0", DEVICES "0000:00:03.2");
+	tree_link(k.root, DEVICES CARD "/virtfn1", DEVICES "0000:00:03.3");
+	tree_link(k.root, DEVICES CARD "/virtfn2", DEVICES "0000:00:03.4");
+	tree_link(k.root, "/sys/bus/pci/devices/0000:00:03.2/driver", "/sys/bus/pci/drivers/iavf");
+	answer = do_job(worker_pci_take);
+	assert_answer(&answer, -EBUSY,
+		      CARD " has 5 virtual function(s): 0000:00:03.2 (iavf), 0000:00:03.3 (no"
+			   " driver), 0000:00:03.4 (no driver) and 2 more");
+	tree_write(k.root, DEVICES CARD "/sriov_numvfs", "0\n");
+	answer = do_job(worker_pci_take);
+	assert_answer(&answer, 0, "");
+}
+
+/* reset = yes: a card that can't be reset goes to no VM. */
+static void test_reset(void **state)
+{
+	const unsigned options = WORKER_RESET | WORKER_MUST_RESET;
+
+	(void) state;
+	struct worker_answer answer = do_job_with(worker_pci_take, options);
+	assert_answer(&answer, -EOPNOTSUPP,
+		      "it can't be reset (the kernel knows no way), and its rule says reset = yes");
+	assert_driver(CARD, "e1000e");
+	tree_write(k.root, DEVICES CARD "/reset", "");
+	answer = do_job_with(worker_pci_take, options);
+	assert_answer(&answer, 0, "");
+	assert_string_equal(tree_read(k.root, DEVICES CARD "/reset"), "1");
+}
+
+static void test_locks_of_others(void **state)
+{
+	(void) state;
+	int group = lock_as_others(k.root, "/sys/kernel/iommu_groups/7");
+	int function = lock_as_others(k.root, DEVICES CARD);
+	struct worker_answer answer = do_job(worker_pci_take);
+
+	assert_answer(&answer, 0, "");
+	assert_only_root_locks(k.root, "iommu-group-7");
+	close(group);
+	close(function);
+}
+
+/* What can't be locked is not touched. */
+static void test_no_room_for_locks(void **state)
+{
+	(void) state;
+	tree_write(k.root, VHOTPLUG_RUNDIR "/locks", "no directory");
+	struct worker_answer answer = do_job(worker_pci_take);
+
+	assert_answer(&answer, -ENOTDIR,
+		      "can't lock iommu-group-7 against other jobs: Not a directory");
+	do_job(worker_pci_return);
+	assert_string_equal(k.log, "");
+}
+
+/* Looking */
+
+static void test_look(void **state)
+{
+	(void) state;
+	/* Without a node nobody has it open. */
+	struct worker_answer answer = do_job(worker_pci_look);
+	assert_answer(&answer, 0, "");
+	tree_write(k.root, "/dev/vfio/7", "");
+	answer = do_job(worker_pci_look);
+	assert_answer(&answer, 0, "");
+	k.n_open = 1;
+	answer = do_job(worker_pci_look);
+	assert_int_equal(answer.result, -EBUSY);
+	add_function(SOUND, "?\n", NULL);
+	answer = do_job(worker_pci_look);
+	assert_answer(&answer, -EIO, "can't read its IOMMU group: Input/output error");
+}
+
+/* Giving back */
+
+static void test_return(void **state)
+{
+	(void) state;
+	add_group();
+	tree_write(k.root, DEVICES CARD "/modalias", "pci:v00008086\n");
+	do_job(worker_pci_take);
+	struct worker_answer answer = do_job(worker_pci_return);
+
+	assert_answer(&answer, 0, "");
+	assert_driver(CARD, "e1000e");
+	assert_driver(SOUND, "snd_hda_intel");
+	/* Before vfio-pci lets go of it: or it would take it again. Its module may not have been
+	 * loaded yet. */
+	assert_true(log_place("driver_override \n") < log_place("unbind " CARD));
+	assert_true(log_place("unbind " CARD) < log_place("/sbin/modprobe pci:v00008086"));
+	assert_true(log_place("/sbin/modprobe pci:v00008086") < log_place("drivers_probe " CARD));
+	assert_null(strstr(k.log, BRIDGE));
+}
+
+static void test_return_waits_for_the_vm(void **state)
+{
+	(void) state;
+	do_job(worker_pci_take);
+	k.n_open = 3;
+	do_job(worker_pci_return);
+	assert_driver(CARD, "e1000e");
+	assert_int_equal(k.n_slept, 3);
+}
+
+/* To take it from under a VM would block for ever. */
+static void test_return_of_one_that_is_open(void **state)
+{
+	(void) state;
+	add_group();
+	do_job(worker_pci_take);
+	k.n_open = 1000;
+	do_job(worker_pci_return);
+	assert_string_equal(k.log, "driver_override \n");
+	assert_driver(CARD, "vfio-pci");
+}
+
+/* Refused, and set aside by the rules: it alone, and only where nobody has it. */
+static void test_return_alone(void **state)
+{
+	(void) state;
+	add_group();
+	do_job_with(worker_pci_return, WORKER_ALONE);
+	assert_string_equal(k.log, "");
+	let_go(CARD);
+	let_go(SOUND);
+	do_job_with(worker_pci_return, WORKER_ALONE);
+	assert_driver(CARD, "e1000e");
+	assert_driver(SOUND, "none");
+}
+
+/* A card in its slot by now is another one, and perhaps somebody's. */
+static void test_one_that_has_gone(void **state)
+{
+	static const job_fn jobs[] = {worker_pci_take, worker_pci_return};
+
+	(void) state;
+	for (size_t i = 0; i < ARRAY_SIZE(jobs); i++) {
+		struct worker_request request = {0};
+		struct worker_answer answer = {0};
+
+		strcpy(request.devpath, "/devices/pci0000:00/" CARD);
+		request.inode = root_inode("/sys%s", request.devpath) + 1;
+		jobs[i](&request, &answer);
+		assert_answer(&answer, -ENODEV, "the device has been unplugged");
+	}
+	assert_string_equal(k.log, "");
+	assert_driver(CARD, "e1000e");
+}
+
+int main(void)
+{
+#define PCI_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+	const struct CMUnitTest tests[] = {
+		PCI_TEST(test_take),
+		PCI_TEST(test_take_the_group),
+		PCI_TEST(test_take_again),
+		PCI_TEST(test_take_half),
+		PCI_TEST(test_vfio_does_not_take_it),
+		PCI_TEST(test_node_that_does_not_come),
+		PCI_TEST(test_not_to_be_taken),
+		PCI_TEST(test_in_use),
+		PCI_TEST(test_virtual_functions),
+		PCI_TEST(test_reset),
+		PCI_TEST(test_locks_of_others),
+		PCI_TEST(test_no_room_for_locks),
+		PCI_TEST(test_look),
+		PCI_TEST(test_return),
+		PCI_TEST(test_return_waits_for_the_vm),
+		PCI_TEST(test_return_of_one_that_is_open),
+		PCI_TEST(test_return_alone),
+		PCI_TEST(test_one_that_has_gone),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
