@@ -232,7 +232,9 @@ static int import_config(const struct options *o)
 	out = open_memstream(&ours, &size);
 	if (!out)
 		return report_failure(o->import, -ENOMEM);
-	fprintf(out, "; From %s, by vhotplug-gen-rules --import.\n", basename(o->import));
+	const char *slash = strrchr(o->import, '/');
+
+	fprintf(out, "; From %s, by vhotplug-gen-rules --import.\n", slash ? slash + 1 : o->import);
 	r = config_import(theirs, o->attach_connected, out, stderr);
 	if (fclose(out) != 0 || r < 0)
 		return report_failure(o->import, r < 0 ? r : -ENOMEM);
