@@ -3,8 +3,10 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/magic.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 #include "broker/log.h"
 #include "broker/service.h"
@@ -16,6 +18,15 @@
 static int make_directory(const char *path, mode_t mode)
 {
 	return mkdir(path, mode) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+/* As on a host whose root can't be written to, with /var in memory. */
+static void tell_if_in_memory(const char *path)
+{
+	struct statfs fs;
+
+	if (statfs(path, &fs) == 0 && (fs.f_type == TMPFS_MAGIC || fs.f_type == RAMFS_MAGIC))
+		log_warning("%s is in memory: choices and history end with the host", path);
 }
 
 int home_init(struct home *home)
@@ -32,6 +43,8 @@ int home_init(struct home *home)
 		log_error("can't use the directories of run time and state: %s", strerror(-r));
 	else if (make_directory(home->state_directory, 0750) < 0)
 		log_error("can't make %s: %s", home->state_directory, strerror(errno));
+	else
+		tell_if_in_memory(home->state_directory);
 	snprintf(home->database, sizeof(home->database), "%s/vhotplug.db", home->state_directory);
 	snprintf(home->refuge, sizeof(home->refuge), "%s/state.db", home->run_directory);
 	snprintf(home->public_copy, sizeof(home->public_copy), "%s/vhotplug.db",

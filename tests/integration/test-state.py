@@ -154,6 +154,14 @@ def until_refused(world):
     return False
 
 
+def test_in_memory(world):
+    """/var may be in memory: everything works, and it is said that nothing will be kept."""
+    with own_file_system(world):
+        _, broker = begin(world)
+        check(broker.says("is in memory: choices and history end with the host"), "it is said")
+        check(broker.end() == 0, "the end")
+
+
 def test_full(world):
     with own_file_system(world) as state:
         vm, broker = begin(world)
