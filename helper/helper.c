@@ -100,12 +100,13 @@ static int spool_event(const char *run_dir, const struct wire_msg *msg)
 	return 1;
 }
 
-int helper_run(const char *run_dir)
+int helper_run(const char *run_dir, bool *ret_alone)
 {
 	struct wire_msg msg;
 	char answer;
 	int r;
 
+	*ret_alone = false;
 	r = collect_event(&msg);
 	if (r < 0)
 		report_event(LOG_ERR, "event not understood: %s", strerror(-r));
@@ -121,5 +122,6 @@ int helper_run(const char *run_dir)
 		     : r == -ETIMEDOUT ? "does not answer"
 		     : r == -EAGAIN    ? "is busy"
 				       : "is not there");
+	*ret_alone = r == -ENOENT || r == -ECONNREFUSED || r == -ECONNRESET || r == -EPIPE;
 	return spool_event(run_dir, &msg);
 }

@@ -12,5 +12,5 @@ void helper_close_inherited(void);
 
 /* Brings the event in the environment to the broker, whose directory is RUN_DIR, or to the spool
  * there. Returns the exit status: 0 when the event is safe (or none the broker wants), 1 when it
- * is lost, which has been said on stderr and to syslog. */
-int helper_run(const char *run_dir);
+ * is lost, which has been said on stderr and to syslog. RET_ALONE: whether no broker runs. */
+int helper_run(const char *run_dir, bool *ret_alone);

@@ -13,6 +13,8 @@ static int print_usage(FILE *out, int status)
 
 int main(int argc, char **argv)
 {
+	bool alone;
+
 	helper_close_inherited();
 	signal(SIGPIPE, SIG_IGN);
 
@@ -22,5 +24,5 @@ int main(int argc, char **argv)
 		return puts("vhotplug-helper " VHOTPLUG_VERSION) < 0;
 	if (argc > 2 || (argc == 2 && !streq(argv[1], "udev")))
 		return print_usage(stderr, 2);
-	return helper_run(VHOTPLUG_RUNDIR);
+	return helper_run(VHOTPLUG_RUNDIR, &alone);
 }

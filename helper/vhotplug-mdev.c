@@ -5,6 +5,7 @@
 #include <signal.h>
 
 #include "conf/load.h"
+#include "helper/daemon.h"
 #include "helper/helper.h"
 #include "helper/mdev.h"
 #include "helper/root.h"
@@ -14,13 +15,14 @@
 #define BROKER_WAIT_MS 5000
 
 static const char usage[] =
-	"Usage: vhotplug-mdev [-c FILE] [--all]\n"
+	"Usage: vhotplug-mdev [-c FILE] [--start-broker] [--all]\n"
 	"Decides about the device whose event is in the environment, and takes the event to\n"
 	"vhotplug-broker. Run by mdev or mdevd.\n"
 	"  -c, --config FILE  the config (default " VHOTPLUG_CONFDIR "/vhotplug.conf)\n"
 	"      --all          decide about every device that is there: when the system starts, "
 	"and\n"
 	"                     when the config has changed\n"
+	"      --start-broker where none runs, start one that ends when there is nothing to do\n"
 	"  -h, --help         this text\n"
 	"      --version      the version\n";
 
@@ -28,6 +30,13 @@ static int report_failure(const char *what, int error)
 {
 	fprintf(stderr, "vhotplug-mdev: %s: %s\n", what, strerror(-error));
 	return EXIT_FAILURE;
+}
+
+static int start_broker(void)
+{
+	int r = daemon_start(VHOTPLUG_SBINDIR "/vhotplug-broker", "--exit-when-idle");
+
+	return r < 0 ? report_failure("the broker can't be started", r) : EXIT_SUCCESS;
 }
 
 /* Decides about the device at DEVPATH, and keeps it; for one that is taken, what is known of it
@@ -53,7 +62,17 @@ static int decide_device(const struct config *config, const char *devpath, bool 
 	return r < 0 ? r : taken;
 }
 
-static int handle_event(const struct config *config)
+/* What the event in the environment leads to, when it is one that the broker is to have. */
+static int deliver_event(bool start)
+{
+	bool alone;
+	int status = helper_run(VHOTPLUG_RUNDIR, &alone);
+
+	/* It finds the event in the spool. */
+	return start && alone && status == EXIT_SUCCESS ? start_broker() : status;
+}
+
+static int handle_event(const struct config *config, bool start)
 {
 	const char *action = getenv("ACTION") ?: "", *devpath = getenv("DEVPATH") ?: "";
 	const char *subsystem = getenv("SUBSYSTEM") ?: "";
@@ -63,14 +82,14 @@ static int handle_event(const struct config *config)
 		return report_failure("no event in the environment", -EINVAL);
 	if (streq(action, "remove")) {
 		mdev_forget(subsystem, strrchr(devpath, '/') + 1, getenv("MAJOR"), getenv("MINOR"));
-		return helper_run(VHOTPLUG_RUNDIR);
+		return deliver_event(start);
 	}
 	if (!streq(action, "add"))
 		return EXIT_SUCCESS;
 	r = decide_device(config, devpath, true);
 	if (r < 0)
 		return report_failure(devpath, r);
-	return r > 0 ? helper_run(VHOTPLUG_RUNDIR) : EXIT_SUCCESS;
+	return r > 0 ? deliver_event(start) : EXIT_SUCCESS;
 }
 
 /* Decides about all devices that DIRECTORY has links to. */
@@ -99,7 +118,7 @@ static int decide_all(const struct config *config, const char *directory)
 	return result;
 }
 
-static int handle_all(const struct config *config)
+static int handle_all(const struct config *config, bool start)
 {
 	static const char *const directories[] = {"/sys/bus/usb/devices", "/sys/bus/pci/devices",
 						  "/sys/class/input"};
@@ -111,20 +130,20 @@ static int handle_all(const struct config *config)
 			result = report_failure(directories[i], r);
 	}
 	r = rules_tell_broker(VHOTPLUG_RUNDIR "/" WIRE_SOCKET_NAME, BROKER_WAIT_MS);
-	if (r < 0 && r != -ENOENT && r != -ECONNREFUSED)
+	if (start && (r == -ENOENT || r == -ECONNREFUSED))
+		result |= start_broker();
+	else if (r < 0 && r != -ENOENT && r != -ECONNREFUSED)
 		result = report_failure("the broker did not take note", r);
 	return result;
 }
 
 /* Returns -1 to go on, or what to exit with. */
-static int parse_options(int argc, char **argv, const char **config, bool *all)
+static int parse_options(int argc, char **argv, const char **config, bool *all, bool *start)
 {
 	static const struct option names[] = {
-		{"config", required_argument, NULL, 'c'},
-		{"all", no_argument, NULL, 'a'},
-		{"help", no_argument, NULL, 'h'},
-		{"version", no_argument, NULL, 'V'},
-		{NULL, 0, NULL, 0},
+		{"config", required_argument, NULL, 'c'}, {"all", no_argument, NULL, 'a'},
+		{"start-broker", no_argument, NULL, 's'}, {"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0},
 	};
 	int c;
 
@@ -133,6 +152,8 @@ static int parse_options(int argc, char **argv, const char **config, bool *all)
 			*config = optarg;
 		} else if (c == 'a') {
 			*all = true;
+		} else if (c == 's') {
+			*start = true;
 		} else if (c == 'V') {
 			puts("vhotplug-mdev " VHOTPLUG_VERSION);
 			return EXIT_SUCCESS;
@@ -151,8 +172,8 @@ int main(int argc, char **argv)
 {
 	_cleanup_(config_freep) struct config *config = NULL;
 	const char *path = VHOTPLUG_CONFDIR "/vhotplug.conf";
-	bool all = false;
-	int r = parse_options(argc, argv, &path, &all);
+	bool all = false, start = false;
+	int r = parse_options(argc, argv, &path, &all, &start);
 
 	if (r >= 0)
 		return r;
@@ -163,5 +184,5 @@ int main(int argc, char **argv)
 				      -EBUSY);
 	if (config_load(path, stderr, &config) < 0)
 		return EXIT_FAILURE;
-	return all ? handle_all(config) : handle_event(config);
+	return all ? handle_all(config, start) : handle_event(config, start);
 }

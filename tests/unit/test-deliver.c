@@ -90,7 +90,9 @@ static pid_t helper_start(const char *dir, unsigned seqnum)
 	setenv("SEQNUM", number, 1);
 	/* What it says goes nowhere: stderr would only confuse the test's output. */
 	dup2(open("/dev/null", O_WRONLY), 2);
-	_exit(helper_run(dir));
+	bool alone;
+
+	_exit(helper_run(dir, &alone));
 }
 
 static int helper_wait(pid_t pid)
