@@ -339,8 +339,8 @@ static json_t *describe_device(const struct device *device)
 	case DEVICE_USB:
 		if (sscanf(device->id.node, "/dev/bus/usb/%u/%u", &bus, &number) != 2)
 			return NULL;
-		return json_pack("{ss ss si si}", "do", "attach", "kind", "usb", "bus", (int) bus,
-				 "device", (int) number);
+		return json_pack("{ss ss si si ss}", "do", "attach", "kind", "usb", "bus",
+				 (int) bus, "device", (int) number, "ids", device->id.vid_pid);
 	case DEVICE_PCI:
 		return json_pack("{ss ss ss}", "do", "attach", "kind", "pci", "address",
 				 device->id.kernel_name);

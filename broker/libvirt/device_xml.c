@@ -14,22 +14,24 @@ static bool has_only(const char *s, const char *allowed)
 #define DIGITS "0123456789"
 #define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
-/* startupPolicy is requisite: a device that has gone is an error now, and is left out when the
- * domain is restored or migrated later. With "optional" libvirt 9.0 asks QEMU for a device without
- * saying which, and QEMU takes any. */
+/* startupPolicy is requisite: a device that has gone does not keep the domain from being restored
+ * later. When it has gone already it is "missing" (device_xml_missing). */
 static char *write_usb(const struct device_xml *device)
 {
+	unsigned vendor, product;
 	char *xml = NULL;
+	char rest;
 
-	if (device->bus == 0 || device->device == 0) {
+	if (device->bus == 0 || device->device == 0 || !device->ids ||
+	    sscanf(device->ids, "%4x:%4x%c", &vendor, &product, &rest) != 2) {
 		errno = EINVAL;
 		return NULL;
 	}
 	if (asprintf(&xml,
 		     "<hostdev mode='subsystem' type='usb' managed='no'>"
-		     "<source startupPolicy='requisite'><address bus='%u' device='%u'/></source>"
-		     "<alias name='%s'/></hostdev>",
-		     device->bus, device->device, device->alias) < 0)
+		     "<source startupPolicy='requisite'><vendor id='0x%04x'/><product id='0x%04x'/>"
+		     "<address bus='%u' device='%u'/></source><alias name='%s'/></hostdev>",
+		     vendor, product, device->bus, device->device, device->alias) < 0)
 		return NULL;
 	return xml;
 }
@@ -120,10 +122,10 @@ static int copy_names(const xmlNodeSet *set, char ***ret_names, size_t *ret_n)
 	return 0;
 }
 
-int device_xml_aliases(const char *xml, char ***ret_aliases, size_t *ret_n)
+#define OUR_ALIAS "alias[starts-with(@name, '" ALIAS_PREFIX "')]/@name"
+
+static int find_names(const char *xml, const char *query, char ***ret_names, size_t *ret_n)
 {
-	static const char query[] =
-		"/domain/devices/*/alias[starts-with(@name, '" ALIAS_PREFIX "')]/@name";
 	int options = XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING;
 	xmlDoc *document = xmlReadDoc((const xmlChar *) xml, NULL, NULL, options);
 	xmlXPathContext *context = document ? xmlXPathNewContext(document) : NULL;
@@ -131,9 +133,20 @@ int device_xml_aliases(const char *xml, char ***ret_aliases, size_t *ret_n)
 	int r = !document ? -EBADMSG : !found ? -ENOMEM : 0;
 
 	if (r == 0)
-		r = copy_names(found->nodesetval, ret_aliases, ret_n);
+		r = copy_names(found->nodesetval, ret_names, ret_n);
 	xmlXPathFreeObject(found);
 	xmlXPathFreeContext(context);
 	xmlFreeDoc(document);
 	return r;
+}
+
+int device_xml_aliases(const char *xml, char ***ret_aliases, size_t *ret_n)
+{
+	return find_names(xml, "/domain/devices/*/" OUR_ALIAS, ret_aliases, ret_n);
+}
+
+int device_xml_missing(const char *xml, char ***ret_aliases, size_t *ret_n)
+{
+	return find_names(xml, "/domain/devices/*[source/@missing = 'yes']/" OUR_ALIAS, ret_aliases,
+			  ret_n);
 }

@@ -214,10 +214,12 @@ static bool is_active(int state)
 	       state != VIR_DOMAIN_NOSTATE;
 }
 
-static int read_aliases(virDomainPtr found, struct domain_view *view)
+typedef int (*reader)(const char *xml, char ***ret_aliases, size_t *ret_n);
+
+static int read_aliases(virDomainPtr found, reader read, struct domain_view *view)
 {
 	char *xml = virDomainGetXMLDesc(found, 0);
-	int r = xml ? device_xml_aliases(xml, &view->aliases, &view->n_aliases) : -EIO;
+	int r = xml ? read(xml, &view->aliases, &view->n_aliases) : -EIO;
 
 	free(xml);
 	return r;
@@ -234,7 +236,7 @@ static void look_at(struct domain *domain, virDomainPtr found, struct domain_vie
 		view->condition = DOMAIN_OFF;
 		snprintf(view->detail, sizeof(view->detail),
 			 "libvirt's domain %.100s is not running", domain->name);
-	} else if (read_aliases(found, view) < 0) {
+	} else if (read_aliases(found, device_xml_aliases, view) < 0) {
 		view->condition = DOMAIN_UNREACHABLE;
 		describe_error(view->detail, sizeof(view->detail));
 	} else {
@@ -308,12 +310,13 @@ static enum domain_outcome outcome_of_error(char *detail, size_t size)
 	return is_final(virGetLastErrorCode()) ? DOMAIN_FAILED : DOMAIN_RETRY;
 }
 
-/* Is ALIAS in the domain now? When that can't be told, it is as OTHERWISE says. */
-static bool has_alias(virDomainPtr found, const char *alias, bool otherwise)
+/* Is ALIAS one of those that READ finds in the domain now? When that can't be told, it is as
+ * OTHERWISE says. */
+static bool has_alias(virDomainPtr found, reader read, const char *alias, bool otherwise)
 {
 	struct domain_view view = {0};
 
-	if (read_aliases(found, &view) < 0)
+	if (read_aliases(found, read, &view) < 0)
 		return otherwise;
 	bool has = false;
 
@@ -323,15 +326,27 @@ static bool has_alias(virDomainPtr found, const char *alias, bool otherwise)
 	return has;
 }
 
+/* libvirt has attached it; where it had gone meanwhile, it comes out again at once: QEMU would take
+ * any other device in its place that it may open. */
+static enum domain_outcome check_attached(virDomainPtr found, const char *alias, char *detail,
+					  size_t size)
+{
+	if (!has_alias(found, device_xml_missing, alias, false))
+		return DOMAIN_OK;
+	(void) virDomainDetachDeviceAlias(found, alias, VIR_DOMAIN_AFFECT_LIVE);
+	snprintf(detail, size, "libvirt has not found it any more");
+	return DOMAIN_RETRY;
+}
+
 /* A former request, whose answer nobody heard, may have done it. */
 static enum domain_outcome attach_found(virDomainPtr found, const char *alias, const char *xml,
 					char *detail, size_t size)
 {
 	if (virDomainAttachDeviceFlags(found, xml, VIR_DOMAIN_AFFECT_LIVE) == 0)
-		return DOMAIN_OK;
+		return check_attached(found, alias, detail, size);
 	enum domain_outcome outcome = outcome_of_error(detail, size);
 
-	if (!has_alias(found, alias, false))
+	if (!has_alias(found, device_xml_aliases, alias, false))
 		return outcome;
 	*detail = 0;
 	return DOMAIN_OK;
@@ -365,7 +380,7 @@ static enum domain_outcome detach_found(virDomainPtr found, const char *alias, c
 		return DOMAIN_PENDING;
 	enum domain_outcome outcome = outcome_of_error(detail, size);
 
-	if (virDomainIsActive(found) == 0 || !has_alias(found, alias, true)) {
+	if (virDomainIsActive(found) == 0 || !has_alias(found, device_xml_aliases, alias, true)) {
 		*detail = 0;
 		return DOMAIN_GONE;
 	}

@@ -71,9 +71,9 @@ static void answer_attach(struct domain *domain, json_int_t id, json_t *request)
 	int bus = 0, number = 0;
 	char detail[256];
 
-	if (json_unpack(request, "{ss ss s?i s?i s?s s?s}", "alias", &device.alias, "kind",
-			&device.kind, "bus", &bus, "device", &number, "address", &device.address,
-			"node", &device.node) < 0) {
+	if (json_unpack(request, "{ss ss s?i s?i s?s s?s s?s}", "alias", &device.alias, "kind",
+			&device.kind, "bus", &bus, "device", &number, "ids", &device.ids, "address",
+			&device.address, "node", &device.node) < 0) {
 		answer_outcome(id, DOMAIN_FAILED, "not understood: attach; update all of vhotplug");
 		return;
 	}

@@ -7,7 +7,8 @@
  *       →
  * {"id":1,"is":"running"|"off"|"absent"|"unreachable","run":RUN,"detail":WORDS,"aliases":[…]} RUN
  * tells one start of the domain from the next (libvirt's domain id, -1 when it is off).
- *   {"id":2,"do":"attach","alias":"ua-vhp-…","kind":"usb","bus":1,"device":5}
+ *   {"id":2,"do":"attach","alias":"ua-vhp-…","kind":"usb","bus":1,"device":5,
+ *    "ids":"046d:c52b"}
  *   {"id":2,"do":"attach","alias":"ua-vhp-…","kind":"pci","address":"0000:03:00.0"}
  *   {"id":2,"do":"attach","alias":"ua-vhp-…","kind":"evdev","node":"/dev/input/event3"}
  *   {"id":3,"do":"detach","alias":"ua-vhp-…"}

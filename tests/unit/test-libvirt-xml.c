@@ -19,10 +19,14 @@ static void test_each_kind(void **state)
 {
 	(void) state;
 	assert_written(
-		(struct device_xml){
-			.kind = "usb", .alias = "ua-vhp-1-2_3-77", .bus = 1, .device = 12},
+		(struct device_xml){.kind = "usb",
+				    .alias = "ua-vhp-1-2_3-77",
+				    .bus = 1,
+				    .device = 12,
+				    .ids = "046d:c52b"},
 		"<hostdev mode='subsystem' type='usb' managed='no'>"
-		"<source startupPolicy='requisite'><address bus='1' device='12'/></source>"
+		"<source startupPolicy='requisite'><vendor id='0x046d'/><product id='0xc52b'/>"
+		"<address bus='1' device='12'/></source>"
 		"<alias name='ua-vhp-1-2_3-77'/></hostdev>");
 	assert_written(
 		(struct device_xml){.kind = "pci", .alias = "ua-vhp-a", .address = "0000:03:0a.7"},
@@ -45,11 +49,18 @@ static void test_each_kind(void **state)
 static void test_what_is_refused(void **state)
 {
 	static const struct device_xml refused[] = {
-		{.kind = "usb", .alias = "ua-vhp-a'/><x y='", .bus = 1, .device = 2},
-		{.kind = "usb", .alias = "ua-other", .bus = 1, .device = 2},
-		{.kind = "usb", .alias = "ua-vhp-a", .bus = 0, .device = 2},
-		{.kind = "usb", .alias = "ua-vhp-a", .bus = 1, .device = 0},
-		{.kind = "usb", .alias = NULL, .bus = 1, .device = 2},
+		{.kind = "usb",
+		 .alias = "ua-vhp-a'/><x y='",
+		 .bus = 1,
+		 .device = 2,
+		 .ids = "046d:c52b"},
+		{.kind = "usb", .alias = "ua-other", .bus = 1, .device = 2, .ids = "046d:c52b"},
+		{.kind = "usb", .alias = "ua-vhp-a", .bus = 0, .device = 2, .ids = "046d:c52b"},
+		{.kind = "usb", .alias = "ua-vhp-a", .bus = 1, .device = 0, .ids = "046d:c52b"},
+		{.kind = "usb", .alias = NULL, .bus = 1, .device = 2, .ids = "046d:c52b"},
+		{.kind = "usb", .alias = "ua-vhp-a", .bus = 1, .device = 2},
+		{.kind = "usb", .alias = "ua-vhp-a", .bus = 1, .device = 2, .ids = "046d:c52b'"},
+		{.kind = "usb", .alias = "ua-vhp-a", .bus = 1, .device = 2, .ids = "046d"},
 		{.kind = "pci", .alias = "ua-vhp-a", .address = "0000:03:00.0'"},
 		{.kind = "pci", .alias = "ua-vhp-a", .address = "03:00.0"},
 		{.kind = "pci", .alias = "ua-vhp-a", .address = NULL},
@@ -87,6 +98,25 @@ static void test_what_a_domain_has(void **state)
 	free(aliases);
 }
 
+static void test_what_it_misses(void **state)
+{
+	static const char xml[] =
+		"<domain><devices><hostdev><source startupPolicy='requisite'/>"
+		"<alias name='ua-vhp-1-2-5'/></hostdev><hostdev><source missing='no'/>"
+		"<alias name='ua-vhp-1-3-5'/></hostdev><hostdev><source missing='yes'/>"
+		"<alias name='ua-vhp-1-4-5'/></hostdev><hostdev><source missing='yes'/>"
+		"<alias name='hostdev0'/></hostdev></devices></domain>";
+	char **aliases = NULL;
+	size_t n = 0;
+
+	(void) state;
+	assert_int_equal(device_xml_missing(xml, &aliases, &n), 0);
+	assert_int_equal(n, 1);
+	assert_string_equal(aliases[0], "ua-vhp-1-4-5");
+	free(aliases[0]);
+	free(aliases);
+}
+
 static void test_a_domain_without_any(void **state)
 {
 	char **aliases = NULL;
@@ -116,6 +146,7 @@ int main(void)
 		cmocka_unit_test(test_each_kind),
 		cmocka_unit_test(test_what_is_refused),
 		cmocka_unit_test(test_what_a_domain_has),
+		cmocka_unit_test(test_what_it_misses),
 		cmocka_unit_test(test_a_domain_without_any),
 		cmocka_unit_test(test_no_xml),
 	};

@@ -188,7 +188,9 @@ static void attach(const char *request, const char *reply)
 }
 
 #define DETACH "{\"alias\":\"" ALIAS "\",\"do\":\"detach\"}"
-#define ATTACH "{\"alias\":\"" ALIAS "\",\"bus\":1,\"device\":9,\"do\":\"attach\",\"kind\":\"usb\"}"
+#define ATTACH                \
+	"{\"alias\":\"" ALIAS \
+	"\",\"bus\":1,\"device\":9,\"do\":\"attach\",\"ids\":\"046d:c52b\",\"kind\":\"usb\"}"
 
 static void detach(const char *reply)
 {
@@ -225,7 +227,8 @@ static int setup(void **state)
 	f.dir = temp_new();
 	libvirt_program_set_path(DOUBLES "/libvirt_program.py");
 	listen_for_program();
-	f.device = (struct device){.id.kind = DEVICE_USB, .wish.present = true};
+	f.device = (struct device){
+		.id.kind = DEVICE_USB, .id.vid_pid = "046d:c52b", .wish.present = true};
 	strcpy(f.device.id.kernel_name, "1-2.3");
 	strcpy(f.device.id.node, "/dev/bus/usb/001/009");
 	strcpy(f.device.place.handle, HANDLE);
@@ -311,7 +314,9 @@ static void test_guest_takes_its_time(void **state)
 
 static void test_one_after_the_other(void **state)
 {
-	struct device second = {.id.kind = DEVICE_USB, .id.node = "/dev/bus/usb/001/010"};
+	struct device second = {.id.kind = DEVICE_USB,
+				.id.vid_pid = "046d:c52b",
+				.id.node = "/dev/bus/usb/001/010"};
 
 	(void) state;
 	strcpy(second.place.handle, "vhp-1-3-78");
@@ -322,8 +327,8 @@ static void test_one_after_the_other(void **state)
 	expect(ATTACH);
 	answer(OUTCOME("retry", "libvirt: busy"));
 	await(VMM_RETRY, "libvirt: busy");
-	expect("{\"alias\":\"ua-vhp-1-3-78\",\"bus\":1,\"device\":10,\"do\":\"attach\",\"kind\":"
-	       "\"usb\"}");
+	expect("{\"alias\":\"ua-vhp-1-3-78\",\"bus\":1,\"device\":10,\"do\":\"attach\",\"ids\":"
+	       "\"046d:c52b\",\"kind\":\"usb\"}");
 	answer(OUTCOME("ok", ""));
 	await(VMM_OK, "");
 }

@@ -2,11 +2,14 @@
 a guest: that is enough for a device to come and go. Daemon and domains stay from story to story, since their starts
 take a while here."""
 import contextlib
+import json
+import os
 import pathlib
 import pwd
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import xml.etree.ElementTree as ElementTree
 
@@ -15,6 +18,7 @@ from .vm import RUN, frozen
 from .wait import Failed, expect, wait_until
 
 PROGRAM = shutil.which("libvirtd", path="/usr/sbin:/usr/bin")
+PROGRAM_OF_OURS = "/usr/libexec/vhotplug/vhotplug-libvirt"
 LOG = pathlib.Path("/run/test/libvirtd.log")
 GUESTS = pathlib.Path("/run/guests")
 QEMU_LOGS = pathlib.Path("/var/log/libvirt/qemu")
@@ -23,14 +27,14 @@ SETTINGS = {
     "libvirtd.conf": 'auth_unix_ro = "none"\nauth_unix_rw = "none"\nunix_sock_group = "root"\n',
     "qemu.conf": 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nstdio_handler = "file"\n'
                  "cgroup_controllers = []\nnamespaces = []\n"}
-DOMAIN = """<domain type='{accel}'><name>{name}</name><memory unit='MiB'>{memory}</memory><vcpu>1</vcpu>{cpu}
+DOMAIN = """<domain type='{accel}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>{name}</name><memory unit='MiB'>{memory}</memory><vcpu>1</vcpu>{cpu}
 <os><type arch='x86_64' machine='q35'>hvm</type>{boot}</os><features><acpi/></features>
 <devices><emulator>{qemu}</emulator>
 <controller type='usb' model='qemu-xhci' ports='8'/>
 <controller type='pci' index='0' model='pcie-root'/>
 <controller type='pci' index='1' model='pcie-root-port'/><controller type='pci' index='2' model='pcie-root-port'/>
 <controller type='pci' index='3' model='pcie-root-port'/><controller type='pci' index='4' model='pcie-root-port'/>
-{console}<memballoon model='none'/></devices></domain>"""
+{devices}<memballoon model='none'/></devices>{rest}</domain>"""
 PATIENCE = 300  # seconds; before its first domain it asks QEMU for all that this can do, in minutes
 
 
@@ -73,26 +77,26 @@ def virsh(*words):
     return "\n".join(lines)
 
 
-def _prepare():
+def _prepare(settings):
     folder = pathlib.Path("/etc/libvirt")
     folder.mkdir(exist_ok=True)
-    for name, text in SETTINGS.items():
+    for name, text in {**SETTINGS, **settings}.items():
         (folder / name).write_text(text)
     try:
         pwd.getpwnam("libvirt-qemu")  # libvirt looks for it, whatever the settings say
     except KeyError:
-        subprocess.run(["useradd", "--system", "--user-group", "libvirt-qemu"], check=True)
+        subprocess.run(["useradd", "--system", "--user-group", "--groups", "kvm", "libvirt-qemu"], check=True)
 
 
 class Daemon:
     def __init__(self):
-        self.process = None
+        self.process, self.settings = None, {}
 
     def start(self):
         """Starts it if it does not run; returns when it answers."""
         if self.process and self.process.poll() is None:
             return self
-        _prepare()
+        _prepare(self.settings)
         with LOG.open("ab") as log:
             self.process = subprocess.Popen([PROGRAM], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(self.answers, PATIENCE, lambda: f"libvirtd answers; it says {self.log()}")
@@ -115,6 +119,11 @@ class Daemon:
         self.process.terminate()
         self.process.wait(timeout=60)
         self.process = None
+
+    def end(self):
+        """The same, if it runs."""
+        if self.process:
+            self.start().stop()
 
     def frozen(self):
         return frozen(self.process)
@@ -151,10 +160,9 @@ class Domain:
             virsh("define", str(path))
         return self
 
-    @staticmethod
-    def traits():
+    def traits(self):
         """What of its XML is its own."""
-        return {"accel": "qemu", "memory": 64, "cpu": "", "boot": "", "console": ""}
+        return {"accel": "qemu", "memory": 64, "cpu": "", "boot": "", "devices": "", "rest": ""}
 
     def start(self):
         """It runs, as far as `virsh start --paused` goes."""
@@ -189,6 +197,14 @@ class Domain:
             return
         self.destroy()
 
+    def crash(self):
+        """Its QEMU is killed."""
+        os.kill(self.pid(), signal.SIGKILL)
+
+    def pid(self):
+        """Its QEMU's."""
+        return int(pathlib.Path(f"/run/libvirt/qemu/{self.domain}.pid").read_text())
+
     def xml(self, *words):
         return ElementTree.fromstring(virsh("dumpxml", self.domain, *words))
 
@@ -200,8 +216,9 @@ class Domain:
         return sorted(alias for alias in found if alias.startswith(start))
 
     def addresses(self):
-        """The USB devices that it has, as (bus, device)."""
-        found = self.xml().findall("devices/hostdev[@type='usb']/source/address")
+        """The USB devices that it has, as (bus, device); not those that libvirt calls missing."""
+        sources = self.xml().findall("devices/hostdev[@type='usb']/source")
+        found = [source.find("address") for source in sources if source.get("missing") != "yes"]
         return sorted((int(address.get("bus")), int(address.get("device"))) for address in found)
 
     usb_ids = aliases
@@ -222,6 +239,40 @@ class Domain:
         return f"{said}\nlibvirtd:\n{DAEMON.log()}"
 
 
+def ask_program(domain, **words):
+    """Starts vhotplug-libvirt as the broker does, and returns its answer."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, its:
+        ours.settimeout(PATIENCE)
+        with subprocess.Popen([PROGRAM_OF_OURS, "qemu:///system", domain], pass_fds=(3,), close_fds=True,
+                              preexec_fn=lambda: os.dup2(its.fileno(), 3)):
+            its.close()
+            ours.send(json.dumps({"id": 1, **words}).encode())
+            answer = json.loads(ours.recv(65536))
+            ours.close()
+    return answer
+
+
+class DiskDomain(Domain):
+    """One with a disk that can have snapshots."""
+
+    def traits(self):
+        disk = self.dir / "disk.qcow2"
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", disk, "4M"], check=True)
+        return {**super().traits(), "devices": "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>"
+                                               f"<source file='{disk}'/><target dev='vda' bus='virtio'/></disk>"}
+
+    def kill9(self):
+        """Its disk goes with the story."""
+        if DAEMON.process:
+            self.remove()
+
+    def remove(self):
+        for name in virsh("snapshot-list", self.domain, "--name").split():
+            virsh("snapshot-delete", self.domain, name)
+        super().remove()
+
+
 class GuestDomain(Domain):
     """One with a guest that runs and says what it sees. It goes on from story to story, too."""
 
@@ -233,10 +284,10 @@ class GuestDomain(Domain):
     def traits(self):
         small_guest.load_kvm()
         self.folder.mkdir(parents=True, exist_ok=True)
-        return {"accel": "kvm", "memory": 192, "cpu": "<cpu mode='host-passthrough'/>",
+        return {**super().traits(), "accel": "kvm", "memory": 192, "cpu": "<cpu mode='host-passthrough'/>",
                 "boot": f"<kernel>{small_guest.KERNEL}</kernel><initrd>{small_guest.make(self.folder)}</initrd>"
                         f"<cmdline>{small_guest.COMMAND_LINE}</cmdline>",
-                "console": f"<serial type='file'><source path='{self.console.path}'/></serial>"}
+                "devices": f"<serial type='file'><source path='{self.console.path}'/></serial>"}
 
     def start(self):
         if self.state() == "shut off":

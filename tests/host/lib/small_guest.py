@@ -56,7 +56,8 @@ while :; do
 done
 """
 TOOLS = ("mount", "insmod", "sleep", "sort", "dd", "od", "rm", "reboot")
-MODULES = ("evdev", "nvme", "xhci_pci", "usbhid", "hid_generic", "usb_storage", "uas", "sd_mod")
+MODULES = ("evdev", "virtio_pci", "virtio_input", "nvme", "xhci_pci", "usbhid", "hid_generic", "usb_storage", "uas",
+           "sd_mod")
 KVM = pathlib.Path("/dev/kvm")
 COMMAND_LINE = "console=ttyS0 quiet panic=-1"
 KERNEL = pathlib.Path(__file__).resolve().parents[3] / ".build-host/kernel/vmlinuz"  # of the emulated host

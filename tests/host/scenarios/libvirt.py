@@ -4,11 +4,12 @@ import re
 import statistics
 import subprocess
 
-from lib.libvirt import DAEMON, PROGRAM, Domain, GuestDomain, virsh
-from lib.parts import functions, wait_driver
+from lib.libvirt import DAEMON, PROGRAM, DiskDomain, Domain, GuestDomain, ask_program, virsh
+from lib.parts import InputDevice, functions, wait_driver
 from lib.story import story
 from lib.wait import expect, wait_until
 from lib.world import KEYBOARDS, TOP
+from scenarios import evdev
 from scenarios.isolation import LIMIT, plug_a_mouse
 
 story = story if PROGRAM else lambda function=None, **how: function or (lambda other: other)
@@ -49,15 +50,15 @@ deviceId = 0010
 """
 
 
-def domain(world, name="vm1", called="win10"):
+def domain(world, name="vm1", called="win10", kind=Domain):
     """A domain that runs; NAME is the VM's name in the config."""
     DAEMON.start()
-    world.vms[name] = Domain(name, called)
+    world.vms[name] = kind(name, called)
     return world.vms[name].define().start()
 
 
-def keyboard_in_domain(world):
-    vm1 = domain(world)
+def keyboard_in_domain(world, **how):
+    vm1 = domain(world, **how)
     world.configure(vm1.config(), KEYBOARDS)
     world.broker.start()
     keyboard = world.host.plug_keyboard()
@@ -100,7 +101,7 @@ def libvirt_keeps_twins_apart(world):
 
 @story
 def libvirt_domain_comes_and_goes(world):
-    """A device waits for its domain to be defined and to be started, and again when it is destroyed."""
+    """A device waits for its domain to be defined and to be started, and again when it is destroyed or crashes."""
     DAEMON.start()
     world.vms["vm1"] = vm1 = Domain("vm1", "fleeting")
     vm1.remove()
@@ -110,10 +111,10 @@ def libvirt_domain_comes_and_goes(world):
     world.wait_state(keyboard, "waiting", "libvirt has no domain fleeting")
     vm1.define()
     world.wait_state(keyboard, "waiting", "libvirt's domain fleeting is not running")
-    for _ in range(2):
+    for end in (vm1.destroy, vm1.crash):
         vm1.start()
         world.wait_attached(keyboard, vm1)
-        vm1.destroy()
+        end()
         world.wait_state(keyboard, "waiting", "vm1 is not running")
     world.wait_history(keyboard, "attach", "ok", 2)
 
@@ -130,6 +131,49 @@ def libvirt_domain_is_saved_and_restored(world):
     world.wait_attached(keyboard, vm1)
     keyboard.unplug()
     wait_until(lambda: not vm1.addresses(), 60, lambda: f"virsh shows {vm1.addresses()}")
+
+
+@story
+def libvirt_snapshot_is_reverted(world):
+    """A domain goes back to a snapshot from when it had another keyboard: it has the present one, once."""
+    keyboard, vm1 = keyboard_in_domain(world, called="disk", kind=DiskDomain)
+    virsh("snapshot-create-as", vm1.domain, "before")
+    keyboard.unplug()
+    world.wait_gone(keyboard, vm1)
+    other = world.host.plug_keyboard(port=9)
+    world.wait_attached(other, vm1)
+    virsh("snapshot-revert", vm1.domain, "before")
+    world.wait_attached(other, vm1)
+    expect(len(vm1.addresses()) == 1, f"virsh shows {vm1.addresses()}")
+    virsh("snapshot-create-as", vm1.domain, "with-it")
+    virsh("snapshot-revert", vm1.domain, "with-it")
+    world.wait_attached(other, vm1)
+    expect(len(vm1.addresses()) == 1, f"virsh shows {vm1.addresses()}")
+
+
+@story
+def libvirt_does_not_find_it_any_more(world):
+    """A device has gone by the time that libvirt looks: that is no attach. The domain keeps nothing of it, in whose
+    place its QEMU would have any other device."""
+    vm1 = domain(world)
+    mouse = world.host.plug_mouse()
+    answer = ask_program(vm1.domain, do="attach", alias="ua-vhp-1-9-77", kind="usb", bus=1, device=99, ids="0627:0001")
+    expect(answer["outcome"] == "retry", f"vhotplug-libvirt answers {answer}")
+    expect(not vm1.aliases(), f"virsh shows {vm1.aliases()}")
+    wait_until(lambda: mouse.drivers() == ["usbhid"], 20, "the mouse is the host's")
+
+
+@story
+def libvirtd_comes_after_the_broker(world):
+    """libvirtd is not there when the broker starts: the device waits, with libvirt's words, and goes when it is."""
+    vm1 = domain(world)
+    DAEMON.kill9()
+    world.configure(vm1.config(), KEYBOARDS)
+    world.broker.start()
+    keyboard = world.host.plug_keyboard()
+    world.wait_state(keyboard, "waiting", "can't be asked: libvirt: Failed to connect")
+    DAEMON.start()
+    world.wait_attached(keyboard, vm1)
 
 
 @story
@@ -275,6 +319,24 @@ def libvirt_guest_gets_a_card_and_gives_it_back(world):
     wait_driver(card, "nvme")
     wait_until(lambda: world.db.assignment(card) is None, 20, "it has no row any more")
     expect(len(vm1.aliases()) == 1 and vm1.holds(keyboard), f"virsh shows {vm1.aliases()}")
+
+
+@story
+def libvirt_guest_gets_an_input_device(world):
+    """The host's own keyboard, an event node, goes into a domain: its guest hears what is typed. When the rule is
+    withdrawn and the guest has let go, the host has the node."""
+    keyboard = InputDevice("QEMU Virtio Keyboard")
+    vm1 = guest_domain(world).start()
+    world.configure(vm1.config(), evdev.KEYBOARD)
+    world.broker.start()
+    world.wait_state(keyboard, "attached")
+    type_on(world, vm1, "a", KEY_A)
+    expect(len(vm1.aliases(keyboard)) == 1, f"virsh shows {vm1.aliases()}")
+    world.configure(vm1.config())
+    wait_until(lambda: world.db.assignment(keyboard) is None, 60, "it has no row any more")
+    expect(not vm1.aliases(keyboard), f"virsh shows {vm1.aliases()}")
+    with keyboard.grabbed():
+        pass  # nobody else holds it
 
 
 @story
