@@ -9,16 +9,29 @@
 #include "broker/device.h"
 #include "broker/log.h"
 #include "broker/properties.h"
+#include "helper/property.h"
 #include "helper/root.h"
 #include "tests/unit/tree.h"
 
 #define STICK "/devices/pci0000:00/usb1/1-2"
+
+/* What the helper does not send is not there to be read. */
+static void assert_travels(const char *key)
+{
+	size_t i = 0;
+
+	while (i < PROPERTIES && !streq(property_table[i].name, key))
+		i++;
+	if (i == PROPERTIES)
+		fail_msg("%s is not in property_table", key);
+}
 
 /* Pairs of a key and its value; NULL ends them. */
 static const char *find_property(void *from, const char *key)
 {
 	const char *const *pairs = from;
 
+	assert_travels(key);
 	for (; *pairs; pairs += 2)
 		if (streq(*pairs, key))
 			return pairs[1];
@@ -99,11 +112,31 @@ static void test_a_node_that_does_not_fit(void **state)
 	assert_string_equal(d.id.node, "");
 }
 
+/* Whatever is read, of a device of whatever kind, is in the table (find_property looks). */
+static void test_what_is_read_travels(void **state)
+{
+	static const char *const subsystems[] = {"usb", "pci", "input", "none"};
+
+	(void) state;
+	for (size_t i = 0; i < ARRAY_SIZE(subsystems); i++) {
+		const char *pairs[] = {
+			"SUBSYSTEM",         subsystems[i],   "DEVTYPE", "usb_device",  "DEVNAME",
+			"/dev/input/event3", "VHOTPLUG_RULE", "usb/g/r", "VHOTPLUG_VM", "vm1",
+			"VHOTPLUG_FENCE",    "yes",           NULL};
+		struct device d = read_identity(STICK, pairs);
+
+		properties_read_wish(&d, find_property, pairs);
+		assert_string_equal(d.wish.vms, "vm1");
+		assert_int_equal(properties_kind(find_property, pairs) < 0, i == 0 || i == 3);
+	}
+}
+
 int main(void)
 {
 #define PROPERTIES_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		PROPERTIES_TEST(test_usb),
+		PROPERTIES_TEST(test_what_is_read_travels),
 		PROPERTIES_TEST(test_a_node_that_does_not_fit),
 	};
 
