@@ -23,5 +23,5 @@ void crosvm_functions_look(struct crosvm_functions *functions, void (*done)(void
 void crosvm_functions_clear(struct crosvm_functions *functions);
 /* A request for HANDLE begins: what was seen of it counts no more. */
 void crosvm_functions_forget(struct crosvm_functions *functions, const char *handle);
-/* Has VM got DEVICE, which is in it by our book, as far as is known? */
+/* Has VM got DEVICE, which is in it by our book, as far as is known? Also while it is looked at. */
 bool crosvm_functions_has(const struct crosvm_functions *functions, const struct device *device);

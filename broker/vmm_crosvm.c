@@ -87,6 +87,9 @@ static void note_ports(struct crosvm_op *op, const struct crosvm_reply *list)
 {
 	op->list = *list;
 	op->answered = NULL;
+	/* A device that is stuck in the kernel keeps the others waiting no longer. */
+	loop_timer_start(op->crosvm->vm->loop, &op->base.timer, crosvm_pace.answer,
+			 functions_are_seen, &op->base);
 	crosvm_functions_look(&op->crosvm->functions, functions_are_seen, &op->base);
 }
 

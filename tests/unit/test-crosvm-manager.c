@@ -841,6 +841,21 @@ static void test_function_and_a_late_answer(void **state)
 	}
 }
 
+/* It is stuck in the kernel: what was on record stays, and the VM's other devices go in. */
+static void test_function_without_an_answer(void **state)
+{
+	(void) state;
+	plug_function();
+	wait_function(DEVICE_ATTACHED, "");
+	w.holds_looks = true;
+	end_broker();
+	start_broker();
+	wait_function(DEVICE_ATTACHED, "");
+	plug_into("1-1", 1);
+	wait_function(DEVICE_ATTACHED, "");
+	assert_int_equal(double_requests(&w.crosvm, "HotPlugVfioCommand"), 1);
+}
+
 /* A slot that was full, and is free again. */
 static void test_function_that_failed_and_another_vm_process(void **state)
 {
@@ -962,6 +977,7 @@ int main(void)
 		TEST(test_function_that_is_refused_and_in),
 		TEST(test_function_that_can_not_be_seen),
 		TEST(test_function_and_a_late_answer),
+		TEST(test_function_without_an_answer),
 		TEST(test_function_that_failed_and_another_vm_process),
 		TEST(test_function_that_is_not_opened),
 		TEST(test_function_without_a_program),
