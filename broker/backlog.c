@@ -167,6 +167,15 @@ void backlog_choose(struct backlog *backlog, const struct choice *choice)
 	add_change(backlog, change);
 }
 
+bool backlog_needs_fsync(const struct backlog *backlog)
+{
+	bool needed = backlog->n_lost > 0;
+
+	for (const struct change *c = backlog->first; c && !needed; c = c->next)
+		needed = c->forget || c->has_choice || c->has_history;
+	return needed;
+}
+
 bool backlog_tell_loss(const struct backlog *backlog, struct history *ret_lost)
 {
 	if (backlog->n_lost == 0)

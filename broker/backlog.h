@@ -35,6 +35,11 @@ void backlog_choose(struct backlog *backlog, const struct choice *choice);
 /* Adds a row of history that is about no device. */
 void backlog_note(struct backlog *backlog, const struct history *history);
 
+/* Whether it must be on disk to count as written. Where a device is on its way to a VM need not: it
+ * means nothing after a loss of power, which is another boot, and the kernel keeps what was written
+ * if only the broker is killed. */
+bool backlog_needs_fsync(const struct backlog *backlog);
+
 /* Was history lost? Then *RET_LOST says so. */
 bool backlog_tell_loss(const struct backlog *backlog, struct history *ret_lost);
 /* All of it is written. */

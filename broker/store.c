@@ -56,7 +56,8 @@ struct store {
 	char *home, *refuge; /* where it belongs; where it goes when it can't be there, or NULL */
 	bool is_away;        /* it is in the refuge */
 	bool is_damaged;
-	bool failing; /* the reason has been logged */
+	bool failing;       /* the reason has been logged */
+	bool without_fsync; /* what the open database is set to */
 	unsigned retry_ms;
 	int wal_pages, tidied_pages;
 	struct loop_timer retry, idle;
@@ -166,6 +167,7 @@ static int open_database(struct store *store)
 	sqlite3_wal_hook(store->db, note_wal, store);
 	sqlite3_busy_timeout(store->db, 0);
 	store->is_damaged = false;
+	store->without_fsync = false;
 	store->wal_pages = store->tidied_pages = 0;
 	return 0;
 }
@@ -290,9 +292,29 @@ static int write_event(struct store *store, const struct event *event)
 	return run_statement(store, ADD_EVENT);
 }
 
+/* Whether what is committed from now on is on disk then, or only in the kernel's hands. */
+static int set_fsync(struct store *store, bool fsync)
+{
+	int r = 0;
+
+	if (fsync == store->without_fsync)
+		r = database_execute(store->db, fsync ? "pragma synchronous = full"
+						      : "pragma synchronous = normal");
+	if (r == 0)
+		store->without_fsync = !fsync;
+	return r;
+}
+
+static int begin_transaction(struct store *store, bool fsync)
+{
+	int r = set_fsync(store, fsync);
+
+	return r < 0 ? r : database_execute(store->db, "begin immediate");
+}
+
 int store_events(struct store *store, struct event **events, size_t n)
 {
-	int r = database_execute(store->db, "begin immediate");
+	int r = begin_transaction(store, true);
 
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		struct event *event = events[i];
@@ -375,7 +397,7 @@ static void retry_flush(void *data)
 static int write_backlog(struct store *store)
 {
 	struct history lost;
-	int r = database_execute(store->db, "begin immediate");
+	int r = begin_transaction(store, backlog_needs_fsync(&store->backlog));
 
 	for (struct change *c = store->backlog.first; r == 0 && c; c = c->next)
 		r = write_change(store, c);
@@ -513,7 +535,9 @@ int store_load_choices(struct store *store, store_choice_fn fn, void *data)
 
 int store_forget_choices(struct store *store)
 {
-	return database_execute(store->db, "delete from choice");
+	int r = set_fsync(store, true);
+
+	return r < 0 ? r : database_execute(store->db, "delete from choice");
 }
 
 struct sqlite3 *store_database(struct store *store)

@@ -1,22 +1,23 @@
 """How compile time grows with the number of rules, in instructions by callgrind: repeatable on any
 machine. Fails when ten times the rules cost more than twelve times the instructions, or when the
-count is more than a tenth above what is kept in compile-time.txt.
+count is above what is kept in compile-time.txt (see kept.py).
 
     compile-time.py GEN_RULES [--keep]
 
 GEN_RULES must be built without sanitizers. --keep writes compile-time.txt anew."""
 
-import os
+import pathlib
 import re
 import subprocess
 import sys
 import tempfile
 import time
 
+import kept
 from rules_configs import config
 
 GEN_RULES = sys.argv[1]
-KEPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "compile-time.txt")
+KEPT = pathlib.Path(__file__).with_suffix(".txt")
 SIZES = [10, 100, 1000, 10000]
 
 
@@ -51,9 +52,7 @@ def measure():
 def main():
     found = measure()
     if "--keep" in sys.argv:
-        with open(KEPT, "w") as file:
-            file.write("# rules, instructions (callgrind, gcc -O2, Debian 12)\n")
-            file.writelines(f"{size} {found[size]}\n" for size in SIZES)
+        kept.keep(KEPT, found)
         return
     failed = False
     # The first ten rules cost mostly the start of the program.
@@ -61,12 +60,7 @@ def main():
         ratio = found[large] / found[small]
         print(f"{large} to {small} rules: {ratio:.2f} times the instructions")
         failed = failed or ratio > 12
-    with open(KEPT) as file:
-        kept = dict(map(int, line.split()) for line in file if not line.startswith("#"))
-    for size in SIZES:
-        if found[size] > kept[size] * 1.1:
-            print(f"{size} rules: more than a tenth above the {kept[size]} that are kept")
-            failed = True
+    failed = kept.exceeds(KEPT, found) or failed
     sys.exit(failed)
 
 

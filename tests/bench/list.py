@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """What `vhotplugctl list` costs with 100 devices, beside /bin/true: at most twice its time. In turns, each by its
 fastest runs: what else the machine does makes both slower, never faster. Its instructions (callgrind) are nearly the
-same everywhere: at most a quarter above what is kept in list.txt.
+same everywhere: see kept.py.
 
     list.py VHOTPLUG_BROKER VHOTPLUGCTL [--keep | --instructions]
 
@@ -18,10 +18,13 @@ import sys
 import tempfile
 import time
 
+import kept
+
 BROKER, CTL = sys.argv[1:3]
 KEPT = pathlib.Path(__file__).with_suffix(".txt")
 DEVICES, RUNS, BATCHES, SKIPPED = 100, 150, 6, 77
 LIMIT = 2.0
+MARGIN = 1.1  # the names of the machine's devices are in it
 
 
 def devices():
@@ -106,10 +109,8 @@ def main():
             broker.kill()
             broker.wait()
     if "--keep" in sys.argv:
-        KEPT.write_text(f"# instructions of vhotplugctl list with {DEVICES} devices (callgrind, gcc -O2, Debian 12)\n{found}\n")
-    kept = int(KEPT.read_text().split("\n")[1])
-    print(f"{found} instructions, kept are {kept}")
-    if best > LIMIT or found > kept * 1.25:
+        kept.keep(KEPT, {"list": found})
+    if kept.exceeds(KEPT, {"list": found}, MARGIN) or best > LIMIT:
         print("FAILED: more than that is too much")
         return 1
     return 0

@@ -7,6 +7,7 @@ It listens on every SOCKET. What it is told on stdin: "handles NAME…" are what
 stdout it says a line for each device_add and device_del. BEHAVIOUR is one of
 
 honest   a monitor with one USB controller
+roomy    the same, with ports for everybody
 nothing  answers have neither "return" nor "error"
 wrong    every answer has a value of another type than is expected
 twice    every answer comes twice, and some that nobody asked for
@@ -54,7 +55,7 @@ class Monitor:
                 return [{"name": "xhci.0", "type": "child<usb-bus>"}]
             return []
         if command == "qom-get":
-            return 2 ** 63 - 1 if self.behaviour == "ports" else 8
+            return {"ports": 2 ** 63 - 1, "roomy": 2000}.get(self.behaviour, 8)
         if command == "device_add":
             self.handles.append(arguments.get("id"))
             print("add", arguments.get("id"), flush=True)

@@ -15,9 +15,10 @@ from lib.trace import recording
 from lib.uevents import KERNEL, UDEV, Listener
 from lib.wait import Failed, wait_until
 
-TURNS, PLUGS = 2, 8
-IDLE = 30  # seconds
-SETTLED = 3  # seconds after a plug or an unplug until everybody has done what there is to do
+TURNS, PLUGS = 2, 6
+IDLE = 30  # seconds, in the last turn
+QUIET, BUSY = 0.5, 5  # everybody is through when they have used less than BUSY ms of processor time in QUIET seconds
+PATIENCE = 20  # seconds, for that
 SENDS = ("sendmsg", "sendto", "write")
 HELPER = "vhotplug-helper"
 
@@ -42,6 +43,19 @@ def helper_ms(lines):
     return sum(int(word.split("runtime=")[1].split()[0]) for word in words) / 1e6
 
 
+def settle(*groups):
+    """Waits until a plug or an unplug is over for everybody."""
+    def used():
+        return sum(group.milliseconds() for group in groups)
+    end, before = time.monotonic() + PATIENCE, used()
+    while time.monotonic() < end:
+        time.sleep(QUIET)
+        now = used()
+        if now - before < BUSY:
+            return
+        before = now
+
+
 class Measured:
     """What one turn of one contender has come to; lists have an entry for each plug."""
 
@@ -55,18 +69,18 @@ class Measured:
             setattr(self, name, getattr(self, name) + value)
 
 
-def one_plug(world, vm, who, measured, lines, epoch):
+def one_plug(world, vm, who, udevd, measured, lines, epoch):
     """Plugs a keyboard, waits, pulls it out, waits. EPOCH: time.time() when time.monotonic() was 0."""
     with Listener(KERNEL) as kernel, Listener(UDEV) as udev:
         keyboard = world.host.plug_keyboard()
         path = f"/{keyboard.sys.resolve().relative_to('/sys')}"
         if who.takes:
             wait_until(lambda: vm.commands('"device_add"'), 60, f"{who.name} hands it over")
-        time.sleep(SETTLED)
+        settle(who.group, udevd)
         keyboard.unplug()
         if who.takes:
             wait_until(lambda: vm.commands('"device_del"'), 60, f"{who.name} takes it out")
-        time.sleep(SETTLED)
+        settle(who.group, udevd)
     began, gone = (kernel.first(ACTION=action, DEVPATH=path) - epoch for action in ("add", "remove"))
     measured.told.append(1000 * (udev.first(ACTION="add", DEVPATH=path) - epoch - began))
     if who.takes:
@@ -77,21 +91,21 @@ def one_plug(world, vm, who, measured, lines, epoch):
     vm.trace.write_text("")
 
 
-def one_turn(world, who, groups):
-    """A fresh VM, the contender started, PLUGS plugs, then nothing for a while."""
+def one_turn(world, who, groups, idle):
+    """A fresh VM, the contender started, PLUGS plugs, then nothing for IDLE seconds."""
     vm = world.vm("vm1").start()
     groups["vm"].add(vm.process.pid)
     who.start(world, vm)
-    time.sleep(SETTLED)
+    settle(who.group, groups["udevd"])
     measured = Measured()
     epoch = time.time() - time.monotonic()
     try:
         with recording(**sends_of(who.program or "nobody")) as lines:
-            one_plug(world, vm, who, Measured(), lines, epoch)  # the first one finds everything cold
+            one_plug(world, vm, who, groups["udevd"], Measured(), lines, epoch)  # the first one finds everything cold
             before = (who.group.milliseconds(), groups["udevd"].milliseconds(), helper_ms(lines()),
                       cgroup.processes_made())
             for _ in range(PLUGS):
-                one_plug(world, vm, who, measured, lines, epoch)
+                one_plug(world, vm, who, groups["udevd"], measured, lines, epoch)
             after = (who.group.milliseconds(), groups["udevd"].milliseconds(), helper_ms(lines()),
                      cgroup.processes_made())
         program, udevd, helper, made = ((new - old) / PLUGS for new, old in zip(after, before))
@@ -99,7 +113,7 @@ def one_turn(world, who, groups):
         measured.system, measured.processes = program + udevd, made
         measured.kilobytes = who.group.kilobytes()
         wakeups = who.group.wakeups()
-        time.sleep(IDLE)
+        time.sleep(idle)
         measured.wakeups = who.group.wakeups() - wakeups
     finally:
         who.stop(world)
@@ -128,7 +142,7 @@ def figures(measured, floor):
             "whole system above the floor (ms)": (measured.system - floor.system) / TURNS,
             "processes made above the floor": (measured.processes - floor.processes) / TURNS,
             "memory, PSS (MB)": measured.kilobytes / 1024 / TURNS,
-            f"wake-ups in {IDLE} s idle": measured.wakeups / TURNS}
+            f"wake-ups in {IDLE} s idle": measured.wakeups}
 
 
 def print_table(results):
@@ -153,7 +167,7 @@ def main(world):
     results = {who.name: Measured() for who in contenders}
     for turn in range(TURNS):
         for who in contenders:
-            turned = one_turn(world, who, groups)
+            turned = one_turn(world, who, groups, IDLE if turn == TURNS - 1 else 0)
             results[who.name].absorb(turned)
             print(f"  turn {turn + 1}, {who.name}: broadcast {middle(turned.told):.0f} ms"
                   + (f", device_add {middle(turned.added):.0f} ms, device_del {middle(turned.deleted):.0f} ms"

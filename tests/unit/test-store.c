@@ -251,6 +251,29 @@ static void test_events_are_synced(void **state)
 	assert_true(n_syncs > 0);
 }
 
+/* Killed, the kernel has them; without power, it is another boot. */
+static void test_steps_on_the_way_are_not_synced(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 4711);
+	struct history h = a_history("on port 4 of xhci.0");
+	int before = n_syncs;
+	bool is_new;
+
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	assert_int_equal(n_syncs, before);
+	assert_string_equal(sql(a->reader, "select count(*) from assignments"), "1");
+	store_device(a->store, &d, &h);
+	store_flush(a->store);
+	assert_true(n_syncs > before);
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	before = n_syncs;
+	assert_int_equal(store_one(a->store, 1, &is_new), 0);
+	assert_true(n_syncs > before);
+}
+
 /* What was acknowledged survives the process, at whatever moment it is killed. */
 static void test_events_survive_kill(void **state)
 {
@@ -850,6 +873,7 @@ int main(void)
 		STORE_TEST(test_events_once),
 		STORE_TEST(test_large_numbers),
 		STORE_TEST(test_events_are_synced),
+		STORE_TEST(test_steps_on_the_way_are_not_synced),
 		STORE_TEST(test_events_survive_kill),
 		STORE_TEST(test_locked_events_are_refused),
 		STORE_TEST(test_locked_changes_are_written_later_in_order),

@@ -1,0 +1,131 @@
+#!/usr/bin/python3
+"""How the broker goes on with many devices and many events: its memory and what a plug costs with 0 to 1,000 devices
+attached, as ratios to none; what is on record and the spool of 1,000 at its start; events of one client and of 64 at a
+time, each on disk before it is answered.
+
+    many.py VHOTPLUG_BROKER VHOTPLUG_HELPER [SVG]
+
+A release build. Root is needed. What is drawn goes to SVG. Fails when 10 devices take more than 2 MB (PSS of broker
+and worker), 1,000 more than 10: a struct device has 6.3 kB, most of it room for words (what is asked of a device, why
+it is where it is) that is not used."""
+
+import os
+import pathlib
+import re
+import sys
+import threading
+import time
+
+import curves
+from stage import PLACE, Stage, enter, node_of
+from world import SKIPPED, wait_for
+
+BROKER, HELPER = (os.path.abspath(path) for path in sys.argv[1:3])
+NUMBERS = (0, 10, 100, 1000)
+PLUGS, EVENTS, CLIENTS = 40, 2000, 64
+COPIED = 7  # seconds after which the copy for everybody has been made, and its memory given back
+LIMITS = {10: 2.0, 1000: 10.0}
+
+
+def processes(stage):
+    return [stage.broker.pid, int(pathlib.Path(f"/proc/{stage.broker.pid}/task/{stage.broker.pid}/children").read_text().split()[0])]
+
+
+def megabytes(stage):
+    return sum(int(re.search(r"\nPss: +(\d+)", pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text())[1])
+               for pid in processes(stage)) / 1024
+
+
+def seconds(stage):
+    """Processor time of broker and worker; of the worker's children too."""
+    total = 0
+    for pid in processes(stage):
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        total += sum(map(int, fields[11:15]))
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def attach(stage, have, want):
+    for number in range(have, want):
+        name = f"stick{number}"
+        (PLACE / name).mkdir()
+        (PLACE / name / "dev").write_text("1:5\n")
+        stage.event(device=name, vms="good", place=f"/devices/virtual/misc/{name}", node=node_of(name))
+    wait_for(lambda: stage.query("select count(*) from assignments where state = 'attached'") == [(want,)], 300)
+
+
+def cost_of_plugs(stage):
+    before = seconds(stage)
+    for _ in range(PLUGS):
+        stage.plug("stick9999")
+        stage.unplug("stick9999")
+    return (seconds(stage) - before) / PLUGS
+
+
+def grow(stage):
+    """Memory and cost by number of devices."""
+    memory, cost, have = {}, {}, 0
+    for number in NUMBERS:
+        attach(stage, have, number)
+        have = number
+        cost[number] = cost_of_plugs(stage)
+        time.sleep(COPIED)
+        memory[number] = megabytes(stage)
+        print(f"{number} devices attached: {memory[number]:.2f} MB (PSS), a plug and unplug {cost[number] / cost[0]:.2f} times that with none",
+              flush=True)
+    return memory, cost
+
+
+def restart(stage):
+    """With all that on record, and as many events that wait in the spool."""
+    stage.stop()
+    for number in range(NUMBERS[-1]):
+        stage.help("add", f"stick{number}")
+    began = time.monotonic()
+    stage.start()
+    spool = stage.path / "runtime/spool"
+    wait_for(lambda: not any(spool.iterdir()), 120)
+    print(f"started with {NUMBERS[-1]} devices on record, and as many events in the spool: all taken in after"
+          f" {time.monotonic() - began:.2f} s, {seconds(stage):.2f} s of processor time")
+
+
+def send(stage, numbers):
+    for number in numbers:
+        assert stage.event("add", device="stick0", vms="good", place="/devices/virtual/misc/stick0", node=node_of("stick0")) == b"T", "refused"
+
+
+def rate(stage, clients):
+    """Events in a second, and the broker's processor time for one."""
+    threads = [threading.Thread(target=send, args=(stage, range(EVENTS // clients))) for _ in range(clients)]
+    began, before = time.monotonic(), seconds(stage)
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done = EVENTS // clients * clients
+    return done / (time.monotonic() - began), (seconds(stage) - before) / done * 1000
+
+
+def main():
+    if not enter():
+        return SKIPPED
+    stage = Stage(BROKER, HELPER)
+    try:
+        memory, cost = grow(stage)
+        rates = {clients: rate(stage, clients) for clients in (1, CLIENTS)}
+        for clients, (events, ms) in rates.items():
+            print(f"{clients} client{'s' * (clients > 1)}: {events:.0f} events a second, each {ms:.3f} ms of the broker's processor time")
+        restart(stage)
+    finally:
+        stage.end()
+    if len(sys.argv) > 3:
+        curves.draw(pathlib.Path(sys.argv[3]), "The broker with many devices", "devices attached",
+                    {"memory, MB (PSS)": list(memory.items()),
+                     "a plug, times that with none": [(number, value / cost[0]) for number, value in cost.items()]})
+    failed = [f"{number} devices take {memory[number]:.2f} MB, at most {limit}" for number, limit in LIMITS.items()
+              if memory[number] > limit]
+    print(*(f"FAILED: {line}\n" for line in failed), end="")
+    return int(bool(failed))
+
+
+sys.exit(main())

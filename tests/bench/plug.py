@@ -1,0 +1,168 @@
+#!/usr/bin/python3
+"""What one plug and its unplug take: system calls, bytes, fsyncs, SQL statements, looks into /sys, processes,
+instructions; of the broker, its worker and the helper. The VM is tests/doubles/hostile_monitor.py at its most
+honest, the device a directory that is made and removed.
+
+    plug.py VHOTPLUG_BROKER VHOTPLUG_HELPER [--keep | --check]
+
+Without an option: the table, by strace and callgrind. --check: instructions, fsyncs and processes, against those kept in
+plug.txt (see kept.py). --keep writes them anew. The programs must be built without sanitizers. Root is needed.
+
+All figures are those of MANY plugs less those of FEW, by plug: start and end do not count."""
+
+import os
+import pathlib
+import re
+import signal
+import sys
+import tempfile
+
+import kept
+from stage import Stage, enter
+from world import SKIPPED, wait_for
+
+BROKER, HELPER = (os.path.abspath(path) for path in sys.argv[1:3])
+KEPT = pathlib.Path(__file__).with_suffix(".txt")
+FEW, MANY = 3, 23
+TRIES = 3
+PATIENCE = 400  # seconds, for all of it
+
+
+def run(plugs, tool):
+    stage = Stage(BROKER, HELPER, tool)
+    try:
+        for _ in range(plugs):
+            stage.plug()
+            stage.unplug()
+    finally:
+        stage.end()
+
+
+# ---- system calls --------------------------------------------------------------------------------
+
+CALL = re.compile(r"(\w+)\((.*)\) += (-?\d+)|\+\+\+ exited")
+LOOKS = re.compile(r'^(?:AT_FDCWD, |\d+, )?"/sys/')
+FSYNCS, WRITES = ("fsync", "fdatasync"), ("write", "pwrite64", "writev", "sendmsg", "sendto")
+MADE = ("clone", "clone3", "fork", "vfork")
+ROWS = ("system calls", "bytes written and sent", "fsyncs", "looks into /sys", "processes")
+
+
+def count_calls(path):
+    """By pid, each of ROWS."""
+    found = dict.fromkeys(ROWS, 0)
+    for line in path.read_text(errors="replace").splitlines():
+        match = CALL.search(line)
+        if not match or not match[1]:
+            continue
+        name, arguments, result = match[1], match[2], int(match[3])
+        found["system calls"] += 1
+        found["fsyncs"] += name in FSYNCS
+        found["processes"] += name in MADE and result > 0
+        found["looks into /sys"] += bool(LOOKS.match(arguments))
+        found["bytes written and sent"] += result if name in WRITES and result > 0 else 0
+    return found
+
+
+def calls(plugs):
+    """Of broker, worker and helper: worker are all that the broker has made."""
+    with tempfile.TemporaryDirectory() as folder:
+        run(plugs, lambda who: ["strace", "-ff", "-qq", "-s0", "-o", f"{folder}/{who}"])
+        totals = {who: dict.fromkeys(ROWS, 0) for who in ("broker", "worker", "helper")}
+        first = min(pathlib.Path(folder).glob("broker.*"), key=lambda path: int(path.suffix[1:]))
+        for path in pathlib.Path(folder).iterdir():
+            who = "helper" if path.name.startswith("helper") else "broker" if path == first else "worker"
+            for row, value in count_calls(path).items():
+                totals[who][row] += value
+        return totals
+
+
+# ---- instructions --------------------------------------------------------------------------------
+
+# What the broker does now and then, some time after an event: the copy for everybody, a checkpoint.
+LATER = ("its_time", "tidy_up")
+
+
+class Profile:
+    """What callgrind has written about a process."""
+
+    def __init__(self, path):
+        self.text = path.read_text()
+        self.total = int(re.search(r"^totals: (\d+)", self.text, re.M)[1])
+
+    def calls(self, *names):
+        """How often these functions were called, and the instructions in there."""
+        numbers = {number for number, name in re.findall(r"^c?fn=\((\d+)\) (\S+)", self.text, re.M)
+                   if name.split("'")[0] in names}
+        found = [(int(count), int(cost)) for number, count, cost in
+                 re.findall(r"^cfn=\((\d+)\)[^\n]*\ncalls=(\d+)[^\n]*\n\S+ (\d+)", self.text, re.M)
+                 if number in numbers]
+        return sum(count for count, _ in found), sum(cost for _, cost in found)
+
+
+def instructions(plugs):
+    """Of each; how often SQLite was asked; and how many a copy for everybody takes."""
+    with tempfile.TemporaryDirectory() as folder:
+        run(plugs, lambda who: ["valgrind", "-q", "--tool=callgrind", "--trace-children=yes",
+                                f"--callgrind-out-file={folder}/{who}.%p"])
+        wait_for(lambda: all("\ntotals: " in path.read_text() for path in pathlib.Path(folder).iterdir()))
+        files = sorted(pathlib.Path(folder).iterdir(), key=lambda path: int(path.suffix[1:]))
+        broker, worker, *jobs = (Profile(path) for path in files if path.name.startswith("broker"))
+        copies, copying = broker.calls("its_time")
+        # A process that is forked goes on with the counts of the one it comes from.
+        totals = {"broker": broker.total - broker.calls(*LATER)[1],
+                  "worker": worker.total + sum(job.total - worker.total for job in jobs),
+                  "helper": sum(Profile(path).total for path in files if path.name.startswith("helper"))}
+        return totals, broker.calls("sqlite3_step")[0], copying / max(copies, 1)
+
+
+def by_plug(few, many):
+    return {who: (many[who] - few[who]) / (MANY - FEW) for who in few}
+
+
+def print_table():
+    few, many = calls(FEW), calls(MANY)
+    (few_instructions, few_steps, _), (many_instructions, steps, copy) = instructions(FEW), instructions(MANY)
+    print("| per plug and unplug | " + " | ".join(few) + " |\n|---" + "|---" * len(few) + "|")
+    for row in ROWS:
+        values = [(many[who][row] - few[who][row]) / (MANY - FEW) for who in few]
+        print(f"| {row} | " + " | ".join(f"{value:.1f}" for value in values) + " |")
+    print(f"| SQL statements | {(steps - few_steps) / (MANY - FEW):.1f} | | |")
+    values = by_plug(few_instructions, many_instructions)
+    print("| instructions | " + " | ".join(f"{values[who]:.0f}" for who in few) + " |")
+    print(f"A copy of the state for everybody, at most one in five seconds: {copy:.0f} instructions")
+
+
+def counts():
+    """What is kept, by name."""
+    values = {f"{who}-instructions": value for who, value in by_plug(instructions(FEW)[0], instructions(MANY)[0]).items()}
+    few, many = calls(FEW), calls(MANY)
+    for who, row in (("broker", "fsyncs"), ("broker", "processes"), ("worker", "processes")):
+        values[f"{who}-{row}"] = (many[who][row] - few[who][row]) / (MANY - FEW)
+    return values
+
+
+def check():
+    """Returns the exit status. What disturbs only adds, so the best of some tries counts."""
+    best = None
+    for _ in range(TRIES):
+        values = counts()
+        best = {name: min(value, best[name]) if best else value for name, value in values.items()}
+        if not kept.exceeds(KEPT, best):
+            return 0
+    return 1
+
+
+def main():
+    if not enter():
+        return SKIPPED
+    signal.alarm(PATIENCE)
+    if not {"--keep", "--check"} & set(sys.argv):
+        print_table()
+        return 0
+    if "--check" in sys.argv:
+        return check()
+    kept.keep(KEPT, counts())
+    return 0
+
+
+sys.exit(main())
