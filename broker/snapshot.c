@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <malloc.h>
 #include <sqlite3.h>
+#include <sys/sendfile.h>
 #include <sys/stat.h>
 
 #include "broker/database.h"
@@ -22,6 +23,7 @@ struct snapshot {
 	sqlite3 *db;
 	sqlite3_stmt *get_version;
 	int64_t version; /* of the database, as copied; -2: never */
+	int64_t newest; /* row of history that the last copy has; -1: there is none to go on with */
 	uint64_t written;
 	struct loop_timer timer;
 	bool failed; /* said already */
@@ -70,23 +72,43 @@ static int run_sql(sqlite3 *db, const char *sql)
 	return database_execute(db, sql);
 }
 
-/* Fills the file NEXT, which nobody else knows yet. */
-static int copy_views(sqlite3 *db, const char *next)
+#define ALL_VIEWS                                                          \
+	"create table copy.assignments as select * from main.assignments;" \
+	"create table copy.history as select * from main.history limit -1" \
+	"  offset (select max(0, count(*) - " HISTORY_ROWS ") from main.history);"
+/* A copy of the last one lacks only what is newer in the history: to put a time into words,
+ * thousands of times, is what costs. Columns as in the view, which a test compares. */
+#define NEWER_ROWS                                                                               \
+	"delete from copy.assignments;"                                                          \
+	"insert into copy.assignments select * from main.assignments;"                           \
+	"insert into copy.history"                                                               \
+	"  select strftime('%%Y-%%m-%%d %%H:%%M:%%f', time / 1000.0, 'unixepoch', 'localtime')," \
+	"    device, vm, action, cause, rule, result, milliseconds, detail, name, vid_pid"       \
+	"  from main.action where id > %lld order by id;"                                        \
+	"delete from copy.history where rowid <= (select max(rowid) from copy.history)"          \
+	"  - " HISTORY_ROWS ";"
+
+/* Fills the file NEXT, which nobody else knows yet: it is empty, or the copy that has the history
+ * up to NEWEST. */
+static int copy_views(sqlite3 *db, const char *next, int64_t newest)
 {
 	char *attach = sqlite3_mprintf("attach %Q as copy", next);
-	int r = attach ? run_sql(db, attach) : -ENOMEM;
+	char *newer = sqlite3_mprintf(NEWER_ROWS, (long long) newest);
+	int r = attach && newer ? run_sql(db, attach) : -ENOMEM;
 
+	if (r == 0) {
+		r = run_sql(db,
+			    "pragma copy.journal_mode = off; pragma copy.synchronous = off; begin");
+		if (r == 0)
+			r = run_sql(db, newest >= 0 ? newer : ALL_VIEWS);
+		if (r == 0)
+			r = run_sql(db, "commit");
+		if (r < 0 && !sqlite3_get_autocommit(db))
+			run_sql(db, "rollback");
+		run_sql(db, "detach copy");
+	}
 	sqlite3_free(attach);
-	if (r < 0)
-		return r;
-	r = run_sql(db, "pragma copy.journal_mode = off; pragma copy.synchronous = off; begin;"
-			"create table copy.assignments as select * from main.assignments;"
-			"create table copy.history as select * from main.history limit -1"
-			"  offset (select max(0, count(*) - " HISTORY_ROWS ") from main.history);"
-			"commit");
-	if (r < 0 && !sqlite3_get_autocommit(db))
-		run_sql(db, "rollback");
-	run_sql(db, "detach copy");
+	sqlite3_free(newer);
 	return r;
 }
 
@@ -115,14 +137,43 @@ static void let_go_of_former(struct snapshot *snapshot, int fd)
 	*place = fd;
 }
 
+/* Begins the file NEXT with what is in FORMER. */
+static int copy_bytes(int former, const char *next)
+{
+	_cleanup_close_ int fd = open(next, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : 1;
+
+	while (n > 0)
+		n = sendfile(fd, former, NULL, 1 << 20);
+	return n < 0 ? -errno : 0;
+}
+
+/* Writes the file NEXT: from the former copy, if there is one to go on with. */
+static int write_next(struct snapshot *snapshot, const char *next, int former)
+{
+	int64_t newest, go_on = former >= 0 ? snapshot->newest : -1;
+	int r = make_file(next, snapshot->readers);
+
+	snapshot->newest = -1;
+	if (r == 0)
+		r = database_query(snapshot->db, "select ifnull(max(id), 0) from action", &newest);
+	if (r == 0 && newest < go_on)
+		go_on = -1; /* another database */
+	if (r == 0 && go_on >= 0)
+		r = copy_bytes(former, next);
+	if (r == 0)
+		r = copy_views(snapshot->db, next, go_on);
+	if (r == 0)
+		snapshot->newest = newest;
+	return r;
+}
+
 static int replace_target(struct snapshot *snapshot)
 {
 	char *next = sqlite3_mprintf("%s.next", snapshot->target);
-	int former = open(snapshot->target, O_WRONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	int r = next ? make_file(next, snapshot->readers) : -ENOMEM;
+	int former = open(snapshot->target, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+	int r = next ? write_next(snapshot, next, former) : -ENOMEM;
 
-	if (r == 0)
-		r = copy_views(snapshot->db, next);
 	if (r == 0 && rename(next, snapshot->target) < 0)
 		r = -errno;
 	if (r == 0)
@@ -173,6 +224,7 @@ void snapshot_follow(struct snapshot *snapshot, const char *database)
 
 	close_database(snapshot);
 	snapshot->version = -2;
+	snapshot->newest = -1;
 	if (!copy)
 		return;
 	free(snapshot->database);
@@ -211,6 +263,7 @@ int snapshot_new(struct loop *loop, const char *database, const char *target, gi
 		return -ENOMEM;
 	snapshot->loop = loop;
 	snapshot->version = -2;
+	snapshot->newest = -1;
 	snapshot->readers = readers;
 	for (size_t i = 0; i < SNAPSHOT_KEPT; i++)
 		snapshot->former[i] = -1;

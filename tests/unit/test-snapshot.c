@@ -66,20 +66,26 @@ static void change(struct scene *s, const char *reason)
 	store_device(s->store, &d, NULL);
 }
 
-/* The first value of a query on the copy. */
-static const char *ask(struct scene *s, const char *query)
+/* The first value of a query on a database. */
+static const char *ask_file(const char *path, const char *query)
 {
-	static char value[100];
+	static char value[300000];
 	sqlite3_stmt *statement;
 	sqlite3 *db;
 
-	assert_int_equal(sqlite3_open_v2(s->copy, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
+	assert_int_equal(sqlite3_open_v2(path, &db, SQLITE_OPEN_READONLY, NULL), SQLITE_OK);
 	assert_int_equal(sqlite3_prepare_v2(db, query, -1, &statement, NULL), SQLITE_OK);
 	assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
 	snprintf(value, sizeof(value), "%s", (const char *) sqlite3_column_text(statement, 0));
 	sqlite3_finalize(statement);
 	sqlite3_close(db);
 	return value;
+}
+
+/* The same of the copy. */
+static const char *ask(struct scene *s, const char *query)
+{
+	return ask_file(s->copy, query);
 }
 
 static ino_t inode_of(const char *path)
@@ -108,6 +114,73 @@ static void test_follows_changes(void **state)
 	spin_for(s->loop, 6000);
 	assert_string_equal(ask(s, "select reason from assignments"), "two");
 	assert_true(inode_of(s->copy) != st.st_ino);
+}
+
+#define ALL_OF_IT                                                                                \
+	"select count(*) || ' ' || group_concat(time || device || vm || action || cause || rule" \
+	" || result || milliseconds || detail || name || vid_pid) from (select * from history"   \
+	" limit -1 offset (select max(0, count(*) - 2000) from history))"
+
+static void add_history(struct scene *s, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		struct history h = {.device = "1-2",
+				    .name = "n",
+				    .vid_pid = "046d:c52b",
+				    .vm = "vm1",
+				    .action = "attach",
+				    .cause = "plug",
+				    .rule = "usb/g/r",
+				    .result = "ok",
+				    .milliseconds = i,
+				    .detail = "d"};
+
+		store_history(s->store, &h);
+	}
+	spin_for(s->loop, 6000);
+}
+
+/* Each copy goes on with the one before. It has what the view has, in its order, and no more of it
+ * than one that is made anew. */
+static void test_history_goes_on(void **state)
+{
+	struct scene *s = *state;
+	char *itself;
+
+	for (unsigned n = 1; n <= 1500; n = n * 3 + 1) {
+		add_history(s, n);
+		itself = strdup(ask_file(s->database, ALL_OF_IT));
+		assert_string_equal(ask(s, ALL_OF_IT), itself);
+		free(itself);
+	}
+	add_history(s, 1200);
+	assert_string_equal(ask(s, "select count(*) from history"), "2000");
+	itself = strdup(ask_file(s->database, ALL_OF_IT));
+	assert_string_equal(ask(s, ALL_OF_IT), itself);
+	free(itself);
+	/* Another database has another history, and no copy to go on with. */
+	sqlite3 *db;
+	assert_int_equal(sqlite3_open(s->database, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(db, "delete from action", NULL, NULL, NULL), SQLITE_OK);
+	sqlite3_close(db);
+	change(s, "anew");
+	add_history(s, 3);
+	assert_string_equal(ask(s, "select count(*) from history"), "3");
+}
+
+/* The file that the next copy would begin with is gone, or is none. */
+static void test_former_copy_is_lost(void **state)
+{
+	struct scene *s = *state;
+
+	add_history(s, 2);
+	unlink(s->copy);
+	add_history(s, 2);
+	assert_string_equal(ask(s, "select count(*) from history"), "4");
+	assert_int_equal(truncate(s->copy, 0), 0);
+	add_history(s, 2);
+	add_history(s, 1);
+	assert_string_equal(ask(s, "select count(*) from history"), "7");
 }
 
 /* What somebody keeps open of copies that have been replaced is little, however long he does. */
@@ -190,6 +263,7 @@ int main(void)
 #define SNAPSHOT_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		SNAPSHOT_TEST(test_follows_changes),    SNAPSHOT_TEST(test_readers_who_never_leave),
+		SNAPSHOT_TEST(test_history_goes_on),    SNAPSHOT_TEST(test_former_copy_is_lost),
 		SNAPSHOT_TEST(test_for_a_group),        SNAPSHOT_TEST(test_not_too_often),
 		SNAPSHOT_TEST(test_written_at_the_end),
 	};
