@@ -1,6 +1,7 @@
 """The target VMs: QEMU processes inside the emulated host. Most are paused and need no guest; others run one
 that says what it sees (small_guest)."""
 import contextlib
+import datetime
 import os
 import pathlib
 import pwd
@@ -23,6 +24,13 @@ def frozen(process):
         yield
     finally:
         process.send_signal(signal.SIGCONT)
+
+
+def trace_time(text):
+    """Seconds since the epoch, from 1764366418.396705 or, since QEMU 11, 2026-11-28T22:06:58.396705Z."""
+    if "T" not in text:
+        return float(text)
+    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 class QemuVm:
@@ -183,9 +191,9 @@ class QemuVm:
         QEMU's own trace, so it is when QEMU had understood it."""
         found = []
         for line in self.trace.read_text(errors="replace").splitlines():
-            match = re.match(r"\d+@(\d+\.\d+):handle_qmp_command \S+ \S+ req: (.*)", line)
+            match = re.match(r"(?:\d+@)?(\S+?)[: ]handle_qmp_command \S+ \S+ req: (.*)", line)
             if match and word in match[2]:
-                found.append((float(match[1]), match[2]))
+                found.append((trace_time(match[1]), match[2]))
         return found
 
     def log(self):
