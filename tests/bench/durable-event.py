@@ -1,12 +1,13 @@
 #!/usr/bin/python3
-"""What a durable event costs the broker's processor, beside a row that SQLite alone makes durable in the same folder.
+"""What a durable event costs the broker's processor, beside a row that SQLite alone writes in the same folder.
 
     durable-event.py VHOTPLUG_BROKER [FOLDER]
 
-A release build; FOLDER is where the database's folder is made (on a disk: in memory nothing is made durable). Root is
-needed, as for the broker. 0.15 ms, which is the limit on a machine that has nothing else to do, is what some 1.5 such
-rows cost there; a row is what is compared with, since the machine's own speed says nothing. Events that come together
-are committed together, and cost less than one row each; one alone has its commit to itself.
+A release build; root is needed, as for the broker. In memory (/dev/shm) the broker's own work is measured: what a
+commit costs the kernel depends on the disk and its file system, and how many there are is counted by plug.py. With a
+FOLDER on a disk that is measured too. Events that come together are committed together; one alone has its commit to
+itself. Milliseconds say nothing on another machine, so rows are what is compared with: 0.15 ms on a disk, which is
+the limit on a machine that has nothing else to do, is what some two rows cost there.
 """
 
 import os
@@ -22,7 +23,8 @@ BROKER = sys.argv[1]
 ROUNDS, ROWS = 5, 300
 TOGETHER, ALONE = 20, 1
 EVENTS = {TOGETHER: 3000, ALONE: 300}
-LIMITS = {TOGETHER: 1.0, ALONE: 3.0}  # of a row
+# Of a row: in memory 2.8 and 4.9 were measured, on a disk 0.4 and 2.
+IN_MEMORY, ON_DISK = {TOGETHER: 6.0, ALONE: 10.0}, {TOGETHER: 1.0, ALONE: 3.0}
 DEVICE = pathlib.Path("/sys/devices/virtual/mem/null")
 BOOT = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 SKIPPED = 77
@@ -91,12 +93,10 @@ def row_cost(folder, n):
     return used / n
 
 
-def main():
-    if os.geteuid() != 0:
-        print("root is needed")
-        return SKIPPED
+def measure(parent, limits):
+    """Returns whether all went well."""
     costs = {TOGETHER: [], ALONE: [], "row": []}
-    with tempfile.TemporaryDirectory(dir=sys.argv[2] if len(sys.argv) > 2 else None) as name:
+    with tempfile.TemporaryDirectory(dir=parent) as name:
         broker = Broker(pathlib.Path(name))
         try:
             for _ in range(ROUNDS):
@@ -107,14 +107,26 @@ def main():
             broker.process.kill()
             broker.process.wait()
     row = min(costs["row"])
-    print(f"a row that SQLite makes durable: {row * 1e3:.3f} ms of processor")
-    for at_once, limit in LIMITS.items():
+    print(f"{parent}: a row {row * 1e3:.3f} ms of processor")
+    for at_once, limit in limits.items():
         cost = min(costs[at_once])
-        print(f"an event, {at_once} at once: {cost * 1e3:.3f} ms, {cost / row:.2f} rows (at most {limit})")
-    if any(min(costs[at_once]) > limit * row for at_once, limit in LIMITS.items()):
+        print(f"    an event, {at_once} at once: {cost * 1e3:.3f} ms, {cost / row:.2f} rows (at most {limit})")
+    return all(min(costs[at_once]) <= limit * row for at_once, limit in limits.items())
+
+
+def main():
+    if os.geteuid() != 0:
+        print("root is needed")
+        return SKIPPED
+    if not os.path.ismount("/dev/shm"):
+        print("there is no folder in memory")
+        return SKIPPED
+    good = measure("/dev/shm", IN_MEMORY)
+    if len(sys.argv) > 2:
+        good &= measure(sys.argv[2], ON_DISK)
+    if not good:
         print("FAILED: more than that is too much")
-        return 1
-    return 0
+    return 0 if good else 1
 
 
 sys.exit(main())
