@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-BROKER = sys.argv[1]
+BROKER = pathlib.Path(sys.argv[1]).resolve()
 ROUNDS, ROWS = 5, 300
 TOGETHER, ALONE = 20, 1
 EVENTS = {TOGETHER: 3000, ALONE: 300}
@@ -64,6 +64,8 @@ class Broker:
         self.socket, self.number = str(folder / "runtime/event.sock"), 0
         self.process = subprocess.Popen([BROKER], env=environment, stderr=subprocess.DEVNULL)
         while not (folder / "runtime/control.sock").exists():
+            if self.process.poll() is not None:
+                raise RuntimeError("the broker has ended")
             time.sleep(0.02)
 
     def seconds(self):
@@ -123,7 +125,7 @@ def main():
         return SKIPPED
     good = measure("/dev/shm", IN_MEMORY)
     if len(sys.argv) > 2:
-        good &= measure(sys.argv[2], ON_DISK)
+        good &= measure(pathlib.Path(sys.argv[2]).resolve(), ON_DISK)
     if not good:
         print("FAILED: more than that is too much")
     return 0 if good else 1
