@@ -1,17 +1,15 @@
 #!/usr/bin/python3
-"""A stand-in for a running crosvm: its control socket, as far as USB and PCI go.
+"""A stand-in for a running crosvm: its control socket, as far as USB and PCI go. It does what crosvm of
+2026-08-21 (commit f1e797a6) was seen to do; after each behaviour stands the source it follows. Where
+there is a real one, the story crosvm-double-does-as-the-real-one compares the two.
 
-crosvm is in no Debian package, and no test of ours has ever seen a real one: what this does is read
-from crosvm's source (commit f1e797a6, 2026-08-21) and only as good as that reading. After each
-behaviour stands the source it follows.
-
-    crosvm_server.py SOCKET
+    crosvm_server.py SOCKET [--vfio PATH] [--pci-hotplug-slots N]
 
 It is told what happens to it by lines on standard input, and answers each with one line of JSON
 (the state) on standard output:
 
-    guest on|off        the guest has a USB driver, or not yet (on at the start). One that starts while a
-                        device is on a port is the end of the USB controller, as in the real one
+    guest on|off        the guest has its drivers, or not yet (on at the start). A USB driver that starts
+                        while a device is on a port is the end of the USB controller
     usb on|off|absent   off: --no-usb, or a protected VM; absent: built without
     hang / go           nothing is read from the sockets, as when the main loop is stuck
     stall WORD          from the next request with WORD on, the USB controller's process does not
@@ -22,20 +20,16 @@ It is told what happens to it by lines on standard input, and answers each with 
     eof                 the next request is answered by closing its connection
     unplug PORT         the device there has been pulled out
     foreign VID PID N   somebody else has attached a USB N device with these ids (hexadecimal)
-    pci take|refuse|half|ignore
-                        hot-plugged PCI devices are taken (at the start); refused; refused, but open
-                        and in the slot, which the guest has not enabled yet (hot_plug fails last);
-                        accepted and ignored, as on other processors than x86-64
-    pci keep|let-go     the guest does not let go of a PCI device when it is asked; or it does (at
-                        the start), also of what it was asked for before
-    pci two-slots       crosvm was started with --pci-hotplug-slots 2
-    pci eject           the guest switches the slot off without being asked
+    pci take|refuse|ignore
+                        hot-plugged PCI devices are taken (at the start); refused; accepted and
+                        ignored, as on other processors than x86-64
     clock MS            what time it is for the one who tells: from now on time passes here only by
                         being told
     settle MS           it is so late now: whatever is to be done by then is done before the answer,
                         which says when ("wake") something goes on by itself
     state               nothing
 """
+import argparse
 import array
 import contextlib
 import errno
@@ -44,7 +38,6 @@ import json
 import os
 import pathlib
 import select
-import signal
 import socket
 import struct
 import sys
@@ -54,7 +47,6 @@ PORTS = 16
 USB3_FIRST = 9  # devices/src/usb/xhci/xhci_regs.rs: ports 1 to 8 are USB 2, 9 to 16 USB 3
 INNER_LIMIT = 2.0  # devices/src/usb/backend/device_provider.rs: SOCKET_TIMEOUT_MS
 MAX_FDS = 32  # base/src/sys/unix/tube.rs: TUBE_MAX_FDS
-PCI_SLOTS = 1  # src/crosvm/sys/linux.rs: pci_hotplug_slots.unwrap_or(1)
 ROOT = pathlib.Path(os.environ.get("VMM_DOUBLE_ROOT", "/"))  # of /sys and /dev/vfio
 USBDEVFS_DISCONNECT_CLAIM = 0x8108551b  # include/uapi/linux/usbdevice_fs.h
 
@@ -106,7 +98,7 @@ class Hub:
     """devices/src/usb/xhci/usb_hub.rs and the provider that asks it, device_provider.rs."""
 
     def __init__(self):
-        self.ports = {}
+        self.ports, self.pulled = {}, {}
         self.guest_ready = True
 
     def attach(self, fd):
@@ -131,8 +123,15 @@ class Hub:
         for port in range(first, first + 8):
             if port not in self.ports:
                 self.ports[port] = device
+                if port in self.pulled:
+                    self.pulled.pop(port).close()
                 return port
         return None
+
+    def pull(self, port):
+        """devices/src/usb/backend/utils.rs, on_event: the port of a device that has gone is free without a
+        word to anybody; its descriptor stays open until another device is there."""
+        self.pulled[port] = self.ports.pop(port)
 
     def detach(self, port):
         # UsbPort::detach: an empty port, or one that is none, is an error; so is a guest that can't
@@ -162,51 +161,56 @@ def is_u8(value):
 
 
 class Slot:
-    """Hot-plugged PCI devices: src/crosvm/sys/linux.rs, handle_hotplug_command; every failure is
-    EINVAL. The IOMMU group is really opened, as devices/src/vfio.rs does it (VfioGroup::new)."""
+    """PCI devices: src/crosvm/sys/linux.rs, handle_hotplug_command; every failure is EINVAL. The IOMMU
+    group is really opened, as devices/src/vfio.rs does it (VfioGroup::new), and closed when crosvm ends."""
 
-    def __init__(self):
-        self.devices, self.asked = {}, set()  # path → descriptor of its group; to be let go of
-        self.mode, self.keeps, self.slots = "take", False, PCI_SLOTS
+    def __init__(self, cold, has_slots):
+        self.opened, self.hot = {}, set()  # path → descriptor of its group
+        self.mode, self.has_slots, self.guest_ready = "take", has_slots, True
+        self.seen = set(cold)
+        for path in cold:
+            self.open(path)
+
+    def open(self, path):
+        group = os.path.basename(os.readlink(ROOT / path.lstrip("/") / "iommu_group"))
+        self.opened[path] = os.open(ROOT / "dev/vfio" / group, os.O_RDWR)
 
     def add(self, path):
         if self.mode == "ignore":
             return "Ok"
-        if self.mode == "refuse" or len(self.devices) >= self.slots or path in self.devices:
+        if self.mode == "refuse" or path in self.opened:
             return {"Err": errno.EINVAL}
         try:
-            group = os.path.basename(os.readlink(ROOT / path.lstrip("/") / "iommu_group"))
-            self.devices[path] = os.open(ROOT / "dev/vfio" / group, os.O_RDWR)
+            self.open(path)
         except OSError as error:
             print(f"{path}: {error}", file=sys.stderr)
             return {"Err": errno.EINVAL}
-        return {"Err": errno.EINVAL} if self.mode == "half" else "Ok"
+        return "Ok" if self.place(path) else {"Err": errno.EINVAL}
+
+    def place(self, path):
+        """A card keeps its host's address in the guest (Arch::register_pci_device): of host bus 0 it is
+        behind no hot-plug port, and is seen only if it is there before the guest looks. The others are
+        behind the one port, whose guest sees the last of them, and none that came before its driver
+        (devices/src/pci/pcie/pcie_rp.rs, hot_plug)."""
+        is_first = not self.hot
+        self.hot.add(path)
+        if self.has_slots:
+            return False
+        if path.rsplit("/", 1)[1].split(":")[-2] == "00":
+            if not self.guest_ready:
+                self.seen.add(path)
+            return True
+        if not self.guest_ready:
+            return False
+        if is_first:
+            self.seen.add(path)
+        else:
+            self.seen -= self.hot
+        return True
 
     def remove(self, path):
-        """remove_hotplug_device: the guest is asked; what it makes of it is not waited for."""
-        if self.mode == "ignore":
-            return "Ok"
-        if path not in self.devices:
-            return {"Err": errno.EINVAL}
-        self.asked.add(path)
-        self.settle()
-        return "Ok"
-
-    def settle(self):
-        """devices/src/pci/pcie/pcie_port.rs, write_pcie_cap: the guest switches the slot off."""
-        while self.asked and not self.keeps:
-            os.close(self.devices.pop(self.asked.pop()))
-
-    def told(self, word):
-        if word in ("keep", "let-go"):
-            self.keeps = word == "keep"
-        elif word == "eject":
-            self.asked, self.keeps = set(self.devices), False
-        elif word == "two-slots":
-            self.slots = 2
-        else:
-            self.mode = word
-        self.settle()
+        """remove_hotplug_device: found, and nothing is done about it."""
+        return "Ok" if self.mode == "ignore" or path in self.hot else {"Err": errno.EINVAL}
 
 
 class Unknown(Exception):
@@ -214,15 +218,15 @@ class Unknown(Exception):
 
 
 class Server:
-    def __init__(self, path):
+    def __init__(self, path, cold=(), has_slots=False):
         self.path = path
         self.hub = Hub()
         self.usb, self.hanging, self.stalled, self.dead = "on", False, False, False
         self.deaf = self.stall = self.late = None
         self.eof = False
         self.inner_requests, self.inner_answers = [], []
-        self.slot = Slot()
-        self.clock, self.is_settling, self.told_half, self.wakeup = None, False, b"", None
+        self.slot = Slot(cold, has_slots)
+        self.clock, self.is_settling, self.told_half = None, False, b""
         self.log = []
         self.clients = []
         # base/src/sys/unix/net.rs: bind fails if the path is there, and so does the start.
@@ -361,7 +365,7 @@ class Server:
         while self.clock < wake:
             if self.is_settling:
                 self.has_settled(wake)
-            select.select([0, self.wakeup], [], [])
+            select.select([0], [], [])
             self.hear()
 
     def has_settled(self, wake=None):
@@ -388,7 +392,7 @@ class Server:
         if word == "guest":
             starts = rest[0] == "on" and not self.hub.guest_ready
             self.dead = self.dead or (starts and bool(self.hub.ports))
-            self.hub.guest_ready = rest[0] == "on"
+            self.hub.guest_ready = self.slot.guest_ready = rest[0] == "on"
         elif word == "usb":
             self.usb = rest[0]
         elif word in ("hang", "go"):
@@ -405,21 +409,20 @@ class Server:
         elif word == "eof":
             self.eof = True
         elif word == "unplug":
-            self.hub.ports.pop(int(rest[0])).close()
+            self.hub.pull(int(rest[0]))
         elif word == "foreign":
             self.hub.place(Device(None, int(rest[0], 16), int(rest[1], 16), rest[2] == "3"))
         elif word == "pci":
-            self.slot.told(rest[0])
+            self.slot.mode = rest[0]
         print(json.dumps(self.state()), flush=True)
 
     def state(self):
         return {"ports": {str(port): {"id": f"{d.vendor:04x}:{d.product:04x}", "path": d.path}
                           for port, d in sorted(self.hub.ports.items())},
-                "clients": len(self.clients), "pci": sorted(self.slot.devices), "requests": self.log}
+                "clients": len(self.clients), "pci": sorted(self.slot.opened), "seen": sorted(self.slot.seen), "requests": self.log}
 
     def check_unplugged(self):
-        """devices/src/usb/backend/utils.rs, on_event: a device that has gone is noticed on its
-        descriptor, and its port is free without a word to anybody."""
+        """A device that has gone is noticed on its descriptor."""
         poll = select.poll()
         files = {device.fd: port for port, device in self.hub.ports.items() if device.fd is not None}
         for fd in files:
@@ -427,12 +430,10 @@ class Server:
         for fd, events in poll.poll(0):
             # Without transfers usbfs always reports an error; only the hang-up means "gone".
             if events & select.POLLHUP:
-                self.hub.ports.pop(files[fd]).close()
+                self.hub.pull(files[fd])
 
     def hear(self):
         """What it is told. Ends it when nobody will tell it anything any more."""
-        if select.select([self.wakeup], [], [], 0)[0]:
-            raise SystemExit(0)
         data = os.read(0, 4096)
         if not data:
             raise SystemExit(0)
@@ -447,13 +448,12 @@ class Server:
             else:
                 self.serve(ready)
 
-    def run(self, wakeup):
-        self.wakeup = wakeup
+    def run(self):
         while True:
             sockets = [] if self.hanging else [self.listener, *self.clients]
-            readable, _, _ = select.select([0, wakeup, *sockets], [], [], 0.1 if self.hub.ports else None)
+            readable, _, _ = select.select([0, *sockets], [], [], 0.1 if self.hub.ports else None)
             self.check_unplugged()
-            if 0 in readable or wakeup in readable:
+            if 0 in readable:
                 self.hear()  # what it was told comes first
             else:
                 self.serve_all(readable)
@@ -461,17 +461,17 @@ class Server:
 
 
 def main():
-    server = Server(sys.argv[1])
-    # A signal just before select() would otherwise be seen only after it.
-    wakeup, other = socket.socketpair()
-    other.setblocking(False)
-    signal.set_wakeup_fd(other.fileno())
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("socket")
+    parser.add_argument("--vfio", action="append", default=[])
+    parser.add_argument("--pci-hotplug-slots", type=int)
+    arguments = parser.parse_args()
+    server = Server(arguments.socket, arguments.vfio, arguments.pci_hotplug_slots is not None)
     print(json.dumps(server.state()), flush=True)
     try:
-        server.run(wakeup)
+        server.run()
     finally:
-        os.unlink(server.path)  # an orderly exit removes the socket
+        os.unlink(server.path)  # an orderly exit removes the socket; a signal's end does not
 
 
 if __name__ == "__main__":

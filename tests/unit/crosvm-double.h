@@ -222,13 +222,18 @@ static inline void double_share_clock(struct crosvm_double *d, const char *dir)
 	double_do(d, what);
 }
 
+/* Ends it by the signal HOW, or, 0, in good order. */
 static inline void double_stop(struct crosvm_double *d, int how)
 {
 	if (d->pid <= 0)
 		return;
-	kill(d->pid, how);
+	if (how != 0)
+		kill(d->pid, how);
+	else
+		fclose(d->to);
 	waitpid(d->pid, NULL, 0);
-	fclose(d->to);
+	if (how != 0)
+		fclose(d->to);
 	fclose(d->from);
 	d->pid = 0;
 }

@@ -414,7 +414,7 @@ static int teardown(void **state)
 {
 	(void) state;
 	end_broker();
-	double_stop(&w.crosvm, SIGTERM);
+	double_stop(&w.crosvm, 0);
 	temp_remove(&w.dir);
 	crosvm_pace = (struct crosvm_pace){.answer = 5000,
 					   .command = 10000,
@@ -535,7 +535,7 @@ static void test_a_vm_that_restarted_meanwhile(void **state)
 	(void) state;
 	plug_into("1-1", 1);
 	end_broker();
-	double_stop(&w.crosvm, SIGTERM);
+	double_stop(&w.crosvm, 0);
 	start_double();
 	double_do(&w.crosvm, "foreign 046d c31c 2");
 	start_broker();

@@ -336,7 +336,7 @@ static int teardown(void **state)
 
 	vm_unref(f->vm);
 	loop_free(f->loop);
-	double_stop(&f->crosvm, SIGTERM);
+	double_stop(&f->crosvm, 0);
 	temp_remove(&f->dir);
 	free(f);
 	crosvm_pace = (struct crosvm_pace){
@@ -579,7 +579,7 @@ static void test_a_restarted_vm_starts_over(void **state)
 	double_do(&f->crosvm, "guest off");
 	attach(f, &keyboard);
 	assert_result(&keyboard, VMM_RETRY, "");
-	double_stop(&f->crosvm, SIGTERM);
+	double_stop(&f->crosvm, 0);
 	start_double(f);
 	wait_up(f);
 	assert_int_equal(f->n_exited, 1);
@@ -899,7 +899,7 @@ static void test_a_socket_that_is_not_crosvms(void **state)
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	double_stop(&f->crosvm, SIGTERM);
+	double_stop(&f->crosvm, 0);
 	strcpy(address.sun_path, f->socket);
 	assert_int_equal(bind(fd, (struct sockaddr *) &address, sizeof(address)), 0);
 	assert_int_equal(listen(fd, 1), 0);

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import pathlib
+import pwd
 import signal
 import socket
 import subprocess
@@ -29,19 +30,18 @@ class Connection(http.client.HTTPConnection):
 
 
 class CloudHypervisorVm:
-    """NAME is the VM's name in the config."""
+    """NAME is the VM's name in the config. USER is who it runs as (root if not said)."""
 
-    is_real = PROGRAM is not None
-
-    def __init__(self, name):
-        self.name, self.process = name, None
+    def __init__(self, name, user=None, is_real=PROGRAM is not None):
+        self.name, self.user, self.is_real, self.process = name, user, is_real, None
         self.dir = RUN / name
         self.socket = self.dir / "api.sock"
         self.console = small_guest.Console(self.dir / "serial.log")
 
     def config(self):
         """Its section in the config."""
-        return f"[vm {self.name}]\ntype = cloud-hypervisor\nsocket = {self.socket}\n"
+        return f"[vm {self.name}]\ntype = cloud-hypervisor\nsocket = {self.socket}\n" + \
+            (f"user = {self.user}\n" if self.user else "")
 
     def command(self):
         if not self.is_real:
@@ -58,6 +58,14 @@ class CloudHypervisorVm:
         self.socket.unlink(missing_ok=True)  # cloud-hypervisor itself refuses to start then
         self.console.path.unlink(missing_ok=True)
         command = self.command()
+        if self.user:
+            account = pwd.getpwnam(self.user)
+            for path in (self.dir, "/dev/kvm"):
+                if os.path.exists(path):
+                    os.chown(path, account.pw_uid, account.pw_gid)
+            # Who gives the guest's memory to a card must have the right to lock it.
+            command = ["prlimit", "--memlock=unlimited", "setpriv", f"--reuid={self.user}", f"--regid={account.pw_gid}",
+                       "--clear-groups", *command]
         with (self.dir / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log if self.is_real else subprocess.PIPE, stderr=log)
@@ -67,13 +75,22 @@ class CloudHypervisorVm:
             read_answer(self.process)
         return self
 
-    def api(self, method, what, body=None):
-        """Asks it, beside the broker. Returns what it answers."""
+    def ask(self, method, what, text=None):
+        """Asks it, beside the broker. Returns the status, and what it says."""
         connection = Connection(self.socket)
         with contextlib.closing(connection):
-            connection.request(method, f"/api/v1/{what}", body and json.dumps(body))
-            text = connection.getresponse().read()
-        return json.loads(text) if text else None
+            connection.request(method, f"/api/v1/{what}", text)
+            answer = connection.getresponse()
+            text = answer.read()
+        return answer.status, json.loads(text) if text else None
+
+    def api(self, method, what, body=None):
+        return self.ask(method, what, body and json.dumps(body))[1]
+
+    def opened(self, card):
+        """Has it the card's IOMMU group open?"""
+        links = pathlib.Path(f"/proc/{self.process.pid}/fd").iterdir()
+        return any(os.readlink(link) == str(card.group_node) for link in links if link.is_symlink())
 
     def set_paused(self, paused):
         if self.is_real:

@@ -1,16 +1,23 @@
-"""A target VM of the kind crosvm. There is no real one: tests/doubles/crosvm_server.py stands in for
-it, with real devices on its ports."""
+"""A target VM of the kind crosvm: the real one with a running guest, where CROSVM names it, else
+tests/doubles/crosvm_server.py, with real devices on its ports."""
+import array
+import contextlib
 import json
+import os
 import pathlib
 import select
 import signal
+import socket
 import subprocess
 
+from . import small_guest
 from .vm import RUN
-from .wait import Failed
+from .wait import Failed, wait_until
 
 DOUBLES = pathlib.Path(__file__).resolve().parents[2] / "doubles"
-SERVER, PROGRAM = DOUBLES / "crosvm_server.py", DOUBLES / "crosvm"
+SERVER, DOUBLE = DOUBLES / "crosvm_server.py", DOUBLES / "crosvm"
+REAL = os.environ.get("CROSVM")
+PORTS = list(range(1, 17))
 
 
 def read_answer(process):
@@ -20,62 +27,147 @@ def read_answer(process):
     return json.loads(process.stdout.readline())
 
 
-class CrosvmVm:
-    """NAME is the VM's name in the config. What can happen to it is in the head of the server."""
+def ask(path, request, node=None):
+    """One request to the crosvm at PATH, beside the broker, with the device's NODE opened for it. Returns
+    its answer."""
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        client.settimeout(60)
+        client.connect(str(path))
+        rights = []
+        if node:
+            fd = os.open(node, os.O_RDWR)
+            stack.callback(os.close, fd)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))]
+        client.sendmsg([json.dumps(request).encode()], rights)
+        return json.loads(client.recv(65536))
 
-    def __init__(self, name):
-        self.name, self.process = name, None
+
+class CrosvmVm:
+    """NAME is the VM's name in the config. IS_REAL: whether it is to be the real one; a story that needs
+    what only the stand-in can be told (see the head of the server) says no. ARGUMENTS are further ones of
+    `crosvm run`."""
+
+    def __init__(self, name, is_real=REAL is not None, arguments=()):
+        self.name, self.is_real, self.arguments, self.process = name, is_real, arguments, None
         self.dir = RUN / name
         self.socket = self.dir / "crosvm.sock"
+        self.console = small_guest.Console(self.dir / "serial.log")
+        self.program = REAL if is_real else DOUBLE
 
-    def config(self):
-        """Its section in the config."""
-        return f"[vm {self.name}]\ntype = crosvm\nsocket = {self.socket}\ndelay = 0\n"
+    def config(self, delay=0):
+        """Its section in the config. (The stand-in's guest is there at once.)"""
+        return f"[vm {self.name}]\ntype = crosvm\nsocket = {self.socket}\n" + \
+            (f"delay = {delay}\n" if delay is not None else "")
 
-    def start(self):
+    def command(self):
+        if not self.is_real:
+            return ["/usr/bin/python3", "-B", SERVER, self.socket, *self.arguments]
+        small_guest.load_kvm()
+        return [REAL, "run", "--disable-sandbox", "-m", "192", "-s", self.socket,
+                "--serial", f"type=file,path={self.console.path},hardware=serial,num=1,console,earlycon",
+                "-i", small_guest.make(self.dir), "-p", small_guest.COMMAND_LINE, *self.arguments, small_guest.KERNEL]
+
+    def begin(self):
+        """Starts it; its guest is not up yet."""
         self.dir.mkdir(parents=True, exist_ok=True)
         self.socket.unlink(missing_ok=True)  # crosvm itself refuses to start then
+        self.console.path.unlink(missing_ok=True)
+        command = self.command()
         with (self.dir / "crosvm.log").open("ab") as log:
-            self.process = subprocess.Popen(["/usr/bin/python3", "-B", SERVER, self.socket],
-                                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
-        self.answer()
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log,
+                                            stdout=log if self.is_real else subprocess.PIPE)
+        if self.is_real:
+            wait_until(self.socket.exists, 60, lambda: f"crosvm is up; it said: {self.log()[-1000:]}")
+        else:
+            read_answer(self.process)
+            self.tell("guest off")
         return self
 
-    def answer(self):
-        return read_answer(self.process)
+    def start(self):
+        """Starts it, and its guest is up."""
+        self.begin()
+        self.wait_ready()
+        return self
+
+    def wait_ready(self):
+        """Its guest is up, and has its drivers."""
+        if self.is_real:
+            self.console.wait_ready()
+        else:
+            self.tell("guest on")
 
     def tell(self, words):
-        """Makes it happen, and returns the state after it."""
+        """The stand-in only: makes it happen, and returns the state after it."""
         self.process.stdin.write(words.encode() + b"\n")
         self.process.stdin.flush()
-        return self.answer()
+        return read_answer(self.process)
 
-    def kill9(self):
+    def end(self, how=signal.SIGKILL):
         if self.process:
-            self.process.send_signal(signal.SIGKILL)
+            self.process.send_signal(how)
             self.process.communicate()
             self.process = None
 
+    def kill9(self):
+        self.end()
+
+    @contextlib.contextmanager
+    def frozen(self):
+        """Meanwhile it does not run at all, though its socket is open."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
     def ports(self):
-        """What it has: port → path of the device's node, or "foreign"."""
-        return {int(port): at["path"] for port, at in self.tell("state")["ports"].items()}
+        """The ports that are taken, and the ids of what is there."""
+        answer = ask(self.socket, {"UsbCommand": {"ListDevice": {"ports": PORTS}}})
+        if "UsbResponse" not in answer:
+            raise Failed(f"crosvm does not say what is on its ports: {answer}")
+        devices = answer["UsbResponse"]["Devices"]
+        return {at["port"]: f"{at['vendor_id']:04x}:{at['product_id']:04x}" for at in devices if at["port"]}
+
+    def attach_beside(self, device):
+        """Somebody else than the broker gives it a USB device. Returns crosvm's answer."""
+        return ask(self.socket, {"UsbCommand": {"AttachDevice": {"file": 0}}}, device.node)["UsbResponse"]
+
+    def opened(self, path):
+        """How many of its descriptors are open on PATH."""
+        count = 0
+        for descriptor in pathlib.Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                count += os.readlink(descriptor) == str(path)
+        return count
 
     def holds(self, device):
-        """Whether it has the device, once. (crosvm knows no instances.)"""
-        return len(self.usb_ids(device)) == 1
+        """Whether it has the device's node open. (crosvm knows no instances.)"""
+        return self.opened(device.node) > 0
 
-    def usb_ids(self, device=None):
-        """The ports of the devices it has; of DEVICE only, if one is given."""
-        return [port for port, path in self.ports().items() if device is None or path == device.node]
+    def usb_ids(self, device):
+        """The node of the device, if it has it open."""
+        return [device.node] if device.is_there() and self.holds(device) else []
 
-    def functions(self):
-        """The addresses of the PCI functions it has been given."""
-        return [path.split("/")[-1] for path in self.tell("state")["pci"]]
+    def functions(self, *functions):
+        """Those of FUNCTIONS whose IOMMU group it has open."""
+        return [function for function in functions if self.opened(function.group_node)]
+
+    def wait_sees(self, what, count=1):
+        """The guest of the real one sees WHAT ("usb-0627:0001", "disk-nvme") so often."""
+        if self.is_real:
+            wait_until(lambda: self.console.has().count(what) == count, 120,
+                       lambda: f"the guest sees {count} × {what}; it sees {self.console.has()}")
 
     def requests(self, word):
-        """What it was asked that contains WORD."""
+        """What it was asked that contains WORD. The stand-in only."""
         return [request for request in self.tell("state")["requests"] if word in request]
+
+    def expect_requests(self, word, count):
+        """So often it was asked for WORD, as far as that can be told: the real one does not."""
+        if not self.is_real and len(found := self.requests(word)) != count:
+            raise Failed(f"{count} × {word} was asked for; it was {found}")
 
     def log(self):
         path = self.dir / "crosvm.log"
-        return path.read_text(errors="replace") if path.exists() else ""
+        return path.read_text(errors="replace") + self.console.text() if path.exists() else ""

@@ -1,11 +1,16 @@
 """A PCI card into cloud-hypervisor and back: with the real one the guest reads the disk that is on
 it; the stand-in really opens its IOMMU group."""
+import os
+import random
+import time
+
 from lib.cloud_hypervisor import CloudHypervisorVm
 from lib.parts import functions, wait_driver
 from lib.story import story
 from lib.wait import expect, stays, wait_until
 
 IDS = "1b36:0010"
+TIMES = int(os.environ.get("VMM_TIMES", "3"))
 CARDS = """
 [pci Disks]
 targetVm = vm1
@@ -23,8 +28,8 @@ def nvme():
     return card
 
 
-def vm_with_card(world, card):
-    world.vms["vm1"] = CloudHypervisorVm("vm1")
+def vm_with_card(world, card, **how):
+    world.vms["vm1"] = CloudHypervisorVm("vm1", **how)
     vm1 = world.vms["vm1"].start()
     world.configure(vm1.config(), CARDS)
     world.broker.start()
@@ -52,11 +57,11 @@ def wait_back(world, vm1, card):
 
 @story
 def cloud_hypervisor_gets_a_card_and_gives_it_back(world):
-    """Three times: it moves into the VM, the guest reads the disk on it, and the host's driver has it
-    again when the rule is withdrawn. A rebooted guest has it still."""
+    """As often as VMM_TIMES says: it moves into the VM, the guest reads the disk on it, and the host's
+    driver has it again when the rule is withdrawn. A rebooted guest has it still."""
     card = nvme()
     vm1 = vm_with_card(world, card)
-    for _ in range(2):
+    for _ in range(TIMES - 1):
         withdraw(world, vm1)
         wait_back(world, vm1, card)
         world.configure(vm1.config(), CARDS)
@@ -65,7 +70,7 @@ def cloud_hypervisor_gets_a_card_and_gives_it_back(world):
     wait_has(world, vm1, card)
     withdraw(world, vm1)
     wait_back(world, vm1, card)
-    expect(len(world.db.history(card, "attach")) == 3, "the history has three attaches")
+    world.wait_history(card, "attach", "ok", TIMES)
 
 
 @story
@@ -110,3 +115,35 @@ def cloud_hypervisor_killed_and_started_again(world):
     vm1.start()
     wait_has(world, vm1, card)
     world.wait_history(card, "attach", "ok", 2)
+
+
+@story
+def cloud_hypervisor_of_another_user(world):
+    """It runs as nobody, who has no right on what vfio-pci has: the broker gives it the one group."""
+    card = nvme()
+    vm1 = vm_with_card(world, card, user="nobody")
+    withdraw(world, vm1)
+    wait_back(world, vm1, card)
+
+
+@story
+def cloud_hypervisor_or_the_broker_killed_at_any_point(world):
+    """While a card comes or goes the broker dies by kill -9, or the VM does, as often as VMM_TIMES says:
+    when both are there again, the card is where its rule says."""
+    card = nvme()
+    vm1 = vm_with_card(world, card)
+    luck = random.Random(1)
+    for number in range(2 * TIMES):
+        wanted = number % 2 == 1
+        world.configure(vm1.config(), CARDS if wanted else "")
+        time.sleep(luck.uniform(0, 1.5))
+        if number % 4 < 2:
+            world.broker.kill9()
+            world.broker.start()
+        else:
+            vm1.kill9()
+            vm1.start()
+        if wanted:
+            wait_has(world, vm1, card)
+        else:
+            wait_back(world, vm1, card)

@@ -66,7 +66,7 @@ def what_is_stuck_delays_nobody(world):
     card, = functions("1274", "5000")
     wait_driver(card, "snd_ens1370")
     vm1, vm2 = world.vm("vm1"), world.vm("vm2").start()
-    vm3 = world.vms["vm3"] = CrosvmVm("vm3").start()
+    vm3 = world.vms["vm3"] = CrosvmVm("vm3", is_real=False).start()
     # All rules are there before anything is stuck: udevd itself waits for a device whose driver is.
     world.configure(vm1.config(), vm2.config(), vm3.config(), KEYBOARDS, RULES, SOUND)
     world.broker.start()
