@@ -55,7 +55,7 @@ void attempt_end(struct device *device)
 	device->place = (struct device_place){0};
 	attempt->request = 0;
 	attempt->opened = attempt->vmm_asked = attempt->released = attempt->check = false;
-	attempt->awaits_send = false;
+	attempt->awaits_send = attempt->until_end = false;
 	attempt->node_fd = close_fd(attempt->node_fd);
 	attempt_close_disks(device);
 	attempt->verdict = (struct vmm_result){0};

@@ -2,8 +2,6 @@
  * vmm_cloud_hypervisor.c. */
 #include "broker/cloud_hypervisor_info.h"
 
-#include <dirent.h>
-#include <limits.h>
 #include <string.h>
 
 #include "helper/macro.h"
@@ -122,37 +120,4 @@ void ch_note_cold(struct cold_list *list, const json_t *device)
 	snprintf(cold.kernel_name, sizeof(cold.kernel_name), "%.*s", (int) (length - start),
 		 path ? path + start : "");
 	cold_add(list, &cold);
-}
-
-/* Is descriptor FD of process PID the file TARGET? */
-static bool is_open_as(pid_t pid, const char *fd, const char *target)
-{
-	char path[PATH_MAX], found[PATH_MAX];
-
-	if (root_path(path, sizeof(path), "/proc/%d/fd/%s", (int) pid, fd) < 0)
-		return false;
-	ssize_t n = readlink(path, found, sizeof(found) - 1);
-	found[n > 0 ? n : 0] = 0;
-	return streq(found, target);
-}
-
-int ch_has_group_open(const struct vm *vm, const char *address)
-{
-	char group[16], target[PATH_MAX];
-	struct dirent *entry;
-	int found = 0;
-	int r = root_link_name(group, sizeof(group), "/sys/bus/pci/devices/%s/iommu_group",
-			       address);
-
-	if (r < 0) /* The kernel takes a function away only when nobody has it any more. */
-		return root_inode("/sys/bus/pci/devices/%s", address) ? r : 0;
-	if ((r = root_path(target, sizeof(target), "/dev/vfio/%s", group)) < 0)
-		return r;
-	DIR *dir = root_opendir("/proc/%d/fd", (int) vm->peer.pid);
-	if (!dir)
-		return -errno;
-	while (!found && (entry = readdir(dir)))
-		found = is_open_as(vm->peer.pid, entry->d_name, target);
-	closedir(dir);
-	return found;
 }

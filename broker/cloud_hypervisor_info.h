@@ -1,7 +1,6 @@
-/* What "vm.info" of a cloud-hypervisor says of our devices, by the names they have there, and what
- * the kernel says of its process. A name that is taken for good is followed by others of the same
- * device
- * ("vhp-….2"); a device has one handle. Source: cloud-hypervisor,
+/* What "vm.info" of a cloud-hypervisor says of our devices, by the names they have there. A name
+ * that is taken for good is followed by others of the same device ("vhp-….2"); a device has one
+ * handle. Source: cloud-hypervisor,
  * vmm/src/api/openapi/cloud-hypervisor.yaml. */
 #pragma once
 
@@ -29,7 +28,3 @@ const char *ch_find_function(const json_t *info, const char *address);
 
 /* DEVICE, of the config's, goes into LIST if it has a name that is not ours: from --device, say. */
 void ch_note_cold(struct cold_list *list, const json_t *device);
-
-/* Has VM's process the IOMMU group of the function at ADDRESS open? Returns 1, 0, or -errno when
- * that can't be told. */
-int ch_has_group_open(const struct vm *vm, const char *address);

@@ -2,13 +2,14 @@
 #include "broker/crosvm_vfio.h"
 
 #include "broker/crosvm_command.h"
+#include "broker/crosvm_start.h"
 #include "broker/device.h"
 #include "broker/op.h"
 #include "broker/vmm_crosvm.h"
 
 #define PREFIX "crosvm-pci-"
+#define LOST "-lost"
 #define UNOPENED_MS 2000 /* for a function that crosvm says it has, and has not */
-#define LEAVING_MS 2000  /* how often one that waits for another to leave is tried */
 
 struct crosvm_vfio {
 	struct vm *vm;
@@ -22,13 +23,14 @@ struct request {
 	struct crosvm_vfio *vfio;
 	bool add;
 	bool is_accepted;      /* add: crosvm says that it has it */
+	bool was_asked;        /* before, and crosvm did not answer in time */
 	unsigned n_unanswered; /* times that crosvm, or the kernel, did not answer in time */
 	struct crosvm_command *command;
 	struct vm_look look;
 };
 
-/* Handles: "crosvm-pci-0000:01:00.0-4436@4711.12345", the function, its instance and the process.
- */
+/* Handles: "crosvm-pci-0000:01:00.0-4436@4711.12345", the function, its instance and the process;
+ * with "-lost" behind it when the guest will never see it. */
 
 static void make_handle(const struct vm *vm, const struct device *device, char *handle, size_t size)
 {
@@ -51,6 +53,11 @@ bool crosvm_vfio_is_current(const struct vm *vm, const char *handle)
 	       pid == vm->peer.pid && start_time == vm->peer.start_time;
 }
 
+bool crosvm_vfio_is_lost(const char *handle)
+{
+	return strstr(handle, LOST) != NULL;
+}
+
 /* The kernel's word */
 
 static void ask_kernel(void *data);
@@ -66,12 +73,31 @@ static void look_again(struct request *request, const char *why)
 			 ask_kernel, request);
 }
 
+/* crosvm has opened it, and then found that the guest has not enabled its slot. */
+static void set_lost(struct request *request)
+{
+	struct device *device = request->base.device;
+	size_t length = strlen(device->place.handle);
+
+	vmm_set_result(&request->base.result, VMM_FAILED,
+		       "crosvm has it, and its guest will never see it: it came before the guest"
+		       " was ready; restart %s, with a longer \"delay =\" if that comes back",
+		       request->vfio->vm->name);
+	request->base.result.until_end = true;
+	/* For who comes after us. */
+	snprintf(device->place.handle + length, sizeof(device->place.handle) - length, LOST);
+	vm_handle_changed(request->vfio->vm, device);
+}
+
 static void added_is_seen(struct request *request, enum vm_open open)
 {
 	struct vmm_result *result = &request->base.result;
 
-	/* Where it is open for others, crosvm's word is all there is. */
-	if (open == VM_OPEN_YES || (open == VM_OPEN_SHARED && request->is_accepted)) {
+	/* Where it is open for others, crosvm's word is all there is. What was asked twice is
+	 * refused the second time, because it is there. */
+	if (open == VM_OPEN_YES && !request->is_accepted && !request->was_asked) {
+		set_lost(request);
+	} else if (open == VM_OPEN_YES || (open == VM_OPEN_SHARED && request->is_accepted)) {
 		*result = (struct vmm_result){.outcome = VMM_OK};
 	} else if (request->is_accepted) {
 		vmm_set_result(result,
@@ -84,11 +110,24 @@ static void added_is_seen(struct request *request, enum vm_open open)
 	op_finish(&request->base);
 }
 
+/* Neither crosvm nor its guest lets go of a card, whatever it answers. */
+static void set_kept(const struct vm *vm, struct vmm_result *result)
+{
+	vmm_set_result(
+		result, VMM_PENDING,
+		"crosvm gives no card back while it runs: stays in %.60s until that is stopped",
+		vm->name);
+	result->until_end = true;
+}
+
 static void removed_is_seen(struct request *request, enum vm_open open, const char *detail)
 {
 	bool is_out = open == VM_OPEN_NO || open == VM_OPEN_SHARED;
 
-	vmm_set_result(&request->base.result, is_out ? VMM_OK : VMM_PENDING, "%s", detail);
+	if (open == VM_OPEN_YES)
+		set_kept(request->vfio->vm, &request->base.result);
+	else
+		vmm_set_result(&request->base.result, is_out ? VMM_OK : VMM_PENDING, "%s", detail);
 	op_finish(&request->base);
 }
 
@@ -127,8 +166,7 @@ static bool is_wrong_program(const struct crosvm_command_result *result)
 				    WEXITSTATUS(result->status) == CROSVM_INVALID_ARGUMENTS);
 }
 
-/* crosvm says no more than EINVAL: for a slot in use, a device it can't open, and also for one that
- * it has opened already, and has put into a slot that the guest has not enabled yet. */
+/* crosvm says no more than EINVAL, whatever it is. */
 static void note_refused(struct request *request, const struct crosvm_reply *reply)
 {
 	const struct device *device = request->base.device;
@@ -140,10 +178,9 @@ static void note_refused(struct request *request, const struct crosvm_reply *rep
 		return;
 	}
 	vmm_set_result(&request->base.result, VMM_FAILED,
-		       "%.110s, %u times; crosvm has one PCI slot, and none that works with"
-		       " --pci-hotplug-slots 2: restart the VM, or start it with --vfio",
+		       "%.110s, %u times; its own log may say more: restart the VM, or start it"
+		       " with --vfio",
 		       reply->text, device->attempt.n_retries + 1);
-	request->base.result.is_full = true;
 }
 
 static void run_program(void *data);
@@ -155,6 +192,7 @@ static void ask_again(struct request *request)
 
 	vm_set_reason(vm, "crosvm of %s does not answer on %s: it is still starting, or hangs",
 		      vm->name, vm->socket);
+	request->was_asked = true;
 	loop_timer_start(vm->loop, &request->base.timer, crosvm_wait_ms(request->n_unanswered++),
 			 run_program, request);
 }
@@ -273,32 +311,14 @@ static void stop_request(struct crosvm_vfio *vfio)
 	vm_forget_look(vfio->vm, &request->look);
 }
 
-/* The other function that VM has been asked to let go of and has not yet, or NULL: crosvm forgets
- * about it when it gets another one meanwhile. */
-static const struct device *find_leaving(const struct vm *vm, const struct device *device)
-{
-	for (const struct device *d = NULL; (d = vm_next_device(vm, d));)
-		if (d != device && d->id.kind == DEVICE_PCI &&
-		    (d->record.state == DEVICE_DETACHING || d->record.state == DEVICE_RELEASING))
-			return d;
-	return NULL;
-}
-
 /* For vmm_crosvm.c */
 
 void crosvm_vfio_attach(struct crosvm_vfio *vfio, struct device *device)
 {
 	struct vm *vm = vfio->vm;
-	const struct device *leaving = find_leaving(vm, device);
 	struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
-	struct request *request =
-		leaving ? NULL : request_new(vfio, device, true, device->place.handle);
+	struct request *request = request_new(vfio, device, true, device->place.handle);
 
-	if (leaving) {
-		vmm_set_result(&result, VMM_RETRY, "%.60s has to let go of %s first", vm->name,
-			       leaving->id.kernel_name);
-		result.delay_ms = LEAVING_MS;
-	}
 	if (!request) {
 		vm_attached(vm, device, &result);
 		return;
@@ -315,7 +335,9 @@ void crosvm_vfio_detach(struct crosvm_vfio *vfio, struct device *device, const c
 	struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
 	struct request *request = NULL;
 
-	if (!crosvm_vfio_is_current(vfio->vm, handle))
+	if (crosvm_start_is_handle(handle))
+		set_kept(vfio->vm, &result);
+	else if (!crosvm_vfio_is_current(vfio->vm, handle))
 		result = (struct vmm_result){.outcome = VMM_GONE};
 	else
 		request = request_new(vfio, device, false, handle);

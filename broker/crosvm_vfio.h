@@ -28,5 +28,7 @@ void crosvm_vfio_reset(struct crosvm_vfio *vfio);
 
 /* Is HANDLE one of a PCI device? */
 bool crosvm_vfio_is_handle(const char *handle);
+/* … of one that the guest will never see? It is in no list: given again, it is refused again. */
+bool crosvm_vfio_is_lost(const char *handle);
 /* Was it given by the process that VM is now? */
 bool crosvm_vfio_is_current(const struct vm *vm, const char *handle);

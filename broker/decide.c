@@ -244,6 +244,8 @@ static struct decision prepare_device(const struct registry *registry, const str
 		return decision;
 	if (device->id.kind != DEVICE_PCI)
 		return do_step(STEP_OPEN, vm);
+	if (vm->state == VM_UP && !group_is_taken_by(registry, device, vm, reason, sizeof(reason)))
+		return say_reason(STEP_REFUSE, vm, "%s", reason);
 	if (waits_for_others(registry, device, vm, now, &decision))
 		return decision;
 	if (!device->attempt.group.looked)
@@ -396,7 +398,7 @@ static struct decision decide_releasing(const struct device *device, uint64_t no
 
 	if (attempt->vmm_asked)
 		return await_vmm(device, device->record.reason);
-	if (attempt->request != 0)
+	if (attempt->request != 0 || attempt->until_end)
 		return do_nothing();
 	if (now < attempt->not_before)
 		return rest_until(attempt->not_before, now);

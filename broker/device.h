@@ -159,6 +159,7 @@ struct device_attempt {
 	struct vmm_result verdict; /* on an attach, while it is verified */
 	bool released;             /* the worker has done what it could about host drivers */
 	bool check;                /* attached: is it really? */
+	bool until_end; /* releasing: nothing but the end of its VM's process ends that */
 	struct device_group group;
 	struct device_fence fence;
 	char host_driver[64]; /* PCI: what held it when it was taken from the host; "" */

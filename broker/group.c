@@ -68,6 +68,43 @@ const struct device *group_earlier(const struct registry *registry, const struct
 	return NULL;
 }
 
+/* The card that VM has had from us while it ran, other than DEVICE, or NULL. */
+static const struct device *find_kept(const struct registry *registry, const struct device *device,
+				      const struct vm *vm)
+{
+	for (const struct device *d = registry->devices; d; d = d->next)
+		if (d != device && d->id.kind == DEVICE_PCI && d->place.vm == vm &&
+		    !d->place.is_cold)
+			return d;
+	return NULL;
+}
+
+bool group_is_taken_by(const struct registry *registry, const struct device *device,
+		       const struct vm *vm, char *reason, size_t size)
+{
+	const char *bus = strchr(device->id.kernel_name, ':');
+	const struct device *kept;
+
+	if (!vm->vmm || !vm->vmm->keeps_one_card)
+		return true;
+	if (vm->no_cards[0])
+		snprintf(reason, size, "%s", vm->no_cards);
+	else if (bus && strncmp(bus, ":00:", 4) == 0)
+		snprintf(
+			reason, size,
+			"it is on bus 0 of the host: the guest of %s sees such a card only if it is"
+			" there from the start; start the VM with --vfio",
+			vm->name);
+	else if ((kept = find_kept(registry, device, vm)))
+		snprintf(reason, size,
+			 "%s has %s, and takes one card while it runs; start it with --vfio for"
+			 " this one",
+			 vm->name, kept->id.kernel_name);
+	else
+		return true;
+	return false;
+}
+
 static void add_member(const struct device *member, char *names, size_t size)
 {
 	size_t length = strlen(names);

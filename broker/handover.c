@@ -202,6 +202,14 @@ static void note_handle(struct registry *registry, const struct device *device)
 	}
 }
 
+/* The VM keeps DEVICE until it ends, for nothing: until then nobody else gets it. */
+static void note_kept(struct registry *registry, struct device *device, const char *detail)
+{
+	device->attempt.until_end = true;
+	record_failed(registry, device, DEVICE_RELEASING, detail);
+	attempt_mark_all(registry, device);
+}
+
 void handover_attached(struct registry *registry, struct device *device,
 		       const struct vmm_result *result)
 {
@@ -215,6 +223,8 @@ void handover_attached(struct registry *registry, struct device *device,
 	if (result->outcome == VMM_OK) {
 		note_handle(registry, device);
 		device_mark(device);
+	} else if (result->until_end) {
+		note_kept(registry, device, result->detail);
 	} else if (result->outcome == VMM_FAILED) {
 		attempt_fail(registry, device, DEVICE_FAILED, result->detail, 0);
 	} else {
@@ -297,7 +307,10 @@ void handover_detached(struct registry *registry, struct device *device,
 		       const struct vmm_result *result)
 {
 	device->attempt.vmm_asked = false;
-	if (result->outcome == VMM_PENDING) {
+	if (result->until_end) {
+		device->attempt.until_end = true;
+		record_set(registry, device, DEVICE_RELEASING, "%s", result->detail);
+	} else if (result->outcome == VMM_PENDING) {
 		await_guest(registry, device, result->detail);
 	} else if (result->outcome == VMM_RETRY) {
 		/* It is still there, as far as we know. */

@@ -30,6 +30,8 @@ struct vmm_result {
 	enum vmm_outcome outcome;
 	unsigned delay_ms; /* VMM_RETRY: not before so many ms have passed; 0: as usual */
 	bool is_full;      /* attach: it may work when another device has left the VM */
+	bool until_end;    /* attach, VMM_FAILED: it has it open all the same; detach, VMM_PENDING:
+			    * nobody is asked again. What ends that is the end of its process. */
 	char detail[VMM_DETAIL_SIZE];
 };
 
@@ -74,6 +76,8 @@ struct vmm {
 	/* The VMM makes up the handles: a free one is given to the next device, and one that is not
 	 * on record is somebody else's. Otherwise handles are ours alone (device_make_handle). */
 	bool gives_handles;
+	/* PCI: one process of it takes one card while it runs, none of host bus 0, and keeps it. */
+	bool keeps_one_card;
 };
 
 /* vmm_qemu, vmm_crosvm …: one for each row of the table in conf/vmms.h. */

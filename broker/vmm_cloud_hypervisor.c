@@ -18,6 +18,7 @@
 #include "broker/http.h"
 #include "broker/op.h"
 #include "broker/pci.h"
+#include "broker/vfio_group.h"
 #include "broker/vm.h"
 #include "helper/root.h"
 #include "helper/text.h"
@@ -58,7 +59,7 @@ static bool is_held(const struct request *request, const char *handle, const jso
 {
 	char address[PCI_ADDRESS_SIZE];
 	int r = ch_address_of(handle, address, sizeof(address))
-			? ch_has_group_open(request->ch->vm, address)
+			? vfio_group_is_open(request->ch->vm->peer.pid, address)
 			: -EINVAL;
 
 	return r < 0 ? ch_find_registered(info, handle) != NULL : r > 0;

@@ -2,6 +2,7 @@
  * (crosvm_vfio.h). See crosvm.h for the parts. */
 #include "broker/crosvm.h"
 
+#include "broker/crosvm_start.h"
 #include "conf/array.h"
 
 struct crosvm_pace crosvm_pace = {
@@ -56,7 +57,8 @@ static void list_ports(const struct crosvm_op *op, struct handles *handles)
 static void list_functions(const struct crosvm *crosvm, struct handles *handles)
 {
 	for (const struct device *d = NULL; (d = vm_next_device(crosvm->vm, d));)
-		if (crosvm_functions_has(&crosvm->functions, d))
+		if (crosvm_functions_has(&crosvm->functions, d) &&
+		    !crosvm_vfio_is_lost(d->place.handle))
 			add_handle(handles, d->place.handle);
 }
 
@@ -69,6 +71,7 @@ static void end_probe(struct op *base)
 	if (base->result.outcome == VMM_OK) {
 		list_ports(op, &handles);
 		list_functions(crosvm, &handles);
+		crosvm_start_look(crosvm->vm);
 		vm_probed(crosvm->vm, handles.r, "", handles.pointers, handles.n);
 	} else {
 		vm_probed(crosvm->vm, op->error < 0 ? op->error : -EIO, base->result.detail, NULL,
@@ -149,7 +152,7 @@ static void crosvm_detach(struct vm *vm, struct device *device, const char *hand
 {
 	struct crosvm *crosvm = vm->backend;
 
-	if (crosvm_vfio_is_handle(handle))
+	if (crosvm_vfio_is_handle(handle) || crosvm_start_is_handle(handle))
 		crosvm_vfio_detach(crosvm->vfio, device, handle);
 	else
 		crosvm_usb_detach(crosvm, device, handle);
@@ -225,4 +228,5 @@ const struct vmm vmm_crosvm = {
 	.unplugged = crosvm_unplugged,
 	.wants_reset = true,
 	.gives_handles = true,
+	.keeps_one_card = true,
 };

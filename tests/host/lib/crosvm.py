@@ -55,10 +55,12 @@ class CrosvmVm:
         self.console = small_guest.Console(self.dir / "serial.log")
         self.program = REAL if is_real else DOUBLE
 
-    def config(self, delay=0):
-        """Its section in the config. (The stand-in's guest is there at once.)"""
-        return f"[vm {self.name}]\ntype = crosvm\nsocket = {self.socket}\n" + \
-            (f"delay = {delay}\n" if delay is not None else "")
+    def config(self, waits=None):
+        """Its sections in the config. WAITS: with the delay that it has by itself; the stand-in's guest is
+        there at once."""
+        waits = self.is_real if waits is None else waits
+        return f"[general]\ncrosvm = {self.program}\n\n[vm {self.name}]\ntype = crosvm\nsocket = {self.socket}\n" + \
+            ("" if waits else "delay = 0\n")
 
     def command(self):
         if not self.is_real:
@@ -68,8 +70,8 @@ class CrosvmVm:
                 "--serial", f"type=file,path={self.console.path},hardware=serial,num=1,console,earlycon",
                 "-i", small_guest.make(self.dir), "-p", small_guest.COMMAND_LINE, *self.arguments, small_guest.KERNEL]
 
-    def begin(self):
-        """Starts it; its guest is not up yet."""
+    def begin(self, has_guest=False):
+        """Starts it; its guest is not up yet (the stand-in's is, with HAS_GUEST)."""
         self.dir.mkdir(parents=True, exist_ok=True)
         self.socket.unlink(missing_ok=True)  # crosvm itself refuses to start then
         self.console.path.unlink(missing_ok=True)
@@ -81,12 +83,12 @@ class CrosvmVm:
             wait_until(self.socket.exists, 60, lambda: f"crosvm is up; it said: {self.log()[-1000:]}")
         else:
             read_answer(self.process)
-            self.tell("guest off")
+            self.tell("guest on" if has_guest else "guest off")
         return self
 
     def start(self):
         """Starts it, and its guest is up."""
-        self.begin()
+        self.begin(has_guest=True)
         self.wait_ready()
         return self
 

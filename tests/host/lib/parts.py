@@ -112,3 +112,13 @@ class InputDevice:
 def wait_driver(function, driver, seconds=60):
     wait_until(lambda: function.driver() == driver, seconds,
                lambda: f"{function} is held by {driver}; it is held by {function.driver()}")
+
+
+def take_for_vfio(card):
+    """What the broker does with a card before a VM gets it."""
+    subprocess.run(["modprobe", "vfio-pci"], check=True)
+    (card.sys / "driver_override").write_text("vfio-pci")
+    if card.driver():
+        (card.sys / "driver/unbind").write_text(card.name)
+    pathlib.Path("/sys/bus/pci/drivers_probe").write_text(card.name)
+    wait_driver(card, "vfio-pci")

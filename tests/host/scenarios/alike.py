@@ -2,28 +2,17 @@
 answers compared."""
 import contextlib
 import json
-import pathlib
 import socket
 import subprocess
 import time
 
 from lib.cloud_hypervisor import CloudHypervisorVm
 from lib.crosvm import PORTS, CrosvmVm, ask
-from lib.parts import functions, give_back_all, wait_driver
+from lib.parts import functions, give_back_all, take_for_vfio, wait_driver
 from lib.story import story
 from lib.wait import Failed, expect, wait_until
 
 SILENCE = "no answer, and the connection stays"
-
-
-def take_for_vfio(card):
-    """What the broker does with a card before a VM gets it."""
-    subprocess.run(["modprobe", "vfio-pci"], check=True)
-    (card.sys / "driver_override").write_text("vfio-pci")
-    if card.driver():
-        (card.sys / "driver/unbind").write_text(card.name)
-    pathlib.Path("/sys/bus/pci/drivers_probe").write_text(card.name)
-    wait_driver(card, "vfio-pci")
 
 
 class Notes:

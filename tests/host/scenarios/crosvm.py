@@ -1,12 +1,17 @@
 """Real devices into crosvm: what has no name but a port must not be mixed up. With the real one its
 guest says what it sees; what only the stand-in can be told to do is played by that in any case."""
 import os
+import random
 import signal
+import time
 
 from lib.crosvm import CrosvmVm
+from lib.parts import functions, take_for_vfio, wait_driver
 from lib.story import story
 from lib.wait import expect, stays, wait_until
 from lib.world import DISKS, KEYBOARDS
+from scenarios.cloud_hypervisor import CARDS, nvme
+from scenarios.pci import NIC
 
 KEYBOARD = "usb-0627:0001"
 TIMES = int(os.environ.get("VMM_TIMES", "1"))
@@ -178,7 +183,7 @@ def crosvm_gets_devices_at_any_time(world):
     are in it, none before the guest's driver; as often as VMM_TIMES says."""
     before = world.host.plug_keyboard()
     vm1 = world.vms["vm1"] = CrosvmVm("vm1")
-    world.configure(vm1.config(delay=None), KEYBOARDS)
+    world.configure(vm1.config(waits=True), KEYBOARDS)
     world.broker.start()
     for boot in range(TIMES):
         world.wait_state(before, "waiting")
@@ -203,7 +208,7 @@ def crosvm_gets_a_disk_that_another_one_had(world):
     too. Taken from it for good, the disk is the host's again by its own driver."""
     disk = world.host.plug_disk()
     vm1 = world.vms["vm1"] = CrosvmVm("vm1")
-    world.configure(vm1.config(delay=None if vm1.is_real else 0), DISKS)
+    world.configure(vm1.config(), DISKS)
     world.broker.start()
     for how in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
         vm1.start()
@@ -216,3 +221,132 @@ def crosvm_gets_a_disk_that_another_one_had(world):
     world.configure(vm1.config())
     wait_until(lambda: disk.drivers() == ["usb-storage"], 60, lambda: f"the host has it by {disk.drivers()}")
     vm1.wait_sees("disk-disk1", 0)
+
+
+# PCI
+
+TWINS = """
+[pci Twins for vm1]
+targetVm = vm1
+
+[allow both]
+vendorId = 8086
+deviceId = 100e
+"""
+
+
+def vm_with_card(world):
+    card = nvme()
+    vm1 = crosvm(world)
+    world.configure(vm1.config(), CARDS)
+    world.broker.start()
+    wait_has(world, vm1, card)
+    return vm1, card
+
+
+def wait_has(world, vm1, card):
+    world.wait_state(card, "attached", "vm1 has it")
+    expect(vm1.functions(card) == [card], f"vm1 has {vm1.functions(card)}")
+    expect(card.driver() == "vfio-pci", f"{card.driver()} holds it")
+    vm1.wait_sees("disk-nvme")
+
+
+@story
+def crosvm_gets_a_card_and_keeps_it(world):
+    """A card of another host bus than 0 moves into crosvm, and its guest reads the disk on it; it stays
+    there through a restart of the broker. When its rule is withdrawn the view says that only the VM's end
+    gives it back, the host does not take it from under the VM, and has it again after that."""
+    vm1, card = vm_with_card(world)
+    world.broker.kill9()
+    world.broker.start()
+    world.wait_state(card, "attached")
+    stays(lambda: vm1.functions(card) == [card], 2, "it stays there")
+    vm1.expect_requests("HotPlugVfioCommand", 1)
+    world.configure(vm1.config())
+    world.wait_state(card, "releasing", "crosvm gives no card back while it runs: stays in vm1 until that is stopped")
+    stays(lambda: card.driver() == "vfio-pci" and vm1.functions(card), 5, "the host does not take it")
+    world.wait_state(card, "releasing", "stays in vm1")
+    vm1.wait_sees("disk-nvme")
+    vm1.end(signal.SIGTERM)
+    wait_driver(card, "nvme")
+    wait_until(lambda: world.db.assignment(card) is None, 60, "it has no row any more")
+    detach, = world.wait_history(card, "detach", "ok")
+    expect(detach["cause"] == "vm-exit", f"the history says {tuple(detach)}")
+
+
+@story
+def crosvm_takes_no_card_that_its_guest_would_not_see(world):
+    """A card of host bus 0, a second one, and any with --pci-hotplug-slots: each is refused before crosvm is
+    asked, with words, and stays with its host driver. The first one stays in the guest."""
+    vm1, card = vm_with_card(world)
+    nic, second = functions("10ec", "8139")[0], functions("8086", "100e")[0]
+    world.configure(vm1.config(), CARDS, NIC, TWINS)
+    world.wait_state(nic, "refused", "bus 0 of the host")
+    world.wait_state(second, "refused", f"vm1 has {card}, and takes one card while it runs")
+    wait_driver(nic, "8139cp")
+    wait_driver(second, "e1000")
+    vm1.expect_requests("HotPlugVfioCommand", 1)
+    wait_has(world, vm1, card)
+    vm1.kill9()
+    vm1.arguments = ("--pci-hotplug-slots", "2")
+    vm1.start()
+    world.wait_state(card, "refused", "was started with --pci-hotplug-slots")
+    wait_driver(card, "nvme")
+
+
+@story
+def crosvm_with_a_card_from_its_start(world):
+    """A card of host bus 0 is given to crosvm on its command line: it counts as attached, and one more comes
+    while it runs. When the rules are withdrawn both stay until crosvm ends."""
+    nic, card = functions("10ec", "8139")[0], nvme()
+    world.vms["vm1"] = vm1 = CrosvmVm("vm1", arguments=("--vfio", f"{nic.sys},iommu=off"))
+    take_for_vfio(nic)
+    vm1.start()
+    world.configure(vm1.config(), CARDS, NIC)
+    world.broker.start()
+    world.wait_state(nic, "attached", "since the VM's start")
+    wait_has(world, vm1, card)
+    vm1.wait_sees("pci-10ec:8139")
+    world.configure(vm1.config())
+    for which in (nic, card):
+        world.wait_state(which, "releasing", "stays in vm1 until that is stopped")
+    stays(lambda: nic.driver() == card.driver() == "vfio-pci", 3, "the host takes none")
+    vm1.kill9()
+    wait_driver(nic, "8139cp")
+    wait_driver(card, "nvme")
+
+
+@story
+def crosvm_killed_with_a_card(world):
+    """crosvm dies by kill -9 and is started again: it gets its card back."""
+    vm1, card = vm_with_card(world)
+    vm1.kill9()
+    world.wait_state(card, "waiting", "not running")
+    vm1.start()
+    wait_has(world, vm1, card)
+    world.wait_history(card, "attach", "ok", 2)
+
+
+@story
+def crosvm_or_the_broker_killed_at_any_point(world):
+    """While a keyboard comes or goes the broker dies by kill -9, or crosvm does, as often as VMM_TIMES says:
+    when both are there again, every keyboard is where it should be."""
+    vm1, left, right = two_keyboards(world)
+    luck, third = random.Random(1), None
+    for number in range(4 * TIMES):
+        if third:
+            third.unplug()
+            third = None
+        else:
+            third = world.host.plug_keyboard()
+        time.sleep(luck.uniform(0, 1))
+        if number % 4 < 2:
+            world.broker.kill9()
+            world.broker.start()
+        else:
+            vm1.kill9()
+            vm1.start()
+        for device in filter(None, (left, right, third)):
+            world.wait_attached(device, vm1)
+        vm1.wait_sees(KEYBOARD, 3 if third else 2)
+        wait_until(lambda: len(vm1.ports()) == (3 if third else 2), 60, lambda: f"no port is lost: {vm1.ports()}")

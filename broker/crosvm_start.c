@@ -1,0 +1,116 @@
+/* What a crosvm was started with: see crosvm_start.h. Called by vmm_crosvm.c.
+ *
+ * Source: crosvm, src/crosvm/cmdline.rs (--vfio, --pci-hotplug-slots). */
+#include "broker/crosvm_start.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "broker/device.h"
+#include "broker/vfio_group.h"
+#include "helper/root.h"
+
+#define PREFIX "crosvm-start-"
+#define MAX_COMMAND_LINE 65536 /* what comes behind is not looked at */
+
+/* Returns the length of the words, each with a NUL behind it, and none where they can't be had. */
+static size_t read_command_line(pid_t pid, char *ret_words, size_t size)
+{
+	_cleanup_close_ int fd = root_open(O_RDONLY, "/proc/%d/cmdline", (int) pid);
+	size_t length = 0;
+	ssize_t n = fd < 0 ? 0 : 1;
+
+	while (n > 0 && length < size - 1) {
+		n = read(fd, ret_words + length, size - 1 - length);
+		length += n > 0 ? (size_t) n : 0;
+	}
+	ret_words[length] = 0;
+	return length;
+}
+
+/* What stands behind OPTION, which WORD may be: in the same word, or in the next one; or NULL. */
+static const char *value_of(const char *option, const char *word, const char *next)
+{
+	const char *rest = startswith(word, option);
+
+	if (!rest)
+		return NULL;
+	return *rest == '=' ? rest + 1 : *rest ? NULL : next;
+}
+
+/* PATH may have options behind it: "/sys/bus/pci/devices/0000:01:00.0/,iommu=viommu". */
+static void add_card(struct vm *vm, const char *path)
+{
+	struct cold cold = {.kind = DEVICE_PCI};
+	size_t end = strcspn(path, ","), start;
+
+	while (end > 0 && path[end - 1] == '/')
+		end--;
+	for (start = end; start > 0 && path[start - 1] != '/';)
+		start--;
+	snprintf(cold.kernel_name, sizeof(cold.kernel_name), "%.*s", (int) (end - start),
+		 path + start);
+	snprintf(cold.handle, sizeof(cold.handle), PREFIX "%.48s", cold.kernel_name);
+	if (vfio_group_is_open(vm->peer.pid, cold.kernel_name) > 0)
+		cold_add(&vm->cold, &cold);
+}
+
+static void take_word(struct vm *vm, const char *word, const char *next)
+{
+	const char *path = value_of("--vfio", word, next);
+
+	if (path)
+		add_card(vm, path);
+	else if (value_of("--pci-hotplug-slots", word, next))
+		snprintf(vm->no_cards, sizeof(vm->no_cards),
+			 "%s was started with --pci-hotplug-slots, which keeps it from taking any"
+			 " card while it runs; start it without, or with --vfio",
+			 vm->name);
+}
+
+static bool is_known(const struct vm *vm, int group)
+{
+	char name[16];
+
+	for (const struct device *d = NULL; (d = vm_next_device(vm, d));)
+		if (d->id.kind == DEVICE_PCI && d->id.group == group)
+			return true;
+	for (size_t i = 0; i < vm->cold.n; i++)
+		if (root_link_name(name, sizeof(name), "/sys/bus/pci/devices/%s/iommu_group",
+				   vm->cold.items[i].kernel_name) == 0 &&
+		    atoi(name) == group)
+			return true;
+	return false;
+}
+
+static void note_group(void *data, int group)
+{
+	struct vm *vm = data;
+
+	if (!vm->no_cards[0] && !is_known(vm, group))
+		snprintf(vm->no_cards, sizeof(vm->no_cards),
+			 "%s has a card of somebody else's (IOMMU group %d), and takes one while it"
+			 " runs; start it with --vfio for this one",
+			 vm->name, group);
+}
+
+void crosvm_start_look(struct vm *vm)
+{
+	char *words = malloc(MAX_COMMAND_LINE);
+	size_t length = words ? read_command_line(vm->peer.pid, words, MAX_COMMAND_LINE) : 0;
+
+	cold_clear(&vm->cold);
+	vm->no_cards[0] = 0;
+	for (size_t at = 0, next; at < length; at = next) {
+		next = at + strlen(words + at) + 1;
+		take_word(vm, words + at, next < length ? words + next : "");
+	}
+	free(words);
+	if (vm->peer.pid != 0 && vfio_group_each_open(vm->peer.pid, note_group, vm) < 0)
+		vm->no_cards[0] = 0; /* it ends */
+}
+
+bool crosvm_start_is_handle(const char *handle)
+{
+	return startswith(handle, PREFIX) != NULL;
+}

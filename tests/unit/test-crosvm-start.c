@@ -1,0 +1,164 @@
+/* What a crosvm process has from its command line, and what from others: a made-up /proc and /sys.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "broker/crosvm_start.h"
+#include "broker/device.h"
+#include "helper/root.h"
+#include "tests/unit/tree.h"
+
+#define PID 4711
+#define CARD "0000:01:00.0"  /* its group is 7 */
+#define OTHER "0000:00:03.0" /* its group is 8 */
+
+static char *root;
+static struct device device;
+
+static struct device *next_device(void *data, const struct vm *vm, const struct device *at)
+{
+	(void) data;
+	return !at && device.place.vm == vm ? &device : NULL;
+}
+
+static const struct vm_handler handler = {.next_device = next_device};
+static struct vm vm;
+
+static void add_function(const char *address, const char *group)
+{
+	char path[100], target[100];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group", address);
+	snprintf(target, sizeof(target), "/sys/kernel/iommu_groups/%s", group);
+	tree_link(root, path, target);
+}
+
+/* WORDS, each with a NUL behind it. */
+static void write_command_line(const char *words, size_t size)
+{
+	char path[PATH_MAX];
+
+	tree_write(root, "/proc/4711/cmdline", "");
+	tree_path(path, root, "/proc/4711/cmdline");
+	FILE *f = fopen(path, "we");
+	assert_non_null(f);
+	assert_int_equal(fwrite(words, 1, size, f), size);
+	fclose(f);
+	crosvm_start_look(&vm);
+}
+#define COMMAND_LINE(words) write_command_line(words, sizeof(words))
+
+/* The process has GROUP's node open as descriptor FD. */
+static void open_group(const char *fd, const char *group)
+{
+	char path[100], whole[PATH_MAX], target[PATH_MAX];
+
+	snprintf(path, sizeof(path), "/proc/4711/fd/%s", fd);
+	tree_parent(root, path);
+	tree_path(whole, root, path);
+	snprintf(target, sizeof(target), "%s/dev/vfio/%s", root, group);
+	assert_int_equal(symlink(target, whole), 0);
+}
+
+static int setup(void **state)
+{
+	(void) state;
+	root = temp_new();
+	root_set(root);
+	vm = (struct vm){.handler = &handler, .name = "vm1", .peer = {.pid = PID}};
+	device = (struct device){.id = {.kind = DEVICE_PCI, .group = 7}};
+	add_function(CARD, "7");
+	add_function(OTHER, "8");
+	open_group("3", "vfio"); /* the container is none */
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void) state;
+	cold_clear(&vm.cold);
+	root_set("");
+	temp_remove(&root);
+	return 0;
+}
+
+static void expect_cold(const char *address)
+{
+	assert_int_equal(vm.cold.n, 1);
+	assert_string_equal(vm.cold.items[0].kernel_name, address);
+	assert_int_equal(vm.cold.items[0].kind, DEVICE_PCI);
+	assert_true(crosvm_start_is_handle(vm.cold.items[0].handle));
+	assert_string_equal(vm.no_cards, "");
+}
+
+static void test_from_the_command_line(void **state)
+{
+	(void) state;
+	open_group("9", "7");
+	COMMAND_LINE("crosvm\0run\0--vfio\0/sys/bus/pci/devices/" CARD ",iommu=viommu\0bzImage");
+	expect_cold(CARD);
+	COMMAND_LINE("crosvm\0run\0--vfio=path=/sys/bus/pci/devices/" CARD "/\0bzImage");
+	expect_cold(CARD);
+	assert_false(crosvm_start_is_handle("crosvm-pci-" CARD "-1@4711.1"));
+}
+
+/* The words are the VM's own, and those of other options are none of ours. */
+static void test_what_the_kernel_does_not_say(void **state)
+{
+	(void) state;
+	COMMAND_LINE("crosvm\0run\0--vfio\0/sys/bus/pci/devices/" CARD "\0--vfio");
+	assert_int_equal(vm.cold.n, 0);
+	open_group("9", "7");
+	COMMAND_LINE("crosvm\0run\0--vfio-isolate-hotplug\0/sys/bus/pci/devices/" CARD);
+	assert_int_equal(vm.cold.n, 0);
+}
+
+static void test_from_us(void **state)
+{
+	(void) state;
+	device.place.vm = &vm;
+	open_group("9", "7");
+	COMMAND_LINE("crosvm\0run\0bzImage");
+	assert_int_equal(vm.cold.n, 0);
+	assert_string_equal(vm.no_cards, "");
+}
+
+static void test_from_somebody_else(void **state)
+{
+	(void) state;
+	open_group("9", "8");
+	COMMAND_LINE("crosvm\0run\0bzImage");
+	assert_int_equal(vm.cold.n, 0);
+	assert_non_null(strstr(vm.no_cards, "a card of somebody else's (IOMMU group 8)"));
+	vm.peer.pid = 4712; /* another one: nothing of it is there */
+	crosvm_start_look(&vm);
+	assert_string_equal(vm.no_cards, "");
+}
+
+static void test_slots(void **state)
+{
+	(void) state;
+	COMMAND_LINE("crosvm\0run\0--pci-hotplug-slots\0002\0bzImage");
+	assert_non_null(strstr(vm.no_cards, "was started with --pci-hotplug-slots"));
+	COMMAND_LINE("crosvm\0run\0--pci-hotplug-slots=1");
+	assert_non_null(strstr(vm.no_cards, "was started with --pci-hotplug-slots"));
+}
+
+#define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_from_the_command_line),
+		TEST(test_what_the_kernel_does_not_say),
+		TEST(test_from_us),
+		TEST(test_from_somebody_else),
+		TEST(test_slots),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
