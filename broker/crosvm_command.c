@@ -235,7 +235,8 @@ static void strip_colours(char *text)
 }
 
 /* The last line of TEXT that says anything, printable: what a program says before it ends is why it
- * ends. Without the "[time level module]" of a log in front. */
+ * ends. Without the "[time level module]" of a log in front. That it ends, as crosvm says last,
+ * does not count as long as there is another. */
 static void last_line(char *to, size_t size, const char *text)
 {
 	char copy[sizeof(((struct crosvm_command_result *) NULL)->out)];
@@ -249,7 +250,7 @@ static void last_line(char *to, size_t size, const char *text)
 
 		line = end && end[1] ? (char *) end + 1 : line;
 		line += strspn(line, " \t");
-		if (*line)
+		if (*line && (!*found || !startswith(line, "exiting with ")))
 			found = line;
 	}
 	text_clean(to, size, found);

@@ -171,7 +171,7 @@ static void test_vfio(void **state)
 	assert_int_equal(double_functions(&f->crosvm), 1);
 	/* It says so on standard error only. */
 	RUN(f, "vfio", "add", "/nonexistent", f->socket);
-	assert_reply(f, CROSVM_ERROR, "Invalid host sysfs path: /nonexistent (status 1)");
+	assert_reply(f, CROSVM_ERROR, "Invalid host sysfs path: \"/nonexistent\" (status 1)");
 }
 
 static void test_arguments_it_does_not_know(void **state)

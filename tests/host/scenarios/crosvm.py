@@ -205,7 +205,7 @@ def crosvm_gets_devices_at_any_time(world):
 @story
 def crosvm_gets_a_disk_that_another_one_had(world):
     """The guest reads a USB disk; crosvm is ended in good order or killed, and the next one's guest reads it
-    too. Taken from it for good, the disk is the host's again by its own driver."""
+    too. Taken from it for good, while it runs or after that, the disk is the host's by its own driver."""
     disk = world.host.plug_disk()
     vm1 = world.vms["vm1"] = CrosvmVm("vm1")
     world.configure(vm1.config(), DISKS)
@@ -217,10 +217,17 @@ def crosvm_gets_a_disk_that_another_one_had(world):
         vm1.end(how)
         world.wait_state(disk, "waiting", "not running")
     vm1.start()
-    world.wait_attached(disk, vm1)
-    world.configure(vm1.config())
-    wait_until(lambda: disk.drivers() == ["usb-storage"], 60, lambda: f"the host has it by {disk.drivers()}")
-    vm1.wait_sees("disk-disk1", 0)
+    for runs in (True, False):
+        world.wait_attached(disk, vm1)
+        vm1.wait_sees("disk-disk1")
+        if not runs:
+            vm1.end()
+            world.wait_state(disk, "waiting", "not running")
+        world.configure(vm1.config())
+        wait_until(lambda: disk.drivers() == ["usb-storage"], 60, lambda: f"the host has it by {disk.drivers()}")
+        if runs:
+            vm1.wait_sees("disk-disk1", 0)
+            world.configure(vm1.config(), DISKS)
 
 
 # PCI
