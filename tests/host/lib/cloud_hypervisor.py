@@ -30,10 +30,11 @@ class Connection(http.client.HTTPConnection):
 
 
 class CloudHypervisorVm:
-    """NAME is the VM's name in the config. USER is who it runs as (root if not said)."""
+    """NAME is the VM's name in the config. USER is who it runs as (root if not said), CARD a PCI function
+    that it is given on its command line."""
 
-    def __init__(self, name, user=None, is_real=PROGRAM is not None):
-        self.name, self.user, self.is_real, self.process = name, user, is_real, None
+    def __init__(self, name, user=None, card=None, is_real=PROGRAM is not None):
+        self.name, self.user, self.card, self.is_real, self.process = name, user, card, is_real, None
         self.dir = RUN / name
         self.socket = self.dir / "api.sock"
         self.console = small_guest.Console(self.dir / "serial.log")
@@ -51,7 +52,8 @@ class CloudHypervisorVm:
         return [PROGRAM, "--api-socket", f"path={self.socket}", "--kernel", small_guest.KERNEL,
                 "--initramfs", small_guest.make(self.dir), "--cmdline", small_guest.COMMAND_LINE,
                 "--cpus", "boot=1,max_phys_bits=39", "--memory", "size=192M",
-                "--serial", f"file={self.console.path}", "--console", "off"]
+                "--serial", f"file={self.console.path}", "--console", "off",
+                *(["--device", f"path={self.card.sys}"] if self.card else [])]
 
     def start(self):
         self.dir.mkdir(parents=True, exist_ok=True)
@@ -73,6 +75,8 @@ class CloudHypervisorVm:
             self.console.wait_ready()
         else:
             read_answer(self.process)
+            if self.card:
+                self.tell(f"cold {self.card}")
         return self
 
     def ask(self, method, what, text=None):

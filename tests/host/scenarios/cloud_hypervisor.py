@@ -5,7 +5,7 @@ import random
 import time
 
 from lib.cloud_hypervisor import CloudHypervisorVm
-from lib.parts import functions, wait_driver
+from lib.parts import functions, take_for_vfio, wait_driver
 from lib.story import story
 from lib.wait import expect, stays, wait_until
 
@@ -115,6 +115,20 @@ def cloud_hypervisor_killed_and_started_again(world):
     vm1.start()
     wait_has(world, vm1, card)
     world.wait_history(card, "attach", "ok", 2)
+
+
+@story
+def cloud_hypervisor_with_a_card_from_its_start(world):
+    """A card from its command line counts as attached, and leaves it when its rule is withdrawn."""
+    card = nvme()
+    take_for_vfio(card)
+    world.vms["vm1"] = vm1 = CloudHypervisorVm("vm1", card=card).start()
+    world.configure(vm1.config(), CARDS)
+    world.broker.start()
+    world.wait_state(card, "attached", "since the VM's start")
+    vm1.wait_reads("nvme")
+    withdraw(world, vm1)
+    wait_back(world, vm1, card)
 
 
 @story
