@@ -1,6 +1,8 @@
 /* What a crosvm was started with: see crosvm_start.h. Called by vmm_crosvm.c.
  *
- * Source: crosvm, src/crosvm/cmdline.rs (--vfio, --pci-hotplug-slots). */
+ * Source: crosvm, src/crosvm/cmdline.rs (--vfio, --pci-hotplug-slots), src/crosvm/sys/linux.rs
+ * (create_pure_virtual_pcie_root_port), devices/src/pci/vfio_pci.rs (allocate_address),
+ * devices/src/pci/pci_root.rs (add_device). */
 #include "broker/crosvm_start.h"
 
 #include <fcntl.h>
@@ -12,6 +14,7 @@
 
 #define PREFIX "crosvm-start-"
 #define MAX_COMMAND_LINE 65536 /* what comes behind is not looked at */
+#define BUSES 256
 
 /* Returns the length of the words, each with a NUL behind it, and none where they can't be had. */
 static size_t read_command_line(pid_t pid, char *ret_words, size_t size)
@@ -38,29 +41,40 @@ static const char *value_of(const char *option, const char *word, const char *ne
 	return *rest == '=' ? rest + 1 : *rest ? NULL : next;
 }
 
+/* The buses of the guest that are taken from the start. */
+struct start {
+	struct vm *vm;
+	bool has_bus[BUSES];
+};
+
 /* PATH may have options behind it: "/sys/bus/pci/devices/0000:01:00.0/,iommu=viommu". */
-static void add_card(struct vm *vm, const char *path)
+static void add_card(struct start *start, const char *path)
 {
+	struct vm *vm = start->vm;
+	unsigned bus;
 	struct cold cold = {.kind = DEVICE_PCI};
-	size_t end = strcspn(path, ","), start;
+	size_t end = strcspn(path, ","), begin;
 
 	while (end > 0 && path[end - 1] == '/')
 		end--;
-	for (start = end; start > 0 && path[start - 1] != '/';)
-		start--;
-	snprintf(cold.kernel_name, sizeof(cold.kernel_name), "%.*s", (int) (end - start),
-		 path + start);
+	for (begin = end; begin > 0 && path[begin - 1] != '/';)
+		begin--;
+	snprintf(cold.kernel_name, sizeof(cold.kernel_name), "%.*s", (int) (end - begin),
+		 path + begin);
+	if (sscanf(cold.kernel_name, "%*x:%2x:", &bus) == 1)
+		start->has_bus[bus] = true;
 	snprintf(cold.handle, sizeof(cold.handle), PREFIX "%.48s", cold.kernel_name);
 	if (vfio_group_is_open(vm->peer.pid, cold.kernel_name) > 0)
 		cold_add(&vm->cold, &cold);
 }
 
-static void take_word(struct vm *vm, const char *word, const char *next)
+static void take_word(struct start *start, const char *word, const char *next)
 {
+	struct vm *vm = start->vm;
 	const char *path = value_of("--vfio", word, next);
 
 	if (path)
-		add_card(vm, path);
+		add_card(start, path);
 	else if (value_of("--pci-hotplug-slots", word, next))
 		snprintf(vm->no_cards, sizeof(vm->no_cards),
 			 "%s was started with --pci-hotplug-slots, which keeps it from taking any"
@@ -97,15 +111,18 @@ static void note_group(void *data, int group)
 void crosvm_start_look(struct vm *vm)
 {
 	char *words = malloc(MAX_COMMAND_LINE);
+	struct start start = {.vm = vm, .has_bus[0] = true};
 	size_t length = words ? read_command_line(vm->peer.pid, words, MAX_COMMAND_LINE) : 0;
 
 	cold_clear(&vm->cold);
 	vm->no_cards[0] = 0;
 	for (size_t at = 0, next; at < length; at = next) {
 		next = at + strlen(words + at) + 1;
-		take_word(vm, words + at, next < length ? words + next : "");
+		take_word(&start, words + at, next < length ? words + next : "");
 	}
 	free(words);
+	for (vm->card_bus = 0; vm->card_bus < BUSES - 1 && start.has_bus[vm->card_bus];)
+		vm->card_bus++;
 	if (vm->peer.pid != 0 && vfio_group_each_open(vm->peer.pid, note_group, vm) < 0)
 		vm->no_cards[0] = 0; /* it ends */
 }

@@ -89,12 +89,11 @@ bool group_is_taken_by(const struct registry *registry, const struct device *dev
 		return true;
 	if (vm->no_cards[0])
 		snprintf(reason, size, "%s", vm->no_cards);
-	else if (bus && strncmp(bus, ":00:", 4) == 0)
-		snprintf(
-			reason, size,
-			"it is on bus 0 of the host: the guest of %s sees such a card only if it is"
-			" there from the start; start the VM with --vfio",
-			vm->name);
+	else if (vm->card_bus != 0 && bus && strtoul(bus + 1, NULL, 16) != vm->card_bus)
+		snprintf(reason, size,
+			 "it is on bus %.2s of the host: the guest of %s sees a card that comes"
+			 " while it runs on bus %02x only; start the VM with --vfio",
+			 bus + 1, vm->name, vm->card_bus);
 	else if ((kept = find_kept(registry, device, vm)))
 		snprintf(reason, size,
 			 "%s has %s, and takes one card while it runs; start it with --vfio for"

@@ -87,6 +87,7 @@ static void process_gone(struct vm *vm)
 	vm->state = VM_DOWN;
 	cold_clear(&vm->cold);
 	vm->no_cards[0] = 0;
+	vm->card_bus = 0;
 	vm->vmm->reset(vm);
 	vm->handler->exited(vm->data, vm);
 }

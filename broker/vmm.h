@@ -76,7 +76,7 @@ struct vmm {
 	/* The VMM makes up the handles: a free one is given to the next device, and one that is not
 	 * on record is somebody else's. Otherwise handles are ours alone (device_make_handle). */
 	bool gives_handles;
-	/* PCI: one process of it takes one card while it runs, none of host bus 0, and keeps it. */
+	/* PCI: one process of it takes one card while it runs, and keeps it. */
 	bool keeps_one_card;
 };
 

@@ -118,7 +118,7 @@ class Server:
             raise Refused(404, "Not found")
         try:
             request = json.loads(body)
-            name, place = request["id"], request.get("path")
+            name, place = request["id"], request["path"] if what == "vm.add-device" else None
         except (ValueError, KeyError, TypeError) as error:
             raise Refused(400, "Error from API", str(error)) from error
         return self.vm.add(place, name) if what == "vm.add-device" else self.vm.remove(name)

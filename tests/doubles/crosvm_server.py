@@ -160,6 +160,11 @@ def is_u8(value):
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255
 
 
+def bus_of(path):
+    """The bus in "/sys/bus/pci/devices/0000:01:00.0"."""
+    return int(path.rsplit("/", 1)[1].split(":")[-2], 16)
+
+
 class Slot:
     """PCI devices: src/crosvm/sys/linux.rs, handle_hotplug_command; every failure is EINVAL. The IOMMU
     group is really opened, as devices/src/vfio.rs does it (VfioGroup::new), and closed when crosvm ends."""
@@ -170,6 +175,7 @@ class Slot:
         self.seen = set(cold)
         for path in cold:
             self.open(path)
+        self.bus = min(set(range(1, 256)) - {bus_of(path) for path in cold})
 
     def open(self, path):
         group = os.path.basename(os.readlink(ROOT / path.lstrip("/") / "iommu_group"))
@@ -188,21 +194,22 @@ class Slot:
         return "Ok" if self.place(path) else {"Err": errno.EINVAL}
 
     def place(self, path):
-        """A card keeps its host's address in the guest (Arch::register_pci_device): of host bus 0 it is
-        behind no hot-plug port, and is seen only if it is there before the guest looks. The others are
-        behind the one port, whose guest sees the last of them, and none that came before its driver
-        (devices/src/pci/pcie/pcie_rp.rs, hot_plug)."""
+        """A card keeps its host's address in the guest (devices/src/pci/vfio_pci.rs, allocate_address). The
+        one hot-plug port has the first bus that no card has from the start on
+        (create_pure_virtual_pcie_root_port): it announces whatever comes, after its driver is up
+        (devices/src/pci/pcie/pcie_rp.rs, hot_plug), and what is not on its bus is not there. Of host bus 0
+        is seen what is there before the guest looks."""
         is_first = not self.hot
         self.hot.add(path)
         if self.has_slots:
             return False
-        if path.rsplit("/", 1)[1].split(":")[-2] == "00":
+        if bus_of(path) == 0:
             if not self.guest_ready:
                 self.seen.add(path)
             return True
         if not self.guest_ready:
             return False
-        if is_first:
+        if is_first and bus_of(path) == self.bus:
             self.seen.add(path)
         else:
             self.seen -= self.hot

@@ -101,6 +101,7 @@ static void test_from_the_command_line(void **state)
 	open_group("9", "7");
 	COMMAND_LINE("crosvm\0run\0--vfio\0/sys/bus/pci/devices/" CARD ",iommu=viommu\0bzImage");
 	expect_cold(CARD);
+	assert_int_equal(vm.card_bus, 2); /* its own is taken */
 	COMMAND_LINE("crosvm\0run\0--vfio=path=/sys/bus/pci/devices/" CARD "/\0bzImage");
 	expect_cold(CARD);
 	assert_false(crosvm_start_is_handle("crosvm-pci-" CARD "-1@4711.1"));
@@ -124,6 +125,7 @@ static void test_from_us(void **state)
 	open_group("9", "7");
 	COMMAND_LINE("crosvm\0run\0bzImage");
 	assert_int_equal(vm.cold.n, 0);
+	assert_int_equal(vm.card_bus, 1);
 	assert_string_equal(vm.no_cards, "");
 }
 

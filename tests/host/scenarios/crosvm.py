@@ -1,17 +1,17 @@
 """Real devices into crosvm: what has no name but a port must not be mixed up. With the real one its
 guest says what it sees; what only the stand-in can be told to do is played by that in any case."""
+import contextlib
 import os
 import random
 import signal
 import time
 
 from lib.crosvm import CrosvmVm
-from lib.parts import functions, take_for_vfio, wait_driver
+from lib.parts import functions, give_back_all, take_for_vfio, wait_driver
 from lib.story import story
 from lib.wait import expect, stays, wait_until
 from lib.world import DISKS, KEYBOARDS
-from scenarios.cloud_hypervisor import CARDS, nvme
-from scenarios.pci import NIC
+from scenarios.cloud_hypervisor import IDS, nvme
 
 KEYBOARD = "usb-0627:0001"
 TIMES = int(os.environ.get("VMM_TIMES", "1"))
@@ -232,106 +232,130 @@ def crosvm_gets_a_disk_that_another_one_had(world):
 
 # PCI
 
-TWINS = """
-[pci Twins for vm1]
-targetVm = vm1
+@contextlib.contextmanager
+def card_on_bus_1(world):
+    """With-block: an NVMe card is there on bus 1 of the host, where crosvm's guest sees what comes while it
+    runs. Its disk is a USB stick's otherwise."""
+    monitor = world.host.monitor
+    monitor.command("blockdev-add", driver="file", filename=world.host.images[1], node_name="hot")
+    monitor.command("device_add", driver="nvme", id="hot-nvme", drive="hot", serial="hot", bus="rp1")
+    try:
+        card, = wait_until(lambda: [card for card in functions(*IDS.split(":")) if card.name.startswith("0000:01:")],
+                           60, "the kernel sees it")
+        wait_driver(card, "nvme")
+        yield card
+    finally:
+        for vm in world.vms.values():
+            vm.kill9()
+        world.broker.stop()
+        give_back_all()
+        monitor.command("device_del", id="hot-nvme")
+        monitor.wait_deleted("hot-nvme", 60)
+        monitor.command("blockdev-del", node_name="hot")
 
-[allow both]
-vendorId = 8086
-deviceId = 100e
-"""
+
+def rule_for(*cards):
+    return "[pci Cards for vm1]\ntargetVm = vm1\n" + "".join(f"[allow {card}]\naddress = {card}\n" for card in cards)
 
 
-def vm_with_card(world):
-    card = nvme()
+def vm_with_card(world, card):
     vm1 = crosvm(world)
-    world.configure(vm1.config(), CARDS)
+    world.configure(vm1.config(), rule_for(card))
     world.broker.start()
     wait_has(world, vm1, card)
-    return vm1, card
+    return vm1
 
 
 def wait_has(world, vm1, card):
     world.wait_state(card, "attached", "vm1 has it")
     expect(vm1.functions(card) == [card], f"vm1 has {vm1.functions(card)}")
     expect(card.driver() == "vfio-pci", f"{card.driver()} holds it")
-    vm1.wait_sees("disk-nvme")
+    vm1.wait_sees("disk-disk2")
 
 
 @story
 def crosvm_gets_a_card_and_keeps_it(world):
-    """A card of another host bus than 0 moves into crosvm, and its guest reads the disk on it; it stays
-    there through a restart of the broker. When its rule is withdrawn the view says that only the VM's end
-    gives it back, the host does not take it from under the VM, and has it again after that."""
-    vm1, card = vm_with_card(world)
-    world.broker.kill9()
-    world.broker.start()
-    world.wait_state(card, "attached")
-    stays(lambda: vm1.functions(card) == [card], 2, "it stays there")
-    vm1.expect_requests("HotPlugVfioCommand", 1)
-    world.configure(vm1.config())
-    world.wait_state(card, "releasing", "crosvm gives no card back while it runs: stays in vm1 until that is stopped")
-    stays(lambda: card.driver() == "vfio-pci" and vm1.functions(card), 5, "the host does not take it")
-    world.wait_state(card, "releasing", "stays in vm1")
-    vm1.wait_sees("disk-nvme")
-    vm1.end(signal.SIGTERM)
-    wait_driver(card, "nvme")
-    wait_until(lambda: world.db.assignment(card) is None, 60, "it has no row any more")
-    detach, = world.wait_history(card, "detach", "ok")
-    expect(detach["cause"] == "vm-exit", f"the history says {tuple(detach)}")
+    """A card of the right host bus moves into crosvm, and its guest reads the disk on it; it stays there
+    through a restart of the broker. When its rule is withdrawn the view says that only the VM's end gives
+    it back, the host does not take it from under the VM, and has it again after that."""
+    with card_on_bus_1(world) as card:
+        vm1 = vm_with_card(world, card)
+        world.broker.kill9()
+        world.broker.start()
+        world.wait_state(card, "attached")
+        stays(lambda: vm1.functions(card) == [card], 2, "it stays there")
+        vm1.expect_requests("HotPlugVfioCommand", 1)
+        world.configure(vm1.config())
+        world.wait_state(card, "releasing",
+                         "crosvm gives no card back while it runs: stays in vm1 until that is stopped")
+        stays(lambda: card.driver() == "vfio-pci" and vm1.functions(card), 5, "the host does not take it")
+        world.wait_state(card, "releasing", "stays in vm1")
+        vm1.wait_sees("disk-disk2")
+        vm1.end(signal.SIGTERM)
+        wait_driver(card, "nvme")
+        wait_until(lambda: world.db.assignment(card) is None, 60, "it has no row any more")
+        detach, = world.wait_history(card, "detach", "ok")
+        expect(detach["cause"] == "vm-exit", f"the history says {tuple(detach)}")
 
 
 @story
 def crosvm_takes_no_card_that_its_guest_would_not_see(world):
-    """A card of host bus 0, a second one, and any with --pci-hotplug-slots: each is refused before crosvm is
-    asked, with words, and stays with its host driver. The first one stays in the guest."""
-    vm1, card = vm_with_card(world)
-    nic, second = functions("10ec", "8139")[0], functions("8086", "100e")[0]
-    world.configure(vm1.config(), CARDS, NIC, TWINS)
-    world.wait_state(nic, "refused", "bus 0 of the host")
-    world.wait_state(second, "refused", f"vm1 has {card}, and takes one card while it runs")
-    wait_driver(nic, "8139cp")
-    wait_driver(second, "e1000")
-    vm1.expect_requests("HotPlugVfioCommand", 1)
-    wait_has(world, vm1, card)
-    vm1.kill9()
-    vm1.arguments = ("--pci-hotplug-slots", "2")
-    vm1.start()
-    world.wait_state(card, "refused", "was started with --pci-hotplug-slots")
-    wait_driver(card, "nvme")
+    """A card of another host bus, and any with --pci-hotplug-slots: each is refused before crosvm is asked,
+    with words, and stays with its host driver. The one that is there stays in the guest."""
+    nic, other = functions("10ec", "8139")[0], nvme()
+    with card_on_bus_1(world) as card:
+        vm1 = vm_with_card(world, card)
+        world.configure(vm1.config(), rule_for(card, nic, other))
+        world.wait_state(nic, "refused", "bus 00 of the host: the guest of vm1 sees .* on bus 01 only")
+        world.wait_state(other, "refused", "bus 04 of the host")
+        wait_driver(nic, "8139cp")
+        wait_driver(other, "nvme")
+        vm1.expect_requests("HotPlugVfioCommand", 1)
+        wait_has(world, vm1, card)
+        vm1.kill9()
+        vm1.arguments = ("--pci-hotplug-slots", "2")
+        vm1.start()
+        world.wait_state(card, "refused", "was started with --pci-hotplug-slots")
+        wait_driver(card, "nvme")
 
 
 @story
-def crosvm_with_a_card_from_its_start(world):
-    """A card of host bus 0 is given to crosvm on its command line: it counts as attached, and one more comes
-    while it runs. When the rules are withdrawn both stay until crosvm ends."""
-    nic, card = functions("10ec", "8139")[0], nvme()
-    world.vms["vm1"] = vm1 = CrosvmVm("vm1", arguments=("--vfio", f"{nic.sys},iommu=off"))
-    take_for_vfio(nic)
-    vm1.start()
-    world.configure(vm1.config(), CARDS, NIC)
-    world.broker.start()
-    world.wait_state(nic, "attached", "since the VM's start")
-    wait_has(world, vm1, card)
-    vm1.wait_sees("pci-10ec:8139")
-    world.configure(vm1.config())
-    for which in (nic, card):
-        world.wait_state(which, "releasing", "stays in vm1 until that is stopped")
-    stays(lambda: nic.driver() == card.driver() == "vfio-pci", 3, "the host takes none")
-    vm1.kill9()
-    wait_driver(nic, "8139cp")
-    wait_driver(card, "nvme")
+def crosvm_with_cards_from_its_start(world):
+    """Cards of two host buses are given to crosvm on its command line: they count as attached, and one more
+    comes while it runs. When the rules are withdrawn all stay until crosvm ends."""
+    nic, other = functions("10ec", "8139")[0], nvme()
+    for cold in (nic, other):
+        take_for_vfio(cold)
+    with card_on_bus_1(world) as card:
+        world.vms["vm1"] = vm1 = CrosvmVm("vm1", arguments=("--vfio", f"{nic.sys},iommu=off", "--vfio", f"{other.sys}"))
+        vm1.start()
+        world.configure(vm1.config(), rule_for(card, nic, other))
+        world.broker.start()
+        for cold in (nic, other):
+            world.wait_state(cold, "attached", "since the VM's start")
+        vm1.wait_sees("pci-10ec:8139")
+        vm1.wait_sees("disk-nvme")
+        wait_has(world, vm1, card)
+        world.configure(vm1.config())
+        for which in (nic, other, card):
+            world.wait_state(which, "releasing", "stays in vm1 until that is stopped")
+        stays(lambda: {which.driver() for which in (nic, other, card)} == {"vfio-pci"}, 3, "the host takes none")
+        vm1.kill9()
+        wait_driver(nic, "8139cp")
+        wait_driver(other, "nvme")
+        wait_driver(card, "nvme")
 
 
 @story
 def crosvm_killed_with_a_card(world):
     """crosvm dies by kill -9 and is started again: it gets its card back."""
-    vm1, card = vm_with_card(world)
-    vm1.kill9()
-    world.wait_state(card, "waiting", "not running")
-    vm1.start()
-    wait_has(world, vm1, card)
-    world.wait_history(card, "attach", "ok", 2)
+    with card_on_bus_1(world) as card:
+        vm1 = vm_with_card(world, card)
+        vm1.kill9()
+        world.wait_state(card, "waiting", "not running")
+        vm1.start()
+        wait_has(world, vm1, card)
+        world.wait_history(card, "attach", "ok", 2)
 
 
 @story
