@@ -5,14 +5,13 @@ import http.client
 import json
 import os
 import pathlib
-import pwd
 import signal
 import socket
 import subprocess
 
 from . import small_guest
 from .crosvm import DOUBLES, read_answer
-from .vm import RUN
+from .vm import RUN, as_user
 
 SERVER = DOUBLES / "cloud_hypervisor_server.py"
 PROGRAM = os.environ.get("CLOUD_HYPERVISOR")
@@ -59,15 +58,7 @@ class CloudHypervisorVm:
         self.dir.mkdir(parents=True, exist_ok=True)
         self.socket.unlink(missing_ok=True)  # cloud-hypervisor itself refuses to start then
         self.console.path.unlink(missing_ok=True)
-        command = self.command()
-        if self.user:
-            account = pwd.getpwnam(self.user)
-            for path in (self.dir, "/dev/kvm"):
-                if os.path.exists(path):
-                    os.chown(path, account.pw_uid, account.pw_gid)
-            # Who gives the guest's memory to a card must have the right to lock it.
-            command = ["prlimit", "--memlock=unlimited", "setpriv", f"--reuid={self.user}", f"--regid={account.pw_gid}",
-                       "--clear-groups", *command]
+        command = as_user(self.user, self.dir, self.command())
         with (self.dir / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=log if self.is_real else subprocess.PIPE, stderr=log)

@@ -11,7 +11,7 @@ import socket
 import subprocess
 
 from . import small_guest
-from .vm import RUN
+from .vm import RUN, as_user
 from .wait import Failed, wait_until
 
 DOUBLES = pathlib.Path(__file__).resolve().parents[2] / "doubles"
@@ -46,10 +46,10 @@ def ask(path, request, node=None):
 class CrosvmVm:
     """NAME is the VM's name in the config. IS_REAL: whether it is to be the real one; a story that needs
     what only the stand-in can be told (see the head of the server) says no. ARGUMENTS are further ones of
-    `crosvm run`."""
+    `crosvm run`, USER is who it runs as (root if not said)."""
 
-    def __init__(self, name, is_real=REAL is not None, arguments=()):
-        self.name, self.is_real, self.arguments, self.process = name, is_real, arguments, None
+    def __init__(self, name, is_real=REAL is not None, arguments=(), user=None):
+        self.name, self.is_real, self.arguments, self.user, self.process = name, is_real, arguments, user, None
         self.dir = RUN / name
         self.socket = self.dir / "crosvm.sock"
         self.console = small_guest.Console(self.dir / "serial.log")
@@ -60,7 +60,7 @@ class CrosvmVm:
         there at once."""
         waits = self.is_real if waits is None else waits
         return f"[general]\ncrosvm = {self.program}\n\n[vm {self.name}]\ntype = crosvm\nsocket = {self.socket}\n" + \
-            ("" if waits else "delay = 0\n")
+            ("" if waits else "delay = 0\n") + (f"user = {self.user}\n" if self.user else "")
 
     def command(self):
         if not self.is_real:
@@ -75,7 +75,7 @@ class CrosvmVm:
         self.dir.mkdir(parents=True, exist_ok=True)
         self.socket.unlink(missing_ok=True)  # crosvm itself refuses to start then
         self.console.path.unlink(missing_ok=True)
-        command = self.command()
+        command = as_user(self.user, self.dir, self.command())
         with (self.dir / "crosvm.log").open("ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=log,
                                             stdout=log if self.is_real else subprocess.PIPE)

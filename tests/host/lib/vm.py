@@ -33,6 +33,19 @@ def trace_time(text):
     return datetime.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
+def as_user(name, folder, command):
+    """COMMAND, run as the user NAME (None: as root), who owns FOLDER and may use KVM. Who gives the guest's
+    memory to a card must have the right to lock it."""
+    if not name:
+        return command
+    account = pwd.getpwnam(name)
+    for path in (folder, "/dev/kvm"):
+        if os.path.exists(path):
+            os.chown(path, account.pw_uid, account.pw_gid)
+    return ["prlimit", "--memlock=unlimited", "setpriv", f"--reuid={name}", f"--regid={account.pw_gid}", "--clear-groups",
+            *command]
+
+
 class QemuVm:
     """NAME is the VM's name in the config. USER is who QEMU runs as (root if not said); PAUSED
     VMs are as far as `qemu -S` goes, which is enough for everything USB. With GUEST one runs in it, by KVM:

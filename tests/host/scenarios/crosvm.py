@@ -347,6 +347,19 @@ def crosvm_with_cards_from_its_start(world):
 
 
 @story
+def crosvm_of_another_user(world):
+    """It runs as nobody, who has no right on devices: a keyboard and a card get into it all the same."""
+    keyboard = world.host.plug_keyboard()
+    with card_on_bus_1(world) as card:
+        vm1 = crosvm(world, user="nobody")
+        world.configure(vm1.config(), rule_for(card), KEYBOARDS)
+        world.broker.start()
+        wait_has(world, vm1, card)
+        world.wait_attached(keyboard, vm1)
+        vm1.wait_sees(KEYBOARD)
+
+
+@story
 def crosvm_killed_with_a_card(world):
     """crosvm dies by kill -9 and is started again: it gets its card back."""
     with card_on_bus_1(world) as card:
