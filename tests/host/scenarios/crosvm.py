@@ -124,10 +124,10 @@ def crosvm_guest_without_usb_driver(world):
 
 @story
 def crosvm_whose_usb_controller_has_died(world):
-    """The guest starts its USB driver while a device is on a port, which crosvm's controller does not
-    outlive: the view says so of the next device, nothing is asked any more, and another process has
-    everything."""
-    early = world.host.plug_keyboard()
+    """The guest starts its USB driver while a device of somebody else's is on a port, which crosvm's
+    controller does not outlive: the view says so of what is for it, nothing is asked any more, and another
+    process has everything."""
+    early, keyboard = world.host.plug_mouse(), world.host.plug_keyboard()
     vm1 = world.vms["vm1"] = CrosvmVm("vm1").begin()
     answer = vm1.attach_beside(early)
     expect(answer == "NoAvailablePort", f"it comes before there is a driver: {answer}")
@@ -135,14 +135,14 @@ def crosvm_whose_usb_controller_has_died(world):
     world.configure(vm1.config(), KEYBOARDS)
     world.broker.start()
     second = world.host.plug_keyboard()
-    world.wait_state(early, "failed", "has stopped working; restart the VM")
+    world.wait_state(keyboard, "failed", "has stopped working; restart the VM")
     world.wait_state(second, "failed", "has stopped working; restart the VM")
     if not vm1.is_real:
         asked = len(vm1.requests(""))
         stays(lambda: len(vm1.requests("")) == asked, 5, "crosvm is left alone")
     vm1.kill9()
     vm1.start()
-    for device in (early, second):
+    for device in (keyboard, second):
         world.wait_attached(device, vm1)
     vm1.wait_sees(KEYBOARD, 2)
 
