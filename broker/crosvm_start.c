@@ -112,6 +112,7 @@ void crosvm_start_look(struct vm *vm)
 {
 	char *words = malloc(MAX_COMMAND_LINE);
 	struct start start = {.vm = vm, .has_bus[0] = true};
+	int r;
 	size_t length = words ? read_command_line(vm->peer.pid, words, MAX_COMMAND_LINE) : 0;
 
 	cold_clear(&vm->cold);
@@ -123,8 +124,10 @@ void crosvm_start_look(struct vm *vm)
 	free(words);
 	for (vm->card_bus = 0; vm->card_bus < BUSES - 1 && start.has_bus[vm->card_bus];)
 		vm->card_bus++;
-	if (vm->peer.pid != 0 && vfio_group_each_open(vm->peer.pid, note_group, vm) < 0)
-		vm->no_cards[0] = 0; /* it ends */
+	r = vm->peer.pid == 0 ? -ESRCH : vfio_group_each_open(vm->peer.pid, note_group, vm);
+	if (r < 0 || length == 0)
+		snprintf(vm->no_cards, sizeof(vm->no_cards), "can't tell which cards %s has: %s",
+			 vm->name, r < 0 ? strerror(-r) : "its command line can't be read");
 }
 
 bool crosvm_start_is_handle(const char *handle)
