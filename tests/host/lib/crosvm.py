@@ -11,7 +11,7 @@ import socket
 import subprocess
 
 from . import small_guest
-from .vm import RUN, as_user
+from .vm import RUN, as_user, frozen
 from .wait import Failed, wait_until
 
 DOUBLES = pathlib.Path(__file__).resolve().parents[2] / "doubles"
@@ -114,14 +114,8 @@ class CrosvmVm:
     def kill9(self):
         self.end()
 
-    @contextlib.contextmanager
     def frozen(self):
-        """Meanwhile it does not run at all, though its socket is open."""
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
+        return frozen(self.process)
 
     def ports(self):
         """The ports that are taken, and the ids of what is there."""
