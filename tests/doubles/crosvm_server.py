@@ -473,7 +473,8 @@ def main():
     parser.add_argument("--vfio", action="append", default=[])
     parser.add_argument("--pci-hotplug-slots", type=int)
     arguments = parser.parse_args()
-    server = Server(arguments.socket, arguments.vfio, arguments.pci_hotplug_slots is not None)
+    cold = [path.partition(",")[0] for path in arguments.vfio]  # behind it are options
+    server = Server(arguments.socket, cold, arguments.pci_hotplug_slots is not None)
     print(json.dumps(server.state()), flush=True)
     try:
         server.run()
