@@ -25,6 +25,14 @@ bool group_is_in_use(const struct registry *registry, const struct device *devic
 	return false;
 }
 
+bool group_is_awaited(const struct registry *registry, const struct device *device)
+{
+	for (struct device *d = NULL; (d = next_member(registry, device, d));)
+		if (d->wish.prepare)
+			return true;
+	return false;
+}
+
 struct vm *group_vm(const struct registry *registry, const struct device *device)
 {
 	for (struct device *d = NULL; (d = next_member(registry, device, d));)

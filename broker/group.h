@@ -8,6 +8,9 @@
 /* Is another device of DEVICE's group still in a VM, or on its way? The group can't be given back
  * before. */
 bool group_is_in_use(const struct registry *registry, const struct device *device);
+/* Is another device of DEVICE's group to be with vfio-pci, because its VM is about to be started?
+ */
+bool group_is_awaited(const struct registry *registry, const struct device *device);
 /* The VM that another device of DEVICE's group is in, or on its way to, or NULL. */
 struct vm *group_vm(const struct registry *registry, const struct device *device);
 /* Is another device of DEVICE's group attached to DEVICE's VM, and stays there? Then that the group

@@ -55,7 +55,9 @@ void handback_drop(struct registry *registry, struct device *device)
 
 void handback_spare(struct registry *registry, const struct device *device)
 {
-	give_back_as(registry, device, WORKER_PCI_RETURN, WORKER_ALONE);
+	bool is_alone = group_is_in_use(registry, device) || group_is_awaited(registry, device);
+
+	give_back_as(registry, device, WORKER_PCI_RETURN, is_alone ? WORKER_ALONE : 0);
 }
 
 /* The fence */

@@ -21,10 +21,17 @@ deviceId = 0010
 """
 
 
+def wait_hosts(card):
+    """The host's driver has the card, and is through with its start: Linux 6.1 crashes when it is taken from
+    the driver before."""
+    wait_driver(card, "nvme")
+    wait_until(lambda: any(card.sys.glob("nvme/nvme*/nvme*n*")), 60, "its disk is there")
+
+
 def nvme():
     """The host's NVMe card."""
     card, = functions(*IDS.split(":"))
-    wait_driver(card, "nvme")
+    wait_hosts(card)
     return card
 
 
@@ -49,7 +56,7 @@ def withdraw(world, vm1):
 
 
 def wait_back(world, vm1, card):
-    wait_driver(card, "nvme")
+    wait_hosts(card)
     wait_until(lambda: world.db.assignment(card) is None, 60, "it has no row any more")
     expect(not vm1.functions(), f"vm1 has {vm1.functions()}")
     vm1.wait_lost(IDS)
