@@ -15,6 +15,7 @@
 #define PREFIX "crosvm-start-"
 #define MAX_COMMAND_LINE 65536 /* what comes behind is not looked at */
 #define BUSES 256
+#define MAX_GROUPS 64 /* that it has open; more are not noticed */
 
 /* Returns the length of the words, each with a NUL behind it, and none where they can't be had. */
 static size_t read_command_line(pid_t pid, char *ret_words, size_t size)
@@ -41,11 +42,39 @@ static const char *value_of(const char *option, const char *word, const char *ne
 	return *rest == '=' ? rest + 1 : *rest ? NULL : next;
 }
 
-/* The buses of the guest that are taken from the start. */
 struct start {
 	struct vm *vm;
-	bool has_bus[BUSES];
+	bool has_bus[BUSES]; /* of the guest, from the start */
+	int groups[MAX_GROUPS];
+	size_t n_groups;
 };
+
+/* The group of the function at ADDRESS, or -1. */
+static int group_of(const char *address)
+{
+	char name[16];
+	int r = root_link_name(name, sizeof(name), "/sys/bus/pci/devices/%s/iommu_group", address);
+
+	return r < 0 ? -1 : atoi(name);
+}
+
+static void note_group(void *data, int group)
+{
+	struct start *start = data;
+
+	if (start->n_groups < MAX_GROUPS)
+		start->groups[start->n_groups++] = group;
+}
+
+static bool is_open(const struct start *start, const char *address)
+{
+	int group = group_of(address);
+
+	for (size_t i = 0; i < start->n_groups; i++)
+		if (start->groups[i] == group)
+			return true;
+	return false;
+}
 
 /* PATH may have options behind it: "/sys/bus/pci/devices/0000:01:00.0/,iommu=viommu". */
 static void add_card(struct start *start, const char *path)
@@ -64,7 +93,7 @@ static void add_card(struct start *start, const char *path)
 	if (sscanf(cold.kernel_name, "%*x:%2x:", &bus) == 1)
 		start->has_bus[bus] = true;
 	snprintf(cold.handle, sizeof(cold.handle), PREFIX "%.48s", cold.kernel_name);
-	if (vfio_group_is_open(vm->peer.pid, cold.kernel_name) > 0)
+	if (is_open(start, cold.kernel_name))
 		cold_add(&vm->cold, &cold);
 }
 
@@ -84,47 +113,50 @@ static void take_word(struct start *start, const char *word, const char *next)
 
 static bool is_known(const struct vm *vm, int group)
 {
-	char name[16];
-
 	for (const struct device *d = NULL; (d = vm_next_device(vm, d));)
 		if (d->id.kind == DEVICE_PCI && d->id.group == group)
 			return true;
 	for (size_t i = 0; i < vm->cold.n; i++)
-		if (root_link_name(name, sizeof(name), "/sys/bus/pci/devices/%s/iommu_group",
-				   vm->cold.items[i].kernel_name) == 0 &&
-		    atoi(name) == group)
+		if (group_of(vm->cold.items[i].kernel_name) == group)
 			return true;
 	return false;
 }
 
-static void note_group(void *data, int group)
+static void look_for_strangers(const struct start *start)
 {
-	struct vm *vm = data;
+	struct vm *vm = start->vm;
 
-	if (!vm->no_cards[0] && !is_known(vm, group))
-		snprintf(vm->no_cards, sizeof(vm->no_cards),
-			 "%s has a card of somebody else's (IOMMU group %d), and takes one while it"
-			 " runs; start it with --vfio for this one",
-			 vm->name, group);
+	for (size_t i = 0; i < start->n_groups && !vm->no_cards[0]; i++)
+		if (!is_known(vm, start->groups[i]))
+			snprintf(vm->no_cards, sizeof(vm->no_cards),
+				 "%s has a card of somebody else's (IOMMU group %d), and takes one"
+				 " while it runs; start it with --vfio for this one",
+				 vm->name, start->groups[i]);
+}
+
+static void look_at_command_line(struct start *start, const char *words, size_t length)
+{
+	struct vm *vm = start->vm;
+
+	for (size_t at = 0, next; at < length; at = next) {
+		next = at + strlen(words + at) + 1;
+		take_word(start, words + at, next < length ? words + next : "");
+	}
+	for (vm->card_bus = 0; vm->card_bus < BUSES - 1 && start->has_bus[vm->card_bus];)
+		vm->card_bus++;
 }
 
 void crosvm_start_look(struct vm *vm)
 {
-	char *words = malloc(MAX_COMMAND_LINE);
-	struct start start = {.vm = vm, .has_bus[0] = true};
-	int r;
+	_cleanup_free_ char *words = malloc(MAX_COMMAND_LINE);
 	size_t length = words ? read_command_line(vm->peer.pid, words, MAX_COMMAND_LINE) : 0;
+	struct start start = {.vm = vm, .has_bus[0] = true};
+	int r = vm->peer.pid == 0 ? -ESRCH : vfio_group_each_open(vm->peer.pid, note_group, &start);
 
 	cold_clear(&vm->cold);
 	vm->no_cards[0] = 0;
-	for (size_t at = 0, next; at < length; at = next) {
-		next = at + strlen(words + at) + 1;
-		take_word(&start, words + at, next < length ? words + next : "");
-	}
-	free(words);
-	for (vm->card_bus = 0; vm->card_bus < BUSES - 1 && start.has_bus[vm->card_bus];)
-		vm->card_bus++;
-	r = vm->peer.pid == 0 ? -ESRCH : vfio_group_each_open(vm->peer.pid, note_group, vm);
+	look_at_command_line(&start, words, length);
+	look_for_strangers(&start);
 	if (r < 0 || length == 0)
 		snprintf(vm->no_cards, sizeof(vm->no_cards), "can't tell which cards %s has: %s",
 			 vm->name, r < 0 ? strerror(-r) : "its command line can't be read");
