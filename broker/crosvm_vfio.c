@@ -23,7 +23,8 @@ struct request {
 	struct crosvm_vfio *vfio;
 	bool add;
 	bool is_accepted;      /* add: crosvm says that it has it */
-	bool was_asked;        /* before, and crosvm did not answer in time */
+	bool is_sent;          /* add: crosvm was asked, or is about to be */
+	bool is_silent;        /* … and has not answered in time */
 	unsigned n_unanswered; /* times that crosvm, or the kernel, did not answer in time */
 	struct crosvm_command *command;
 	struct vm_look look;
@@ -93,9 +94,9 @@ static void added_is_seen(struct request *request, enum vm_open open)
 {
 	struct vmm_result *result = &request->base.result;
 
-	/* Where it is open for others, crosvm's word is all there is. What was asked twice is
-	 * refused the second time, because it is there. */
-	if (open == VM_OPEN_YES && !request->is_accepted && !request->was_asked) {
+	/* Where it is open for others, crosvm's word is all there is; where crosvm has said
+	 * nothing, the kernel's. */
+	if (open == VM_OPEN_YES && !request->is_accepted && !request->is_silent) {
 		set_lost(request);
 	} else if (open == VM_OPEN_YES || (open == VM_OPEN_SHARED && request->is_accepted)) {
 		*result = (struct vmm_result){.outcome = VMM_OK};
@@ -131,6 +132,22 @@ static void removed_is_seen(struct request *request, enum vm_open open, const ch
 	op_finish(&request->base);
 }
 
+static void run_program(void *data);
+
+/* It may yet do what it was asked, when it comes to itself. */
+static void await_silent(struct request *request)
+{
+	struct vm *vm = request->vfio->vm;
+
+	request->is_silent = true;
+	vm_set_reason(vm, "crosvm of %s does not answer on %s: it is still starting, or hangs",
+		      vm->name, vm->socket);
+	loop_timer_start(vm->loop, &request->base.timer, crosvm_wait_ms(request->n_unanswered++),
+			 look, request);
+}
+
+/* A crosvm that is asked to add a card that it has ends, and its VM with it: so it is asked once,
+ * and not where the group is open. */
 static void group_is_seen(void *data, enum vm_open open, const char *detail)
 {
 	struct request *request = data;
@@ -139,9 +156,15 @@ static void group_is_seen(void *data, enum vm_open open, const char *detail)
 		look_again(request, detail);
 		return;
 	}
+	if (request->is_silent && open != VM_OPEN_YES) {
+		await_silent(request);
+		return;
+	}
 	if (request->n_unanswered > 0)
 		vm_set_reason(request->vfio->vm, "%s", "");
-	if (request->add)
+	if (request->add && !request->is_sent && open != VM_OPEN_YES)
+		run_program(request);
+	else if (request->add)
 		added_is_seen(request, open);
 	else
 		removed_is_seen(request, open, detail);
@@ -183,25 +206,11 @@ static void note_refused(struct request *request, const struct crosvm_reply *rep
 		       reply->text, device->attempt.n_retries + 1);
 }
 
-static void run_program(void *data);
-
-/* It may yet do what it was asked, when it comes to itself; then the next request will fail. */
-static void ask_again(struct request *request)
-{
-	struct vm *vm = request->vfio->vm;
-
-	vm_set_reason(vm, "crosvm of %s does not answer on %s: it is still starting, or hangs",
-		      vm->name, vm->socket);
-	request->was_asked = true;
-	loop_timer_start(vm->loop, &request->base.timer, crosvm_wait_ms(request->n_unanswered++),
-			 run_program, request);
-}
-
 static void add_has_ended(struct request *request, const struct crosvm_command_result *result,
 			  const struct crosvm_reply *reply)
 {
 	if (result->timed_out) {
-		ask_again(request);
+		await_silent(request);
 		return;
 	}
 	if (is_wrong_program(result)) {
@@ -261,6 +270,7 @@ static void run_program(void *data)
 		op_finish(&request->base);
 		return;
 	}
+	request->is_sent = true;
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%.64s", device->id.kernel_name);
 	int r = crosvm_command_run(vm->loop, words, crosvm_pace.command, program_has_ended, request,
 				   &request->command);
@@ -273,7 +283,10 @@ static void run_program(void *data)
 
 static void begin_request(struct op *base)
 {
-	run_program(base);
+	if (((struct request *) base)->add)
+		look(base);
+	else
+		run_program(base);
 }
 
 static void end_request(struct op *base)

@@ -161,7 +161,8 @@ static void test_vfio(void **state)
 	RUN(f, "vfio", "add", first, f->socket);
 	assert_reply(f, CROSVM_OK, "done");
 	assert_int_equal(double_functions(&f->crosvm), 1);
-	RUN(f, "vfio", "add", first, f->socket);
+	double_do(&f->crosvm, "pci refuse");
+	RUN(f, "vfio", "add", second, f->socket);
 	assert_reply(f, CROSVM_ERROR, "unexpected response: error: Invalid argument");
 	RUN(f, "vfio", "remove", second, f->socket);
 	assert_reply(f, CROSVM_ERROR, "Invalid argument");
