@@ -253,7 +253,8 @@ def card_on_bus_1(world):
         world.broker.stop()
         give_back_all()
         monitor.command("device_del", id="hot-card")
-        monitor.wait_deleted("hot-card", 60)
+        wait_until(lambda: all(entry["name"] != "hot-card" for entry in
+                               monitor.command("qom-list", path="/machine/peripheral")), 60, "it is pulled out")
 
 
 def rule_for(*cards):
