@@ -143,7 +143,7 @@ static void await_silent(struct request *request)
 	vm_set_reason(vm, "crosvm of %s does not answer on %s: it is still starting, or hangs",
 		      vm->name, vm->socket);
 	loop_timer_start(vm->loop, &request->base.timer, crosvm_wait_ms(request->n_unanswered++),
-			 look, request);
+			 ask_kernel, request);
 }
 
 /* A crosvm that is asked to add a card that it has ends, and its VM with it: so it is asked once,
@@ -284,7 +284,7 @@ static void run_program(void *data)
 static void begin_request(struct op *base)
 {
 	if (((struct request *) base)->add)
-		look(base);
+		ask_kernel(base);
 	else
 		run_program(base);
 }

@@ -32,6 +32,7 @@ struct cloud_hypervisor {
 	struct vm *vm;
 	struct op_queue ops; /* serial */
 	struct http *http;   /* of the op under way */
+	bool is_unmapped;    /* the next card could not reach the guest's memory */
 };
 
 struct request;
@@ -45,6 +46,7 @@ struct request {
 	char handles[MAX_HANDLES][96]; /* probe */
 	size_t n_handles;
 	unsigned n_names; /* attach: tried so far */
+	bool is_first;    /* attach: the VM has no other card */
 	int error;        /* why it can't be asked, or 0 */
 };
 
@@ -294,6 +296,8 @@ static void add_was_refused(struct request *request, const struct http_answer *a
 
 	describe_error(answer, text, sizeof(text));
 	add_advice(request, text, advice, sizeof(advice));
+	if (answer->status == 500 && request->is_first)
+		request->ch->is_unmapped = true;
 	if (answer->status == 409 && strstr(text, "not unique"))
 		try_name(request);
 	else if (answer->status == 409)
@@ -307,12 +311,38 @@ static void add_was_refused(struct request *request, const struct http_answer *a
 		finish_request(request, VMM_FAILED, "cloud-hypervisor: %s%s", text, advice);
 }
 
+static void unmapped_was_removed(struct request *request, const struct http_answer *answer)
+{
+	(void) answer;
+	finish_request(
+		request, VMM_RETRY,
+		"cloud-hypervisor gives the first card after one that failed no way to the guest's"
+		" memory: it is given once more");
+}
+
+/* An add that fails leaves the VFIO container behind, which the next card gets as it is; with its
+ * last card the VM drops it. Seen with version 54. Source: cloud-hypervisor,
+ * vmm/src/device_manager.rs (add_vfio_device, cleanup_vfio_ops). */
+static void remove_unmapped(struct request *request)
+{
+	char name[96 + 8];
+
+	request->ch->is_unmapped = false;
+	ch_make_name(name, sizeof(name), request->base.handle, request->n_names);
+	ask_vmm(request, "PUT", "vm.remove-device", json_pack("{s:s}", "id", name),
+		unmapped_was_removed);
+}
+
 static void add_was_answered(struct request *request, const struct http_answer *answer)
 {
 	struct device *device = request->base.device;
 
 	if (answer->status != 200 && answer->status != 204) {
 		add_was_refused(request, answer);
+		return;
+	}
+	if (request->ch->is_unmapped) {
+		remove_unmapped(request);
 		return;
 	}
 	json_t *reply = json_loadb(answer->body, answer->length, JSON_REJECT_DUPLICATES, NULL);
@@ -357,6 +387,11 @@ static void add_device(struct request *request, const json_t *info)
 			       other);
 		return;
 	}
+	if (vfio_group_is_open(request->ch->vm->peer.pid, device->id.kernel_name) > 0) {
+		finish_request(request, VMM_RETRY, "its guest has not let go of it yet");
+		return;
+	}
+	request->is_first = json_array_size(ch_devices_of(info)) == 0;
 	try_name(request);
 	if (!request->base.is_done)
 		vm_attach_sent(request->ch->vm, device);
@@ -451,6 +486,7 @@ static void ch_reset(struct vm *vm)
 	struct cloud_hypervisor *ch = vm->backend;
 
 	ch->http = http_cancel(ch->http);
+	ch->is_unmapped = false;
 	op_queue_fail(&ch->ops, "the VM has ended");
 }
 

@@ -47,6 +47,8 @@ class Machine:
     def __init__(self):
         self.state, self.keeps, self.names_stay, self.error = "Running", False, False, None
         self.config, self.tree, self.groups = {}, {}, {}
+        self.container = None  # "empty": left from an add that failed, and never mapped
+        self.unmapped = []
 
     def info(self):
         if self.state == "none":
@@ -60,22 +62,33 @@ class Machine:
     def add(self, path, name):
         if self.error:
             error, self.error = self.error, None
+            self.container = self.container or "empty"
             raise Refused(500, "Error from API", "The device could not be added to the VM", error)
         path = path.rstrip("/")
-        if not (ROOT / path.lstrip("/")).is_dir():
-            raise Refused(500, "Error from API", "The device could not be added to the VM", "invalid file path")
         if path in self.config.values():
             raise Refused(409, "Error from API", f"Duplicated device path: {path}")
         if name in self.config or name in self.tree:
             raise Refused(409, "Error from API", f"Identifier {name} is not unique")
         if self.state in ("Running", "Paused"):
-            self.groups[name] = self.open_group(path)
-            self.tree[name] = path
+            self.plug(path, name)
         self.config[name] = path
         return {"id": name, "bdf": "0000:00:05.0"} if name in self.tree else None
 
+    def plug(self, path, name):
+        """vmm/src/device_manager.rs, add_vfio_device: who makes the container maps the memory, if it gets so
+        far."""
+        is_new, self.container = self.container is None, self.container or "empty"
+        self.groups[name] = self.open_group(path)
+        self.tree[name] = path
+        if is_new:
+            self.container = "mapped"
+        elif self.container == "empty":
+            self.unmapped.append(name)
+
     @staticmethod
     def open_group(path):
+        if not (ROOT / path.lstrip("/")).is_dir():
+            raise Refused(500, "Error from API", "The device could not be added to the VM", "invalid file path")
         group = os.path.basename(os.readlink(ROOT / path.lstrip("/") / "iommu_group"))
         try:
             return os.open(ROOT / "dev/vfio" / group, os.O_RDWR)
@@ -97,8 +110,11 @@ class Machine:
                 continue
             if name in self.groups:
                 os.close(self.groups.pop(name))
+                self.unmapped = [other for other in self.unmapped if other != name]
             if not self.names_stay:
                 del self.tree[name]
+            if not self.groups:
+                self.container = None
 
 
 class Server:
@@ -197,7 +213,7 @@ class Server:
         print(json.dumps(self.state()), flush=True)
 
     def state(self):
-        return {"config": self.vm.config, "tree": self.vm.tree, "open": sorted(self.vm.groups),
+        return {"config": self.vm.config, "tree": self.vm.tree, "open": sorted(self.vm.groups), "unmapped": self.vm.unmapped,
                 "clients": len(self.clients), "requests": self.log}
 
     def run(self, wakeup):

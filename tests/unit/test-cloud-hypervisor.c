@@ -252,6 +252,35 @@ static void test_refusals(void **state)
 	attach(VMM_FAILED, "PCI devices only");
 }
 
+static const char *unmapped(void)
+{
+	static char text[100];
+	json_t *state = double_tell(&f.ch, "state");
+
+	snprintf(text, sizeof(text), "%s",
+		 json_string_value(json_array_get(json_object_get(state, "unmapped"), 0)) ?: "");
+	json_decref(state);
+	return text;
+}
+
+/* The first card after an add that failed can't reach the guest's memory: it is given once more. */
+static void test_first_card_after_one_that_failed(void **state)
+{
+	(void) state;
+	for (int i = 0; i < 2; i++) {
+		double_do(&f.ch, "add something new");
+		attach(VMM_RETRY, "something new");
+		double_do(&f.ch, "guest keep");
+		attach(VMM_RETRY, "it is given once more");
+		assert_string_equal(unmapped(), HANDLE);
+		attach(VMM_RETRY, "its guest has not let go of it yet");
+		double_do(&f.ch, "guest let-go");
+		attach(VMM_OK, "");
+		assert_string_equal(unmapped(), "");
+		detach(VMM_PENDING, "");
+	}
+}
+
 /* By --device: known by the name it has there, and taken out by that. */
 static void test_what_it_has_had_since_its_start(void **state)
 {
@@ -353,6 +382,7 @@ int main(void)
 		BACKEND(test_names_that_stay),
 		BACKEND(test_an_answer_that_is_lost),
 		BACKEND(test_refusals),
+		BACKEND(test_first_card_after_one_that_failed),
 		BACKEND(test_a_function_that_has_gone),
 		BACKEND(test_what_it_has_had_since_its_start),
 		BACKEND(test_a_vm_that_does_not_run),
