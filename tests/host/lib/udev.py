@@ -3,6 +3,8 @@ import os
 import pathlib
 import subprocess
 
+from .wait import wait_until
+
 RULES = pathlib.Path("/etc/udev/rules.d")
 # udevd gives a RUN program the device's properties and nothing else as its environment; this is
 # how the sanitizers in the helper learn where to report.
@@ -18,12 +20,21 @@ class Udev:
     def __init__(self, log):
         self.log_path, self.process = log, None
 
-    def start(self, sanitizer_options):
-        RULES.mkdir(parents=True, exist_ok=True)
-        (RULES / "00-sanitizers.rules").write_text(SANITIZER_RULE % (sanitizer_options, sanitizer_options))
+    def go_on(self):
+        """Starts it, without a word about what is there."""
         environment = {**os.environ, "SYSTEMD_LOG_TARGET": "console", "SYSTEMD_LOG_LEVEL": "info"}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(["/lib/systemd/systemd-udevd"], stderr=log, env=environment)
+        wait_until(pathlib.Path("/run/udev/control").exists, 60, "udevd listens")
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait(timeout=60)
+
+    def start(self, sanitizer_options):
+        RULES.mkdir(parents=True, exist_ok=True)
+        (RULES / "00-sanitizers.rules").write_text(SANITIZER_RULE % (sanitizer_options, sanitizer_options))
+        self.go_on()
         for kind in ("subsystems", "devices"):
             udevadm("trigger", f"--type={kind}", "--action=add")
         self.settle()

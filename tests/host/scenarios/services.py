@@ -13,6 +13,8 @@ from lib.uevents import UDEV, Listener
 from lib.wait import expect, wait_until
 
 OTHERS = pathlib.Path("/checkout/.build-host/others")
+PACKAGES = ("others", "usbmuxd", "ipp-usb", "usb-modeswitch", "usb-modeswitch-data", "libmtp-common", "libmtp-runtime",
+            "libgphoto2-6", "brltty", "libccid", "modemmanager", "fwupd", "bolt")
 FOLDER = pathlib.Path("/usr/lib/udev")
 # Vendor, product, interface: a telephone with fruit on it, a printer, a modem that is a disk at first, a camera, a
 # player, a Braille display, a card reader. None of which a driver makes a line: the name of that usb_modeswitch's
@@ -76,7 +78,7 @@ def started_for_each(world):
     return found | (programs & PROGRAMS)
 
 
-@story
+@story(fetches=PACKAGES)
 def nothing_is_started_for_what_is_claimed(world):
     """With the rules of usbmuxd, ipp-usb, usb_modeswitch, libmtp, libgphoto2, brltty, libccid, ModemManager, fwupd
     and bolt: they start their services and mark their devices, and nothing of it for what a rule claims."""
