@@ -15,6 +15,7 @@ from .wait import Failed, expect, wait_until
 
 CONFIG = pathlib.Path("/etc/vhotplug/vhotplug.conf")
 KEYBOARDS = "[usb Input]\ntargetVm = vm1\n[allow Keyboards]\ninterfaceClass = 3\ninterfaceProtocol = 1\n"
+IDS = "usb-0627:0001"  # as the guest calls the keyboard
 PATIENCE = 120
 
 
@@ -45,15 +46,20 @@ class World:
         self.run = run
         self.host = Host(json.loads((run / "request.json").read_text())["images"])
         self.db = Database()
-        self.vm = QemuVm("vm1").start()
+        self.vm = QemuVm("vm1", usb_ports=15, guest=True).start()
         self.keyboard = None
         self.ids = None
         self.detached = 0
 
     def plug(self):
+        """A keyboard, which the guest sees."""
         self.keyboard = self.host.plug_keyboard()
         self.wait_attached()
         self.note()
+
+    def guest_sees(self):
+        """How many keyboards the guest has."""
+        return self.vm.console.has().count(IDS)
 
     def note(self):
         """This is how it is to stay."""
@@ -61,14 +67,17 @@ class World:
         self.detached = len(self.db.history(self.keyboard, "detach"))
 
     def unplug(self):
+        before = self.guest_sees()
         self.host.unplug(self.keyboard)
         wait_until(lambda: not self.vm.usb_ids(self.keyboard), PATIENCE, "the VM has lost it")
+        wait_until(lambda: self.guest_sees() == before - 1, PATIENCE, "the guest has lost it")
 
     def wait_attached(self):
         def seen():
             row = self.db.assignment(self.keyboard)
             return row and row["state"] == "attached" and self.vm.usb_ids(self.keyboard)
         wait_until(seen, PATIENCE, lambda: f"the keyboard is in the VM; {self.db.dump()}")
+        wait_until(self.guest_sees, PATIENCE, lambda: f"the guest sees it; it sees {self.vm.console.has()}")
 
     def expect_untouched(self):
         """It is in the VM, by the handle that it was given first, and never left."""
