@@ -130,6 +130,16 @@ class Host:
             self.monitor.command("blockdev-del", node_name=self.disks.pop(device.ident))
         wait_until(lambda: not device.is_there(), 60, f"the kernel sees that {device} is gone")
 
+    def count_anew(self):
+        """As after a boot: the numbers of USB devices begin anew, in the order of their ports."""
+        controller = (USB / "usb1").resolve().parent
+        driver = (controller / "driver").resolve()
+        for word in ("unbind", "bind"):
+            (driver / word).write_text(controller.name)
+        for device in self.plugged.values():
+            wait_until((device.sys / "bDeviceClass").exists, 60, f"the kernel sees {device} again")
+            device.inode = device.sys.stat().st_ino
+
     def unplug_all(self):
         """Devices behind hubs first."""
         for device in sorted(self.plugged.values(), key=lambda device: -device.name.count(".")):

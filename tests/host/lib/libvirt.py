@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import pwd
+import re
 import shlex
 import shutil
 import signal
@@ -27,7 +28,8 @@ SETTINGS = {
     "libvirtd.conf": 'auth_unix_ro = "none"\nauth_unix_rw = "none"\nunix_sock_group = "root"\n',
     "qemu.conf": 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nstdio_handler = "file"\n'
                  "cgroup_controllers = []\nnamespaces = []\n"}
-DOMAIN = """<domain type='{accel}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>{name}</name><memory unit='MiB'>{memory}</memory><vcpu>1</vcpu>{cpu}
+DOMAIN = """<domain type='{accel}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+<name>{name}</name><memory unit='MiB'>{memory}</memory><vcpu>1</vcpu>{cpu}
 <os><type arch='x86_64' machine='q35'>hvm</type>{boot}</os><features><acpi/></features>
 <devices><emulator>{qemu}</emulator>
 <controller type='usb' model='qemu-xhci' ports='8'/>
@@ -75,6 +77,15 @@ def virsh(*words):
     if errors:
         raise Failed(f"virsh {' '.join(words)}: {'; '.join(errors)}")
     return "\n".join(lines)
+
+
+def refusal(*words):
+    """What virsh says against it."""
+    try:
+        said = virsh(*words)
+    except Failed as error:
+        return str(error)
+    raise Failed(f"virsh {' '.join(words)} is refused; it says '{said}'")
 
 
 def _prepare(settings):
@@ -273,6 +284,39 @@ class DiskDomain(Domain):
         super().remove()
 
 
+class MonitorDomain(Domain):
+    """One with a second monitor, for a VM of type = qemu."""
+
+    def __init__(self, name, domain):
+        super().__init__(name, domain)
+        self.socket = self.dir / "qmp.sock"
+
+    def traits(self):
+        words = ("-qmp", f"unix:{self.socket},server=on,wait=off")
+        given = "".join(f"<qemu:arg value='{word}'/>" for word in words)
+        return {**super().traits(), "rest": f"<qemu:commandline>{given}</qemu:commandline>"}
+
+    def define(self):
+        self.dir.mkdir(parents=True, exist_ok=True)
+        shutil.chown(self.dir, "libvirt-qemu", "libvirt-qemu")
+        return super().define()
+
+    def config(self):
+        return f"[vm {self.name}]\ntype = qemu\nsocket = {self.socket}\nuser = libvirt-qemu\n"
+
+    def usb_ids(self, device=None):
+        start = f"vhp-{device.name}-" if device else "vhp-"
+        said = virsh("qemu-monitor-command", self.domain, "--hmp", "info qtree")
+        return sorted(name for name in re.findall(r'id "(vhp-[^"]*)"', said) if name.startswith(start))
+
+    def holds(self, device):
+        return self.usb_ids(device) == [f"vhp-{device.name}-{device.inode}"]
+
+    def kill9(self):
+        if DAEMON.process:
+            self.remove()
+
+
 class GuestDomain(Domain):
     """One with a guest that runs and says what it sees. It goes on from story to story, too."""
 
@@ -284,6 +328,8 @@ class GuestDomain(Domain):
     def traits(self):
         small_guest.load_kvm()
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.console.path.touch()
+        self.console.path.chmod(0o666)  # its QEMU may be anybody
         return {**super().traits(), "accel": "kvm", "memory": 192, "cpu": "<cpu mode='host-passthrough'/>",
                 "boot": f"<kernel>{small_guest.KERNEL}</kernel><initrd>{small_guest.make(self.folder)}</initrd>"
                         f"<cmdline>{small_guest.COMMAND_LINE}</cmdline>",
@@ -294,12 +340,6 @@ class GuestDomain(Domain):
             virsh("start", self.domain)
             self.console.wait_ready()
         return self
-
-    def wait_has(self, what):
-        self.console.wait_has(what)
-
-    def wait_lost(self, what):
-        self.console.wait_lost(what)
 
     def log(self):
         return f"{super().log()}\nconsole:\n{self.console.text()[-2000:]}"
