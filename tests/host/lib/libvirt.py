@@ -6,7 +6,6 @@ import json
 import os
 import pathlib
 import pwd
-import re
 import shlex
 import shutil
 import signal
@@ -282,39 +281,6 @@ class DiskDomain(Domain):
         for name in virsh("snapshot-list", self.domain, "--name").split():
             virsh("snapshot-delete", self.domain, name)
         super().remove()
-
-
-class MonitorDomain(Domain):
-    """One with a second monitor, for a VM of type = qemu."""
-
-    def __init__(self, name, domain):
-        super().__init__(name, domain)
-        self.socket = self.dir / "qmp.sock"
-
-    def traits(self):
-        words = ("-qmp", f"unix:{self.socket},server=on,wait=off")
-        given = "".join(f"<qemu:arg value='{word}'/>" for word in words)
-        return {**super().traits(), "rest": f"<qemu:commandline>{given}</qemu:commandline>"}
-
-    def define(self):
-        self.dir.mkdir(parents=True, exist_ok=True)
-        shutil.chown(self.dir, "libvirt-qemu", "libvirt-qemu")
-        return super().define()
-
-    def config(self):
-        return f"[vm {self.name}]\ntype = qemu\nsocket = {self.socket}\nuser = libvirt-qemu\n"
-
-    def usb_ids(self, device=None):
-        start = f"vhp-{device.name}-" if device else "vhp-"
-        said = virsh("qemu-monitor-command", self.domain, "--hmp", "info qtree")
-        return sorted(name for name in re.findall(r'id "(vhp-[^"]*)"', said) if name.startswith(start))
-
-    def holds(self, device):
-        return self.usb_ids(device) == [f"vhp-{device.name}-{device.inode}"]
-
-    def kill9(self):
-        if DAEMON.process:
-            self.remove()
 
 
 class GuestDomain(Domain):

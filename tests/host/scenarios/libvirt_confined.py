@@ -3,11 +3,10 @@ import pathlib
 import re
 
 from lib import apparmor
-from lib.libvirt import GuestDomain, MonitorDomain
-from lib.parts import InputDevice, functions, wait_driver
+from lib.libvirt import GuestDomain
+from lib.parts import functions, wait_driver
 from lib.wait import expect, wait_until
-from lib.world import DISKS, KEYBOARDS, TOP
-from scenarios import evdev
+from lib.world import DISKS, KEYBOARDS
 from scenarios.libvirt import CARD, IDS, KEY_A, KEYBOARD, NVME, story, type_on
 
 
@@ -23,7 +22,7 @@ def expect_confined(vm1):
     return vm1
 
 
-@story
+@story(fetches=("apparmor", "apparmor", "libvirt-daemon-system"))
 def libvirt_domain_that_apparmor_confines(world):
     """Its guest uses a keyboard, a disk and a card all the same: libvirt lets its QEMU have each while it has it."""
     card, = functions(*IDS)
@@ -45,26 +44,3 @@ def libvirt_domain_that_apparmor_confines(world):
         vm1.console.wait_lost(NVME)
         wait_driver(card, "nvme")
         wait_until(disk.block_device, 60, "the disk is the host's again")
-
-
-@story
-def qemu_of_libvirt_that_apparmor_confines(world):
-    """Its QEMU has a second monitor, which the broker uses. A keyboard, handed to it already opened, needs no more
-    than that. An event node, which it opens by name, is kept from it: the reason says by whose profile, and README's
-    lines for that help."""
-    lines = re.search(r"^```apparmor\n(.*?)^```$", (TOP / "README.md").read_text(), re.M | re.S)[1].splitlines()
-    with apparmor.confining("namespaces = []\n"):
-        apparmor.allow(line for line in lines if "/dev/" not in line)
-        world.vms["vm1"] = vm1 = MonitorDomain("vm1", "monitored")
-        expect_confined(vm1.define().start())
-        world.configure(vm1.config(), KEYBOARDS, evdev.KEYBOARD)
-        world.broker.start()
-        world.wait_attached(world.host.plug_keyboard(), vm1)
-        node = InputDevice("QEMU Virtio Keyboard")
-        world.wait_state(node, "waiting", "AppArmor's profile libvirt-.* keeps process .*: allow it there")
-        apparmor.allow(lines)
-        apparmor.load(*(apparmor.PROFILES / "libvirt").glob("libvirt-*[0-9a-f]"))
-        world.configure(vm1.config(), KEYBOARDS)
-        world.configure(vm1.config(), KEYBOARDS, evdev.KEYBOARD)
-        world.wait_state(node, "attached")
-        expect(vm1.usb_ids(node), "QEMU has it")
