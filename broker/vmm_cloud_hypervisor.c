@@ -296,9 +296,10 @@ static void add_was_refused(struct request *request, const struct http_answer *a
 
 	describe_error(answer, text, sizeof(text));
 	add_advice(request, text, advice, sizeof(advice));
-	if (answer->status == 500 && request->is_first)
+	bool is_taken = strstr(text, "not unique") != NULL; /* 409, or 500 for one that leaves */
+	if (answer->status == 500 && request->is_first && !is_taken)
 		request->ch->is_unmapped = true;
-	if (answer->status == 409 && strstr(text, "not unique"))
+	if (is_taken)
 		try_name(request);
 	else if (answer->status == 409)
 		finish_request(request, VMM_FAILED,

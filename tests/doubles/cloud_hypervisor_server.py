@@ -33,6 +33,9 @@ ROOT = pathlib.Path(os.environ.get("VMM_DOUBLE_ROOT", "/"))  # of /sys and /dev/
 API = "/api/v1/"
 
 
+FAILED = ("Error from API", "The device could not be added to the VM", "Error from device manager")
+
+
 class Refused(Exception):
     """An answer that is an error: a status, and texts, the cause last."""
 
@@ -67,8 +70,10 @@ class Machine:
         path = path.rstrip("/")
         if path in self.config.values():
             raise Refused(409, "Error from API", f"Duplicated device path: {path}")
-        if name in self.config or name in self.tree:
+        if name in self.config:
             raise Refused(409, "Error from API", f"Identifier {name} is not unique")
+        if name in self.tree:
+            raise Refused(500, *FAILED, f"Invalid identifier as it is not unique: {name}")
         if self.state in ("Running", "Paused"):
             self.plug(path, name)
         self.config[name] = path
