@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 """A stand-in for a running cloud-hypervisor: its API socket, as far as PCI devices go. It does what
-version 53 was seen to do; a story compares the two where there is a real one.
+version 54 was seen to do; a story compares the two where there is a real one.
 
     cloud_hypervisor_server.py SOCKET
 
