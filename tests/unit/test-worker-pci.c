@@ -91,7 +91,7 @@ static int write_to_kernel(const char *path, const char *text)
 	return 0;
 }
 
-int __wrap_root_write(const char *text, const char *format, ...);
+int __wrap_root_write(const char *text, const char *format, ...) _printf_(2, 3);
 int __wrap_root_write(const char *text, const char *format, ...)
 {
 	const char *name;
@@ -106,8 +106,8 @@ int __wrap_root_write(const char *text, const char *format, ...)
 	return write_to_kernel(path, text);
 }
 
-int __real_root_open(int flags, const char *format, ...);
-int __wrap_root_open(int flags, const char *format, ...);
+int __real_root_open(int flags, const char *format, ...) _printf_(2, 3);
+int __wrap_root_open(int flags, const char *format, ...) _printf_(2, 3);
 int __wrap_root_open(int flags, const char *format, ...)
 {
 	char path[PATH_MAX];
