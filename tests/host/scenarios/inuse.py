@@ -179,7 +179,7 @@ def every_use_of_a_disk(world):
         world.udev.settle()
         expect(disk.drivers() == ["usb-storage"], f"{use.__name__}: the host keeps it")
     _run_when_free(f"wipefs -a {node}")
-    _run_when_free(f"mkfs.ext4 -q {node}")  # as other stories expect it
+    _run_when_free(f"mkfs.ext4 -q -L disk1 {node}")  # as other stories expect it
     world.configure(vm1.config(), DISKS)
     world.broker.start()
     world.wait_attached(disk, vm1)
