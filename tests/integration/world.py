@@ -232,7 +232,13 @@ class World:
                     process.send_signal(signal.SIGCONT)
                 process.kill()
                 process.wait()
-        shutil.rmtree(self.path)
+        # A worker whose broker has ended may be at its last job, with a lock there.
+        wait_for(self.remove)
+
+    def remove(self):
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self.path)
+        return not os.path.exists(self.path)
 
 
 def as_nobody(database, sql):
