@@ -26,7 +26,7 @@ import udevd
 from rules_configs import config
 
 TURNS, EVENTS = 300, 5
-TRIES = 6  # a udevd may have an unlucky place in memory, for as long as it runs
+TRIES = 3  # a udevd may have an unlucky place in memory, for as long as it runs
 SIZES = (10, 100, 1000)
 USB, OTHER = "USB device", "other device"
 CONFIGS = {"mixed": None, "names that are alike": "alike", "names that are different": "different"}
