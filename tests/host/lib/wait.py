@@ -1,5 +1,9 @@
 """Waiting and expecting, with words for the failure."""
+import errno
 import time
+
+# What sysfs and /proc answer about a thing that goes away while it is looked at.
+MOVING = (errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO, errno.ESRCH)
 
 
 class Failed(Exception):
@@ -11,24 +15,42 @@ def expect(holds, what):
         raise Failed(what() if callable(what) else what)
 
 
+def _ask(condition):
+    """What CONDITION returns; the error itself, if what it looked at went away under its eyes."""
+    try:
+        return condition()
+    except OSError as error:
+        if error.errno not in MOVING:
+            raise
+        return error
+
+
 def wait_until(condition, seconds, what):
-    """Calls CONDITION until it returns something true, and returns that. WHAT may be a function,
-    asked only on failure: it can then say what was seen instead."""
+    """Calls CONDITION until it returns something true, and returns that. What goes away while CONDITION looks
+    at it is looked at again. WHAT may be a function, asked only on failure: it can then say what was seen
+    instead."""
     end = time.monotonic() + seconds
     pause = 0.02
     while True:
-        value = condition()
-        if value:
+        value = _ask(condition)
+        if value and not isinstance(value, OSError):
             return value
         if time.monotonic() >= end:
-            raise Failed(f"not within {seconds} s: {what() if callable(what) else what}")
+            seen = f" ({value})" if isinstance(value, OSError) else ""
+            raise Failed(f"not within {seconds} s: {what() if callable(what) else what}{seen}")
         time.sleep(pause)
         pause = min(pause * 1.5, 0.25)
 
 
 def stays(condition, seconds, what):
-    """The opposite: CONDITION must hold all the time."""
+    """The opposite: CONDITION must hold all the time. Where it can't be asked because things are moving, it
+    is asked again; at the end it must have an answer."""
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        expect(condition(), what)
+    while True:
+        value = _ask(condition)
+        if not isinstance(value, OSError):
+            expect(value, what)
+        if time.monotonic() >= end:
+            expect(not isinstance(value, OSError), f"{what} (at the end: {value})")
+            return
         time.sleep(0.1)
