@@ -3,15 +3,32 @@
 STORIES = {}
 
 
-def story(function=None, *, build="dev", needs=None, fetches=()):
-    """Registers a story. BUILD "release" runs it on the programs without sanitizers (to measure). NEEDS
-    names a variable without which it can't be told. FETCHES are a folder's name in .build-host, and packages
-    that are unpacked there."""
+def story(function=None, *, build="dev", needs=None, fetches=(), seconds=10):
+    """Registers a story. BUILD "release" runs it on the programs without sanitizers, and with no other host
+    beside this one: to compare times. NEEDS names a variable without which it can't be told. FETCHES are a
+    folder's name in .build-host, and packages that are unpacked there. SECONDS it takes, where far from ten."""
     def register(function):
         name = function.__name__.replace("_", "-")
         if name in STORIES:
             raise ValueError(f"two stories are called {name}")
         function.build, function.needs, function.fetches = build, needs, fetches
+        function.seconds = seconds
         STORIES[name] = function
         return function
     return register(function) if function else register
+
+
+def share_out(names, hosts):
+    """Shares NAMES out among so many hosts, all stories of a file to one, so that each has about as much to do.
+    They keep their order."""
+    files = {}
+    for name in names:
+        files.setdefault(STORIES[name].__module__, []).append(name)
+    parts = [[] for _ in range(hosts)]
+
+    def seconds(part):
+        return sum(STORIES[name].seconds for name in part)
+
+    for file in sorted(files.values(), key=seconds, reverse=True):
+        min(parts, key=seconds).extend(file)
+    return [sorted(part, key=names.index) for part in parts if part]

@@ -167,7 +167,7 @@ def _generic(node):
         yield f"/dev/{name} is in use on the host: sleep"
 
 
-@story
+@story(seconds=50)
 def every_use_of_a_disk(world):
     """A stick is in use in one way after the other: refused each time, and the words say how. Then
     nobody uses it, and it goes."""

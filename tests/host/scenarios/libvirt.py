@@ -285,7 +285,7 @@ def type_on(world, vm1, key, code):
     wait_until(heard, 60, lambda: f"the guest hears the key {key}; it heard {vm1.console.keys()}")
 
 
-@story
+@story(seconds=85)
 def libvirt_guest_uses_what_it_gets(world):
     """A keyboard and one of two disks of the same make are there before the domain starts: its guest hears what
     is typed and reads this disk and not the other one, after it has rebooted itself too. Pulled out, they are gone for

@@ -22,7 +22,7 @@ def expect_confined(vm1):
     return vm1
 
 
-@story(fetches=("apparmor", "apparmor", "libvirt-daemon-system"))
+@story(fetches=("apparmor", "apparmor", "libvirt-daemon-system"), seconds=110)
 def libvirt_domain_that_apparmor_confines(world):
     """Its guest uses a keyboard, a disk and a card all the same: libvirt lets its QEMU have each while it has it."""
     card, = functions(*IDS)

@@ -62,7 +62,7 @@ def mdev_instead_of_udevd(world):
             unplug(world, again, vm1, 3)
 
 
-@story
+@story(seconds=50)
 def nothing_resident_and_no_service_manager(world):
     """mdev starts the broker for an event, and it ends: while a mouse is in the guest, and before and after, no
     process of ours runs. What starts the VM has it looked after with one line, and it has its mouse again."""

@@ -12,7 +12,7 @@ from scenarios.isolation import SOUND
 from scenarios.pci import NIC
 
 
-@story
+@story(seconds=110)
 def a_guest_that_lets_go_and_one_that_does_not(world):
     """The guest's kernel releases a card and an input device when it is asked to, without a reset, also
     when it is asked before it runs. A card that a program in the guest uses it does not release, until a
