@@ -7,6 +7,7 @@
 #include "broker/backlog.h"
 #include "broker/database.h"
 #include "broker/log.h"
+#include "broker/recall.h"
 #include "broker/refuge.h"
 #include "broker/row.h"
 
@@ -459,78 +460,35 @@ void store_forget(struct store *store, struct device *device, const struct histo
 	backlog_forget(&store->backlog, device->record.row ? device : NULL, history);
 }
 
-static struct device *read_device(sqlite3_stmt *statement)
+/* A database that can't be read keeps no device from its VM: what could not be had of it the VMs
+ * tell, and store_mend begins anew. */
+static int note_unread(struct store *store, int r)
 {
-	struct device *d = calloc(1, sizeof(*d));
-	struct row row = {0};
-
-	if (!d)
-		return NULL;
-	row_read(statement, &row);
-	d->id = row.id;
-	d->wish = row.wish;
-	d->record = d->saved = row.record;
-	d->told = d->record.state;
-	return d;
-}
-
-/* A reboot closes what was open: the VMs of that boot are gone, and with them the devices. */
-static int close_earlier_boots(struct store *store)
-{
-	static const char sql[] =
-		"begin immediate;"
-		"insert into action (time, device, name, vid_pid, vm, action, cause, rule, result,"
-		" milliseconds, detail) select unixepoch() * 1000, device, name, vid_pid, vm, "
-		"'detach',"
-		" 'reboot', rule, 'ok', 0, '' from device where handle <> '' and boot_id <> '%s';"
-		"delete from device where boot_id <> '%s';"
-		"commit";
-	char text[800];
-
-	snprintf(text, sizeof(text), sql, store->boot_id, store->boot_id);
-	return database_execute(store->db, text);
+	if (r == -EUCLEAN || r == -EIO) {
+		log_error("%s can't be read any further (%s): going on without what is missing",
+			  store_path(store), sqlite3_errmsg(store->db));
+		store->is_damaged = true;
+		r = 0;
+	}
+	if (!sqlite3_get_autocommit(store->db))
+		database_execute(store->db, "rollback");
+	return r;
 }
 
 int store_load(struct store *store, store_device_fn fn, void *data)
 {
-	sqlite3_stmt *statement = NULL;
-	char names[ROW_SQL_SIZE], sql[ROW_SQL_SIZE + 100];
-	int r;
+	int r = recall_close_boots(store->db, store->boot_id);
 
-	if ((r = close_earlier_boots(store)) < 0 || (r = prune_tables(store)) < 0)
-		return r;
-	row_list_columns(names, false);
-	snprintf(sql, sizeof(sql), "select %s from device order by id", names);
-	r = sqlite3_prepare_v2(store->db, sql, -1, &statement, NULL);
-	if (r != SQLITE_OK)
-		return database_error(r);
-	r = 0;
-	while (r == 0 && sqlite3_step(statement) == SQLITE_ROW) {
-		struct device *device = read_device(statement);
-
-		r = device ? fn(data, device) : -ENOMEM;
-	}
-	sqlite3_finalize(statement);
-	return r;
+	if (r == 0)
+		r = prune_tables(store);
+	if (r == 0)
+		r = recall_devices(store->db, fn, data);
+	return note_unread(store, r);
 }
 
 int store_load_choices(struct store *store, store_choice_fn fn, void *data)
 {
-	sqlite3_stmt *statement = NULL;
-	int r = sqlite3_prepare_v2(store->db, "select whom, vm, detached from choice", -1,
-				   &statement, NULL);
-
-	while (r == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW) {
-		struct choice choice = {.is_detached = sqlite3_column_int(statement, 2)};
-
-		snprintf(choice.whom, sizeof(choice.whom), "%s",
-			 (const char *) sqlite3_column_text(statement, 0));
-		snprintf(choice.vm, sizeof(choice.vm), "%s",
-			 (const char *) sqlite3_column_text(statement, 1));
-		fn(data, &choice);
-	}
-	sqlite3_finalize(statement);
-	return r == SQLITE_OK ? 0 : database_error(r);
+	return note_unread(store, recall_choices(store->db, fn, data));
 }
 
 int store_forget_choices(struct store *store)

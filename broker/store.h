@@ -66,7 +66,7 @@ void store_forget(struct store *store, struct device *device, const struct histo
 
 /* Queues CHOICE in the place of an earlier one for the same device. */
 void store_choice(struct store *store, const struct choice *choice);
-/* Calls FN for each choice on record. Returns 0 or -errno. */
+/* Calls FN for each choice on record. Returns as store_load does. */
 typedef void (*store_choice_fn)(void *data, const struct choice *choice);
 int store_load_choices(struct store *store, store_choice_fn fn, void *data) _must_check_;
 /* Forgets them all, at once. Returns 0 or -errno. */
@@ -80,6 +80,7 @@ void store_flush(struct store *store);
 
 /* Calls FN for every device row of this boot, with a zeroed struct device that has the stored
  * fields set; FN takes it over. Rows of an earlier boot are closed in the history and removed.
- * Returns 0 or -errno. */
+ * Returns 0 or -errno. What can't be read because the file is damaged, or its disk, is said in the
+ * log and missing: that is no error here, but one for store_mend. */
 typedef int (*store_device_fn)(void *data, struct device *device);
 int store_load(struct store *store, store_device_fn fn, void *data) _must_check_;

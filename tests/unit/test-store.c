@@ -852,6 +852,120 @@ static void test_reboot_closes_what_was_open(void **state)
 			    "1-2|detach|reboot|vm1|ok");
 }
 
+/* What the log has got since: the text is true until the next call. */
+static const char *stop_listening(int own_stderr, FILE *heard)
+{
+	static char text[4096];
+
+	dup2(own_stderr, STDERR_FILENO);
+	close(own_stderr);
+	rewind(heard);
+	text[fread(text, 1, sizeof(text) - 1, heard)] = 0;
+	fclose(heard);
+	return text;
+}
+
+static int listen_to_log(FILE **ret_heard)
+{
+	int own_stderr = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
+
+	*ret_heard = tmpfile();
+	assert_non_null(*ret_heard);
+	dup2(fileno(*ret_heard), STDERR_FILENO);
+	return own_stderr;
+}
+
+/* One clear line, and a new database beside what there was; nothing fails. */
+static void expect_begun_anew(struct archive *a, const char *log)
+{
+	char aside[120];
+
+	assert_non_null(strstr(log, a->path));
+	assert_non_null(strstr(log, "can't be read any further ("));
+	assert_ptr_equal(strchr(log, '\n'), log + strlen(log) - 1);
+	assert_true(store_mend(a->store));
+	snprintf(aside, sizeof(aside), "%s.damaged", a->path);
+	assert_int_equal(access(aside, F_OK), 0);
+}
+
+/* SQLite stops when the first row has been taken, as it does at a bad page. */
+static int take_and_break(void *data, struct device *device)
+{
+	struct archive *a = data;
+
+	sqlite3_interrupt(store_database(a->store));
+	return take(NULL, device);
+}
+
+static void test_load_breaks_off(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 1), e = a_device("1-3", 2);
+	FILE *heard;
+
+	store_device(a->store, &d, NULL);
+	store_device(a->store, &e, NULL);
+	store_flush(a->store);
+	int own_stderr = listen_to_log(&heard);
+	int r = store_load(a->store, take_and_break, a);
+	const char *log = stop_listening(own_stderr, heard);
+
+	assert_int_equal(r, 0);
+	assert_int_equal(n_loaded, 1); /* what could be read */
+	forget_loaded();
+	expect_begun_anew(a, log);
+}
+
+static void choose_and_break(void *data, const struct choice *choice)
+{
+	struct archive *a = data;
+
+	(void) choice;
+	sqlite3_interrupt(store_database(a->store));
+}
+
+static void test_choices_break_off(void **state)
+{
+	struct archive *a = *state;
+	struct choice choices[] = {{.whom = "usb 1", .vm = "vm1"}, {.whom = "usb 2", .vm = "vm1"}};
+	FILE *heard;
+
+	store_choice(a->store, &choices[0]);
+	store_choice(a->store, &choices[1]);
+	store_flush(a->store);
+	int own_stderr = listen_to_log(&heard);
+	int r = store_load_choices(a->store, choose_and_break, a);
+	const char *log = stop_listening(own_stderr, heard);
+
+	assert_int_equal(r, 0);
+	expect_begun_anew(a, log);
+}
+
+/* The tables were fine when the database was opened, and are not any more. */
+static void test_load_of_damaged_tables(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 1);
+	struct stat st;
+	FILE *heard;
+
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	assert_string_equal(sql(a->reader, "pragma wal_checkpoint(truncate)"), "0|0|0");
+	/* Its copy of the pages is void when somebody else has written. */
+	assert_string_equal(sql(a->reader, "update device set name = 'another'"), "");
+	assert_string_equal(sql(a->reader, "pragma wal_checkpoint(truncate)"), "0|0|0");
+	assert_int_equal(stat(a->path, &st), 0);
+	overwrite(a->path, 4096, (size_t) st.st_size - 4096);
+	int own_stderr = listen_to_log(&heard);
+	int r = store_load(a->store, take, NULL);
+	const char *log = stop_listening(own_stderr, heard);
+
+	assert_int_equal(r, 0);
+	assert_int_equal(n_loaded, 0);
+	expect_begun_anew(a, log);
+}
+
 static void test_load_is_refused_while_locked(void **state)
 {
 	struct archive *a = *state;
@@ -898,6 +1012,9 @@ int main(void)
 		STORE_TEST(test_load),
 		STORE_TEST(test_every_column_comes_back),
 		STORE_TEST(test_reboot_closes_what_was_open),
+		STORE_TEST(test_load_breaks_off),
+		STORE_TEST(test_choices_break_off),
+		STORE_TEST(test_load_of_damaged_tables),
 		STORE_TEST(test_load_is_refused_while_locked),
 	};
 
