@@ -278,14 +278,11 @@ static void home_lost(void *data, const char *why)
 	loop_quit(broker->loop);
 }
 
-static int start_broker(struct broker *broker, struct config *config)
+/* The loop, and the database with what hangs on it. */
+static int open_home(struct broker *broker, const char *boot_id)
 {
-	char boot_id[40];
-	int listen_fd = service_listen_fd();
-	int r = listen_fd < -1 ? listen_fd : read_boot_id(boot_id, sizeof(boot_id));
+	int r = loop_new(&broker->loop);
 
-	if (r == 0)
-		r = loop_new(&broker->loop);
 	if (r == 0)
 		r = watch_signals(broker);
 	if (r == 0)
@@ -299,6 +296,18 @@ static int start_broker(struct broker *broker, struct config *config)
 	if (r == 0)
 		r = snapshot_new(broker->loop, broker->home.database, broker->home.public_copy,
 				 broker->home.readers, &broker->snapshot);
+	return r;
+}
+
+/* Takes CONFIG over. */
+static int start_broker(struct broker *broker, struct config *config)
+{
+	char boot_id[40];
+	int listen_fd = service_listen_fd();
+	int r = listen_fd < -1 ? listen_fd : read_boot_id(boot_id, sizeof(boot_id));
+
+	if (r == 0)
+		r = open_home(broker, boot_id);
 	if (r < 0) {
 		config_free(config);
 		return r;

@@ -62,6 +62,19 @@ static void tell_people(struct registry *registry, struct device *device,
 	attempt_release_helpers(device);
 }
 
+static void turn_to_vm(struct registry *registry, struct device *device,
+		       const struct decision *decision)
+{
+	if (decision->step == STEP_LOOK)
+		handover_look(registry, device, decision->vm);
+	else if (decision->step == STEP_REFUSE)
+		handover_refuse(registry, device, decision->vm, decision->reason);
+	else if (decision->step == STEP_ADOPT)
+		adopt_cold(registry, device, decision->vm);
+	else
+		handover_open(registry, device, decision->vm);
+}
+
 /* DEVICE may be freed. */
 static void take_step(struct registry *registry, struct device *device,
 		      const struct decision *decision)
@@ -81,20 +94,14 @@ static void take_step(struct registry *registry, struct device *device,
 	case STEP_DROP:
 		handback_drop(registry, device);
 		break;
-	case STEP_LOOK:
-		handover_look(registry, device, decision->vm);
-		break;
-	case STEP_REFUSE:
-		handover_refuse(registry, device, decision->vm, decision->reason);
-		break;
 	case STEP_FENCE:
 		handback_fence(registry, device);
 		break;
+	case STEP_LOOK:
+	case STEP_REFUSE:
 	case STEP_ADOPT:
-		adopt_cold(registry, device, decision->vm);
-		break;
 	case STEP_OPEN:
-		handover_open(registry, device, decision->vm);
+		turn_to_vm(registry, device, decision);
 		break;
 	case STEP_ABANDON:
 		handover_abandon(registry, device);

@@ -233,59 +233,27 @@ static int add_text(struct compiler *c, const struct config_field *field,
 	return r < 0 ? r : 0;
 }
 
+/* Where udev has the text that a key is about. */
+static const struct source text_sources[MATCH_KEYS] = {
+	[MATCH_VENDOR_NAME] = {TOKEN_ENV, VENDOR_NAME},
+	[MATCH_PRODUCT_NAME] = {TOKEN_ENV, PRODUCT_NAME},
+	[MATCH_VENDOR_STRING] = {TOKEN_ATTR, "manufacturer"},
+	[MATCH_PRODUCT_STRING] = {TOKEN_ATTR, "product"},
+	[MATCH_NAME] = {TOKEN_ATTR, "device/name"},
+	[MATCH_PATH_TAG] = {TOKEN_ENV, "ID_PATH_TAG"},
+};
+
 static int add_text_field(struct compiler *c, const struct config_field *field, bool programs)
 {
-	const struct source vendor = {TOKEN_ENV, VENDOR_NAME};
-	const struct source product = {TOKEN_ENV, PRODUCT_NAME};
-	const struct source own_vendor = {TOKEN_ATTR, "manufacturer"};
-	const struct source own_product = {TOKEN_ATTR, "product"};
-	const struct source name = {TOKEN_ATTR, "device/name"};
-	const struct source tag = {TOKEN_ENV, "ID_PATH_TAG"};
-	const struct source property = {TOKEN_ENV, field_value(c, MATCH_PROPERTY, "?")};
+	struct source source = text_sources[field->match];
 
-	switch (field->match) {
-	case MATCH_VENDOR_NAME:
-		return add_text(c, field, &vendor, programs);
-	case MATCH_PRODUCT_NAME:
-		return add_text(c, field, &product, programs);
-	case MATCH_VENDOR_STRING:
-		return add_text(c, field, &own_vendor, programs);
-	case MATCH_PRODUCT_STRING:
-		return add_text(c, field, &own_product, programs);
-	case MATCH_NAME:
-		return add_text(c, field, &name, programs);
-	case MATCH_PATH_TAG:
-		return add_text(c, field, &tag, programs);
-	case MATCH_VALUE:
-		return add_text(c, field, &property, programs);
-	case MATCH_DRIVER_PATH:
-		if (!programs)
-			return add_note(c, field, "the driver is looked up in the module index", 0);
-		return add_program(c, field);
-	case MATCH_VENDOR_ID:
-	case MATCH_PRODUCT_ID:
-	case MATCH_SERIAL:
-	case MATCH_BUS:
-	case MATCH_PORT:
-	case MATCH_PORT_PATH:
-	case MATCH_DEVPATH:
-	case MATCH_INTERFACE_CLASS:
-	case MATCH_INTERFACE_SUBCLASS:
-	case MATCH_INTERFACE_PROTOCOL:
-	case MATCH_DEVICE_CLASS:
-	case MATCH_DEVICE_SUBCLASS:
-	case MATCH_DEVICE_PROTOCOL:
-	case MATCH_REMOVABLE:
-	case MATCH_ADDRESS:
-	case MATCH_DEVICE_ID:
-	case MATCH_SUBSYSTEM_VENDOR_ID:
-	case MATCH_SUBSYSTEM_ID:
-	case MATCH_DEVICE_PROG_IF:
-	case MATCH_PROPERTY:
-	case MATCH_KEYS:
-		break;
-	}
-	return 0;
+	if (field->match == MATCH_DRIVER_PATH)
+		return programs ? add_program(c, field)
+				: add_note(c, field, "the driver is looked up in the module index",
+					   0);
+	if (field->match == MATCH_VALUE)
+		source = (struct source){TOKEN_ENV, field_value(c, MATCH_PROPERTY, "?")};
+	return source.name ? add_text(c, field, &source, programs) : 0;
 }
 
 /* Fields that several keys share are compiled with the first of them in the rule. */

@@ -21,7 +21,7 @@ MACHINE = ["adopt", "arrival", "decide", "device", "group", "handback", "handove
            "registry", "attempt", "tidings"]
 MAX_LINES = 550
 MAX_RECONCILE = 200
-MAX_MEDIAN, MAX_90TH, MAX_FUNCTION = 13, 26, 60
+MAX_MEDIAN, MAX_90TH, MAX_FUNCTION = 13, 26, 50
 # A function's name says what it is about; but for these.
 ONE_WORD = {"main", "decide", "closedirp"}
 
