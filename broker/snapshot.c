@@ -13,6 +13,44 @@
 #define FIRST_MS 200     /* after a change that follows a silence */
 #define INTERVAL_MS 5000 /* between two copies while much happens */
 #define HISTORY_ROWS "2000"
+#define OWN_SUFFIX ".own"
+#define NEXT_SUFFIX ".next"
+
+/* What SQLite is asked, in order. A file of our own is attached as "own", and stays: to read SQL is
+ * what costs, and each file that comes or goes makes it read all of it again. */
+enum statement {
+	GET_VERSION,
+	GET_NEWEST,
+	BEGIN,
+	CLEAR_ASSIGNMENTS,
+	ADD_ASSIGNMENTS,
+	ADD_HISTORY, /* what is newer than its parameter; made from the view */
+	DROP_OLD_HISTORY,
+	COMMIT,
+	N_STATEMENTS,
+};
+
+static const char *const statement_sql[N_STATEMENTS] = {
+	[GET_VERSION] = "pragma main.data_version",
+	[GET_NEWEST] = "select ifnull(max(id), 0) from main.action",
+	[BEGIN] = "begin",
+	[CLEAR_ASSIGNMENTS] = "delete from own.assignments",
+	[ADD_ASSIGNMENTS] = "insert into own.assignments select * from main.assignments",
+	[DROP_OLD_HISTORY] = ("delete from own.history where rowid <="
+			      " (select max(rowid) from own.history) - " HISTORY_ROWS),
+	[COMMIT] = "commit",
+};
+
+/* Nobody else knows this file: where a change of it fails, another one is begun. */
+static const char attach_sql[] =
+	"attach %Q as own; pragma own.journal_mode = off; pragma own.synchronous = off;"
+	"pragma own.locking_mode = exclusive; begin;"
+	"create table own.assignments as select * from main.assignments limit 0;"
+	"create table own.history as select * from main.history limit 0;"
+	"commit";
+/* The row before the first one that is copied. */
+static const char start_sql[] = "select ifnull((select id from main.action order by id desc limit 1"
+				" offset " HISTORY_ROWS "), 0)";
 
 struct snapshot {
 	struct loop *loop;
@@ -21,14 +59,35 @@ struct snapshot {
 	int former[SNAPSHOT_KEPT]; /* copies that were replaced; -1: none */
 	size_t next_former;
 	sqlite3 *db;
-	sqlite3_stmt *get_version;
+	sqlite3_stmt *statements[N_STATEMENTS];
+	int own_fd;      /* the file of our own; -1: there is none */
+	int64_t newest;  /* row of history that it has */
 	int64_t version; /* of the database, as copied; -2: never */
-	int64_t newest; /* row of history that the last copy has; -1: there is none to go on with */
 	uint64_t written;
 	struct loop_timer timer;
 	bool failed; /* said already */
 	bool found_damage;
 };
+
+static int prepare_sql(struct snapshot *snapshot, enum statement which, const char *sql)
+{
+	int r = sqlite3_prepare_v3(snapshot->db, sql, -1, SQLITE_PREPARE_PERSISTENT,
+				   &snapshot->statements[which], NULL);
+
+	return r == SQLITE_OK ? 0 : database_error(r);
+}
+
+/* Runs it. RET, if not NULL, gets the number that it answers. Returns 0 or -errno. */
+static int run_statement(struct snapshot *snapshot, enum statement which, int64_t *ret)
+{
+	sqlite3_stmt *statement = snapshot->statements[which];
+	int step = sqlite3_step(statement);
+
+	if (ret && step == SQLITE_ROW)
+		*ret = sqlite3_column_int64(statement, 0);
+	sqlite3_reset(statement);
+	return step == (ret ? SQLITE_ROW : SQLITE_DONE) ? 0 : database_error(step);
+}
 
 static int open_database(struct snapshot *snapshot)
 {
@@ -38,17 +97,27 @@ static int open_database(struct snapshot *snapshot)
 	if (r != SQLITE_OK)
 		return database_error(r);
 	sqlite3_file_control(snapshot->db, NULL, SQLITE_FCNTL_PERSIST_WAL, &keep_wal);
-	r = sqlite3_prepare_v3(snapshot->db, "pragma data_version", -1, SQLITE_PREPARE_PERSISTENT,
-			       &snapshot->get_version, NULL);
-	return r == SQLITE_OK ? 0 : database_error(r);
+	/* What is prepared stays, so that little comes and goes. */
+	sqlite3_db_config(snapshot->db, SQLITE_DBCONFIG_LOOKASIDE, NULL, 0, 0);
+	return prepare_sql(snapshot, GET_VERSION, statement_sql[GET_VERSION]);
+}
+
+/* Beside the target. Freed by sqlite3_free; NULL: no memory. */
+static char *path_beside(const struct snapshot *snapshot, const char *suffix)
+{
+	return sqlite3_mprintf("%s%s", snapshot->target, suffix);
 }
 
 static void close_database(struct snapshot *snapshot)
 {
-	sqlite3_finalize(snapshot->get_version);
+	for (size_t i = 0; i < N_STATEMENTS; i++) {
+		sqlite3_finalize(snapshot->statements[i]);
+		snapshot->statements[i] = NULL;
+	}
 	sqlite3_close(snapshot->db);
-	snapshot->get_version = NULL;
 	snapshot->db = NULL;
+	snapshot->version = -2;
+	snapshot->own_fd = close_fd(snapshot->own_fd);
 }
 
 /* SQLite counts what other connections change. Returns 0 or -errno: it can't be told now. */
@@ -56,74 +125,93 @@ static int read_version(struct snapshot *snapshot, int64_t *ret_version)
 {
 	int r = snapshot->db ? 0 : open_database(snapshot);
 
-	if (r < 0) {
+	if (r < 0)
 		close_database(snapshot);
-		return r;
-	}
-	int step = sqlite3_step(snapshot->get_version);
-	if (step == SQLITE_ROW)
-		*ret_version = sqlite3_column_int64(snapshot->get_version, 0);
-	sqlite3_reset(snapshot->get_version);
-	return step == SQLITE_ROW ? 0 : database_error(step);
+	return r < 0 ? r : run_statement(snapshot, GET_VERSION, ret_version);
 }
 
-static int run_sql(sqlite3 *db, const char *sql)
+/* Returns a descriptor of a new file, or -errno. Its mode does not depend on the umask. */
+static int make_file(const char *path, gid_t group, mode_t mode)
 {
-	return database_execute(db, sql);
+	unlink(path);
+	_cleanup_close_ int fd =
+		open(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd < 0 || fchown(fd, (uid_t) -1, group) < 0 || fchmod(fd, mode) < 0)
+		return -errno;
+	return TAKE_FD(fd);
 }
 
-#define ALL_VIEWS                                                          \
-	"create table copy.assignments as select * from main.assignments;" \
-	"create table copy.history as select * from main.history limit -1" \
-	"  offset (select max(0, count(*) - " HISTORY_ROWS ") from main.history);"
-/* A copy of the last one lacks only what is newer in the history: to put a time into words,
- * thousands of times, is what costs. Columns as in the view, which a test compares. */
-#define NEWER_ROWS                                                                               \
-	"delete from copy.assignments;"                                                          \
-	"insert into copy.assignments select * from main.assignments;"                           \
-	"insert into copy.history"                                                               \
-	"  select strftime('%%Y-%%m-%%d %%H:%%M:%%f', time / 1000.0, 'unixepoch', 'localtime')," \
-	"    device, vm, action, cause, rule, result, milliseconds, detail, name, vid_pid"       \
-	"  from main.action where id > %lld order by id;"                                        \
-	"delete from copy.history where rowid <= (select max(rowid) from copy.history)"          \
-	"  - " HISTORY_ROWS ";"
-
-/* Fills the file NEXT, which nobody else knows yet: it is empty, or the copy that has the history
- * up to NEWEST. */
-static int copy_views(sqlite3 *db, const char *next, int64_t newest)
+/* An empty file is an empty database. Once SQLite has it open it needs no name. */
+static int attach_own(struct snapshot *snapshot, const char *path)
 {
-	char *attach = sqlite3_mprintf("attach %Q as copy", next);
-	char *newer = sqlite3_mprintf(NEWER_ROWS, (long long) newest);
-	int r = attach && newer ? run_sql(db, attach) : -ENOMEM;
+	char *sql = sqlite3_mprintf(attach_sql, path);
+	int r = sql ? make_file(path, (gid_t) -1, 0600) : -ENOMEM;
 
-	if (r == 0) {
-		r = run_sql(db,
-			    "pragma copy.journal_mode = off; pragma copy.synchronous = off; begin");
-		if (r == 0)
-			r = run_sql(db, newest >= 0 ? newer : ALL_VIEWS);
-		if (r == 0)
-			r = run_sql(db, "commit");
-		if (r < 0 && !sqlite3_get_autocommit(db))
-			run_sql(db, "rollback");
-		run_sql(db, "detach copy");
+	if (r >= 0) {
+		snapshot->own_fd = r;
+		r = database_execute(snapshot->db, sql);
+		unlink(path);
 	}
-	sqlite3_free(attach);
-	sqlite3_free(newer);
+	sqlite3_free(sql);
 	return r;
 }
 
-/* An empty file is an empty database. Its mode does not depend on the umask. */
-static int make_file(const char *path, gid_t readers)
+/* The view's own words, for newer rows only: to put a time into words, thousands of times, costs
+ * much. */
+static int prepare_history(struct snapshot *snapshot)
 {
-	bool for_all = readers == (gid_t) -1;
+	static const char sql[] =
+		"select 'insert into own.history ' || replace(substr(sql, instr(sql, 'select')),"
+		" 'order by', 'where id > ? order by') from main.sqlite_schema"
+		" where name = 'history'";
+	sqlite3_stmt *statement = NULL;
+	int r = sqlite3_prepare_v2(snapshot->db, sql, -1, &statement, NULL);
 
-	unlink(path);
-	_cleanup_close_ int fd =
-		open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-	return fd < 0 || (!for_all && fchown(fd, (uid_t) -1, readers) < 0) ||
-			       fchmod(fd, for_all ? 0644 : 0640) < 0
-		       ? -errno
-		       : 0;
+	if (r == SQLITE_OK)
+		r = sqlite3_step(statement);
+	r = r == SQLITE_ROW ? prepare_sql(snapshot, ADD_HISTORY,
+					  (const char *) sqlite3_column_text(statement, 0))
+			    : database_error(r);
+	sqlite3_finalize(statement);
+	if (r == 0 && sqlite3_bind_parameter_count(snapshot->statements[ADD_HISTORY]) != 1)
+		r = -EIO;
+	return r;
+}
+
+/* Begins a file of our own, with empty tables. */
+static int begin_own(struct snapshot *snapshot)
+{
+	char *path = path_beside(snapshot, OWN_SUFFIX);
+	int r = path ? attach_own(snapshot, path) : -ENOMEM;
+
+	sqlite3_free(path);
+	if (r == 0)
+		r = database_query(snapshot->db, start_sql, &snapshot->newest);
+	for (size_t i = GET_NEWEST; r == 0 && i < N_STATEMENTS; i++)
+		r = i == ADD_HISTORY ? prepare_history(snapshot)
+				     : prepare_sql(snapshot, i, statement_sql[i]);
+	return r;
+}
+
+/* Brings the file of our own up to date. After a failure it is of no use any more. */
+static int refresh_own(struct snapshot *snapshot)
+{
+	int64_t newest = 0;
+	int r = snapshot->own_fd < 0 ? begin_own(snapshot) : 0;
+
+	if (r == 0)
+		r = run_statement(snapshot, BEGIN, NULL);
+	if (r == 0)
+		r = run_statement(snapshot, GET_NEWEST, &newest);
+	if (r == 0 && newest < snapshot->newest)
+		r = -ESTALE; /* it goes on from another history */
+	if (r == 0)
+		sqlite3_bind_int64(snapshot->statements[ADD_HISTORY], 1, snapshot->newest);
+	for (size_t i = CLEAR_ASSIGNMENTS; r == 0 && i < N_STATEMENTS; i++)
+		r = run_statement(snapshot, i, NULL);
+	snapshot->newest = newest;
+	return r;
 }
 
 /* Whoever has a copy open has its room. It is taken back in the end. */
@@ -137,42 +225,26 @@ static void let_go_of_former(struct snapshot *snapshot, int fd)
 	*place = fd;
 }
 
-/* Begins the file NEXT with what is in FORMER. */
-static int copy_bytes(int former, const char *next)
+/* Writes the file at NEXT, which nobody reads yet. */
+static int write_next(const struct snapshot *snapshot, const char *next)
 {
-	_cleanup_close_ int fd = open(next, O_WRONLY | O_NOFOLLOW | O_CLOEXEC);
-	ssize_t n = fd < 0 ? -1 : 1;
+	bool for_all = snapshot->readers == (gid_t) -1;
+	_cleanup_close_ int fd = make_file(next, snapshot->readers, for_all ? 0644 : 0640);
+	off_t offset = 0;
+	ssize_t n = 1;
 
+	if (fd < 0)
+		return fd;
 	while (n > 0)
-		n = sendfile(fd, former, NULL, 1 << 20);
+		n = sendfile(fd, snapshot->own_fd, &offset, 1 << 20);
 	return n < 0 ? -errno : 0;
-}
-
-/* Writes the file NEXT: from the former copy, if there is one to go on with. */
-static int write_next(struct snapshot *snapshot, const char *next, int former)
-{
-	int64_t newest, go_on = former >= 0 ? snapshot->newest : -1;
-	int r = make_file(next, snapshot->readers);
-
-	snapshot->newest = -1;
-	if (r == 0)
-		r = database_query(snapshot->db, "select ifnull(max(id), 0) from action", &newest);
-	if (r == 0 && newest < go_on)
-		go_on = -1; /* another database */
-	if (r == 0 && go_on >= 0)
-		r = copy_bytes(former, next);
-	if (r == 0)
-		r = copy_views(snapshot->db, next, go_on);
-	if (r == 0)
-		snapshot->newest = newest;
-	return r;
 }
 
 static int replace_target(struct snapshot *snapshot)
 {
-	char *next = sqlite3_mprintf("%s.next", snapshot->target);
+	char *next = path_beside(snapshot, NEXT_SUFFIX);
 	int former = open(snapshot->target, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	int r = next ? write_next(snapshot, next, former) : -ENOMEM;
+	int r = next ? write_next(snapshot, next) : -ENOMEM;
 
 	if (r == 0 && rename(next, snapshot->target) < 0)
 		r = -errno;
@@ -185,17 +257,31 @@ static int replace_target(struct snapshot *snapshot)
 	return r;
 }
 
-static void write_copy(struct snapshot *snapshot)
+/* Returns 0, or -errno: then the next one begins anew. */
+static int try_copy(struct snapshot *snapshot)
 {
 	int64_t version = -1;
 	int r = read_version(snapshot, &version);
 
 	if (r == 0)
+		r = refresh_own(snapshot);
+	if (r == 0)
 		r = replace_target(snapshot);
+	if (r < 0)
+		close_database(snapshot);
+	else
+		snapshot->version = version;
+	return r;
+}
+
+static void write_copy(struct snapshot *snapshot)
+{
+	int r = try_copy(snapshot);
+
+	if (r == -ESTALE)
+		r = try_copy(snapshot);
 	snapshot->written = now_monotonic_ms();
 	snapshot->found_damage |= r == -EUCLEAN;
-	if (r == 0)
-		snapshot->version = version;
 	if (r < 0 && !snapshot->failed)
 		log_warning("can't write %s, the copy of the state for everybody: %s",
 			    snapshot->target, strerror(-r));
@@ -223,8 +309,6 @@ void snapshot_follow(struct snapshot *snapshot, const char *database)
 	char *copy = strdup(database);
 
 	close_database(snapshot);
-	snapshot->version = -2;
-	snapshot->newest = -1;
 	if (!copy)
 		return;
 	free(snapshot->database);
@@ -263,7 +347,7 @@ int snapshot_new(struct loop *loop, const char *database, const char *target, gi
 		return -ENOMEM;
 	snapshot->loop = loop;
 	snapshot->version = -2;
-	snapshot->newest = -1;
+	snapshot->own_fd = -1;
 	snapshot->readers = readers;
 	for (size_t i = 0; i < SNAPSHOT_KEPT; i++)
 		snapshot->former[i] = -1;

@@ -1,8 +1,10 @@
 """A broker with one honest VM for the benchmarks, in namespaces of its own: devices are directories that are made and
 removed, all with the node of the zero device; helpers bring the events, as udevd starts them."""
+import contextlib
 import os
 import pathlib
 import signal
+import sqlite3
 import subprocess
 import sys
 
@@ -71,6 +73,13 @@ class Stage(worlds.World):
 
     def count(self, action):
         return self.query(f"select count(*) from history where action = '{action}' and result = 'ok'")[0][0]
+
+    def copied(self, action):
+        """The same in the copy for everybody."""
+        if not self.public_copy.exists():
+            return 0
+        with contextlib.closing(sqlite3.connect(f"file:{self.public_copy}?mode=ro", uri=True)) as db:
+            return db.execute("select count(*) from history where action = ? and result = 'ok'", [action]).fetchone()[0]
 
     def plug(self, name="stick"):
         """Plugs it in, and waits until the VM has it."""

@@ -183,6 +183,69 @@ static void test_former_copy_is_lost(void **state)
 	assert_string_equal(ask(s, "select count(*) from history"), "7");
 }
 
+/* What can't be written now is written later, whole. Beside the copy nothing is left. */
+static void test_no_room_for_it(void **state)
+{
+	struct scene *s = *state;
+	char next[120], own[120];
+
+	snprintf(next, sizeof(next), "%s.next", s->copy);
+	snprintf(own, sizeof(own), "%s.own", s->copy);
+	add_history(s, 2);
+	assert_int_equal(mkdir(next, 0700), 0);
+	add_history(s, 2);
+	assert_string_equal(ask(s, "select count(*) from history"), "2");
+	assert_int_equal(rmdir(next), 0);
+	assert_int_equal(mkdir(own, 0700), 0);
+	spin_for(s->loop, 6000);
+	assert_string_equal(ask(s, "select count(*) from history"), "2");
+	assert_int_equal(rmdir(own), 0);
+	add_history(s, 1);
+	assert_string_equal(ask(s, "select count(*) from history"), "5");
+	assert_int_equal(access(next, F_OK), -1);
+	assert_int_equal(access(own, F_OK), -1);
+}
+
+/* Another file is copied from now on, with less in it. */
+static void test_another_database(void **state)
+{
+	struct scene *s = *state;
+
+	change(s, "before");
+	add_history(s, 9);
+	store_close(s->store);
+	snprintf(s->database, sizeof(s->database), "%s/other", s->dir);
+	assert_int_equal(store_open(s->loop, s->database, NULL, "boot", &s->store), 0);
+	snapshot_follow(s->snapshot, s->database);
+	add_history(s, 1);
+	assert_string_equal(ask(s, "select count(*) from history"), "1");
+	assert_string_equal(ask(s, "select count(*) from assignments"), "0");
+	add_history(s, 10);
+	assert_string_equal(ask(s, "select count(*) from history"), "11");
+}
+
+/* What is for everybody is the two views, column by column. */
+static void test_columns(void **state)
+{
+	static const char tables[] = "select group_concat(name) from"
+				     " (select name from sqlite_schema order by name)";
+	static const char *const columns[] = {
+		"select group_concat(name) from pragma_table_info('assignments')",
+		"select group_concat(name) from pragma_table_info('history')",
+	};
+	struct scene *s = *state;
+
+	change(s, "one");
+	add_history(s, 1);
+	assert_string_equal(ask(s, tables), "assignments,history");
+	for (size_t i = 0; i < ARRAY_SIZE(columns); i++) {
+		char *itself = strdup(ask_file(s->database, columns[i]));
+
+		assert_string_equal(ask(s, columns[i]), itself);
+		free(itself);
+	}
+}
+
 /* What somebody keeps open of copies that have been replaced is little, however long he does. */
 static void test_readers_who_never_leave(void **state)
 {
@@ -265,7 +328,8 @@ int main(void)
 		SNAPSHOT_TEST(test_follows_changes),    SNAPSHOT_TEST(test_readers_who_never_leave),
 		SNAPSHOT_TEST(test_history_goes_on),    SNAPSHOT_TEST(test_former_copy_is_lost),
 		SNAPSHOT_TEST(test_for_a_group),        SNAPSHOT_TEST(test_not_too_often),
-		SNAPSHOT_TEST(test_written_at_the_end),
+		SNAPSHOT_TEST(test_written_at_the_end), SNAPSHOT_TEST(test_no_room_for_it),
+		SNAPSHOT_TEST(test_another_database),   SNAPSHOT_TEST(test_columns),
 	};
 
 	loop_skip_waiting(true);
