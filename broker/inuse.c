@@ -141,6 +141,8 @@ static int look_at(struct inuse *inuse, const char *path)
 		r = nodes_add(&inuse->nodes, path);
 	else if (r == 0 && streq(subsystem, "usb"))
 		r = note_claim(inuse, path);
+	else if (r == 0 && streq(subsystem, "net"))
+		inuse->has_interface = true;
 	else if (r == 0 && !is_one_of(public_kinds, ARRAY_SIZE(public_kinds), subsystem))
 		r = note_other(inuse, path);
 	if (r < 0)

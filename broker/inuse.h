@@ -28,6 +28,7 @@ struct inuse {
 	struct nodes nodes;   /* disks, their partitions, and other ways to them (sg, bsg, st) */
 	struct nodes others;  /* nodes of any other kind: a serial line's, a camera's, a screen's */
 	struct nodes claimed; /* USB devices of which somebody has claimed an interface by usbfs */
+	bool has_interface;   /* a network interface */
 	size_t n_disks;
 	int disks[INUSE_MAX_DISKS]; /* whole disks, open exclusively: nobody mounts them meanwhile
 				     */
