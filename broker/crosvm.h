@@ -19,6 +19,7 @@
 
 #include "broker/crosvm_functions.h"
 #include "broker/crosvm_socket.h"
+#include "broker/crosvm_start.h"
 #include "broker/crosvm_vfio.h"
 #include "broker/device.h"
 #include "broker/op.h"
@@ -36,6 +37,7 @@ struct crosvm {
 	struct vm *vm;
 	struct crosvm_vfio *vfio;
 	struct crosvm_functions functions;
+	struct crosvm_cards cards;
 	struct op_queue ops; /* serial; the first one is under way */
 	struct crosvm_doubt doubt;
 

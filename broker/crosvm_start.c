@@ -44,6 +44,7 @@ static const char *value_of(const char *option, const char *word, const char *ne
 
 struct start {
 	struct vm *vm;
+	struct crosvm_cards *cards;
 	bool has_bus[BUSES]; /* of the guest, from the start */
 	int groups[MAX_GROUPS];
 	size_t n_groups;
@@ -99,16 +100,15 @@ static void add_card(struct start *start, const char *path)
 
 static void take_word(struct start *start, const char *word, const char *next)
 {
-	struct vm *vm = start->vm;
 	const char *path = value_of("--vfio", word, next);
 
 	if (path)
 		add_card(start, path);
 	else if (value_of("--pci-hotplug-slots", word, next))
-		snprintf(vm->no_cards, sizeof(vm->no_cards),
+		snprintf(start->cards->none, sizeof(start->cards->none),
 			 "%s was started with --pci-hotplug-slots, which keeps it from taking any"
 			 " card while it runs; start it without, or with --vfio",
-			 vm->name);
+			 start->vm->name);
 }
 
 static bool is_known(const struct vm *vm, int group)
@@ -124,11 +124,12 @@ static bool is_known(const struct vm *vm, int group)
 
 static void look_for_strangers(const struct start *start)
 {
-	struct vm *vm = start->vm;
+	const struct vm *vm = start->vm;
+	struct crosvm_cards *cards = start->cards;
 
-	for (size_t i = 0; i < start->n_groups && !vm->no_cards[0]; i++)
+	for (size_t i = 0; i < start->n_groups && !cards->none[0]; i++)
 		if (!is_known(vm, start->groups[i]))
-			snprintf(vm->no_cards, sizeof(vm->no_cards),
+			snprintf(cards->none, sizeof(cards->none),
 				 "%s has a card of somebody else's (IOMMU group %d), and takes one"
 				 " while it runs; start it with --vfio for this one",
 				 vm->name, start->groups[i]);
@@ -136,30 +137,48 @@ static void look_for_strangers(const struct start *start)
 
 static void look_at_command_line(struct start *start, const char *words, size_t length)
 {
-	struct vm *vm = start->vm;
+	struct crosvm_cards *cards = start->cards;
 
 	for (size_t at = 0, next; at < length; at = next) {
 		next = at + strlen(words + at) + 1;
 		take_word(start, words + at, next < length ? words + next : "");
 	}
-	for (vm->card_bus = 0; vm->card_bus < BUSES - 1 && start->has_bus[vm->card_bus];)
-		vm->card_bus++;
+	for (cards->bus = 0; cards->bus < BUSES - 1 && start->has_bus[cards->bus];)
+		cards->bus++;
 }
 
-void crosvm_start_look(struct vm *vm)
+void crosvm_start_look(struct vm *vm, struct crosvm_cards *ret_cards)
 {
 	_cleanup_free_ char *words = malloc(MAX_COMMAND_LINE);
 	size_t length = words ? read_command_line(vm->peer.pid, words, MAX_COMMAND_LINE) : 0;
-	struct start start = {.vm = vm, .has_bus[0] = true};
+	struct start start = {.vm = vm, .cards = ret_cards, .has_bus[0] = true};
 	int r = vm->peer.pid == 0 ? -ESRCH : vfio_group_each_open(vm->peer.pid, note_group, &start);
 
 	cold_clear(&vm->cold);
-	vm->no_cards[0] = 0;
+	*ret_cards = (struct crosvm_cards){0};
 	look_at_command_line(&start, words, length);
 	look_for_strangers(&start);
 	if (r < 0 || length == 0)
-		snprintf(vm->no_cards, sizeof(vm->no_cards), "can't tell which cards %s has: %s",
-			 vm->name, r < 0 ? strerror(-r) : "its command line can't be read");
+		snprintf(ret_cards->none, sizeof(ret_cards->none),
+			 "can't tell which cards %s has: %s", vm->name,
+			 r < 0 ? strerror(-r) : "its command line can't be read");
+}
+
+bool crosvm_start_takes(const struct vm *vm, const struct crosvm_cards *cards,
+			const struct device *device, char *reason, size_t size)
+{
+	const char *bus = strchr(device->id.kernel_name, ':');
+
+	if (cards->none[0])
+		snprintf(reason, size, "%s", cards->none);
+	else if (cards->bus != 0 && bus && strtoul(bus + 1, NULL, 16) != cards->bus)
+		snprintf(reason, size,
+			 "it is on bus %.2s of the host: the guest of %s sees a card that comes"
+			 " while it runs on bus %02x only; start the VM with --vfio",
+			 bus + 1, vm->name, cards->bus);
+	else
+		return true;
+	return false;
 }
 
 bool crosvm_start_is_handle(const char *handle)

@@ -9,7 +9,16 @@
 
 #include "broker/vm.h"
 
-/* Fills VM->cold, VM->card_bus and VM->no_cards, now that it is up. */
-void crosvm_start_look(struct vm *vm);
+/* Which cards a crosvm that runs might take. */
+struct crosvm_cards {
+	unsigned bus;   /* where in the host one must be; 0: anywhere */
+	char none[256]; /* why it takes none; "": it may */
+};
+
+/* Fills VM->cold and RET_CARDS, now that it is up. */
+void crosvm_start_look(struct vm *vm, struct crosvm_cards *ret_cards);
+/* See takes_card in vmm.h. */
+bool crosvm_start_takes(const struct vm *vm, const struct crosvm_cards *cards,
+			const struct device *device, char *reason, size_t size);
 /* Does HANDLE stand for a card from the command line? */
 bool crosvm_start_is_handle(const char *handle);

@@ -90,25 +90,16 @@ static const struct device *find_kept(const struct registry *registry, const str
 bool group_is_taken_by(const struct registry *registry, const struct device *device,
 		       const struct vm *vm, char *reason, size_t size)
 {
-	const char *bus = strchr(device->id.kernel_name, ':');
-	const struct device *kept;
-
 	if (!vm->vmm || !vm->vmm->keeps_one_card)
 		return true;
-	if (vm->no_cards[0])
-		snprintf(reason, size, "%s", vm->no_cards);
-	else if (vm->card_bus != 0 && bus && strtoul(bus + 1, NULL, 16) != vm->card_bus)
-		snprintf(reason, size,
-			 "it is on bus %.2s of the host: the guest of %s sees a card that comes"
-			 " while it runs on bus %02x only; start the VM with --vfio",
-			 bus + 1, vm->name, vm->card_bus);
-	else if ((kept = find_kept(registry, device, vm)))
-		snprintf(reason, size,
-			 "%s has %s, and takes one card while it runs; start it with --vfio for"
-			 " this one",
-			 vm->name, kept->id.kernel_name);
-	else
+	if (vm->vmm->takes_card && !vm->vmm->takes_card(vm, device, reason, size))
+		return false;
+	const struct device *kept = find_kept(registry, device, vm);
+	if (!kept)
 		return true;
+	snprintf(reason, size,
+		 "%s has %s, and takes one card while it runs; start it with --vfio for this one",
+		 vm->name, kept->id.kernel_name);
 	return false;
 }
 

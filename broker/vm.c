@@ -86,8 +86,6 @@ static void process_gone(struct vm *vm)
 	forget_process(vm);
 	vm->state = VM_DOWN;
 	cold_clear(&vm->cold);
-	vm->no_cards[0] = 0;
-	vm->card_bus = 0;
 	vm->vmm->reset(vm);
 	vm->handler->exited(vm->data, vm);
 }

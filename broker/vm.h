@@ -97,8 +97,6 @@ struct vm {
 	int pidfd;
 	struct loop_source *exit_source;
 	struct cold_list cold; /* what it has had since its start, while it is up */
-	unsigned card_bus;     /* where in the host a card for it must be; 0: anywhere */
-	char no_cards[256];    /* why it takes no PCI device while it runs; "": it may */
 	struct watch *watch;
 	struct loop_timer retry;
 	unsigned n_retries;

@@ -78,6 +78,10 @@ struct vmm {
 	bool gives_handles;
 	/* PCI: one process of it takes one card while it runs, and keeps it. */
 	bool keeps_one_card;
+	/* Might VM, which is up and keeps one card, take DEVICE as its one? By what is known of it,
+	 * since this is asked at every decision. Returns false with the REASON. NULL: any. */
+	bool (*takes_card)(const struct vm *vm, const struct device *device, char *reason,
+			   size_t size);
 };
 
 /* vmm_qemu, vmm_crosvm …: one for each row of the table in conf/vmms.h. */

@@ -2,7 +2,6 @@
  * (crosvm_vfio.h). See crosvm.h for the parts. */
 #include "broker/crosvm.h"
 
-#include "broker/crosvm_start.h"
 #include "conf/array.h"
 
 struct crosvm_pace crosvm_pace = {
@@ -71,7 +70,7 @@ static void end_probe(struct op *base)
 	if (base->result.outcome == VMM_OK) {
 		list_ports(op, &handles);
 		list_functions(crosvm, &handles);
-		crosvm_start_look(crosvm->vm);
+		crosvm_start_look(crosvm->vm, &crosvm->cards);
 		vm_probed(crosvm->vm, handles.r, "", handles.pointers, handles.n);
 	} else {
 		vm_probed(crosvm->vm, op->error < 0 ? op->error : -EIO, base->result.detail, NULL,
@@ -158,6 +157,14 @@ static void crosvm_detach(struct vm *vm, struct device *device, const char *hand
 		crosvm_usb_detach(crosvm, device, handle);
 }
 
+static bool crosvm_takes_card(const struct vm *vm, const struct device *device, char *reason,
+			      size_t size)
+{
+	const struct crosvm *crosvm = vm->backend;
+
+	return crosvm_start_takes(vm, &crosvm->cards, device, reason, size);
+}
+
 /* The VM's life */
 
 static void crosvm_reset(struct vm *vm)
@@ -166,6 +173,7 @@ static void crosvm_reset(struct vm *vm)
 
 	crosvm_vfio_reset(crosvm->vfio);
 	crosvm_functions_clear(&crosvm->functions);
+	crosvm->cards = (struct crosvm_cards){0};
 	crosvm_close_session(crosvm);
 	crosvm->doubt.set = false;
 	crosvm->is_silent = false;
@@ -229,4 +237,5 @@ const struct vmm vmm_crosvm = {
 	.wants_reset = true,
 	.gives_handles = true,
 	.keeps_one_card = true,
+	.takes_card = crosvm_takes_card,
 };

@@ -27,6 +27,7 @@ static struct device *next_device(void *data, const struct vm *vm, const struct 
 
 static const struct vm_handler handler = {.next_device = next_device};
 static struct vm vm;
+static struct crosvm_cards cards;
 
 static void add_function(const char *address, const char *group)
 {
@@ -48,7 +49,7 @@ static void write_command_line(const char *words, size_t size)
 	assert_non_null(f);
 	assert_int_equal(fwrite(words, 1, size, f), size);
 	fclose(f);
-	crosvm_start_look(&vm);
+	crosvm_start_look(&vm, &cards);
 }
 #define COMMAND_LINE(words) write_command_line(words, sizeof(words))
 
@@ -92,7 +93,7 @@ static void expect_cold(const char *address)
 	assert_string_equal(vm.cold.items[0].kernel_name, address);
 	assert_int_equal(vm.cold.items[0].kind, DEVICE_PCI);
 	assert_true(crosvm_start_is_handle(vm.cold.items[0].handle));
-	assert_string_equal(vm.no_cards, "");
+	assert_string_equal(cards.none, "");
 }
 
 static void test_from_the_command_line(void **state)
@@ -101,7 +102,7 @@ static void test_from_the_command_line(void **state)
 	open_group("9", "7");
 	COMMAND_LINE("crosvm\0run\0--vfio\0/sys/bus/pci/devices/" CARD ",iommu=viommu\0bzImage");
 	expect_cold(CARD);
-	assert_int_equal(vm.card_bus, 2); /* its own is taken */
+	assert_int_equal(cards.bus, 2); /* its own is taken */
 	COMMAND_LINE("crosvm\0run\0--vfio=path=/sys/bus/pci/devices/" CARD "/\0bzImage");
 	expect_cold(CARD);
 	assert_false(crosvm_start_is_handle("crosvm-pci-" CARD "-1@4711.1"));
@@ -125,8 +126,8 @@ static void test_from_us(void **state)
 	open_group("9", "7");
 	COMMAND_LINE("crosvm\0run\0bzImage");
 	assert_int_equal(vm.cold.n, 0);
-	assert_int_equal(vm.card_bus, 1);
-	assert_string_equal(vm.no_cards, "");
+	assert_int_equal(cards.bus, 1);
+	assert_string_equal(cards.none, "");
 }
 
 static void test_from_somebody_else(void **state)
@@ -135,30 +136,30 @@ static void test_from_somebody_else(void **state)
 	open_group("9", "8");
 	COMMAND_LINE("crosvm\0run\0bzImage");
 	assert_int_equal(vm.cold.n, 0);
-	assert_non_null(strstr(vm.no_cards, "a card of somebody else's (IOMMU group 8)"));
+	assert_non_null(strstr(cards.none, "a card of somebody else's (IOMMU group 8)"));
 }
 
 static void test_nothing_can_be_told(void **state)
 {
 	(void) state;
 	vm.peer.pid = 4712;
-	crosvm_start_look(&vm);
-	assert_non_null(strstr(vm.no_cards, "can't tell which cards vm1 has: No such file"));
+	crosvm_start_look(&vm, &cards);
+	assert_non_null(strstr(cards.none, "can't tell which cards vm1 has: No such file"));
 	vm.peer.pid = 0; /* in a pid namespace of its own */
-	crosvm_start_look(&vm);
-	assert_non_null(strstr(vm.no_cards, "can't tell which cards vm1 has: No such process"));
+	crosvm_start_look(&vm, &cards);
+	assert_non_null(strstr(cards.none, "can't tell which cards vm1 has: No such process"));
 	vm.peer.pid = PID;
-	crosvm_start_look(&vm);
-	assert_non_null(strstr(vm.no_cards, "its command line can't be read"));
+	crosvm_start_look(&vm, &cards);
+	assert_non_null(strstr(cards.none, "its command line can't be read"));
 }
 
 static void test_slots(void **state)
 {
 	(void) state;
 	COMMAND_LINE("crosvm\0run\0--pci-hotplug-slots\0002\0bzImage");
-	assert_non_null(strstr(vm.no_cards, "was started with --pci-hotplug-slots"));
+	assert_non_null(strstr(cards.none, "was started with --pci-hotplug-slots"));
 	COMMAND_LINE("crosvm\0run\0--pci-hotplug-slots=1");
-	assert_non_null(strstr(vm.no_cards, "was started with --pci-hotplug-slots"));
+	assert_non_null(strstr(cards.none, "was started with --pci-hotplug-slots"));
 }
 
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
