@@ -17,7 +17,7 @@ import sys
 import time
 
 from world import (DEVICE, NODE, PATIENCE, QEMU, Broker, Monitor, Vm, World, as_nobody, check, main,
-                   wait_for)
+                   make_node, wait_for)
 
 def test_config_mistakes(world):
     world.config.write_text("[vm vm1]\ntype = qemu\nsocket = relative\ncolour = red\n")
@@ -80,7 +80,7 @@ def test_two_brokers(world):
     first.process.kill()
     first.process.wait()
     third = Broker(world)
-    check(third.says("ready: ", 5), "after kill -9 the next one starts, whatever its worker does")
+    check(third.says("ready: "), "after kill -9 the next one starts, whatever its worker does")
     os.kill(worker, signal.SIGCONT)
     third.end()
 
@@ -245,13 +245,19 @@ def test_readers(world):
     vm.end()
 
 
+def timed_event(world, **what):
+    """The answer, and the seconds until it. Of several the least counts: the others had to wait for a processor."""
+    start = time.monotonic()
+    return world.event(**what), time.monotonic() - start
+
+
 def test_locked_database(world):
     broker = Broker(world).ready()
     with contextlib.closing(sqlite3.connect(world.database, isolation_level=None)) as db:
         db.execute("begin immediate")
-        start = time.monotonic()
-        check(world.event() == b"R", "an event is refused while another process holds the lock")
-        check(time.monotonic() - start < 1, "at once")
+        answers = [timed_event(world) for _ in range(5)]
+        check({answer for answer, _ in answers} == {b"R"}, "an event is refused while another process holds the lock")
+        check(min(seconds for _, seconds in answers) < 1, "at once")
         db.execute("rollback")
     check(world.event() == b"T", "and taken afterwards")
     check(world.reason_is("vm1 is not running"), "what it waits for is on record")
@@ -282,8 +288,8 @@ def test_helper_is_not_kept(world):
     broker.says("vm1: up")
     worker = broker.worker()
     os.kill(worker, signal.SIGSTOP)
-    start = time.monotonic()
-    check(world.event() == b"T" and time.monotonic() - start < 0.9,
+    answers = [timed_event(world, device=make_node(name)) for name in ("null", "zero", "full", "random", "urandom")]
+    check({answer for answer, _ in answers} == {b"T"} and min(seconds for _, seconds in answers) < 0.9,
           "a node that can't be opened keeps udevd less than a second")
     os.kill(worker, signal.SIGCONT)
     check(world.reason_is("QEMU: failed to open"), "and goes on when it can")

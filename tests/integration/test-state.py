@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 
-from world import Broker, check, main, make_node, wait_for
+from world import PATIENCE, Broker, check, main, make_node, wait_for
 
 DOUBLE = pathlib.Path(__file__).parent.parent / "doubles" / "hostile_monitor.py"
 
@@ -36,7 +36,7 @@ class Vm:
 
 def ask(world, **request):
     with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(20)
+        client.settimeout(PATIENCE)
         client.connect(str(world.path / "runtime/control.sock"))
         client.sendall(json.dumps(request).encode() + b"\n")
         return json.loads(client.makefile("r").readline())
@@ -246,7 +246,7 @@ def test_directory_that_cannot_be_made(world):
         check(vm.has("zero"), "a device is in the VM")
         check(broker.says("can't make .*/vhotplug: Read-only file system"), "what is missing is said")
         second = Broker(world, {"STATE_DIRECTORY": str(state / "vhotplug")})
-        check(second.process.wait(20) == 1, "a second broker is kept out all the same")
+        check(second.process.wait(PATIENCE) == 1, "a second broker is kept out all the same")
         check(broker.end() == 0, "the end")
 
 

@@ -6,6 +6,7 @@ had sent it), and what udevd makes of them is read from its own broadcast. Nothi
 is touched: /sys, /run, /dev, /etc/udev and the rules directory are private.
 """
 
+import contextlib
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ import tempfile
 import time
 
 NETLINK_KOBJECT_UEVENT = 15
+SO_RCVBUFFORCE = 33
 UDEVD = "/lib/systemd/systemd-udevd"
 RULES = "/usr/lib/udev/rules.d"
 
@@ -46,8 +48,10 @@ class Udevd:
         self._uevents = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_KOBJECT_UEVENT)
         self._monitor = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_KOBJECT_UEVENT)
         self._monitor.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        with contextlib.suppress(PermissionError):  # beyond the limit for everybody: a busy machine reads late
+            self._monitor.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
         self._monitor.bind((0, 2))
-        self._monitor.settimeout(30)
+        self._monitor.settimeout(120)
 
     def _directory(self, name, target):
         path = os.path.join(self.root, name)
@@ -124,7 +128,7 @@ class Udevd:
         self.log = open(os.path.join(self.root, "log"), "w+b")
         self.daemon = subprocess.Popen([UDEVD, "--resolve-names=never"], env=environment,
                                        stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
-        for _ in range(500):
+        for _ in range(6000):
             if os.path.exists("/run/udev/control"):
                 return
             time.sleep(0.01)

@@ -24,7 +24,7 @@ QEMU = "qemu-system-x86_64"
 DEVICE = "/devices/virtual/mem/null"
 NODE = "/dev/bus/usb/099/099"
 SKIPPED = 77
-PATIENCE = 20  # seconds; the machine may be busy
+PATIENCE = 60  # seconds; the machine may be busy
 
 failures = []
 
@@ -209,10 +209,15 @@ class World:
                   "SUBSYSTEM=usb", "DEVTYPE=usb_device", f"DEVNAME={node or NODES[device]}",
                   "VHOTPLUG_RULE=usb/g/r", f"VHOTPLUG_VM={vms}"]
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
-            client.settimeout(5)
+            client.settimeout(PATIENCE)
             client.connect(str(self.event_socket))
             client.send(b"".join(field.encode() + b"\0" for field in fields))
             return client.recv(1)
+
+    def takes_events(self):
+        """Whether the broker listens. Its socket is there a moment before it does."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            return client.connect_ex(str(self.event_socket)) == 0
 
     def query(self, sql):
         with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as db:
