@@ -41,7 +41,7 @@ def add(event_socket, number, path):
               f"DEVNAME=/dev/bus/usb/001/{number:03}", "PRODUCT=46d/c52b/1", "VHOTPLUG_RULE=usb/g/r", "VHOTPLUG_VM=vm1",
               f"ID_SERIAL_SHORT=S{number}", "ID_VENDOR=Maker", "ID_MODEL=Some_product_with_a_name"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
-        client.settimeout(10)
+        client.settimeout(60)
         client.connect(str(event_socket))
         client.send(b"".join(field.encode() + b"\0" for field in fields))
         client.recv(1)

@@ -18,7 +18,7 @@ import sys
 import tempfile
 
 import kept
-from stage import Stage, enter
+from stage import Stage, enter, first_child
 from world import SKIPPED, wait_for
 
 BROKER, HELPER = (os.path.abspath(path) for path in sys.argv[1:3])
@@ -26,17 +26,20 @@ KEPT = pathlib.Path(__file__).with_suffix(".txt")
 FEW, MANY = 3, 23
 COPIES = 4
 TRIES = 3
-PATIENCE = 400  # seconds, for all of it
+PATIENCE = 1500  # seconds, for all of it; a tenth of that on a machine that has nothing else to do
 
 
 def run(plugs, tool):
+    """Returns the numbers of the broker's process and of its worker's. (Numbers begin anew some time.)"""
     stage = Stage(BROKER, HELPER, tool)
+    pids = stage.broker_pid(), first_child(stage.broker_pid())
     try:
         for _ in range(plugs):
             stage.plug()
             stage.unplug()
     finally:
         stage.end()
+    return pids
 
 
 # ---- system calls --------------------------------------------------------------------------------
@@ -67,11 +70,10 @@ def count_calls(path):
 def calls(plugs):
     """Of broker, worker and helper: worker are all that the broker has made."""
     with tempfile.TemporaryDirectory() as folder:
-        run(plugs, lambda who: ["strace", "-ff", "-qq", "-s0", "-o", f"{folder}/{who}"])
+        pid, _ = run(plugs, lambda who: ["strace", "-ff", "-qq", "-s0", "-o", f"{folder}/{who}"])
         totals = {who: dict.fromkeys(ROWS, 0) for who in ("broker", "worker", "helper")}
-        first = min(pathlib.Path(folder).glob("broker.*"), key=lambda path: int(path.suffix[1:]))
         for path in pathlib.Path(folder).iterdir():
-            who = "helper" if path.name.startswith("helper") else "broker" if path == first else "worker"
+            who = "helper" if path.name.startswith("helper") else "broker" if path.name == f"broker.{pid}" else "worker"
             for row, value in count_calls(path).items():
                 totals[who][row] += value
         return totals
@@ -103,11 +105,12 @@ class Profile:
 def instructions(plugs):
     """Of each; and how often SQLite was asked."""
     with tempfile.TemporaryDirectory() as folder:
-        run(plugs, lambda who: ["valgrind", "-q", "--tool=callgrind", "--trace-children=yes",
+        pids = run(plugs, lambda who: ["valgrind", "-q", "--tool=callgrind", "--trace-children=yes",
                                 f"--callgrind-out-file={folder}/{who}.%p"])
         wait_for(lambda: all("\ntotals: " in path.read_text() for path in pathlib.Path(folder).iterdir()))
-        files = sorted(pathlib.Path(folder).iterdir(), key=lambda path: int(path.suffix[1:]))
-        broker, worker, *jobs = (Profile(path) for path in files if path.name.startswith("broker"))
+        files = list(pathlib.Path(folder).iterdir())
+        broker, worker = (Profile(pathlib.Path(folder, f"broker.{pid}")) for pid in pids)
+        jobs = [Profile(path) for path in files if path.name.startswith("broker") and int(path.suffix[1:]) not in pids]
         # A process that is forked goes on with the counts of the one it comes from.
         totals = {"broker": broker.total - broker.calls(*LATER)[1],
                   "worker": worker.total + sum(job.total - worker.total for job in jobs),

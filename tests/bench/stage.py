@@ -37,6 +37,10 @@ def enter():
     return True
 
 
+def first_child(pid):
+    return int(pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
 class Stage(worlds.World):
     """BROKER and HELPER run under a TOOL each: what TOOL("broker") and TOOL("helper") give as the first words."""
 
@@ -98,11 +102,12 @@ class Stage(worlds.World):
         self.hears("del")
         worlds.wait_for(lambda: self.count("detach") > before)
 
+    def broker_pid(self):
+        """Not strace's, which ends when the broker does."""
+        return first_child(self.broker.pid) if self.tool("broker")[:1] == ["strace"] else self.broker.pid
+
     def stop(self):
-        pid = self.broker.pid
-        if self.tool("broker")[:1] == ["strace"]:  # which ends when the broker does
-            pid = int(pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
-        os.kill(pid, signal.SIGTERM)
+        os.kill(self.broker_pid(), signal.SIGTERM)
         self.broker.wait(worlds.PATIENCE)
 
     def end(self):

