@@ -10,6 +10,7 @@ It is told what happens to it by lines on standard input, and answers each with 
 
     guest on|off        the guest has its drivers, or not yet (on at the start). A USB driver that starts
                         while a device is on a port is the end of the USB controller
+    guest free          it has its drivers as soon as nothing is on a port
     usb on|off|absent   off: --no-usb, or a protected VM; absent: built without
     hang / go           nothing is read from the sockets, as when the main loop is stuck
     stall WORD          from the next request with WORD on, the USB controller's process does not
@@ -232,7 +233,7 @@ class Server:
         self.hub = Hub()
         self.usb, self.hanging, self.stalled, self.dead = "on", False, False, False
         self.deaf = self.stall = self.late = None
-        self.eof = False
+        self.eof = self.waits_for_ports = False
         self.inner_requests, self.inner_answers = [], []
         self.slot = Slot(cold, has_slots)
         self.clock, self.is_settling, self.told_half = None, False, b""
@@ -399,9 +400,7 @@ class Server:
             self.is_settling = True
             return
         if word == "guest":
-            starts = rest[0] == "on" and not self.hub.guest_ready
-            self.dead = self.dead or (starts and bool(self.hub.ports))
-            self.hub.guest_ready = self.slot.guest_ready = rest[0] == "on"
+            self.set_guest(rest[0])
         elif word == "usb":
             self.usb = rest[0]
         elif word in ("hang", "go"):
@@ -424,6 +423,14 @@ class Server:
         elif word == "pci":
             self.slot.mode = rest[0]
         print(json.dumps(self.state()), flush=True)
+
+    def set_guest(self, how):
+        self.waits_for_ports = how == "free" and bool(self.hub.ports)
+        if self.waits_for_ports:
+            return
+        starts = how != "off" and not self.hub.guest_ready
+        self.dead = self.dead or (starts and bool(self.hub.ports))
+        self.hub.guest_ready = self.slot.guest_ready = how != "off"
 
     def state(self):
         return {"ports": {str(port): {"id": f"{d.vendor:04x}:{d.product:04x}", "path": d.path}
@@ -456,6 +463,8 @@ class Server:
                 self.clients.append(self.listener.accept()[0])
             else:
                 self.serve(ready)
+                if self.waits_for_ports:
+                    self.set_guest("free")
 
     def run(self):
         while True:

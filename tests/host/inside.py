@@ -37,6 +37,8 @@ def run_story(world, story):
         world.reset()
     except Failed as error:
         problems.append(str(error))
+    except Exception:  # the stories to come are told all the same
+        problems.append(traceback.format_exc())
     reports = world.take_sanitizer_reports()
     if reports:
         problems.append(f"the sanitizers reported:\n{reports}")

@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import tempfile
+import time
 
 from .wait import Failed
 
@@ -101,14 +102,25 @@ class Broker:
         for everybody, of which it keeps the last sixteen."""
         count = 0
         for pid in self.processes():
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                for name in os.listdir(f"/proc/{pid}/fd"):
-                    count += not os.readlink(f"/proc/{pid}/fd/{name}").endswith("/vhotplug.db (deleted)")
+            for path in pathlib.Path(f"/proc/{pid}/fd").glob("*"):
+                with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                    count += not os.readlink(path).endswith("/vhotplug.db (deleted)")
         return count
 
     def wakeups(self):
         """How often it and its worker have gone to sleep so far."""
         return sum(number_in(of_process(pid, "status"), "voluntary_ctxt_switches") for pid in self.processes())
+
+    def expect_quiet(self, seconds=5):
+        """As soon as it has done all that there was to do, it does not wake up once in SECONDS. (The copy of the
+        database for everybody is written within five seconds of a change, on a busy machine later.)"""
+        for _ in range(6):
+            before = self.wakeups()
+            time.sleep(seconds)
+            woken = self.wakeups() - before
+            if woken == 0:
+                return
+        raise Failed(f"in {seconds} quiet seconds it has woken up {woken} times")
 
     def kernel_stacks(self):
         """Where it and its worker are in the kernel: says what one that hangs waits for."""

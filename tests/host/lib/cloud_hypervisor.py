@@ -84,8 +84,11 @@ class CloudHypervisorVm:
 
     def opened(self, card):
         """Has it the card's IOMMU group open?"""
-        links = pathlib.Path(f"/proc/{self.process.pid}/fd").iterdir()
-        return any(os.readlink(link) == str(card.group_node) for link in links if link.is_symlink())
+        for link in pathlib.Path(f"/proc/{self.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it has closed it
+                if os.readlink(link) == str(card.group_node):
+                    return True
+        return False
 
     def set_paused(self, paused):
         if self.is_real:

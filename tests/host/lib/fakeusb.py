@@ -24,6 +24,7 @@ GET_DESCRIPTOR, SET_CONFIGURATION = 6, 9
 DEVICE, CONFIGURATION, STRING = 1, 2, 3
 EPIPE, ECONNRESET = -32, -104
 FULL_SPEED, HIGH_SPEED = 2, 3
+FREE = "004"  # VDEV_ST_NULL
 
 
 def device_descriptor(vendor, product, device_class=0):
@@ -39,6 +40,12 @@ def configuration_descriptor(interface=(0xff, 0, 0), isochronous=False):
         struct.pack("<BBBBHB", 7, 5, 0x81, 3, 8, 10)
     body = interface + endpoint
     return struct.pack("<BBHBBBBB", 9, CONFIGURATION, 9 + len(body), 1, 1, 0, 0x80, 50) + body
+
+
+def _is_port_free():
+    """The kernel may be a moment longer at the end of what was plugged in there before."""
+    first = (VHCI / "status").read_text().splitlines()[1]  # below the titles: hs  0000 004 …
+    return first.split()[2] == FREE
 
 
 class FakeUsbDevice:
@@ -57,6 +64,7 @@ class FakeUsbDevice:
 
     def __enter__(self):
         subprocess.run(["modprobe", "vhci_hcd"], check=True)
+        wait_until(_is_port_free, 60, "the made-up device that was there before is done away with")
         before = set(USB.iterdir())
         kernel_end, self.socket = socket.socketpair()
         with kernel_end:
@@ -68,7 +76,7 @@ class FakeUsbDevice:
             return next((path for path in set(USB.iterdir()) - before
                          if ":" not in path.name and (path / "bDeviceClass").exists()), None)
         try:
-            self.sys = wait_until(appeared, 30, f"the kernel sees the made-up device {self.vid_pid}")
+            self.sys = wait_until(appeared, 60, f"the kernel sees the made-up device {self.vid_pid}")
         except Exception:
             self.__exit__()
             raise
@@ -81,7 +89,7 @@ class FakeUsbDevice:
         self.socket.shutdown(socket.SHUT_RDWR)
         self.thread.join()
         self.socket.close()
-        wait_until(lambda: not self.is_there(), 30, "the kernel sees that the made-up device is gone")
+        wait_until(lambda: not self.is_there(), 60, "the kernel sees that the made-up device is gone")
 
     def get_stuck(self):
         """From now on it does not answer, and the kernel is made to ask: whoever needs the
@@ -89,7 +97,7 @@ class FakeUsbDevice:
         self.reached.clear()
         self.stuck = True
         threading.Thread(target=self._configure, daemon=True).start()
-        expect(self.reached.wait(30), "the kernel waits for SET_CONFIGURATION")
+        expect(self.reached.wait(60), "the kernel waits for SET_CONFIGURATION")
 
     def _configure(self):
         with contextlib.suppress(OSError):

@@ -4,7 +4,8 @@ import os
 import pathlib
 
 from . import qmp
-from .wait import expect, wait_until
+from .udev import knows_disk
+from .wait import expect, look, wait_until
 
 USB = pathlib.Path("/sys/bus/usb/devices")
 PORTS = range(1, 16)
@@ -46,18 +47,23 @@ class UsbDevice:
 
     def drivers(self):
         """The host drivers that hold its interfaces, without usbfs (that is the VM)."""
-        links = self.sys.glob(f"{self.name}:*/driver")
-        return sorted(name for name in (os.path.basename(os.readlink(link)) for link in links)
-                      if name != "usbfs")
+        def names():
+            return [os.path.basename(os.readlink(link)) for link in self.sys.glob(f"{self.name}:*/driver")]
+        return sorted(name for name in look(names) if name != "usbfs")
 
     def block_device(self):
-        """The name of its disk on the host, like sda, or None."""
-        for path in self.sys.glob("*/host*/target*/*/block/*"):
-            return path.name
-        return None
+        """The name of its disk on the host, like sda, as soon as udevd knows that: the kernel looks for partitions
+        on it first, and can't mount it before. Or None."""
+        def disk():
+            return next((path.name for path in self.sys.glob("*/host*/target*/*/block/*") if knows_disk(path)), None)
+        return look(disk)
 
     def unplug(self):
         self.host.unplug(self)
+
+
+def _is_configured(path):
+    return path.exists() and (path / "bNumInterfaces").read_text().strip() != ""
 
 
 class Host:
@@ -72,7 +78,9 @@ class Host:
 
     def plug(self, driver, name, port=None, **properties):
         """Plugs any USB device QEMU has. PORT is like 3 or 3.1 (port 1 of the hub in port 3); the
-        first free one if not said. Returns when the kernel knows the device."""
+        first free one if not said. Returns when the kernel is through with it: it has told udevd of the device and
+        of its interfaces, and those drivers that are loaded have been asked. (The device is in /sys before that,
+        but to tell how many interfaces it has, the kernel must have begun, and let go of, its lock.)"""
         port = str(port or self.free_port())
         if driver == "usb-audio":  # since QEMU 10 there is no default for it
             properties.setdefault("audiodev", "quiet")
@@ -80,8 +88,8 @@ class Host:
         ident = f"{name}{self.serial}"
         self.monitor.command("device_add", driver=driver, id=ident, bus="xhci.0", port=port, **properties)
         paths = [USB / f"{bus}-{port}" for bus in (1, 2)]
-        path = wait_until(lambda: next((path for path in paths if (path / "bDeviceClass").exists()), None),
-                          60, f"the kernel sees {ident} in port {port}")
+        path = wait_until(lambda: next((path for path in paths if _is_configured(path)), None), 60,
+                          f"the kernel sees {ident} in port {port}")
         device = UsbDevice(self, ident, path.name)
         self.plugged[ident] = device
         return device
@@ -102,7 +110,10 @@ class Host:
             self.monitor.command("input-send-event", events=[{"type": "btn", "data": {"button": "left", "down": down}}])
 
     def plug_hub(self, **where):
-        return self.plug("usb-hub", "hub", **where)
+        """It does not go to sleep while nothing is plugged into it: what comes in that moment is lost on QEMU's."""
+        hub = self.plug("usb-hub", "hub", **where)
+        (hub.sys / "power/control").write_text("on")
+        return hub
 
     def plug_disk(self, image=1, **where):
         """A USB stick with an ext4 file system; IMAGE numbers the sticks there are, from 1."""

@@ -125,9 +125,10 @@ class Daemon:
     def stop(self):
         """It and its domains end: the stories to come have the host to themselves."""
         for domain in virsh("list", "--name").split():
-            virsh("destroy", domain)
+            with contextlib.suppress(Failed):  # it may just end by itself
+                virsh("destroy", domain)
         self.process.terminate()
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=PATIENCE)
         self.process = None
 
     def end(self):

@@ -63,8 +63,8 @@ def without_udevd(world):
     aside = UDEV.with_name("udev.aside")
     UDEV.rename(aside)
     try:
-        found = processes("systemd", "(udev-worker)")
-        expect(not found, f"nothing of systemd runs; there is {found}")
+        wait_until(lambda: not processes("systemd", "(udev-worker)"), 60,
+                   lambda: f"nothing of systemd runs; there is {processes('systemd', '(udev-worker)')}")
         yield
     finally:
         shutil.rmtree(UDEV, ignore_errors=True)

@@ -6,7 +6,7 @@ import os
 import pathlib
 import subprocess
 
-from .wait import wait_until
+from .wait import look, wait_until
 
 PCI = pathlib.Path("/sys/bus/pci/devices")
 INPUT = pathlib.Path("/sys/class/input")
@@ -74,15 +74,13 @@ def functions(vendor, device):
     def has_ids(path):
         return ((path / "vendor").read_text().strip(), (path / "device").read_text().strip()) == \
             (f"0x{vendor}", f"0x{device}")
-    return [PciFunction(path.name) for path in sorted(PCI.iterdir()) if has_ids(path)]
+    return look(lambda: [PciFunction(path.name) for path in sorted(PCI.iterdir()) if has_ids(path)])
 
 
 def give_back_all():
     """Every function that a story has left with vfio-pci goes to its host driver; no VM runs."""
-    for path in sorted(PCI.iterdir()):
+    for path in look(lambda: [path for path in sorted(PCI.iterdir()) if PciFunction(path.name).override() == "vfio-pci"]):
         function = PciFunction(path.name)
-        if function.override() != "vfio-pci":
-            continue
         (path / "driver_override").write_text("\n")
         if function.driver() == "vfio-pci":
             (path / "driver/unbind").write_text(path.name)
@@ -93,8 +91,9 @@ class InputDevice:
     """An event node by the name that its device gives itself."""
 
     def __init__(self, name):
-        self.sys = next(path for path in sorted(INPUT.glob("event*"))
-                        if (path / "device/name").read_text().strip() == name)
+        # Those of a device that is on its way to a VM are going.
+        self.sys = look(lambda: next(path for path in sorted(INPUT.glob("event*"))
+                                     if (path / "device/name").read_text().strip() == name))
         self.name = self.sys.name
         self.node = pathlib.Path("/dev/input") / self.name
 

@@ -17,6 +17,8 @@ class Qmp:
 
     def __init__(self, fd, name):
         self.fd, self.name = fd, name
+        self.poll = select.poll()  # not select(): the descriptor may be above a thousand
+        self.poll.register(fd, select.POLLIN)
         self.rest, self.serial = b"", 0
         self.events = []
 
@@ -36,7 +38,7 @@ class Qmp:
         """The next message, or None when none came in time."""
         end = time.monotonic() + seconds
         while b"\n" not in self.rest:
-            if not select.select([self.fd], [], [], max(0, end - time.monotonic()))[0]:
+            if not self.poll.poll(max(0, 1000 * (end - time.monotonic()))):
                 return None
             data = os.read(self.fd, 65536)
             if not data:
@@ -45,7 +47,7 @@ class Qmp:
         line, self.rest = self.rest.split(b"\n", 1)
         return json.loads(line)
 
-    def command(self, command, seconds=20, **arguments):
+    def command(self, command, seconds=60, **arguments):
         """Sends COMMAND and returns its answer; events that come first are kept in self.events.
         An underscore in an argument's name stands for a dash, as QMP's own names want it."""
         self.serial += 1
@@ -65,7 +67,7 @@ class Qmp:
                     raise QmpError(f"{command}: {answer['error']['desc']}")
                 return answer["return"]
 
-    def wait_deleted(self, device, seconds=20):
+    def wait_deleted(self, device, seconds=60):
         """Waits for the DEVICE_DELETED that names DEVICE."""
         def is_it(event):
             return event["event"] == "DEVICE_DELETED" and event["data"].get("device") == device

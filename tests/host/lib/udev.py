@@ -1,4 +1,5 @@
 """udevd, the real one, and what its database says."""
+import contextlib
 import os
 import pathlib
 import subprocess
@@ -14,6 +15,11 @@ SANITIZER_RULE = 'ENV{ASAN_OPTIONS}="%s", ENV{UBSAN_OPTIONS}="%s"\n'
 def udevadm(*words):
     result = subprocess.run(["udevadm", *words], check=True, capture_output=True, text=True)
     return result.stdout
+
+
+def knows_disk(path):
+    """Whether udevd is through with the block device that /sys has at PATH."""
+    return pathlib.Path(f"/run/udev/data/b{(path / 'dev').read_text().strip()}").exists()
 
 
 class Udev:
@@ -41,6 +47,20 @@ class Udev:
 
     def settle(self):
         udevadm("settle", "--timeout=120")
+
+    @contextlib.contextmanager
+    def deaf(self):
+        """Meanwhile it takes no event in hand."""
+        udevadm("control", "--stop-exec-queue")
+        try:
+            yield
+        finally:
+            udevadm("control", "--start-exec-queue")
+
+    def wait_disk(self, name):
+        """The kernel's disk NAME has a node, and udevd is through with it."""
+        wait_until(lambda: knows_disk(pathlib.Path("/sys/class/block") / name), 60, f"udevd knows {name}")
+        self.settle()
 
     def trigger(self, action, device):
         """Replays an event of one device."""

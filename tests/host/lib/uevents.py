@@ -7,6 +7,7 @@ import threading
 import time
 
 NETLINK_KOBJECT_UEVENT = 15
+SO_RCVBUFFORCE = 33
 KERNEL, UDEV = 1, 2  # the multicast groups
 
 
@@ -18,7 +19,7 @@ class Listener:
 
     def __enter__(self):
         self.socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_KOBJECT_UEVENT)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)  # the other one stops at 200 kB
         self.socket.bind((0, self.group))
         self.wake_read, self.wake_write = os.pipe()
         self.thread = threading.Thread(target=self._listen)

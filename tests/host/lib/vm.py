@@ -102,12 +102,15 @@ class QemuVm:
         with (self.dir / "qemu.log").open("ab") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             **identity)
-        wait_until(self.own_socket.exists, 60, f"{self.name} is up")
-        with self.monitor() as monitor:
-            monitor.command("query-status", seconds=60)
+        wait_until(self._answers, 120, lambda: f"{self.name} is up; it said: {self.log()[-1000:]}")
         if self.console:
             self.console.wait_ready()
         return self
+
+    def _answers(self):
+        # The socket is there a moment before QEMU listens on it.
+        with contextlib.suppress(ConnectionRefusedError), self.monitor() as monitor:
+            return monitor.command("query-status")
 
     def kill9(self):
         """The VMM dies without a word."""

@@ -25,6 +25,17 @@ def _ask(condition):
         return error
 
 
+def look(read, seconds=60):
+    """What READ returns, which looks at things that may be moving: what goes away under its eyes is looked at
+    again."""
+    end = time.monotonic() + seconds
+    while isinstance(value := _ask(read), OSError):
+        if time.monotonic() >= end:
+            raise value
+        time.sleep(0.02)
+    return value
+
+
 def wait_until(condition, seconds, what):
     """Calls CONDITION until it returns something true, and returns that. What goes away while CONDITION looks
     at it is looked at again. WHAT may be a function, asked only on failure: it can then say what was seen

@@ -48,10 +48,10 @@ class World:
         if self.installed == build:
             return
         staged = self.stage / build
-        if (staged / "usr").exists():
-            subprocess.run(["cp", "-a", f"{staged}/.", "/"], check=True)
-            shutil.rmtree("/etc/vhotplug", ignore_errors=True)
-            (RULES / "66-vhotplug.rules").unlink(missing_ok=True)
+        expect((staged / "usr").exists(), f"there is a {build} build, as scripts/test makes it, for this story")
+        subprocess.run(["cp", "-a", f"{staged}/.", "/"], check=True)
+        shutil.rmtree("/etc/vhotplug", ignore_errors=True)
+        (RULES / "66-vhotplug.rules").unlink(missing_ok=True)
         self.installed = build
 
     def uninstall(self):
@@ -116,15 +116,16 @@ class World:
         # Again: the first answer may have been about what was in the same port before.
         row = self.wait_state(device, "attached")
         expect(row["vm"] == vm.name, f"{device} is attached to {row['vm']}, not {vm.name}")
-        expect(not device.drivers(), f"the host holds {device} by {device.drivers()}")
+        # A host's driver that has come meanwhile is made to let go.
+        wait_until(lambda: not device.drivers(), PATIENCE, lambda: f"the host holds {device} by {device.drivers()}")
         return row
 
     def wait_in(self, device, vm, driver):
         """The view says attached to VM, and QEMU has the device once, as DRIVER. For any kind."""
         row = self.wait_state(device, "attached")
         expect(row["vm"] == vm.name, f"{device} is attached to {row['vm']}, not {vm.name}")
-        ids, parts = vm.host_ids(device), vm.peripherals()
-        expect(len(ids) == 1 and parts[ids[0]] == driver, f"{vm.name} has {device} as {ids} in {parts}")
+        wait_until(lambda: [vm.peripherals().get(ident) for ident in vm.host_ids(device)] == [driver], PATIENCE,
+                   lambda: f"{vm.name} has {device} as {vm.host_ids(device)} in {vm.peripherals()}")
         return row
 
     def wait_gone(self, device, vm, detached=1):

@@ -1,7 +1,6 @@
 """The life of VMs with devices of all kinds."""
 import pathlib
 import subprocess
-import time
 
 from lib.parts import InputDevice, functions, wait_driver
 from lib.story import story
@@ -61,11 +60,7 @@ def quiet_and_then_an_orderly_end(world):
     told to quit, does, and starts again: it has all its devices again."""
     vm1, devices = _three_kinds(world)
     world.udev.settle()
-    time.sleep(7)  # the copy of the database for everybody is written within five seconds of a change
-    before = world.broker.wakeups()
-    time.sleep(5)
-    woken = world.broker.wakeups() - before
-    expect(woken == 0, f"in five quiet seconds it has woken up {woken} times")
+    world.broker.expect_quiet()
     vm1.stop()
     for device in devices:
         world.wait_state(device, "waiting", "not running")
@@ -115,7 +110,7 @@ def vm_that_dials_in(world):
     # The broker starts anew: QEMU calls again.
     world.broker.stop()
     world.broker.start()
-    wait_until(lambda: world.broker.log().count("vm1: up") == 3, 60, "it has called")
+    wait_until(lambda: world.broker.log().count("vm1: up") >= 3, 60, "it has called")
     world.wait_attached(keyboard, vm1)
     world.wait_history(keyboard, "attach", "ok", 2)
 
@@ -159,7 +154,7 @@ def clock_jumps(world):
         monitor.command("device_del", id=ident)
         monitor.wait_deleted(ident)
     subprocess.run(["date", "-s", "+1 hour"], check=True, stdout=subprocess.DEVNULL)
-    wait_until(lambda: "the clock has jumped" in world.broker.log(), 20, "the broker has noticed")
+    wait_until(lambda: "the clock has jumped" in world.broker.log(), 60, "the broker has noticed")
     wait_until(lambda: vm1.usb_ids(keyboard), 60, "the keyboard is back")
     world.wait_attached(keyboard, vm1)
 
@@ -170,12 +165,13 @@ def host_driver_takes_it_back(world):
     the clock has jumped, the broker makes it let go."""
     keyboard, vm1 = world.keyboard_in_vm1()
     interface = next(keyboard.sys.glob(f"{keyboard.name}:*")).name
-    subprocess.run(["modprobe", "usbhid"], check=True)
-    if not keyboard.drivers():  # it was loaded before
-        pathlib.Path("/sys/bus/usb/drivers/usbhid/bind").write_text(interface)
-    expect(keyboard.drivers() == ["usbhid"], f"it is held by {keyboard.drivers()}")
-    subprocess.run(["date", "-s", "+1 hour"], check=True, stdout=subprocess.DEVNULL)
-    wait_until(lambda: not keyboard.drivers(), 30, "the host has let go")
+    with world.udev.deaf():  # which would tell the broker of the driver
+        subprocess.run(["modprobe", "usbhid"], check=True)
+        if not keyboard.drivers():  # it was loaded before
+            pathlib.Path("/sys/bus/usb/drivers/usbhid/bind").write_text(interface)
+        expect(keyboard.drivers() == ["usbhid"], f"it is held by {keyboard.drivers()}")
+        subprocess.run(["date", "-s", "+1 hour"], check=True, stdout=subprocess.DEVNULL)
+        wait_until(lambda: not keyboard.drivers(), 60, "the host has let go")
     world.wait_attached(keyboard, vm1)
     world.wait_history(keyboard, "attach", "ok")
 
@@ -185,7 +181,7 @@ def last_way_to_the_network(world):
     """The card with the only default route is refused, unless its rule says force."""
     nic, = functions("10ec", "8139")
     wait_driver(nic, "8139cp")
-    interface = nic.interface()
+    interface = wait_until(nic.interface, 60, "the driver has made its interface")
     for words in (f"link set {interface} up", f"addr add 10.0.2.15/24 dev {interface}",
                   f"route add default via 10.0.2.2 dev {interface}"):
         subprocess.run(["ip", *words.split()], check=True)
@@ -213,8 +209,7 @@ def disk_below_a_controller(world):
         controller = wait_until(lambda: [function for function in functions("1b36", "0010")
                                          if function.name not in there], 30, "the kernel sees it")[0]
         disk = wait_until(lambda: next(controller.sys.glob("nvme/nvme*/nvme*n1"), None), 30, "the host has its disk").name
-        wait_until(pathlib.Path(f"/dev/{disk}").exists, 30, "it has a node")
-        world.udev.settle()
+        world.udev.wait_disk(disk)
         subprocess.run(["mount", f"/dev/{disk}", folder], check=True)
         world.configure(vm1.config(), f"[pci Disk]\ntargetVm = vm1\n[allow it]\naddress = {controller.name}")
         world.broker.start()

@@ -117,7 +117,7 @@ def crosvm_guest_without_usb_driver(world):
     wait_until(lambda: len(vm1.requests("AttachDevice")) >= 4, 60, "it is tried again and again")
     wait_until(lambda: not vm1.ports(), 20, lambda: f"no port is lost: {vm1.ports()}")
     world.wait_history(other, "attach", "failed")
-    wait_until(lambda: not vm1.ports() and vm1.tell("guest on"), 20, "the guest starts its driver between two attempts")
+    vm1.tell("guest free")  # it starts its driver between two attempts
     world.wait_attached(other, vm1)
     world.wait_attached(keyboard, vm1)
 

@@ -30,9 +30,9 @@ def _disk_of_the_host(world, **where):
     """A stick that the host has taken, before any rule."""
     subprocess.run(["modprobe", "-a", "usb-storage", "sd_mod"], check=True)
     disk = world.host.plug_disk(**where)
-    wait_until(disk.block_device, 60, "the host has its disk")
+    name = wait_until(disk.block_device, 60, "the host has its disk")
     world.udev.settle()
-    return disk, f"/dev/{disk.block_device()}"
+    return disk, f"/dev/{name}"
 
 
 @contextlib.contextmanager
@@ -72,7 +72,7 @@ def _swap_partition(node):
     wait_until(pathlib.Path(f"{node}1").exists, 30, "it has a partition")
     _run("udevadm settle")
     _run_when_free(f"mkswap {node}1")
-    _run(f"swapon {node}1")
+    _run_when_free(f"swapon {node}1")
     yield "swap space"
     _run_when_free(f"swapoff {node}1")
     pathlib.Path(node).write_bytes(bytes(4096))
@@ -82,10 +82,10 @@ def _swap_partition(node):
 @contextlib.contextmanager
 def _lvm(node):
     _run_when_free(f"pvcreate -ff -y {node}")
-    _run(f"vgcreate vhpvg {node}")
+    _run_when_free(f"vgcreate vhpvg {node}")
     _run("lvcreate -y -Wn -Zn --noudevsync -l 100%FREE -n data vhpvg")
     yield r"part of the LVM volume vhpvg-data \(dm-"
-    _run("vgremove -f vhpvg")
+    _run_when_free("vgremove -f vhpvg")
     _run_when_free(f"pvremove {node}")
 
 
@@ -94,21 +94,21 @@ def _luks(node):
     key = LOGS / "key"
     key.write_text("a key")
     _run_when_free(f"cryptsetup luksFormat -q --type luks1 --pbkdf-force-iterations 1000 {node} {key}")
-    _run(f"cryptsetup open --key-file {key} {node} vhpluks")
-    _run("mkfs.ext4 -q /dev/mapper/vhpluks")
+    _run_when_free(f"cryptsetup open --key-file {key} {node} vhpluks")
+    _run_when_free("mkfs.ext4 -q /dev/mapper/vhpluks")
     folder = LOGS / "luks"
     folder.mkdir(exist_ok=True)
     _run(f"mount /dev/mapper/vhpluks {folder}")
     yield rf"part of the unlocked LUKS device vhpluks \(dm-\d+\), which is mounted on {folder}"
     _run(f"umount {folder}")
-    _run("cryptsetup close vhpluks")
+    _run_when_free("cryptsetup close vhpluks")
 
 
 @contextlib.contextmanager
 def _md(node):
     _run_when_free(f"mdadm --create /dev/md7 --run --force --level=1 --raid-devices=1 --metadata=1.2 {node}")
     yield "part of the RAID md7"
-    _run("mdadm --stop /dev/md7")
+    _run_when_free("mdadm --stop /dev/md7")
     _run_when_free(f"mdadm --zero-superblock {node}")
 
 
@@ -138,6 +138,8 @@ def _loop(node):
     loop = _run(f"losetup --find --show {node}").strip()
     yield f"{loop.removeprefix('/dev/')} is made of it"
     _run(f"losetup -d {loop}")
+    # It goes when udevd, too, has closed it.
+    wait_until(lambda: not _run(f"losetup --noheadings --associated {node}"), 60, "it is gone")
 
 
 @contextlib.contextmanager
@@ -247,6 +249,7 @@ def nvme_of_several_paths(world):
     expect(not (path / "dev").exists(), "the path has no node")
     head = pathlib.Path("/dev") / re.sub(r"c\d+", "", path.name)
     vm1 = world.vm("vm1").start()
+    world.udev.wait_disk(head.name)
     with _mounted(head) as folder:
         _refused(world, controller, vm1, f"{head} is in use on the host: mounted on {folder}", _rule(controller))
         expect(controller.driver() == "nvme", "the host keeps it")
@@ -390,6 +393,7 @@ def serial_line_that_a_program_has_open(world):
         vm1 = world.vm("vm1").start()
         path = wait_until(lambda: next(adapter.sys.glob("*/ttyUSB*"), None), 60, "the host has its line")
         world.udev.settle()
+        wait_until(pathlib.Path(f"/dev/{path.name}").exists, 60, "the line has a node")
         program = subprocess.Popen(["sleep", "600"], stdin=open(f"/dev/{path.name}", "rb", buffering=0))
         config = ("[usb Lines]", "targetVm = vm1", "[allow All]", "matchAll = yes")
         try:
@@ -404,7 +408,7 @@ def serial_line_that_a_program_has_open(world):
         world.wait_attached(adapter, vm1)
     finally:
         world.host.unplug_all()
-        wait_until(removed, 20, "the line is free")
+        wait_until(removed, 60, "the line is free")
 
 
 DISCONNECT = 0x5516

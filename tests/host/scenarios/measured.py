@@ -69,6 +69,7 @@ def device_del_comes_before_the_rules_fire(world):
             keyboard = world.host.plug_keyboard()
             path = f"/{keyboard.sys.resolve().relative_to('/sys')}"
             world.wait_attached(keyboard, vm1)
+            world.udev.settle()  # no helper for its plug is still to come
             began = time.monotonic()
             with Listener(KERNEL) as kernel:
                 keyboard.unplug()

@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 import uuid
 
 from lib.parts import InputDevice, functions, wait_driver
@@ -60,7 +59,8 @@ def another_boot():
         try:
             yield
         finally:
-            subprocess.run(["umount", BOOT_ID], check=True)
+            # A helper that udevd has just started reads it.
+            wait_until(lambda: subprocess.run(["umount", BOOT_ID], capture_output=True).returncode == 0, 60, "it is unmounted")
 
 
 def in_vm(world, device, vm):
@@ -88,6 +88,7 @@ def choose_and_again_after_a_reboot(world):
     world.host.unplug_all()
     vm1.kill9()
     vm2.kill9()
+    world.udev.settle()  # the helper may be putting something there
     shutil.rmtree(RUNTIME)
     with another_boot():
         world.broker.start()
@@ -114,7 +115,7 @@ def taken_out_by_hand_for_good(world):
     world.wait_state(keyboard, "detached", "vhotplugctl attach")
     vm1.kill9()
     vm1.start()
-    wait_until(lambda: world.broker.log().count("vm1: up") == 2, 60, "the broker has seen it")
+    wait_until(lambda: world.broker.log().count("vm1: up") >= 2, 60, "the broker has seen it")
     world.wait_state(keyboard, "detached")
     world.broker.kill9()
     world.broker.start()
@@ -332,16 +333,14 @@ def a_thousand_clients(world):
     """A thousand clients are answered; idle, they cost the broker no wake-up; a plug takes its way past
     them, and past one that has stopped reading, who loses his connection."""
     keyboard, vm1 = world.keyboard_in_vm1()
-    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, limits[1]))
     with contextlib.ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
         clients = [stack.enter_context(_knock()) for _ in range(1000)]
         expect(all(_ask(client, action="list")["result"] == "ok" for client in clients), "all are answered")
         world.udev.settle()
-        time.sleep(7)  # the copy of the database for everybody is written within five seconds of a change
-        before = world.broker.wakeups()
-        time.sleep(5)
-        woken = world.broker.wakeups() - before
-        expect(woken == 0, f"in five quiet seconds it has woken up {woken} times")
+        world.broker.expect_quiet()
         lazy = stack.enter_context(_knock())
         lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         lazy.settimeout(2)

@@ -14,9 +14,9 @@ from lib.world import DISKS, KEYBOARDS, LOGS
 def _mounted_disk(world):
     """A stick that the host has taken, before any rule."""
     disk = world.host.plug_disk()
-    wait_until(disk.block_device, 60, "the host has its disk")
+    name = wait_until(disk.block_device, 60, "the host has its disk")
     world.udev.settle()
-    return disk, f"/dev/{disk.block_device()}"
+    return disk, f"/dev/{name}"
 
 
 @contextlib.contextmanager
@@ -80,7 +80,9 @@ def fenced_disk(world):
         world.wait_attached(disk, vm1)
         world.udev.settle()
         time.sleep(3)
-        blocks = [event["DEVPATH"] for _, event in kernel.events if event.get("SUBSYSTEM") == "block"]
+        path = str(disk.sys.resolve()).removeprefix("/sys") + "/"  # what others make of theirs is none of it
+        blocks = [event["DEVPATH"] for _, event in list(kernel.events)
+                  if event.get("SUBSYSTEM") == "block" and event["DEVPATH"].startswith(path)]
         expect(not blocks, f"the host made no disk of it: {blocks}")
         expect(not pathlib.Path("/sys/module/usb_storage").exists(), "the host's module is still not loaded")
     disk.unplug()
@@ -122,7 +124,7 @@ def rule_withdrawn(world):
     detach, = world.wait_history(keyboard, "detach", "ok")
     expect(detach["cause"] == "config", f"the cause is {detach['cause']}")
     wait_until(lambda: keyboard.drivers() == ["usbhid"], 30, "the host's driver holds it again")
-    expect("VHOTPLUG_RULE" not in world.udev.properties(keyboard), "udev knows no rule for it")
+    wait_until(lambda: "VHOTPLUG_RULE" not in world.udev.properties(keyboard), 60, "udev knows no rule for it")
     world.configure(vm1.config(), KEYBOARDS)
     world.wait_attached(keyboard, vm1)
 
@@ -197,7 +199,7 @@ def device_stuck_at_its_plug(world):
     what the kernel has locked; a keyboard arrives meanwhile."""
     vm1 = _vm_with_mouse(world)
     with fakeusb.FakeUsbDevice(0xdead, 0xbeef, stuck=True) as fake:
-        expect(fake.reached.wait(30), "the kernel waits for SET_CONFIGURATION")
+        expect(fake.reached.wait(60), "the kernel waits for SET_CONFIGURATION")
         keyboard = world.host.plug_keyboard()
         world.wait_attached(keyboard, vm1)
         expect(not vm1.usb_ids(fake), "the stuck one is not attached")
