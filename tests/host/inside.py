@@ -30,8 +30,8 @@ def run_story(world, story):
                       if "/scenarios/" in frame.filename), None)
         where = f" ({os.path.basename(frame.filename)}:{frame.lineno}: {frame.line})" if frame else ""
         problems.append(f"{error}{where}")
-    except Exception:  # a mistake in the story itself, or a program that is not there
-        problems.append(traceback.format_exc())
+    except Exception as error:  # a mistake in the story itself, or a program that is not there
+        problems.append(f"{error!r}\n{traceback.format_exc()}")
     evidence = world.evidence()
     try:
         world.reset()

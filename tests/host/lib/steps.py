@@ -94,7 +94,7 @@ def run_steps(title, steps, evidence):
         try:
             step(world)
         except Exception as error:
-            what = str(error) if isinstance(error, Failed) else traceback.format_exc()
+            what = str(error) if isinstance(error, Failed) else f"{error!r}\n{traceback.format_exc()}"
             print(f"FAIL {name} ({time.monotonic() - start:.1f} s)\n{what}\n{evidence()}")
             return 1
         print(f"ok {name} ({time.monotonic() - start:.1f} s)")
