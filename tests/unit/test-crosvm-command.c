@@ -197,6 +197,16 @@ static void test_a_program_that_can_not_be_run(void **state)
 	assert_reply(f, CROSVM_ERROR, "Permission denied");
 }
 
+/* The double is the only child. What was killed and took longer to end than is waited for, as on a
+ * busy machine, is left to the end of this process. */
+static void assert_nothing_runs(void)
+{
+	int status = 0;
+	pid_t left = waitpid(-1, &status, WNOHANG);
+
+	assert_true(left == 0 || (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
+}
+
 static void test_a_hanging_vm(void **state)
 {
 	struct fixture *f = *state;
@@ -208,8 +218,7 @@ static void test_a_hanging_vm(void **state)
 	assert_true(now_monotonic_ms() - start >= 400);
 	assert_true(f->result.timed_out);
 	assert_reply(f, CROSVM_ERROR, "was killed: the VM hangs");
-	/* Nothing is left of it. */
-	assert_int_equal(waitpid(-1, NULL, WNOHANG), 0); /* the double is the only child */
+	assert_nothing_runs();
 }
 
 /* Writes a program of its own. */
@@ -307,7 +316,7 @@ static void test_cancel(void **state)
 	double_do(&f->crosvm, "hang");
 	assert_int_equal(crosvm_command_run(f->loop, words, PATIENCE_MS, ended, f, &f->command), 0);
 	assert_null(crosvm_command_cancel(f->command));
-	assert_int_equal(waitpid(-1, NULL, WNOHANG), 0);
+	assert_nothing_runs();
 	run_loop(f, 50);
 	assert_int_equal(f->n_ended, 0);
 	assert_null(crosvm_command_cancel(NULL));

@@ -39,14 +39,14 @@ def twenty_crashes(world):
         for device, driver in devices.items():
             world.wait_in(device, vm1, driver)
         if count == ROUNDS // 2:  # caches are full by now
-            wait_until(lambda: len(world.broker.processes()) == 2, 20, "the worker has no job")
+            wait_until(lambda: len(world.broker.processes()) == 2, 60, "the worker has no job")
             descriptors, memory = world.broker.descriptors(), world.broker.memory()
     for device in devices:
         actions = [(row["action"], row["result"], row["cause"]) for row in world.db.history(device)]
         expected = [("detach", "ok", "vm-exit"), ("attach", "ok", "vm-start")] * ROUNDS
         expect(actions[1:] == expected, f"{device}: the history says {actions}")
-    wait_until(lambda: len(world.broker.processes()) == 2, 20, "the worker has no job")
-    wait_until(lambda: world.broker.descriptors() <= descriptors, 20,
+    wait_until(lambda: len(world.broker.processes()) == 2, 60, "the worker has no job")
+    wait_until(lambda: world.broker.descriptors() <= descriptors, 60,
                lambda: f"the broker has {world.broker.descriptors()} descriptors, it had {descriptors}")
     grown = world.broker.memory() - memory
     print(f"  after {ROUNDS} crashes: {world.broker.descriptors()} descriptors ({descriptors} after {ROUNDS // 2}), "
@@ -207,8 +207,8 @@ def disk_below_a_controller(world):
     try:
         subprocess.run(["modprobe", "nvme"], check=True)
         controller = wait_until(lambda: [function for function in functions("1b36", "0010")
-                                         if function.name not in there], 30, "the kernel sees it")[0]
-        disk = wait_until(lambda: next(controller.sys.glob("nvme/nvme*/nvme*n1"), None), 30, "the host has its disk").name
+                                         if function.name not in there], 60, "the kernel sees it")[0]
+        disk = wait_until(lambda: next(controller.sys.glob("nvme/nvme*/nvme*n1"), None), 60, "the host has its disk").name
         world.udev.wait_disk(disk)
         subprocess.run(["mount", f"/dev/{disk}", folder], check=True)
         world.configure(vm1.config(), f"[pci Disk]\ntargetVm = vm1\n[allow it]\naddress = {controller.name}")
@@ -246,7 +246,7 @@ def uninstall(world):
     world.broker.stop()
     world.uninstall()
     wait_driver(nic, "8139cp")
-    wait_until(lambda: keyboard.drivers() == ["usbhid"], 30, "the host has the keyboard")
+    wait_until(lambda: keyboard.drivers() == ["usbhid"], 60, "the host has the keyboard")
     expect(sound.driver() == "vfio-pci" and vm2.host_ids(sound), "vm2 keeps its card")
     expect(not pathlib.Path(HELPER).exists(), "the programs are gone")
     vm2.kill9()

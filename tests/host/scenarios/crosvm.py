@@ -115,7 +115,7 @@ def crosvm_guest_without_usb_driver(world):
     world.wait_state(keyboard, "waiting", "has not started its USB driver")
     world.wait_state(other, "waiting", "has not started its USB driver")
     wait_until(lambda: len(vm1.requests("AttachDevice")) >= 4, 60, "it is tried again and again")
-    wait_until(lambda: not vm1.ports(), 20, lambda: f"no port is lost: {vm1.ports()}")
+    wait_until(lambda: not vm1.ports(), 60, lambda: f"no port is lost: {vm1.ports()}")
     world.wait_history(other, "attach", "failed")
     vm1.tell("guest free")  # it starts its driver between two attempts
     world.wait_attached(other, vm1)
@@ -168,7 +168,7 @@ def crosvm_that_hangs(world):
     vm1 = crosvm(world)
     world.configure(vm1.config(), KEYBOARDS)
     world.broker.start()
-    wait_until(lambda: "vm1: up" in world.broker.log(), 30, "the broker has seen it")
+    wait_until(lambda: "vm1: up" in world.broker.log(), 60, "the broker has seen it")
     with vm1.frozen():
         keyboard = world.host.plug_keyboard()
         world.wait_state(keyboard, "attaching", "does not answer")

@@ -29,7 +29,7 @@ def event_node_into_the_vm(world):
     world.wait_state(keyboard, "releasing", "waiting for the guest of vm1")
     vm1.reset()
     wait_until(lambda: not vm1.host_ids(keyboard), 60, "the VM has let go of it")
-    wait_until(lambda: world.db.assignment(keyboard) is None, 20, "it has no row any more")
+    wait_until(lambda: world.db.assignment(keyboard) is None, 60, "it has no row any more")
     with keyboard.grabbed():
         pass  # nobody else holds it
 
@@ -47,7 +47,7 @@ def event_node_into_a_vm_of_nobody(world):
     vm1.kill9()
     world.wait_state(keyboard, "waiting", "not running")
     world.configure(vm1.config())
-    wait_until(lambda: keyboard.owner() == owner, 20, "the node belongs to root again")
+    wait_until(lambda: keyboard.owner() == owner, 60, "the node belongs to root again")
 
 
 @story

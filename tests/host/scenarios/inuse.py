@@ -69,7 +69,7 @@ def _swap_partition(node):
     table[510:] = b"\x55\xaa"
     pathlib.Path(node).write_bytes(table)
     _run_when_free(f"blockdev --rereadpt {node}")
-    wait_until(pathlib.Path(f"{node}1").exists, 30, "it has a partition")
+    wait_until(pathlib.Path(f"{node}1").exists, 60, "it has a partition")
     _run("udevadm settle")
     _run_when_free(f"mkswap {node}1")
     _run_when_free(f"swapon {node}1")
@@ -126,7 +126,7 @@ def _bcache(node):
     _run_when_free(f"make-bcache --wipe-bcache -B {node}")
     with contextlib.suppress(OSError):  # udevd may have been first
         pathlib.Path("/sys/fs/bcache/register").write_text(node)
-    wait_until(pathlib.Path("/sys/block/bcache0").exists, 30, "there is a bcache0")
+    wait_until(pathlib.Path("/sys/block/bcache0").exists, 60, "there is a bcache0")
     yield "part of (a )?bcache"
     # udevd makes one anew whenever somebody has written to it, of a loop device on it too.
     wait_until(lambda: _end_bcache(node), 60, "bcache has let go of it")
@@ -164,7 +164,7 @@ def _reader(node):
 def _generic(node):
     _run("modprobe sg")
     name = next(pathlib.Path(f"/sys/block/{pathlib.Path(node).name}/device/scsi_generic").iterdir()).name
-    wait_until(pathlib.Path(f"/dev/{name}").exists, 30, "there is an sg node")
+    wait_until(pathlib.Path(f"/dev/{name}").exists, 60, "there is an sg node")
     with _held(f"/dev/{name}", os.O_RDWR):
         yield f"/dev/{name} is in use on the host: sleep"
 
@@ -279,7 +279,7 @@ def physical_function_with_virtual_ones(world):
         (vf / "driver_override").write_text("vfio-pci")
         pathlib.Path("/sys/bus/pci/drivers_probe").write_text(first)
         group = pathlib.Path("/dev/vfio") / os.path.basename(os.readlink(vf / "iommu_group"))
-        wait_until(group.exists, 30, "the virtual function's group has a node")
+        wait_until(group.exists, 60, "the virtual function's group has a node")
         with _held(group, os.O_RDWR) as process:
             _refused(world, controller, vm1,
                      rf"{controller.name} has 2 virtual function\(s\): {first} \(sleep \(process {process.pid}\)\),"

@@ -80,7 +80,7 @@ def libvirt_domain_gets_a_keyboard(world):
     world.wait_attached(again, vm1)
     world.configure(vm1.config())
     world.wait_gone(again, vm1, 2 if again.name == keyboard.name else 1)
-    wait_until(lambda: again.drivers() == ["usbhid"], 30, "the host has it again")
+    wait_until(lambda: again.drivers() == ["usbhid"], 60, "the host has it again")
 
 
 @story
@@ -258,7 +258,7 @@ def libvirt_gets_a_card_and_gives_it_back(world):
     vm1.reset()
     wait_until(lambda: not vm1.aliases(card), 60, "the VM has let go of it")
     wait_driver(card, "nvme")
-    wait_until(lambda: world.db.assignment(card) is None, 20, "it has no row any more")
+    wait_until(lambda: world.db.assignment(card) is None, 60, "it has no row any more")
     vm1.expect_definition_untouched()
 
 
@@ -345,7 +345,7 @@ def libvirt_guest_gets_a_card_and_gives_it_back(world):
     world.configure(vm1.config(), KEYBOARDS)
     vm1.console.wait_lost(NVME)
     wait_driver(card, "nvme")
-    wait_until(lambda: world.db.assignment(card) is None, 20, "it has no row any more")
+    wait_until(lambda: world.db.assignment(card) is None, 60, "it has no row any more")
     expect(len(vm1.aliases()) == 1 and vm1.holds(keyboard), f"virsh shows {vm1.aliases()}")
 
 

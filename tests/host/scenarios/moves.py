@@ -47,7 +47,7 @@ def reset_between_two_vms(world):
     vm2 = world.vm("vm2", paused=False).start()
     world.configure(vm1.config(), vm2.config(), FOR_VM2)
     world.wait_attached(keyboard, vm2)
-    wait_until(lambda: [row["vm"] for row in world.db.history(keyboard, "detach", "open")] == ["vm1"], 30,
+    wait_until(lambda: [row["vm"] for row in world.db.history(keyboard, "detach", "open")] == ["vm1"], 60,
                "vm1 keeps it open, and the history says so")
     row = world.db.assignment(keyboard)
     expect("still has it open, as vm1 had it" in row["reason"], f"the reason is {row['reason']}")

@@ -32,7 +32,7 @@ def sound_card(world, bus, addr="0"):
     monitor = world.host.monitor
     monitor.command("device_add", driver="AC97", audiodev="quiet", id="ac97", bus=bus, addr=addr)
     try:
-        card, = wait_until(lambda: functions("8086", "2415"), 30, "the kernel sees it")
+        card, = wait_until(lambda: functions("8086", "2415"), 60, "the kernel sees it")
         yield card
     finally:
         for vm in world.vms.values():
@@ -75,7 +75,7 @@ def nic_into_the_vm_and_back(world):
     expect(nic.override() is None, f"driver_override is {nic.override()}")
     detach, = world.wait_history(nic, "detach", "ok")
     expect(detach["cause"] == "config" and detach["vm"] == "vm1", f"the history says {tuple(detach)}")
-    wait_until(lambda: world.db.assignment(nic) is None, 20, "it has no row any more")
+    wait_until(lambda: world.db.assignment(nic) is None, 60, "it has no row any more")
 
 
 @story
@@ -137,7 +137,7 @@ def group_goes_as_a_whole(world):
     vm1.reset()
     for function in (first, second):
         wait_driver(function, "e1000")
-        wait_until(lambda: world.db.assignment(function) is None, 20, f"{function} has no row any more")
+        wait_until(lambda: world.db.assignment(function) is None, 60, f"{function} has no row any more")
 
 
 @story

@@ -218,7 +218,7 @@ def what_the_command_line_has(world):
     world.broker.start()
     for device in (keyboard, node, nic):
         in_vm(world, device, vm1)
-    wait_until(lambda: not keyboard.drivers(), 30, lambda: f"the host has let go of it: {keyboard.drivers()}")
+    wait_until(lambda: not keyboard.drivers(), 60, lambda: f"the host has let go of it: {keyboard.drivers()}")
     # QEMU takes the keyboard by itself as soon as its guest runs.
     with vm1.monitor() as monitor:
         monitor.command("cont")

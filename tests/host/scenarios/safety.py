@@ -29,7 +29,7 @@ def _mounted(node, *namespace):
     process = subprocess.Popen([*namespace, "sh", "-c", f"mount {node} {folder} && touch {sign} && read -r _; "
                                                         f"umount {folder}"], stdin=subprocess.PIPE)
     try:
-        wait_until(sign.exists, 30, "it is mounted")
+        wait_until(sign.exists, 60, "it is mounted")
         yield folder
     finally:
         process.communicate(b"\n")
@@ -123,7 +123,7 @@ def rule_withdrawn(world):
     world.wait_gone(keyboard, vm1)
     detach, = world.wait_history(keyboard, "detach", "ok")
     expect(detach["cause"] == "config", f"the cause is {detach['cause']}")
-    wait_until(lambda: keyboard.drivers() == ["usbhid"], 30, "the host's driver holds it again")
+    wait_until(lambda: keyboard.drivers() == ["usbhid"], 60, "the host's driver holds it again")
     wait_until(lambda: "VHOTPLUG_RULE" not in world.udev.properties(keyboard), 60, "udev knows no rule for it")
     world.configure(vm1.config(), KEYBOARDS)
     world.wait_attached(keyboard, vm1)
@@ -176,7 +176,7 @@ def socket_of_a_stranger(world):
 def made_up_device(world):
     """The made-up USB device itself: the kernel configures it, and sees it go."""
     with fakeusb.FakeUsbDevice(0xdead, 0xbeef) as fake:
-        wait_until(lambda: (fake.sys / f"{fake.name}:1.0").exists(), 30, "it is configured")
+        wait_until(lambda: (fake.sys / f"{fake.name}:1.0").exists(), 60, "it is configured")
         world.udev.settle()
         expect(world.udev.properties(fake)["PRODUCT"] == "dead/beef/100", "udev knows it")
     expect(not fake.is_there(), "it is gone")
