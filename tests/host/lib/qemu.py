@@ -1,7 +1,12 @@
-"""What differs between the QEMUs that the stories are told with."""
+"""What differs between the QEMUs that the stories are told with, and what they do wrong."""
 import functools
 import re
 import subprocess
+
+# What the kernel says of a processor that QEMU's emulation has lost; and of one that had to wait for one of ours, which
+# is nothing: so many seconds without a word tell them apart.
+HUNG = re.compile(r"watchdog: BUG: soft lockup|rcu_preempt self-detected stall")
+SILENCE = 120
 
 
 @functools.cache
