@@ -48,7 +48,7 @@ class World:
         if self.installed == build:
             return
         staged = self.stage / build
-        expect((staged / "usr").exists(), f"there is a {build} build, as scripts/test makes it, for this story")
+        expect((staged / "usr/sbin/vhotplug-broker").exists(), f"there is a {build} build for /usr, as scripts/test makes it")
         subprocess.run(["cp", "-a", f"{staged}/.", "/"], check=True)
         shutil.rmtree("/etc/vhotplug", ignore_errors=True)
         (RULES / "66-vhotplug.rules").unlink(missing_ok=True)

@@ -40,6 +40,7 @@ def twenty_crashes(world):
             world.wait_in(device, vm1, driver)
         if count == ROUNDS // 2:  # caches are full by now
             wait_until(lambda: len(world.broker.processes()) == 2, 60, "the worker has no job")
+            world.broker.expect_quiet()  # it makes no copy of its database just now
             descriptors, memory = world.broker.descriptors(), world.broker.memory()
     for device in devices:
         actions = [(row["action"], row["result"], row["cause"]) for row in world.db.history(device)]
@@ -48,6 +49,7 @@ def twenty_crashes(world):
     wait_until(lambda: len(world.broker.processes()) == 2, 60, "the worker has no job")
     wait_until(lambda: world.broker.descriptors() <= descriptors, 60,
                lambda: f"the broker has {world.broker.descriptors()} descriptors, it had {descriptors}")
+    world.broker.expect_quiet()
     grown = world.broker.memory() - memory
     print(f"  after {ROUNDS} crashes: {world.broker.descriptors()} descriptors ({descriptors} after {ROUNDS // 2}), "
           f"{grown} kB more memory than after {ROUNDS // 2}")
