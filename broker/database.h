@@ -15,7 +15,8 @@ int database_execute(sqlite3 *db, const char *sql);
 /* Asks for one number. Returns 0 or -errno. */
 int database_query(sqlite3 *db, const char *sql, int64_t *ret_value) _must_check_;
 
-/* Gives the parameter that STATEMENT calls NAME (":vm") its value; TEXT is copied. */
+/* Gives the parameter that STATEMENT calls NAME (":vm") its value; TEXT must stay until it has run.
+ */
 void database_bind_text(sqlite3_stmt *statement, const char *name, const char *text);
 void database_bind_number(sqlite3_stmt *statement, const char *name, uint64_t number);
 

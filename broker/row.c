@@ -67,7 +67,7 @@ void row_bind(sqlite3_stmt *statement, int first, const struct row *row)
 
 		switch (column->kind) {
 		case COLUMN_TEXT:
-			sqlite3_bind_text(statement, at, from, -1, SQLITE_TRANSIENT);
+			sqlite3_bind_text(statement, at, from, -1, SQLITE_STATIC);
 			break;
 		case COLUMN_INT64:
 			sqlite3_bind_int64(statement, at, *(const int64_t *) from);

@@ -18,7 +18,7 @@ struct row {
 
 /* "NAME,NAME,…": the columns, or with MARKS a question mark for each. */
 void row_list_columns(char ret_list[ROW_SQL_SIZE], bool marks);
-/* Binds the columns of ROW, from parameter FIRST on. */
+/* Binds the columns of ROW, from parameter FIRST on; ROW must stay until STATEMENT has run. */
 void row_bind(sqlite3_stmt *statement, int first, const struct row *row);
 /* Reads them, in the same order from the first column of the result on. */
 void row_read(sqlite3_stmt *statement, struct row *ret_row);

@@ -21,6 +21,8 @@
 #define KEEP_HISTORY 200000  /* rows in table action */
 
 enum statement {
+	BEGIN,
+	COMMIT,
 	ADD_EVENT,
 	DELETE_DEVICE,
 	ADD_HISTORY,
@@ -33,6 +35,8 @@ enum statement {
 };
 
 static const char *const statement_sql[N_STATEMENTS] = {
+	[BEGIN] = "begin immediate",
+	[COMMIT] = "commit",
 	[ADD_EVENT] =
 		"insert or ignore into event (time, boot_id, seqnum, action, devpath, inode, vm,"
 		" rule) values (:time, :boot_id, :seqnum, :action, :devpath, :inode, :vm, :rule)",
@@ -310,7 +314,7 @@ static int begin_transaction(struct store *store, bool fsync)
 {
 	int r = set_fsync(store, fsync);
 
-	return r < 0 ? r : database_execute(store->db, "begin immediate");
+	return r < 0 ? r : run_statement(store, BEGIN);
 }
 
 int store_events(struct store *store, struct event **events, size_t n)
@@ -324,7 +328,7 @@ int store_events(struct store *store, struct event **events, size_t n)
 		event->is_new = r == 0 && sqlite3_changes(store->db) > 0;
 	}
 	if (r == 0)
-		r = database_execute(store->db, "commit");
+		r = run_statement(store, COMMIT);
 	if (r < 0)
 		note_failure(store, r);
 	return r;
@@ -404,7 +408,7 @@ static int write_backlog(struct store *store)
 		r = write_change(store, c);
 	if (r == 0 && backlog_tell_loss(&store->backlog, &lost))
 		r = write_history(store, &lost, now_realtime_ms());
-	return r == 0 ? database_execute(store->db, "commit") : r;
+	return r == 0 ? run_statement(store, COMMIT) : r;
 }
 
 /* A lock goes soon. Whatever else it is, it may stay for hours. */
