@@ -3,8 +3,9 @@ may cost 1.2 times as much as without our file, an event that is not for us 1.1 
 noise. The dearest are rules by name alone that have little in common: 1.5 times.
 
 One udevd runs for each set of rules, all at once, and they are measured in turns of a few
-milliseconds: what else the machine does then weighs on all of them alike. The ratio is the median
-of the turns'.
+milliseconds: what else the machine does then weighs on all of them alike. A udevd may have an unlucky
+place in memory for as long as it runs, so there are new ones several times. The ratio is the median of
+all turns'.
 
     event-cost.py GEN_RULES LIBEXECDIR [SVG]
 
@@ -25,8 +26,7 @@ import curves
 import udevd
 from rules_configs import config
 
-TURNS, EVENTS = 300, 5
-TRIES = 3  # a udevd may have an unlucky place in memory, for as long as it runs
+TRIES, TURNS, WARM_UP, EVENTS = 5, 60, 10, 5
 SIZES = (10, 100, 1000)
 USB, OTHER = "USB device", "other device"
 CONFIGS = {"mixed": None, "names that are alike": "alike", "names that are different": "different"}
@@ -95,15 +95,16 @@ class Contestant:
         self._process.wait()
 
 
-def compare(contestants):
-    """The times of each turn, by contestant and event. The first turns warm up."""
-    times = {(name, event): [] for name in contestants for event in (USB, OTHER)}
-    for turn in range(TURNS + 10):
+def compare(texts, libexecdir, times):
+    """Adds the times of each turn of new udevds to TIMES, by contestant and event."""
+    contestants = {name: Contestant(libexecdir, text) for name, text in texts.items()}
+    for turn in range(WARM_UP + TURNS):
         for key in random.sample(sorted(times), len(times)):
             took = contestants[key[0]].measure(key[1])
-            if turn >= 10:
+            if turn >= WARM_UP:
                 times[key].append(took)
-    return times
+    for contestant in contestants.values():
+        contestant.end()
 
 
 def report(times):
@@ -135,14 +136,10 @@ def label(name, size):
 def main(gen_rules, libexecdir, svg=None):
     texts = {"without": b"", **{label(name, size): rules(gen_rules, size, names) for name, names in CONFIGS.items()
                                 for size in (SIZES if svg else SIZES[-1:])}}
+    times = {(name, event): [] for name in texts for event in (USB, OTHER)}
     for _ in range(TRIES):
-        contestants = {name: Contestant(libexecdir, text) for name, text in texts.items()}
-        times = compare(contestants)
-        for contestant in contestants.values():
-            contestant.end()
-        failed = report(times)
-        if not failed:
-            break
+        compare(texts, libexecdir, times)
+    failed = report(times)
     if svg:
         draw(times, pathlib.Path(svg))
     sys.exit(failed)
