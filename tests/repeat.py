@@ -9,7 +9,9 @@ end every test has a line, and the exit status says whether none has failed.
 """
 import collections
 import json
+import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -37,11 +39,16 @@ class Test:
         """Returns whether it has failed."""
         began = time.monotonic()
         with tempfile.TemporaryFile() as log:
+            process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                       cwd=self.folder, start_new_session=True)
             try:
-                status = subprocess.run(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                        cwd=self.folder, timeout=self.timeout, check=False).returncode
+                status = process.wait(self.timeout)
             except subprocess.TimeoutExpired:
                 status = "no end"
+            finally:
+                if process.poll() is None:  # with all that it has started
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
             self.slowest = max(self.slowest, time.monotonic() - began)
             if status == 0:
                 return False

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 
-from world import PATIENCE, Broker, check, main, make_node, wait_for
+from world import PATIENCE, Broker, check, end_with_us, main, make_node, wait_for
 
 DOUBLE = pathlib.Path(__file__).parent.parent / "doubles" / "hostile_monitor.py"
 UNASKED = ("nothing", "wrong", "twice", "huge", "flood", "half", "trickle", "endless", "silent", "close",
@@ -30,7 +30,7 @@ class Double:
     def __init__(self, world, behaviour, name, *more):
         self.process = subprocess.Popen(
             ["/usr/bin/python3", "-B", DOUBLE, behaviour, *(f"{world.path}/{n}.sock" for n in (name, *more))],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=end_with_us)
         world.processes.append(self.process)
         self.process.stdout.readline()
         self.lines, self.rest = [], ""

@@ -29,6 +29,13 @@ PATIENCE = 60  # seconds; the machine may be busy
 failures = []
 
 
+def end_with_us():
+    """Between fork and exec: the child is killed when this process ends, also by a time limit. What is left of a test
+    has devices open that others are about."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
 def check(good, what):
     print("ok    " if good else "FAILED", what, flush=True)
     if not good:
@@ -113,7 +120,7 @@ class Vm:
             [QEMU, "-S", "-machine", "q35", "-accel", "tcg", "-m", "64", "-nodefaults",
              "-display", "none", "-qmp", f"unix:{self.socket},server=on,wait=off",
              "-qmp", f"unix:{self.test},server=on,wait=off",
-             "-device", "qemu-xhci,id=xhci,p2=4,p3=4", *arguments], stderr=subprocess.DEVNULL)
+             "-device", "qemu-xhci,id=xhci,p2=4,p3=4", *arguments], stderr=subprocess.DEVNULL, preexec_fn=end_with_us)
         world.processes.append(self.process)
 
     def monitor(self):
@@ -133,10 +140,15 @@ class Broker:
         self.log_path = world.path / "log"
         self.log_file = open(self.log_path, "ab")
         self.start = self.log_file.tell()
+
+        def begin():
+            end_with_us()
+            if preexec_fn:
+                preexec_fn()
         self.process = subprocess.Popen(
             [world.program, *arguments], stderr=self.log_file, stdout=self.log_file,
             env={**world.environment, **(environment or {})}, pass_fds=pass_fds,
-            preexec_fn=preexec_fn)
+            preexec_fn=begin)
         world.processes.append(self.process)
 
     def log(self):
