@@ -43,7 +43,7 @@ class Broker:
     def __init__(self, log):
         self.log_path, self.process = log, None
 
-    def start(self, *arguments, seconds=60):
+    def start(self, *arguments, seconds=120):
         """Starts it and waits until it says that it is ready."""
         with tempfile.TemporaryDirectory() as folder, \
              socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self.log_path.open("ab") as log:
@@ -63,7 +63,7 @@ class Broker:
     def is_running(self):
         return self.process is not None and self.process.poll() is None
 
-    def stop(self, seconds=30):
+    def stop(self, seconds=60):
         """Ends it in good order; an exit status other than 0 is a failure."""
         if not self.process:
             return

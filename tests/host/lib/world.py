@@ -22,7 +22,7 @@ RUNTIME = pathlib.Path("/run/vhotplug")
 LOGS = pathlib.Path("/run/test")
 REPORTS = pathlib.Path("/run/sanitizers")
 SANITIZER_OPTIONS = f"log_path={REPORTS}/report"
-PATIENCE = 60  # seconds until something that should happen has failed; emulation is slow
+PATIENCE = 120  # seconds until something that should happen has failed; emulation is slow, and two hosts may share two cores
 
 
 class World:
