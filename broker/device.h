@@ -166,6 +166,7 @@ struct device_attempt {
 
 	uint64_t not_before; /* ms, monotonic: nothing is tried before; 0: at once */
 	bool gave_up;        /* nothing is tried until something changes */
+	bool was_used;       /* by the host, when the worker last looked */
 	unsigned n_retries;
 	char failure[VMM_DETAIL_SIZE]; /* why the last attempt came to nothing; the history has it
 					  once */

@@ -78,6 +78,7 @@ void handback_note_fenced(struct device *device, const struct worker_answer *ans
 {
 	struct device_fence *fence = &device->attempt.fence;
 
+	device->attempt.was_used = answer->result == -EBUSY;
 	fence->settled = answer->result == 0 || fence->n_tries >= FENCE_TRIES;
 	fence->not_before = now_monotonic_ms() + FENCE_RETRY_MS;
 	if (answer->result < 0 && fence->settled)

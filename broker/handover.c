@@ -113,6 +113,7 @@ static void note_opened(struct registry *registry, struct device *device,
 	struct vm *vm = device->place.vm;
 	int n = 0;
 
+	attempt->was_used = answer->result == -EBUSY;
 	if (answer->result < 0) {
 		close_fds(fds, answer->n_fds);
 		attempt_fail(registry, device,

@@ -28,6 +28,8 @@ static unsigned options_for(const struct device *device)
 		options |= WORKER_FORCE;
 	if (device->place.vm && device->place.vm->vmm->wants_reset && !(wish & OPTION_NO_RESET))
 		options |= WORKER_RESET;
+	if (device->attempt.was_used)
+		options |= WORKER_WAS_USED;
 	if (wish & OPTION_RESET)
 		options |= WORKER_RESET | WORKER_MUST_RESET;
 	return options;

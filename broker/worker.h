@@ -39,6 +39,8 @@ enum worker_job {
 #define WORKER_RESET (1u << 2) /* USB_OPEN, PCI_TAKE: as if it had just been plugged in */
 #define WORKER_FOUND (1u << 3) /* USB_RELEASE: a VM was found to have it; open it for that, too */
 #define WORKER_MUST_RESET (1u << 4) /* the same, TAKE too: what can't be reset goes to no VM */
+#define WORKER_WAS_USED \
+	(1u << 5) /* USB_OPEN, USB_FENCE, PCI_TAKE: the host used it at the last look */
 
 struct worker_request {
 	uint64_t number;

@@ -11,6 +11,8 @@
 #include "broker/service.h"
 #include "helper/root.h"
 
+#define SETTLE_MS 3000 /* more than an unmount and the mount after it take */
+
 int worker_fail(struct worker_answer *answer, int result, const char *format, ...)
 {
 	va_list args;
@@ -56,6 +58,16 @@ bool worker_has_gone(const struct worker_request *request, struct worker_answer 
 	if (sysfs_inode(request->devpath) == request->inode)
 		return false;
 	worker_fail(answer, -ENODEV, "the device has been unplugged");
+	return true;
+}
+
+bool worker_looks_again(const struct worker_request *request, struct inuse *inuse)
+{
+	if (!(request->options & WORKER_WAS_USED))
+		return false;
+	inuse_finish(inuse);
+	*inuse = (struct inuse){0};
+	usleep(SETTLE_MS * 1000);
 	return true;
 }
 

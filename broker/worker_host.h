@@ -1,6 +1,7 @@
 /* What the worker's jobs share: answers in words, locks, and nodes. For worker_*.c only. */
 #pragma once
 
+#include "broker/inuse.h"
 #include "broker/worker.h"
 
 /* Fills ANSWER; returns RESULT. */
@@ -14,6 +15,11 @@ int worker_lock(const char *name, struct worker_answer *answer) _must_check_;
 
 /* Has REQUEST's instance gone? Another one may have its place by now. Then ANSWER is filled. */
 bool worker_has_gone(const struct worker_request *request, struct worker_answer *answer);
+
+/* The host used the device at the last look, and does not at this one, which INUSE has: perhaps it
+ * is being mounted anew, or its file system checked. After some seconds that must still be so:
+ * returns true when that is to be looked at, with INUSE as new; false: this look is enough. */
+bool worker_looks_again(const struct worker_request *request, struct inuse *inuse);
 
 /* Opens REQUEST's node for reading and writing, and makes sure that it belongs to the instance that
  * was meant. Returns a descriptor that the caller closes, or -errno with ANSWER filled. */

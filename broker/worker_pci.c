@@ -109,8 +109,8 @@ static int check_member(struct inuse *inuse, const char *address)
 
 /* The group must have no virtual functions, hold nothing in use, and not the host's last way to the
  * network. What INUSE holds keeps others from beginning to use it before it has gone. */
-static int check_group(const struct worker_request *request, const struct pci_group *group,
-		       struct inuse *inuse, struct worker_answer *answer)
+static int look_at_group(const struct worker_request *request, const struct pci_group *group,
+			 struct inuse *inuse)
 {
 	int r = 0;
 
@@ -122,6 +122,16 @@ static int check_group(const struct worker_request *request, const struct pci_gr
 		r = inuse_by_holders(inuse);
 	if (r == 0 && !(request->options & WORKER_FORCE))
 		r = inuse_by_routes(inuse);
+	return r;
+}
+
+static int check_group(const struct worker_request *request, const struct pci_group *group,
+		       struct inuse *inuse, struct worker_answer *answer)
+{
+	int r = look_at_group(request, group, inuse);
+
+	if (r == 0 && worker_looks_again(request, inuse))
+		r = look_at_group(request, group, inuse);
 	return r < 0 ? worker_fail(answer, r, "%s", inuse->words) : 0;
 }
 
@@ -269,7 +279,8 @@ void worker_pci_take(const struct worker_request *request, struct worker_answer 
 	_cleanup_close_ int lock = lock_group(&group, answer);
 	if (lock < 0)
 		return;
-	if (check_group(request, &group, &inuse, answer) == 0) {
+	if (check_group(request, &group, &inuse, answer) == 0 &&
+	    !worker_has_gone(request, answer)) {
 		load_module("vfio-pci");
 		r = take_group(&group, &taken, answer);
 	}

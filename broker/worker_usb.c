@@ -44,7 +44,7 @@ static const char *name_of(const struct worker_request *request)
 	return strrchr(request->devpath, '/') + 1;
 }
 
-static int check_use(const struct worker_request *request, struct inuse *inuse)
+static int look_at_use(const struct worker_request *request, struct inuse *inuse)
 {
 	char path[PATH_MAX];
 	int r;
@@ -60,6 +60,13 @@ static int check_use(const struct worker_request *request, struct inuse *inuse)
 	if (r == 0 && inuse->n_disks > WORKER_MAX_DISKS)
 		r = inuse_say(inuse, "it has more than %d disks", WORKER_MAX_DISKS);
 	return r;
+}
+
+static int check_use(const struct worker_request *request, struct inuse *inuse)
+{
+	int r = look_at_use(request, inuse);
+
+	return r == 0 && worker_looks_again(request, inuse) ? look_at_use(request, inuse) : r;
 }
 
 /* The same, in words to ANSWER, and for the rules. */
@@ -150,7 +157,8 @@ void worker_usb_open(const struct worker_request *request, struct worker_answer 
 		return;
 	}
 	await_configuration(request->devpath);
-	if (check_host(request, &inuse, answer) < 0 || prepare_device(request, answer) < 0)
+	if (check_host(request, &inuse, answer) < 0 || worker_has_gone(request, answer) ||
+	    prepare_device(request, answer) < 0)
 		return;
 	if (reset_device(request, fd, answer) < 0)
 		return;
@@ -168,7 +176,7 @@ void worker_usb_fence(const struct worker_request *request, struct worker_answer
 
 	if (lock < 0 || worker_has_gone(request, answer))
 		return;
-	if (check_host(request, &inuse, answer) < 0)
+	if (check_host(request, &inuse, answer) < 0 || worker_has_gone(request, answer))
 		return;
 	int r = mark_clear(MARK_GIVEN, name_of(request), request->node);
 	if (r == 0)

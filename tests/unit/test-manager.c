@@ -1426,9 +1426,14 @@ static void test_disk_in_use(void **state)
 	assert_int_equal(w.n_attaches, 0);
 	expect_history("attach plug vm1 refused");
 	run_for(2100);
+	/* The worker is to see for some time that it is free. */
+	assert_true(w.jobs[0].options & WORKER_WAS_USED);
 	job_answer(0, "");
 	run();
 	expect("1-2", "attached vm1");
+	struct place *stick = plug("1-3", 101, "vm1");
+	assert_false(w.jobs[0].options & WORKER_WAS_USED);
+	unplug(stick);
 }
 
 /* How often the database has been written, as another connection sees it. */

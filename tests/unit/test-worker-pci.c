@@ -26,6 +26,7 @@ static struct kernel {
 	bool no_node;         /* udevd makes none for the group */
 	unsigned n_open;      /* looks that find the group open */
 	unsigned n_slept;
+	const char *disk; /* begins to be there while the job sleeps */
 } k;
 
 static void note(const char *format, ...) _printf_(1, 2);
@@ -128,6 +129,8 @@ int __wrap_usleep(useconds_t us)
 {
 	(void) us;
 	k.n_slept++;
+	if (k.disk)
+		add_device(k.root, k.disk, "block", "8:0");
 	return 0;
 }
 
@@ -354,6 +357,30 @@ static void test_in_use(void **state)
 	assert_string_equal(k.log, "");
 }
 
+/* What the host used at the last look may be between an unmount and the mount after it. */
+static void test_used_a_moment_ago(void **state)
+{
+	(void) state;
+	k.disk = DEVICES CARD "/sda";
+	struct worker_answer answer = do_job_with(worker_pci_take, WORKER_WAS_USED);
+
+	assert_int_equal(answer.result, -EBUSY);
+	assert_non_null(strstr(answer.detail, "can't tell whether /dev/sda is in use"));
+	assert_string_equal(k.log, "");
+	assert_int_equal(k.n_slept, 1);
+	assert_driver(CARD, "e1000e");
+}
+
+static void test_still_free(void **state)
+{
+	(void) state;
+	struct worker_answer answer = do_job_with(worker_pci_take, WORKER_WAS_USED);
+
+	assert_answer(&answer, 0, "");
+	assert_driver(CARD, "vfio-pci");
+	assert_int_equal(k.n_slept, 1);
+}
+
 static void test_virtual_functions(void **state)
 {
 	struct worker_answer answer;
@@ -522,6 +549,8 @@ int main(void)
 		PCI_TEST(test_node_that_does_not_come),
 		PCI_TEST(test_not_to_be_taken),
 		PCI_TEST(test_in_use),
+		PCI_TEST(test_used_a_moment_ago),
+		PCI_TEST(test_still_free),
 		PCI_TEST(test_virtual_functions),
 		PCI_TEST(test_reset),
 		PCI_TEST(test_locks_of_others),
