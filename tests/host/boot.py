@@ -1,13 +1,13 @@
-"""Steps inside the emulated host that has systemd as process 1, and has just started with a rule for
-every USB disk, two of which stand in fstab (system-prepare): what the host needs to start is left alone,
-before the broker runs and afterwards."""
-import os
+"""Steps inside the emulated host that has systemd as process 1, and has just started with 20 USB devices and
+rules for every disk, two of which stand in fstab, and every keyboard (system-prepare): what the host needs to
+start is left alone, before the broker runs and afterwards; the rest is in a VM that starts long after it."""
 import pathlib
 import subprocess
 
 from lib.steps import PATIENCE, run
 from lib.wait import expect, wait_until
 
+KEYBOARDS, DISK = 11, "usb-46f4:0001"
 MOUNTS = ("srv-needed.mount", "srv-nice.mount")
 
 
@@ -17,7 +17,7 @@ def state(unit):
 
 def disk_of(label):
     """The disk's name and its USB device's directory."""
-    name = pathlib.Path(os.path.realpath(f"/dev/disk/by-label/{label}")).name
+    name = pathlib.Path(f"/dev/disk/by-label/{label}").resolve(strict=True).name
     device = pathlib.Path(f"/sys/class/block/{name}").resolve()
     while not (device / "idVendor").exists():
         device = device.parent
@@ -60,10 +60,13 @@ def the_broker_refuses_them(world):
         expect(f"mounted on /srv/{label}" in rows(world)[device]["reason"], lambda: str(rows(world)))
 
 
-def the_third_is_the_vms(world):
-    """It stands in no fstab."""
-    wait_until(lambda: sorted(row["state"] for row in rows(world).values()) == ["attached", "refused", "refused"],
-               PATIENCE, lambda: f"the third disk is in the VM: {rows(world)}")
+def the_rest_is_the_vms(world):
+    """The third disk, which stands in no fstab, and all keyboards are in the guest. The mice are nobody's."""
+    def has():
+        states = [row["state"] for row in rows(world).values()]
+        return len(states) == 3 + KEYBOARDS and states.count("attached") == 1 + KEYBOARDS and \
+            world.guest_sees() == KEYBOARDS and DISK in world.vm.console.has()
+    wait_until(has, PATIENCE, lambda: f"the others are in the VM: {rows(world)}; it sees {world.vm.console.has()}")
 
 
 def later_events_change_nothing(world):
@@ -83,4 +86,42 @@ def mounted_again(world):
     expect_mounted("after it was mounted again")
 
 
-STEPS = [the_host_is_up, the_broker_refuses_them, the_third_is_the_vms, later_events_change_nothing, mounted_again]
+def the_end_will_be_told(world):
+    """What stops after the broker says how that has ended, when the host is switched off with all that is in
+    the VM: tests/host/system looks."""
+    say = "/bin/systemctl show -p Result,ExecMainStatus,ActiveState vhotplug.service >/dev/console"
+    run("systemd-run", "--unit=told", "-p", "Before=vhotplug.service", "-p", "RemainAfterExit=yes", "-p",
+        f"ExecStop=/bin/sh -c '{say}'", "/bin/true")
+
+
+def the_start_is_told(world):
+    """Seconds from systemd's start until it had nothing more to start."""
+    def finished():
+        names = ("UserspaceTimestampMonotonic", "FinishTimestampMonotonic")
+        began, ended = (int(run("systemctl", "show", "-p", name, "--value").strip()) for name in names)
+        return ended and f"::started {(ended - began) / 1e6:.1f}"
+    print(wait_until(finished, PATIENCE, "systemd has started all there is"))
+
+
+def is_the_vms(device):
+    """A keyboard, or the disk that is not in fstab."""
+    if (device / "idVendor").read_text() == "46f4\n":
+        return device == disk_of("spare")[1]
+    return any((interface / "bInterfaceProtocol").read_text() == "01\n" for interface in device.glob(f"{device.name}:*"))
+
+
+def the_vm_gets_the_same_by_hand(world):
+    """So that its end gives back as much to the host."""
+    devices = [path.resolve() for path in pathlib.Path("/sys/bus/usb/devices").glob("[0-9]*-*") if ":" not in path.name]
+    chosen = list(filter(is_the_vms, devices))
+    with world.vm.monitor() as monitor:
+        for device in chosen:
+            bus, address = (int((device / name).read_text()) for name in ("busnum", "devnum"))
+            monitor.command("device_add", driver="usb-host", hostbus=bus, hostaddr=address, id=f"hand{bus}-{address}")
+    wait_until(lambda: world.guest_sees() == KEYBOARDS and DISK in world.vm.console.has(), PATIENCE,
+               lambda: f"the guest has all; it sees {world.vm.console.has()}")
+
+
+STEPS = [the_host_is_up, the_start_is_told, the_broker_refuses_them, the_rest_is_the_vms, later_events_change_nothing, mounted_again,
+         the_end_will_be_told]
+STEPS_WITHOUT_US = [the_host_is_up, the_start_is_told, the_vm_gets_the_same_by_hand]

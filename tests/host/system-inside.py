@@ -169,8 +169,6 @@ def journal():
 
 
 if __name__ == "__main__":
-    if "vhp.story=boot" in pathlib.Path("/proc/cmdline").read_text():
-        main("boot", boot.STEPS, journal)
-    else:
-        main("systemd", STEPS, journal)
+    story = re.search(r"vhp\.story=(\S+)", pathlib.Path("/proc/cmdline").read_text())[1]
+    main(story, {"systemd": STEPS, "boot": boot.STEPS, "plain": boot.STEPS_WITHOUT_US}[story], journal)
     subprocess.run(["systemctl", "poweroff"], check=False)
