@@ -11,7 +11,7 @@
 #include "broker/service.h"
 #include "helper/root.h"
 
-#define SETTLE_MS 3000 /* more than an unmount and the mount after it take */
+#define SETTLE_MS 2000 /* more than an unmount and the mount after it take */
 
 int worker_fail(struct worker_answer *answer, int result, const char *format, ...)
 {

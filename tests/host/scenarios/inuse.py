@@ -169,7 +169,7 @@ def _generic(node):
         yield f"/dev/{name} is in use on the host: sleep"
 
 
-@story(seconds=50)
+@story(seconds=110)
 def every_use_of_a_disk(world):
     """A stick is in use in one way after the other: refused each time, and the words say how. Then
     nobody uses it, and it goes."""
