@@ -1,6 +1,9 @@
 """Steps inside the emulated host that has systemd as process 1, and has just started with 20 USB devices and
 rules for every disk, two of which stand in fstab, and every keyboard (system-prepare): what the host needs to
-start is left alone, before the broker runs and afterwards; the rest is in a VM that starts long after it."""
+start is left alone, before the broker runs and afterwards; the rest is in a VM that starts long after it. The
+root is read-only, /var is in memory."""
+import errno
+import os
 import pathlib
 import subprocess
 
@@ -69,6 +72,17 @@ def the_rest_is_the_vms(world):
     wait_until(has, PATIENCE, lambda: f"the others are in the VM: {rows(world)}; it sees {world.vm.console.has()}")
 
 
+def nothing_is_kept_and_that_is_said(world):
+    """The root takes nothing, and the database is in memory."""
+    try:
+        os.close(os.open("/etc/vhotplug/new", os.O_WRONLY | os.O_CREAT))
+        expect(False, "the root is read-only")
+    except OSError as error:
+        expect(error.errno == errno.EROFS, str(error))
+    said = run("journalctl", "--no-pager", "-b", "-u", "vhotplug.service")
+    expect("/var/lib/vhotplug is in memory: choices and history end with the host" in said, said[-2000:])
+
+
 def later_events_change_nothing(world):
     """The fence does not fall on what the host uses: a change, and another coldplug."""
     for action in ("change", "add"):
@@ -122,6 +136,7 @@ def the_vm_gets_the_same_by_hand(world):
                lambda: f"the guest has all; it sees {world.vm.console.has()}")
 
 
-STEPS = [the_host_is_up, the_start_is_told, the_broker_refuses_them, the_rest_is_the_vms, later_events_change_nothing, mounted_again,
+STEPS = [the_host_is_up, the_start_is_told, the_broker_refuses_them, the_rest_is_the_vms,
+         nothing_is_kept_and_that_is_said, later_events_change_nothing, mounted_again,
          the_end_will_be_told]
 STEPS_WITHOUT_US = [the_host_is_up, the_start_is_told, the_vm_gets_the_same_by_hand]
