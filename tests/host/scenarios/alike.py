@@ -9,7 +9,7 @@ import time
 
 from lib.cloud_hypervisor import CloudHypervisorVm
 from lib.crosvm import PORTS, CrosvmVm, ask
-from lib.parts import functions, give_back_all, take_for_vfio, wait_driver
+from lib.parts import functions, give_back_all, take_for_vfio
 from lib.story import story
 from lib.wait import Failed, expect, wait_until
 from scenarios.cloud_hypervisor import wait_hosts

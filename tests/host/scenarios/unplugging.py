@@ -1,6 +1,5 @@
 """PCI unplugging with a guest that runs an operating system."""
 import pathlib
-import subprocess
 import time
 
 from lib import guest
