@@ -17,8 +17,8 @@ int worker_lock(const char *name, struct worker_answer *answer) _must_check_;
 bool worker_has_gone(const struct worker_request *request, struct worker_answer *answer);
 
 /* The host used the device at the last look, and does not at this one, which INUSE has: perhaps it
- * is being mounted anew, or its file system checked. After some seconds that must still be so:
- * returns true when that is to be looked at, with INUSE as new; false: this look is enough. */
+ * is being mounted anew, or its file system checked. Two seconds later that must still be so:
+ * blocks that long, and returns true with INUSE as new; false, at once: this look is enough. */
 bool worker_looks_again(const struct worker_request *request, struct inuse *inuse);
 
 /* Opens REQUEST's node for reading and writing, and makes sure that it belongs to the instance that
