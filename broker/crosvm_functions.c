@@ -20,7 +20,8 @@ static void function_is_seen(void *data, enum vm_open open, const char *detail)
 
 	(void) detail;
 	/* That it is open for others says nothing of one whose attach nobody saw the end of. */
-	function->is_out = open == VM_OPEN_NO || (open == VM_OPEN_SHARED && function->was_arriving);
+	function->is_out = open == VM_OPEN_NO || open == VM_OPEN_ELSEWHERE ||
+			   (open == VM_OPEN_SHARED && function->was_arriving);
 	if (--all->n_asked == 0)
 		all->done(all->data);
 }

@@ -123,7 +123,7 @@ static void set_kept(const struct vm *vm, struct vmm_result *result)
 
 static void removed_is_seen(struct request *request, enum vm_open open, const char *detail)
 {
-	bool is_out = open == VM_OPEN_NO || open == VM_OPEN_SHARED;
+	bool is_out = open == VM_OPEN_NO || open == VM_OPEN_SHARED || open == VM_OPEN_ELSEWHERE;
 
 	if (open == VM_OPEN_YES)
 		set_kept(request->vfio->vm, &request->base.result);
@@ -146,6 +146,13 @@ static void await_silent(struct request *request)
 			 ask_kernel, request);
 }
 
+/* Then crosvm could not open it, and is not asked. */
+static void set_elsewhere(struct request *request, const char *who)
+{
+	vmm_set_result(&request->base.result, VMM_RETRY, "%.100s has its IOMMU group open", who);
+	op_finish(&request->base);
+}
+
 /* A crosvm that is asked to add a card that it has ends, and its VM with it: so it is asked once,
  * and not where the group is open. */
 static void group_is_seen(void *data, enum vm_open open, const char *detail)
@@ -162,7 +169,9 @@ static void group_is_seen(void *data, enum vm_open open, const char *detail)
 	}
 	if (request->n_unanswered > 0)
 		vm_set_reason(request->vfio->vm, "%s", "");
-	if (request->add && !request->is_sent && open != VM_OPEN_YES)
+	if (request->add && open == VM_OPEN_ELSEWHERE)
+		set_elsewhere(request, detail);
+	else if (request->add && !request->is_sent && open != VM_OPEN_YES)
 		run_program(request);
 	else if (request->add)
 		added_is_seen(request, open);

@@ -79,3 +79,7 @@ int inuse_find_process(const struct nodes *nodes, pid_t *ret_pid, char *ret_who,
 		       size_t size) _must_check_;
 /* Has process PID one of NODES open? The same returns. */
 int inuse_is_open_in(const struct nodes *nodes, pid_t pid) _must_check_;
+/* Has another process than PID, and those that it has started, one of NODES open, and PID none? 1,
+ * with RET_WHO; 0, also where nobody is seen to have it; or -errno when that can't be told. */
+int inuse_find_stranger(const struct nodes *nodes, pid_t pid, char *ret_who,
+			size_t size) _must_check_;

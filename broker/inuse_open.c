@@ -13,6 +13,8 @@
 #define statx(dir, path, flags, mask, st) syscall(SYS_statx, dir, path, flags, mask, st)
 #endif
 
+#define MAX_DEPTH 32 /* of processes that start processes */
+
 struct search {
 	const struct nodes *nodes;
 	const struct node *found;
@@ -144,4 +146,43 @@ int inuse_is_open_in(const struct nodes *nodes, pid_t pid)
 	snprintf(name, sizeof(name), "%d", (int) pid);
 	int r = look_at_process(&search, name);
 	return r < 0 ? r : (int) search.best;
+}
+
+/* Who has started PID; 0 for the first processes; or -errno. */
+static int parent_of(pid_t pid)
+{
+	char line[512];
+	int parent;
+	int r = root_read(line, sizeof(line), "/proc/%d/stat", (int) pid);
+	/* Behind the program's name, which may have any character. */
+	const char *rest = r < 0 ? NULL : strrchr(line, ')');
+
+	if (r < 0)
+		return r;
+	return rest && sscanf(rest, ") %*c %d", &parent) == 1 ? parent : -EBADMSG;
+}
+
+/* Is PID the process ANCESTOR, or started by that, or by one that it has started …? */
+static int is_below(pid_t pid, pid_t ancestor)
+{
+	for (int depth = 0; pid > 0 && depth < MAX_DEPTH; depth++) {
+		if (pid == ancestor)
+			return true;
+		pid = parent_of(pid);
+	}
+	return pid < 0 ? pid : false;
+}
+
+int inuse_find_stranger(const struct nodes *nodes, pid_t pid, char *ret_who, size_t size)
+{
+	pid_t other;
+	int r = inuse_is_open_in(nodes, pid);
+
+	if (r != 0)
+		return r < 0 ? r : 0;
+	r = inuse_find_process(nodes, &other, ret_who, size);
+	if (r <= 0)
+		return r;
+	r = is_below(other, pid);
+	return r < 0 ? r : !r;
 }

@@ -11,8 +11,10 @@ int job_send(struct registry *registry, const struct device *device, enum worker
 
 	snprintf(request.devpath, sizeof(request.devpath), "%s", device->id.devpath);
 	snprintf(request.node, sizeof(request.node), "%s", device->id.node);
-	if (vm)
+	if (vm) {
 		request.uid = vm->user != (uid_t) -1 ? vm->user : vm->peer.uid;
+		request.pid = vm->peer.pid;
+	}
 	int r = worker_send(registry->worker, &request);
 	if (r == 0)
 		*ret_number = request.number;
@@ -63,6 +65,15 @@ void job_forget_look(struct registry *registry, struct vm_look *look)
 	look->request = 0;
 }
 
+static enum vm_open what_is_seen(const struct vm_look *look, const struct worker_answer *answer)
+{
+	if (answer->result != -EBUSY)
+		return answer->result == 0 ? VM_OPEN_NO : VM_OPEN_UNKNOWN;
+	if (answer->detail[0])
+		return VM_OPEN_ELSEWHERE;
+	return look->is_shared ? VM_OPEN_SHARED : VM_OPEN_YES;
+}
+
 bool job_note_look(struct registry *registry, const struct worker_answer *answer)
 {
 	struct vm_look *look = registry->looks;
@@ -72,10 +83,6 @@ bool job_note_look(struct registry *registry, const struct worker_answer *answer
 	if (!look)
 		return false;
 	job_forget_look(registry, look);
-	if (answer->result == -EBUSY)
-		look->seen(look->data, look->is_shared ? VM_OPEN_SHARED : VM_OPEN_YES, "");
-	else
-		look->seen(look->data, answer->result == 0 ? VM_OPEN_NO : VM_OPEN_UNKNOWN,
-			   answer->detail);
+	look->seen(look->data, what_is_seen(look, answer), answer->detail);
 	return true;
 }

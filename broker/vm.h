@@ -21,12 +21,13 @@ enum vm_state {
 	VM_UP,
 };
 
-/* Has anybody the IOMMU group of a PCI device open? That is the kernel's to say, for a VMM that
+/* Has a VM the IOMMU group of a PCI device open? That is the kernel's to say, for a VMM that
  * does not say what it has. */
 enum vm_open {
 	VM_OPEN_NO,
 	VM_OPEN_YES,
 	VM_OPEN_SHARED, /* yes, perhaps for others of the group that are in the VM and stay there */
+	VM_OPEN_ELSEWHERE, /* somebody else has it, and not the VM */
 	VM_OPEN_UNKNOWN,
 };
 

@@ -26,7 +26,8 @@ enum worker_job {
 	WORKER_PCI_TAKE,   /* bind the IOMMU group to vfio-pci */
 	WORKER_PCI_RETURN, /* give the function back to its host driver, and those of its IOMMU
 			    * group with it if nobody has the group open */
-	WORKER_PCI_LOOK,   /* has anybody the IOMMU group open? -EBUSY: yes */
+	WORKER_PCI_LOOK,   /* has anybody the IOMMU group open? -EBUSY: yes; where it is not
+			    * the VMM, nor what that has started, detail says who */
 	WORKER_LOOK_OPEN,  /* it has left its VM: does somebody keep its node open? -EBUSY: yes,
 			    * detail says who; to be told from the next VM by its process */
 	WORKER_EVDEV_TAKE, /* see that nobody has grabbed it, let the VMM open it */
@@ -49,6 +50,7 @@ struct worker_request {
 	uint64_t inode;    /* of the instance meant: another one is answered with -ENODEV */
 	char node[64];
 	uid_t uid;        /* TAKE: who the VMM runs as */
+	pid_t pid;        /* PCI_LOOK: the VMM; 0: not known */
 	unsigned options; /* WORKER_FORCE … */
 };
 

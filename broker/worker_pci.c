@@ -40,19 +40,26 @@ static void load_module(const char *name)
 
 /* Safety */
 
-/* Who has the node of the IOMMU group of function VF open? */
-static bool find_group_opener(const char *vf, char *ret_who, size_t size)
+/* The number of the node of the IOMMU group of the function at ADDRESS, or 0. */
+static dev_t group_node(const char *address)
 {
 	char node[PATH_MAX];
 	struct pci_group group;
 	struct stat st;
 
-	if (pci_get_group(vf, &group) < 0 ||
+	if (pci_get_group(address, &group) < 0 ||
 	    root_path(node, sizeof(node), "/dev/vfio/%d", group.number) < 0 || stat(node, &st) < 0)
-		return false;
-	struct node one = {.number = st.st_rdev};
-	struct nodes nodes = {1, &one};
-	return inuse_find_opener(&nodes, NULL, ret_who, size) > 0;
+		return 0;
+	return st.st_rdev;
+}
+
+/* Who has the node of the IOMMU group of function VF open? */
+static bool find_group_opener(const char *vf, char *ret_who, size_t size)
+{
+	struct node node = {.number = group_node(vf)};
+	struct nodes nodes = {1, &node};
+
+	return node.number != 0 && inuse_find_opener(&nodes, NULL, ret_who, size) > 0;
 }
 
 /* "0000:02:00.1 (qemu-system-x86 (process 12)), 0000:02:00.2 (nvme)": the virtual functions of
@@ -290,9 +297,8 @@ void worker_pci_take(const struct worker_request *request, struct worker_answer 
 		return_members(&taken);
 }
 
-/* A group can be open once at a time: whoever has it is the VMM that it was made ready for. Source:
- * kernel, Documentation/driver-api/vfio.rst. */
-void worker_pci_look(const struct worker_request *request, struct worker_answer *answer)
+/* A group can be open once at a time. Source: kernel, Documentation/driver-api/vfio.rst. */
+static void look_whether_open(const struct worker_request *request, struct worker_answer *answer)
 {
 	struct pci_group group;
 
@@ -310,12 +316,28 @@ void worker_pci_look(const struct worker_request *request, struct worker_answer 
 			    strerror(-fd));
 }
 
+/* Where nobody else is seen to have it, it is the VMM that it was made ready for. */
+void worker_pci_look(const struct worker_request *request, struct worker_answer *answer)
+{
+	struct node node = {0};
+	struct nodes nodes = {1, &node};
+
+	look_whether_open(request, answer);
+	if (answer->result != -EBUSY)
+		return;
+	*answer->detail = 0;
+	node.number = group_node(strrchr(request->devpath, '/') + 1);
+	if (request->pid == 0 || node.number == 0 ||
+	    inuse_find_stranger(&nodes, request->pid, answer->detail, sizeof(answer->detail)) <= 0)
+		*answer->detail = 0;
+}
+
 /* Waits a little for a VMM that has just ended to close the group. Returns false if it does not. */
 static bool await_closed(const struct worker_request *request, struct worker_answer *answer)
 {
 	for (int tries = 0; tries < CLOSING_TRIES; tries++) {
 		answer->result = 0;
-		worker_pci_look(request, answer);
+		look_whether_open(request, answer);
 		if (answer->result == 0)
 			return true;
 		usleep(CLOSING_MS * 1000);

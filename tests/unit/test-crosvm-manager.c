@@ -48,10 +48,11 @@ static struct world {
 		bool pulled;    /* and the kernel has not told yet */
 	} places[MAX];
 	uint64_t next_inode, seqnum;
-	bool no_reset;    /* the rule says so */
-	bool own_groups;  /* each PCI function has an IOMMU group of its own */
-	bool is_blind;    /* the worker can't tell whether a group is open */
-	bool holds_looks; /* it does not answer for now */
+	bool no_reset;     /* the rule says so */
+	bool own_groups;   /* each PCI function has an IOMMU group of its own */
+	bool is_blind;     /* the worker can't tell whether a group is open */
+	bool is_elsewhere; /* another program has the group open */
+	bool holds_looks;  /* it does not answer for now */
 	struct worker_request held_look;
 	char handle_on_disk[96]; /* of 1-2, before the flush at the end of the pass */
 	struct worker_request jobs[MAX];
@@ -191,6 +192,9 @@ static void do_job(const struct worker_request *job)
 	} else if (job->job == WORKER_PCI_LOOK && w.is_blind) {
 		answer.result = -EACCES;
 		strcpy(answer.detail, "can't tell whether /dev/vfio/8 is open: Permission denied");
+	} else if (job->job == WORKER_PCI_LOOK && w.is_elsewhere) {
+		answer.result = -EBUSY;
+		strcpy(answer.detail, "dpdk (process 5)");
 	} else if (job->job == WORKER_PCI_LOOK) {
 		answer.result = double_functions(&w.crosvm) > 0 ? -EBUSY : 0;
 	} else if (job->job == WORKER_PCI_RETURN) {
@@ -804,6 +808,30 @@ static void test_function_that_can_not_be_seen(void **state)
 	wait_function(DEVICE_RELEASING, "stays in vm1");
 }
 
+static bool is_somebody_elses(const void *data)
+{
+	const struct device *d = find_device(data);
+
+	return d && d->record.state == DEVICE_WAITING &&
+	       strstr(d->record.reason, "dpdk (process 5) has its IOMMU group open");
+}
+
+/* Another program has its group open: crosvm is not asked, and nobody says that it has the card. */
+static void test_function_that_somebody_else_has(void **state)
+{
+	(void) state;
+	w.is_elsewhere = true;
+	plug_function();
+	wait_for(is_somebody_elses, ADDRESS);
+	assert_int_equal(double_requests(&w.crosvm, "HotPlugVfioCommand"), 0);
+	w.is_elsewhere = false;
+	wait_function(DEVICE_ATTACHED, "");
+	w.is_elsewhere = true;
+	end_broker();
+	start_broker();
+	wait_for(is_somebody_elses, ADDRESS);
+}
+
 static bool is_looked_at(const void *data)
 {
 	return w.held_look.job == WORKER_PCI_LOOK && find_device(data);
@@ -968,6 +996,7 @@ int main(void)
 		TEST(test_function_that_is_refused),
 		TEST(test_function_that_is_refused_and_in),
 		TEST(test_function_that_can_not_be_seen),
+		TEST(test_function_that_somebody_else_has),
 		TEST(test_function_and_a_late_answer),
 		TEST(test_function_without_an_answer),
 		TEST(test_function_that_failed_and_another_vm_process),

@@ -461,6 +461,51 @@ static void test_look(void **state)
 	assert_answer(&answer, -EIO, "can't read its IOMMU group: Input/output error");
 }
 
+static struct worker_answer look_for(pid_t pid)
+{
+	struct worker_request request = {.job = WORKER_PCI_LOOK, .pid = pid};
+	struct worker_answer answer = {0};
+
+	strcpy(request.devpath, "/devices/pci0000:00/" CARD);
+	request.inode = root_inode("/sys%s", request.devpath);
+	k.n_open = 1;
+	worker_pci_look(&request, &answer);
+	return answer;
+}
+
+/* Whose it is: the VMM's, also when a process of its own that it has started has it; another
+ * program's; or not known. */
+static void test_look_whose(void **state)
+{
+	(void) state;
+	char path[PATH_MAX];
+
+	add_group();
+	tree_path(path, k.root, "/dev/vfio/7");
+	unlink(path);
+	assert_int_equal(symlink("/dev/null", path), 0);
+	struct worker_answer answer = look_for(12);
+	assert_answer(&answer, -EBUSY, "");
+	add_opener(k.root, 20, "vmm-child\n", "02");
+	tree_write(k.root, "/proc/20/stat", "20 (a) b) S 15 20 20 0\n");
+	tree_write(k.root, "/proc/15/stat", "15 (minijail) S 12 15 15 0\n");
+	tree_write(k.root, "/proc/12/stat", "12 (crosvm) S 1 12 12 0\n");
+	tree_write(k.root, "/proc/1/stat", "1 (init) S 0 1 1 0\n");
+	answer = look_for(12);
+	assert_answer(&answer, -EBUSY, "");
+	answer = look_for(13);
+	assert_answer(&answer, -EBUSY, "vmm-child (process 20)");
+	answer = look_for(0);
+	assert_answer(&answer, -EBUSY, "");
+	tree_write(k.root, "/proc/15/stat", "15\n");
+	answer = look_for(13);
+	assert_answer(&answer, -EBUSY, "");
+	add_opener(k.root, 13, "crosvm\n", "02");
+	tree_write(k.root, "/proc/15/stat", "15 (minijail) S 1 15 15 0\n");
+	answer = look_for(13);
+	assert_answer(&answer, -EBUSY, "");
+}
+
 /* Giving back */
 
 static void test_return(void **state)
@@ -556,6 +601,7 @@ int main(void)
 		PCI_TEST(test_locks_of_others),
 		PCI_TEST(test_no_room_for_locks),
 		PCI_TEST(test_look),
+		PCI_TEST(test_look_whose),
 		PCI_TEST(test_return),
 		PCI_TEST(test_return_waits_for_the_vm),
 		PCI_TEST(test_return_of_one_that_is_open),
