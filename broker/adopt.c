@@ -32,7 +32,7 @@ void adopt_cold(struct registry *registry, struct device *device, struct vm *vm)
 	record_name_vm(device, vm->name);
 	place->vm = vm_ref(vm);
 	place->is_cold = true;
-	snprintf(place->handle, sizeof(place->handle), "%s", cold->handle);
+	kept_set(&place->handle, cold->handle);
 	attempt_note_arrived(registry, device);
 	if (device->id.kind == DEVICE_USB)
 		open_for_vm(registry, device);

@@ -13,13 +13,14 @@ struct device *arrival_new(struct registry *registry, const char *devpath, uint6
 	struct device *d = calloc(1, sizeof(*d));
 	const struct family *family;
 
-	if (!d || strlen(devpath) >= sizeof(d->id.devpath)) {
+	if (!d || strlen(devpath) >= DEVICE_PATH_SIZE) {
 		log_error("%s is ignored: %s", devpath,
 			  d ? "its path is too long" : "out of memory");
 		free(d);
 		return NULL;
 	}
-	strcpy(d->id.devpath, devpath);
+	device_init(d);
+	kept_set(&d->id.devpath, devpath);
 	d->id.inode = inode;
 	d->wish.present = true;
 	properties_read_identity(d, property, from);
@@ -69,7 +70,7 @@ void arrival_lead_followers(struct registry *registry, const struct device *lead
 			continue;
 		registry_follow(d, leader);
 		if (!wanted)
-			d->wish.rule[0] = 0;
+			kept_drop(&d->wish.rule);
 		device_set_cause(d, leader->attempt.cause);
 		record_save(registry, d);
 		device_retry(d);

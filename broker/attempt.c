@@ -52,14 +52,17 @@ void attempt_end(struct device *device)
 
 	vm_unref(device->place.vm);
 	unplug_ignore(device);
-	device->place = (struct device_place){0};
+	kept_drop(&device->place.handle);
+	kept_drop(&device->place.bus);
+	device->place = (struct device_place){.handle = "", .bus = ""};
 	attempt->request = 0;
 	attempt->opened = attempt->vmm_asked = attempt->released = attempt->check = false;
 	attempt->awaits_send = attempt->until_end = false;
 	attempt->node_fd = close_fd(attempt->node_fd);
 	attempt_close_disks(device);
-	attempt->verdict = (struct vmm_result){0};
-	attempt->group = (struct device_group){0};
+	attempt->is_full = false;
+	kept_drop(&attempt->group.strangers);
+	attempt->group.looked = false;
 	attempt->fence = (struct device_fence){0};
 }
 
@@ -120,7 +123,7 @@ static void go_back(struct registry *registry, struct device *device, bool was_f
 	struct device_move *move = &device->attempt.move;
 	const struct vm *vm = registry_find_vm(registry, device->record.vm);
 
-	snprintf(move->failed, sizeof(move->failed), "%s", device->record.vm);
+	kept_set(&move->failed, device->record.vm);
 	move->failed_pid = vm ? vm->peer.pid : 0;
 	move->was_full = was_full;
 	log_warning("%s: goes back to %s", device->id.kernel_name, move->from);
@@ -130,8 +133,8 @@ static void go_back(struct registry *registry, struct device *device, bool was_f
 void attempt_fail(struct registry *registry, struct device *device, enum device_state state,
 		  const char *reason, uint64_t delay_ms)
 {
-	char words[sizeof(device->record.reason)];
-	bool was_full = device->attempt.verdict.is_full;
+	char words[VMM_DETAIL_SIZE];
+	bool was_full = device->attempt.is_full;
 
 	snprintf(words, sizeof(words), "%s", *reason ? reason : "its VMM does not say why");
 	attempt_end(device);
@@ -160,8 +163,10 @@ void attempt_note_arrived(struct registry *registry, struct device *device)
 	attempt->n_retries = 0;
 	attempt->awaits_vm = false;
 	record_arrived(registry, device, detail);
-	if (!attempt->move.failed[0])
-		attempt->move.from[0] = attempt->failure[0] = 0;
+	if (!attempt->move.failed[0]) {
+		kept_drop(&attempt->move.from);
+		kept_drop(&attempt->failure);
+	}
 	attempt_mark_all(registry, device);
 }
 

@@ -10,6 +10,12 @@ void backlog_init(struct backlog *backlog)
 	*backlog = (struct backlog){.last = &backlog->first};
 }
 
+static void free_change(struct change *change)
+{
+	row_finish(&change->row);
+	free(change);
+}
+
 static void drop_change(struct backlog *backlog, struct change **at)
 {
 	struct change *change = *at;
@@ -18,7 +24,7 @@ static void drop_change(struct backlog *backlog, struct change **at)
 	if (!*at)
 		backlog->last = at;
 	backlog->n--;
-	free(change);
+	free_change(change);
 }
 
 void backlog_finish(struct backlog *backlog)
@@ -112,7 +118,7 @@ static struct change *new_change(struct backlog *backlog, const struct history *
 static void add_change(struct backlog *backlog, struct change *change)
 {
 	if (is_void(change)) {
-		free(change);
+		free_change(change);
 		return;
 	}
 	make_room(backlog);
@@ -130,8 +136,7 @@ static void add_row(struct backlog *backlog, const struct device *device, bool f
 		return;
 	if (device) {
 		supersede_row(backlog, device->record.row);
-		change->row = (struct row){
-			.id = device->id, .wish = device->wish, .record = device->record};
+		row_copy(&change->row, device);
 		change->save = !forget;
 		change->forget = forget;
 	}

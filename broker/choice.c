@@ -90,7 +90,7 @@ void choice_recall(struct registry *registry, struct device *device)
 	choice = registry->choices ? find_choice(registry->choices, whom) : NULL;
 	if (!choice)
 		return;
-	snprintf(device->wish.chosen, sizeof(device->wish.chosen), "%s", choice->vm);
+	kept_set(&device->wish.chosen, choice->vm);
 	if (choice->is_detached)
 		device->wish.away = AWAY_DETACHED;
 }
@@ -108,8 +108,8 @@ static void remember_choice(struct registry *registry, const struct device *devi
 /* What is wanted of DEVICE has changed: of those that go with it too. */
 static void wish_changed(struct registry *registry, struct device *device)
 {
-	device->attempt.move.failed[0] = 0;
-	device->attempt.failure[0] = 0;
+	kept_drop(&device->attempt.move.failed);
+	kept_drop(&device->attempt.failure);
 	device_set_cause(device, CAUSE_USER);
 	record_save(registry, device);
 	device_retry(device);
@@ -132,6 +132,14 @@ static struct device *leader_of(struct registry *registry, struct device *device
 	return device;
 }
 
+static void choose_first(struct device_wish *wish)
+{
+	char first[DEVICE_WORD_SIZE];
+
+	snprintf(first, sizeof(first), "%.*s", (int) strcspn(wish->vms, ","), wish->vms);
+	kept_set(&wish->chosen, first);
+}
+
 void choice_attach(struct registry *registry, struct device *device, const char *vm, bool is_kept)
 {
 	struct device_wish *wish;
@@ -141,13 +149,12 @@ void choice_attach(struct registry *registry, struct device *device, const char 
 	wish->away = AWAY_NOT;
 	wish->held = false;
 	if (vm && is_kept)
-		snprintf(wish->chosen, sizeof(wish->chosen), "%s", vm);
+		kept_set(&wish->chosen, vm);
 	remember_choice(registry, device);
 	/* Somebody who does not say which VM takes the first one; it is not asked for again while
 	 * it is plugged in. */
 	if (!vm && !*device_candidates(device))
-		snprintf(wish->chosen, sizeof(wish->chosen), "%.*s", (int) strcspn(wish->vms, ","),
-			 wish->vms);
+		choose_first(wish);
 	log_info("%s (%s): attached by hand%s%s", device->id.kernel_name, device->id.name,
 		 vm ? " to " : "", vm ? vm : "");
 	wish_changed(registry, device);

@@ -105,7 +105,8 @@ static void read_device(enum device_kind kind, const char *devpath, struct devic
 	}
 	add_kernel_properties(&entry, kind, devpath);
 	memset(ret_device, 0, sizeof(*ret_device));
-	snprintf(ret_device->id.devpath, sizeof(ret_device->id.devpath), "%s", devpath);
+	device_init(ret_device);
+	kept_set(&ret_device->id.devpath, devpath);
 	ret_device->id.inode = sysfs_inode(devpath);
 	if (properties_kind(get_property, &entry) >= 0)
 		properties_read_identity(ret_device, get_property, &entry);
@@ -169,6 +170,7 @@ void host_each_device(enum device_kind kind, void (*fn)(void *data, const struct
 		read_device(kind, paths[i], &device);
 		if (device.id.kernel_name[0])
 			fn(data, &device);
+		device_finish(&device);
 		free(paths[i]);
 	}
 	free(paths);

@@ -85,10 +85,12 @@ static void attach_is_done(struct crosvm_op *op, unsigned port)
 	struct crosvm *crosvm = op->crosvm;
 	struct device *device = op->base.device;
 	bool was_waiting = crosvm->n_not_ready > 0;
+	char handle[DEVICE_HANDLE_SIZE];
 
-	crosvm_make_handle(crosvm, device->place.handle, sizeof(device->place.handle), port,
-			   crosvm->doubt.vendor, crosvm->doubt.product);
-	snprintf(device->place.bus, sizeof(device->place.bus), "crosvm's hub");
+	crosvm_make_handle(crosvm, handle, sizeof(handle), port, crosvm->doubt.vendor,
+			   crosvm->doubt.product);
+	kept_set(&device->place.handle, handle);
+	kept_set(&device->place.bus, "crosvm's hub");
 	device->place.port = port;
 	crosvm->doubt.set = false;
 	crosvm->n_not_ready = 0;
@@ -174,13 +176,15 @@ static void send_attach(struct crosvm_op *op, const struct crosvm_reply *list)
 	struct crosvm *crosvm = op->crosvm;
 	struct device *device = op->base.device;
 	struct crosvm_doubt doubt = {0};
+	char handle[DEVICE_HANDLE_SIZE];
 
 	sscanf(device->id.vid_pid, "%4x:%4x", &doubt.vendor, &doubt.product);
 	for (unsigned port = 1; port <= CROSVM_PORTS; port++)
 		if (list->ports[port].used)
 			doubt.before |= 1U << port;
 	crosvm->doubt = doubt;
-	crosvm_make_doubtful_handle(crosvm, device->place.handle, sizeof(device->place.handle));
+	crosvm_make_doubtful_handle(crosvm, handle, sizeof(handle));
+	kept_set(&device->place.handle, handle);
 	vm_handle_changed(crosvm->vm, device);
 	op->ignored = attach_was_ignored;
 	crosvm_ask_attach(op, attach_was_answered);

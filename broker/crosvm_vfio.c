@@ -78,7 +78,7 @@ static void look_again(struct request *request, const char *why)
 static void set_lost(struct request *request)
 {
 	struct device *device = request->base.device;
-	size_t length = strlen(device->place.handle);
+	char handle[DEVICE_HANDLE_SIZE];
 
 	vmm_set_result(&request->base.result, VMM_FAILED,
 		       "crosvm has it, and its guest will never see it: it came before the guest"
@@ -86,7 +86,8 @@ static void set_lost(struct request *request)
 		       request->vfio->vm->name);
 	request->base.result.until_end = true;
 	/* For who comes after us. */
-	snprintf(device->place.handle + length, sizeof(device->place.handle) - length, LOST);
+	snprintf(handle, sizeof(handle), "%.80s" LOST, device->place.handle);
+	kept_set(&device->place.handle, handle);
 	vm_handle_changed(request->vfio->vm, device);
 }
 
@@ -340,13 +341,15 @@ void crosvm_vfio_attach(struct crosvm_vfio *vfio, struct device *device)
 	struct vm *vm = vfio->vm;
 	struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
 	struct request *request = request_new(vfio, device, true, device->place.handle);
+	char handle[DEVICE_HANDLE_SIZE];
 
 	if (!request) {
 		vm_attached(vm, device, &result);
 		return;
 	}
 	/* Whatever happens to the broker now, this is what the device may be in. */
-	make_handle(vm, device, device->place.handle, sizeof(device->place.handle));
+	make_handle(vm, device, handle, sizeof(handle));
+	kept_set(&device->place.handle, handle);
 	vm_handle_changed(vm, device);
 	vm_attach_sent(vm, device);
 	op_queue_run(&vfio->ops);

@@ -81,7 +81,7 @@ static bool is_candidate(const struct registry *registry, const struct device *d
 static struct vm *first_candidate(const struct registry *registry, const struct device *device)
 {
 	const struct device_move *move = &device->attempt.move;
-	char names[sizeof(device->wish.vms)], *save = NULL;
+	char names[DEVICE_LIST_SIZE], *save = NULL;
 	struct vm *first = NULL;
 
 	snprintf(names, sizeof(names), "%s",
@@ -140,7 +140,7 @@ static struct decision fail_without_vm(const struct device *device)
 	struct decision decision =
 		say_reason(STEP_FAIL, NULL,
 			   "no VM \"%.60s\" in the broker's config; run vhotplug-gen-rules", vms);
-	char name[sizeof(device->record.vm)];
+	char name[DEVICE_WORD_SIZE];
 
 	snprintf(name, sizeof(name), "%.60s", vms);
 	return unless_told(device, decision, DEVICE_FAILED, name);

@@ -25,6 +25,99 @@ static const char *const cause_names[] = {
 	[CAUSE_LOST] = "lost",         [CAUSE_USER] = "user",
 };
 
+/* Texts */
+
+static const size_t identity_offsets[] = {
+	offsetof(struct device_identity, devpath),    offsetof(struct device_identity, kernel_name),
+	offsetof(struct device_identity, node),       offsetof(struct device_identity, name),
+	offsetof(struct device_identity, vid_pid),    offsetof(struct device_identity, vendor_name),
+	offsetof(struct device_identity, model_name), offsetof(struct device_identity, serial),
+	offsetof(struct device_identity, interfaces),
+};
+
+static const size_t wish_offsets[] = {
+	offsetof(struct device_wish, rule),   offsetof(struct device_wish, vms),
+	offsetof(struct device_wish, config), offsetof(struct device_wish, family),
+	offsetof(struct device_wish, leader), offsetof(struct device_wish, family_vm),
+	offsetof(struct device_wish, chosen), offsetof(struct device_wish, tag),
+};
+
+static const size_t record_offsets[] = {
+	offsetof(struct device_record, reason),
+	offsetof(struct device_record, vm),
+	offsetof(struct device_record, handle),
+};
+
+/* What is in no copy. */
+static const size_t other_offsets[] = {
+	offsetof(struct device, place.handle),
+	offsetof(struct device, place.bus),
+	offsetof(struct device, attempt.group.strangers),
+	offsetof(struct device, attempt.host_driver),
+	offsetof(struct device, attempt.failure),
+	offsetof(struct device, attempt.move.from),
+	offsetof(struct device, attempt.move.failed),
+};
+
+#define FIELDS(offsets)                      \
+	(struct kept_fields)                 \
+	{                                    \
+		offsets, ARRAY_SIZE(offsets) \
+	}
+
+void device_init(struct device *device)
+{
+	kept_init_fields(&device->id, FIELDS(identity_offsets));
+	kept_init_fields(&device->wish, FIELDS(wish_offsets));
+	kept_init_fields(&device->record, FIELDS(record_offsets));
+	kept_init_fields(&device->saved, FIELDS(record_offsets));
+	kept_init_fields(device, FIELDS(other_offsets));
+}
+
+void device_finish(struct device *device)
+{
+	identity_drop(&device->id);
+	wish_drop(&device->wish);
+	record_drop(&device->record);
+	record_drop(&device->saved);
+	kept_drop_fields(device, FIELDS(other_offsets));
+}
+
+void identity_copy(struct device_identity *to, const struct device_identity *from)
+{
+	*to = *from;
+	kept_hold_fields(to, FIELDS(identity_offsets));
+}
+
+void identity_drop(struct device_identity *identity)
+{
+	kept_drop_fields(identity, FIELDS(identity_offsets));
+}
+
+void wish_copy(struct device_wish *to, const struct device_wish *from)
+{
+	*to = *from;
+	kept_hold_fields(to, FIELDS(wish_offsets));
+}
+
+void wish_drop(struct device_wish *wish)
+{
+	kept_drop_fields(wish, FIELDS(wish_offsets));
+}
+
+void record_copy(struct device_record *to, const struct device_record *from)
+{
+	*to = *from;
+	kept_hold_fields(to, FIELDS(record_offsets));
+}
+
+void record_drop(struct device_record *record)
+{
+	kept_drop_fields(record, FIELDS(record_offsets));
+}
+
+/* Names */
+
 const char *device_kind_name(enum device_kind kind)
 {
 	return kind_names[kind];
@@ -136,6 +229,14 @@ void device_make_handle(const struct device *device, char *ret_handle, size_t si
 	for (char *c = ret_handle; *c; c++)
 		if (*c == ':')
 			*c = '.';
+}
+
+void device_name_handle(struct device *device)
+{
+	char handle[DEVICE_HANDLE_SIZE];
+
+	device_make_handle(device, handle, sizeof(handle));
+	kept_set(&device->place.handle, handle);
 }
 
 /* Invariants */

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "broker/kept.h"
 #include "broker/loop.h"
 #include "broker/vmm.h"
 #include "conf/options.h"
@@ -59,22 +60,30 @@ enum device_away {
 	AWAY_SUSPENDED,    /* until resume, or its VM's end */
 };
 
-/* Who it is; does not change. Strings are printable UTF-8. */
+/* How many bytes a text of a device has at most. */
+#define DEVICE_PATH_SIZE 512
+#define DEVICE_WORD_SIZE 64 /* a name of the kernel's, of a VM, of a family; a node */
+#define DEVICE_NAME_SIZE 128
+#define DEVICE_LIST_SIZE 256 /* a rule, VMs, interfaces */
+#define DEVICE_HANDLE_SIZE 96
+#define DEVICE_CONFIG_SIZE 32
+
+/* Who it is; does not change. Texts are printable UTF-8, and "" where there is none. */
 struct device_identity {
-	char devpath[512]; /* below /sys */
+	kept_text devpath; /* below /sys */
 	uint64_t inode;    /* of /sys + devpath */
 	enum device_kind kind;
-	char kernel_name[64];
-	char node[64]; /* /dev/bus/usb/BBB/DDD, /dev/input/eventN; "" for PCI */
-	char name[128];
-	char vid_pid[16];
+	kept_text kernel_name;
+	kept_text node; /* /dev/bus/usb/BBB/DDD, /dev/input/eventN; "" for PCI */
+	kept_text name;
+	kept_text vid_pid;
 	unsigned speed; /* Mbit/s, rounded down; 0: unknown */
 	int group;      /* PCI: the number of its IOMMU group; -1: it has none */
 
 	/* For people and programs that ask; as udev has them, or "". */
-	char vendor_name[128], model_name[128];
-	char serial[128];
-	char interfaces[256]; /* USB: ":030101:" */
+	kept_text vendor_name, model_name;
+	kept_text serial;
+	kept_text interfaces; /* USB: ":030101:" */
 	unsigned class;       /* of the device: 0xCCSSPP */
 };
 
@@ -82,24 +91,24 @@ struct device_identity {
 struct device_wish {
 	bool present;   /* plugged in, as far as we know */
 	bool held;      /* was plugged in already and attachConnected = no */
-	char rule[256]; /* "" when no rule claims it */
-	char vms[256];  /* candidates, comma-separated, in order */
-	char config[32];
-	unsigned options;   /* enum config_option */
-	unsigned order;     /* of the rule in the config */
-	char family[64];    /* keeps its VM when it comes back as another device; "" */
-	char family_vm[64]; /* the VM it was kept in for its family's sake; "" */
-	char leader[512];   /* devpath of the device whose IOMMU group it is given with; "" */
-	bool fence;         /* USB: while no VM has it, the host is to have it neither */
-	uint64_t seqnum;    /* of the newest event that counted */
+	kept_text rule; /* "" when no rule claims it */
+	kept_text vms;  /* candidates, comma-separated, in order */
+	kept_text config;
+	unsigned options;    /* enum config_option */
+	unsigned order;      /* of the rule in the config */
+	kept_text family;    /* keeps its VM when it comes back as another device; "" */
+	kept_text family_vm; /* the VM it was kept in for its family's sake; "" */
+	kept_text leader;    /* devpath of the device whose IOMMU group it is given with; "" */
+	bool fence;          /* USB: while no VM has it, the host is to have it neither */
+	uint64_t seqnum;     /* of the newest event that counted */
 
 	/* What people want of it (choice.h), and what the config says about that. */
-	unsigned away;   /* enum device_away */
-	char chosen[64]; /* one of vms; "": nobody has chosen */
-	bool asks;       /* without a choice it goes to none */
+	unsigned away;    /* enum device_away */
+	kept_text chosen; /* one of vms; "": nobody has chosen */
+	bool asks;        /* without a choice it goes to none */
 	bool skips_suspend;
 	bool prepare; /* PCI: its VM is about to be started with it: vfio-pci is to have it */
-	char tag[48];
+	kept_text tag;
 };
 
 /* How its unplug is seen while a VM has it (unplug.h). */
@@ -113,8 +122,8 @@ struct device_unplug {
 /* Where it is. */
 struct device_place {
 	struct vm *vm;     /* counted reference while opening, attaching, …, detaching */
-	char handle[96];   /* id in the VMM; "" before the VMM has been asked */
-	char bus[64];      /* where it is in the guest, while that is known */
+	kept_text handle;  /* id in the VMM; "" before the VMM has been asked */
+	kept_text bus;     /* where it is in the guest, while that is known */
 	unsigned port;     /* 0: not known */
 	bool is_cold;      /* the VM has had it since its start, under a name of somebody else's */
 	bool unverified;   /* attached on record; the VMM has not been asked yet */
@@ -124,8 +133,8 @@ struct device_place {
 
 /* A move from one VM to another. */
 struct device_move {
-	char from[64];    /* "": it does not move */
-	char failed[64];  /* the VM that it could not go to: not tried again for now */
+	kept_text from;   /* "": it does not move */
+	kept_text failed; /* the VM that it could not go to: not tried again for now */
 	pid_t failed_pid; /* its process: another one may be tried */
 	bool was_full;    /* it may be tried when another device has left it */
 };
@@ -133,7 +142,7 @@ struct device_move {
 /* What a look at its IOMMU group has found, for one attempt. */
 struct device_group {
 	bool looked;
-	char strangers[400]; /* members that no rule claims and that spoil the group; "" */
+	kept_text strangers; /* members that no rule claims and that spoil the group; "" */
 };
 
 /* Its fence, since it is in no VM: up, or left down because the host uses it. */
@@ -154,22 +163,21 @@ struct device_attempt {
 	int node_fd;      /* then; -1 for a kind without */
 	int disks[16];    /* held exclusively until the VMM has answered */
 	size_t n_disks;
-	bool is_ahead;             /* opened before its VM runs, to be ready for its start */
-	bool vmm_asked;            /* attach or detach: its answer is awaited */
-	struct vmm_result verdict; /* on an attach, while it is verified */
-	bool released;             /* the worker has done what it could about host drivers */
-	bool check;                /* attached: is it really? */
+	bool is_ahead;  /* opened before its VM runs, to be ready for its start */
+	bool vmm_asked; /* attach or detach: its answer is awaited */
+	bool is_full;   /* so the VMM has answered: another one has to leave first */
+	bool released;  /* the worker has done what it could about host drivers */
+	bool check;     /* attached: is it really? */
 	bool until_end; /* releasing: nothing but the end of its VM's process ends that */
 	struct device_group group;
 	struct device_fence fence;
-	char host_driver[64]; /* PCI: what held it when it was taken from the host; "" */
+	kept_text host_driver; /* PCI: what held it when it was taken from the host; "" */
 
 	uint64_t not_before; /* ms, monotonic: nothing is tried before; 0: at once */
 	bool gave_up;        /* nothing is tried until something changes */
 	bool was_used;       /* by the host, when the worker last looked */
 	unsigned n_retries;
-	char failure[VMM_DETAIL_SIZE]; /* why the last attempt came to nothing; the history has it
-					  once */
+	kept_text failure; /* why the last attempt came to nothing; the history has it once */
 	struct device_move move;
 
 	bool awaits_send;              /* its attach is not on its way yet */
@@ -181,10 +189,10 @@ struct device_attempt {
 struct device_record {
 	int64_t row; /* in the table device; 0 before it is stored */
 	enum device_state state;
-	char reason[VMM_DETAIL_SIZE];
-	uint64_t since;  /* ms, wall clock: when state was entered */
-	char vm[64];     /* the VM that state speaks of */
-	char handle[96]; /* as in place, when it was stored */
+	kept_text reason;
+	uint64_t since;   /* ms, wall clock: when state was entered */
+	kept_text vm;     /* the VM that state speaks of */
+	kept_text handle; /* as in place, when it was stored */
 };
 
 struct device {
@@ -202,6 +210,19 @@ struct device {
 	unsigned n_looks;        /* in this pass */
 	struct loop_timer again; /* marks it when time has changed something */
 };
+
+/* Gives DEVICE, which is zero but for what is known already, its empty texts. */
+void device_init(struct device *device);
+/* Lets go of its texts, and of nothing else. */
+void device_finish(struct device *device);
+
+/* *TO, which holds nothing yet, gets what FROM has, and holds its texts as well. */
+void identity_copy(struct device_identity *to, const struct device_identity *from);
+void identity_drop(struct device_identity *identity);
+void wish_copy(struct device_wish *to, const struct device_wish *from);
+void wish_drop(struct device_wish *wish);
+void record_copy(struct device_record *to, const struct device_record *from);
+void record_drop(struct device_record *record);
 
 /* Something about DEVICE has changed: it is looked at before the pass is over. */
 void device_mark(struct device *device);
@@ -226,6 +247,8 @@ bool device_may_be_found_in(const struct device *device, const char *name);
 /* The name that DEVICE has in a VMM that does not make up its own: that of the instance, whatever
  * the VM, so that an attach that was sent twice is noticed. */
 void device_make_handle(const struct device *device, char *ret_handle, size_t size);
+/* Makes it the handle of where DEVICE is. */
+void device_name_handle(struct device *device);
 
 /* What is wrong with DEVICE between two passes, in words; NULL: nothing. */
 const char *device_check(const struct device *device);

@@ -116,7 +116,7 @@ bool group_may_go(const struct registry *registry, const struct device *device, 
 		  char *reason, size_t size)
 {
 	bool goes_alone = device->wish.options & OPTION_IOMMU_SKIP_IF_SHARED;
-	char others[sizeof(device->attempt.group.strangers)];
+	char others[GROUP_WORDS_SIZE];
 
 	snprintf(others, sizeof(others), "%s", device->attempt.group.strangers);
 	for (struct device *d = NULL; (d = next_member(registry, device, d));)

@@ -5,6 +5,8 @@
 
 #include "broker/registry.h"
 
+#define GROUP_WORDS_SIZE 400 /* who spoils a group, in words */
+
 /* Is another device of DEVICE's group still in a VM, or on its way? The group can't be given back
  * before. */
 bool group_is_in_use(const struct registry *registry, const struct device *device);

@@ -96,7 +96,10 @@ void handback_look(struct registry *registry, const struct device *device)
 	/* The others of its IOMMU group may be in the VM for good. */
 	if (!device->wish.present || !device->place.vm || group_stays(registry, device))
 		return;
-	*left = (struct left_device){.id = device->id, .cause = device->attempt.cause};
+	identity_drop(&left->id);
+	identity_copy(&left->id, &device->id);
+	left->cause = device->attempt.cause;
+	left->request = 0;
 	snprintf(left->vm, sizeof(left->vm), "%s", device->record.vm);
 	snprintf(left->rule, sizeof(left->rule), "%s", device->wish.rule);
 	/* That this can't be known is no reason to keep it from anybody. */

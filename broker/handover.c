@@ -64,7 +64,7 @@ void handover_open(struct registry *registry, struct device *device, struct vm *
 	attempt->awaits_send = true;
 	/* Now: a driver that is slow to let go is not to be seen in sysfs any more. */
 	if (device->id.kind == DEVICE_PCI)
-		look_at_pci_driver(device, attempt->host_driver, sizeof(attempt->host_driver));
+		look_at_pci_driver(device);
 	/* What a person saw before (a reason for waiting, say) stays until there is news. */
 	record_pass_through(device, DEVICE_OPENING);
 	if (job_ask(registry, device, open_job(device->id.kind)) < 0)
@@ -94,7 +94,7 @@ void handover_give(struct registry *registry, struct device *device)
 
 	device->attempt.opened = false;
 	device->attempt.vmm_asked = true;
-	device_make_handle(device, device->place.handle, sizeof(device->place.handle));
+	device_name_handle(device);
 	record_set(registry, device, DEVICE_ATTACHING, "%s",
 		   *vm->reason ? vm->reason : "asking its VMM");
 	vm->vmm->attach(vm, device, fd);
@@ -219,7 +219,7 @@ void handover_attached(struct registry *registry, struct device *device,
 	attempt_close_disks(device);
 	attempt->vmm_asked = false;
 	attempt->awaits_send = false;
-	attempt->verdict = *result;
+	attempt->is_full = result->is_full;
 	attempt->not_before = 0;
 	if (result->outcome == VMM_OK) {
 		note_handle(registry, device);
@@ -248,13 +248,12 @@ static void ask_to_let_go(struct device *device)
 void handover_take(struct registry *registry, struct device *device)
 {
 	struct device_attempt *attempt = &device->attempt;
+	bool moves = device->wish.present && device->wish.rule[0];
 
 	/* Only a move can go back. */
-	attempt->move.from[0] = 0;
-	attempt->move.failed[0] = 0;
-	if (device->wish.present && device->wish.rule[0])
-		snprintf(attempt->move.from, sizeof(attempt->move.from), "%s", device->record.vm);
-	attempt->failure[0] = 0;
+	kept_set(&attempt->move.from, moves ? device->record.vm : "");
+	kept_drop(&attempt->move.failed);
+	kept_drop(&attempt->failure);
 	record_set(registry, device, DEVICE_DETACHING, "leaving %s", device->record.vm);
 	ask_to_let_go(device);
 }
@@ -383,6 +382,6 @@ void handover_adopt(struct registry *registry, struct device *device, struct vm 
 {
 	record_name_vm(device, vm->name);
 	device->place.vm = vm_ref(vm);
-	device_make_handle(device, device->place.handle, sizeof(device->place.handle));
+	device_name_handle(device);
 	attempt_note_arrived(registry, device);
 }

@@ -1,6 +1,7 @@
 /* The step that looks at a PCI device's IOMMU group before it may go: see handover.h. */
 #include "broker/arrival.h"
 #include "broker/attempt.h"
+#include "broker/group.h"
 #include "broker/handover.h"
 #include "broker/look.h"
 #include "broker/record.h"
@@ -8,13 +9,13 @@
 struct group_search {
 	struct registry *registry;
 	struct device *device;
+	char strangers[GROUP_WORDS_SIZE];
 };
 
 static void look_at_member(void *data, const char *address)
 {
 	struct group_search *search = data;
 	struct device *device = search->device;
-	char *strangers = device->attempt.group.strangers;
 	unsigned options = device->wish.options;
 
 	if (registry_find_pci(search->registry, address))
@@ -22,20 +23,20 @@ static void look_at_member(void *data, const char *address)
 	if (options & OPTION_IOMMU_ADD_ALL && arrival_lead(search->registry, device, address))
 		return;
 	if (options & OPTION_IOMMU_SKIP_IF_SHARED || look_host_uses(address))
-		look_describe(address, strangers, sizeof(device->attempt.group.strangers));
+		look_describe(address, search->strangers, sizeof(search->strangers));
 }
 
 void handover_look(struct registry *registry, struct device *device, struct vm *vm)
 {
 	struct group_search search = {.registry = registry, .device = device};
-
 	char words[100];
 
 	/* When it was plugged in that could not be told, perhaps. */
 	if (device->id.group < 0)
 		device->id.group = look_up_group(device);
-	device->attempt.group = (struct device_group){.looked = true};
+	device->attempt.group.looked = true;
 	int r = look_at_members(device, look_at_member, &search);
+	kept_set(&device->attempt.group.strangers, search.strangers);
 	if (r == 0 || r == -E2BIG) { /* of such a group the worker takes none */
 		device_mark(device);
 		return;

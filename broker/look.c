@@ -31,15 +31,17 @@ static bool is_numbered_zero(const char *node)
 
 void look_up_node(struct device *device)
 {
+	char node[DEVICE_WORD_SIZE];
 	unsigned bus, number;
 
 	if (device->id.kind != DEVICE_USB || !is_numbered_zero(device->id.node))
 		return;
 	bus = read_number(device, "busnum");
 	number = read_number(device, "devnum");
-	if (bus > 0 && number > 0)
-		snprintf(device->id.node, sizeof(device->id.node), "/dev/bus/usb/%03u/%03u", bus,
-			 number);
+	if (bus == 0 || number == 0)
+		return;
+	snprintf(node, sizeof(node), "/dev/bus/usb/%03u/%03u", bus, number);
+	kept_set(&device->id.node, node);
 }
 
 int look_at_members(const struct device *device, void (*fn)(void *data, const char *address),
@@ -77,9 +79,11 @@ bool look_host_uses(const char *address)
 	return pci_driver(address, driver, sizeof(driver)) && !streq(driver, "vfio-pci");
 }
 
-void look_at_pci_driver(const struct device *device, char *ret_driver, size_t size)
+void look_at_pci_driver(struct device *device)
 {
-	if (!look_host_uses(device->id.kernel_name) ||
-	    !pci_driver(device->id.kernel_name, ret_driver, size))
-		*ret_driver = 0;
+	char driver[DEVICE_WORD_SIZE];
+	bool is_held = pci_driver(device->id.kernel_name, driver, sizeof(driver)) &&
+		       !streq(driver, "vfio-pci");
+
+	kept_set(&device->attempt.host_driver, is_held ? driver : "");
 }

@@ -26,5 +26,5 @@ void look_describe(const char *address, char *names, size_t size);
  * vfio-pci. */
 bool look_host_uses(const char *address);
 
-/* The host driver that the PCI function DEVICE is to be taken from; "" when there is none. */
-void look_at_pci_driver(const struct device *device, char *ret_driver, size_t size);
+/* Notes the host driver that the PCI function DEVICE is to be taken from; "" when there is none. */
+void look_at_pci_driver(struct device *device);

@@ -48,7 +48,7 @@ static void read_config(struct manager *manager, struct device *device)
 		return;
 	wish->asks = group && group->asks;
 	wish->skips_suspend = group && group->skip_on_suspend;
-	snprintf(wish->tag, sizeof(wish->tag), "%s", tag ? tag : "");
+	kept_set(&wish->tag, tag ? tag : "");
 }
 
 /* attachConnected = no: only what is plugged in from now on leaves the host. */
@@ -201,7 +201,7 @@ static void note_claimed(struct manager *manager, const char *devpath, uint64_t 
 			read_config(manager, device);
 		}
 	} else if (read_known(manager, device, property, from)) {
-		device->wish.leader[0] = 0;
+		kept_drop(&device->wish.leader);
 		wish_changed(registry, device);
 	}
 }
@@ -213,7 +213,7 @@ static void note_unclaimed(struct registry *registry, const char *devpath, uint6
 	if (!device || !device->wish.rule[0] || device->wish.leader[0])
 		return;
 	log_info("%s (%s): no rule wants it any more", device->id.kernel_name, device->id.name);
-	device->wish.rule[0] = 0;
+	kept_drop(&device->wish.rule);
 	wish_changed(registry, device);
 }
 
@@ -233,7 +233,7 @@ static void note_database(void *data, const char *devpath, property_fn property,
 /* Whatever has kept DEVICE from its VM may have changed. */
 static void try_anew(struct manager *manager, struct device *device)
 {
-	device->attempt.move.failed[0] = 0;
+	kept_drop(&device->attempt.move.failed);
 	if (device->wish.held && manager->config->general.attach_connected) {
 		device_set_cause(device, CAUSE_CONFIG);
 		device->wish.held = false;
@@ -326,7 +326,7 @@ static int handle_loaded(void *data, struct device *device)
 		return 0;
 	}
 	/* Under way or done when the former broker ended: its VM will tell. */
-	strcpy(device->place.handle, device->record.handle);
+	kept_set(&device->place.handle, device->record.handle);
 	device->place.was_arriving = state == DEVICE_ATTACHING;
 	device->place.unverified = true;
 	record_pass_through(device, DEVICE_ATTACHED);
@@ -416,6 +416,8 @@ void manager_finish(struct manager *manager)
 		attempt_let_go(registry->devices);
 		registry_remove(registry, registry->devices);
 	}
+	for (size_t i = 0; i < REGISTRY_LEFT; i++)
+		identity_drop(&registry->left[i].id);
 	while (registry->vms) {
 		struct vm *vm = registry->vms;
 

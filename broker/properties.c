@@ -46,7 +46,15 @@ static void read_usb_name(struct device *d, property_fn property, void *from)
 	bool says_vendor = *vendor && strncasecmp(model, vendor, strlen(vendor)) == 0;
 	snprintf(name, sizeof(name), "%s%s%s", says_vendor ? "" : vendor,
 		 says_vendor || !*vendor || !*model ? "" : " ", model);
-	text_clean(d->id.name, sizeof(d->id.name), *name ? name : "USB device");
+	kept_clean(&d->id.name, DEVICE_NAME_SIZE, *name ? name : "USB device");
+}
+
+static void set_ids(struct device *d, unsigned vendor, unsigned model)
+{
+	char ids[sizeof("0000:0000")];
+
+	snprintf(ids, sizeof(ids), "%04x:%04x", vendor & 0xffff, model & 0xffff);
+	kept_set(&d->id.vid_pid, ids);
 }
 
 static void read_usb(struct device *d, property_fn property, void *from)
@@ -58,7 +66,7 @@ static void read_usb(struct device *d, property_fn property, void *from)
 	read_usb_name(d, property, from);
 	/* The kernel's own: "46d/c52b/1211", hexadecimal without zeros in front. */
 	if (product && sscanf(product, "%4x/%4x/", &vendor, &model) == 2)
-		snprintf(d->id.vid_pid, sizeof(d->id.vid_pid), "%04x:%04x", vendor, model);
+		set_ids(d, vendor, model);
 	read_attribute(d->id.devpath, "speed", speed, sizeof(speed));
 	d->id.speed = (unsigned) strtoul(speed, NULL, 10);
 }
@@ -71,20 +79,21 @@ static void read_pci(struct device *d)
 	if (pci_attribute(d->id.kernel_name, "vendor", &vendor) < 0 ||
 	    pci_attribute(d->id.kernel_name, "device", &model) < 0)
 		return;
-	snprintf(d->id.vid_pid, sizeof(d->id.vid_pid), "%04x:%04x", vendor, model);
+	set_ids(d, vendor, model);
 	pci_name(vendor, model, name, sizeof(name));
-	text_clean(d->id.name, sizeof(d->id.name), *name ? name : "PCI device");
+	kept_clean(&d->id.name, DEVICE_NAME_SIZE, *name ? name : "PCI device");
 }
 
 static void read_evdev(struct device *d)
 {
-	char name[128], vendor[16], product[16];
+	char name[DEVICE_NAME_SIZE], vendor[16], product[16], ids[sizeof("0000:0000")];
 
 	read_attribute(d->id.devpath, "device/name", name, sizeof(name));
 	read_attribute(d->id.devpath, "device/id/vendor", vendor, sizeof(vendor));
 	read_attribute(d->id.devpath, "device/id/product", product, sizeof(product));
-	text_clean(d->id.name, sizeof(d->id.name), *name ? name : "input device");
-	snprintf(d->id.vid_pid, sizeof(d->id.vid_pid), "%.4s:%.4s", vendor, product);
+	kept_clean(&d->id.name, DEVICE_NAME_SIZE, *name ? name : "input device");
+	snprintf(ids, sizeof(ids), "%.4s:%.4s", vendor, product);
+	kept_set(&d->id.vid_pid, ids);
 }
 
 static bool is_usb_node(const char *node)
@@ -137,29 +146,28 @@ static void read_options(struct device *d, const char *text)
 	}
 }
 
-#define WISH(field) (sizeof(((struct device_wish *) NULL)->field))
-_Static_assert(WISH(vms) > INI_LINE_BYTES, "holds the VMs that a line of the config has");
-_Static_assert(WISH(rule) > 2 * INI_NAME_BYTES + sizeof("usb//"), "holds where a rule stands");
-#undef WISH
+_Static_assert(DEVICE_LIST_SIZE > INI_LINE_BYTES, "holds the VMs that a line of the config has");
+_Static_assert(DEVICE_LIST_SIZE > 2 * INI_NAME_BYTES + sizeof("usb//"),
+	       "holds where a rule stands");
 
 bool properties_read_wish(struct device *d, property_fn property, void *from)
 {
-	char rule[sizeof(d->wish.rule)], vms[sizeof(d->wish.vms)];
+	char rule[DEVICE_LIST_SIZE], vms[DEVICE_LIST_SIZE];
 
-	text_clean(d->wish.config, sizeof(d->wish.config), property(from, "VHOTPLUG_CONFIG"));
-	text_clean(d->wish.family, sizeof(d->wish.family), property(from, "VHOTPLUG_FAMILY"));
+	kept_clean(&d->wish.config, DEVICE_CONFIG_SIZE, property(from, "VHOTPLUG_CONFIG"));
+	kept_clean(&d->wish.family, DEVICE_WORD_SIZE, property(from, "VHOTPLUG_FAMILY"));
 	text_clean(rule, sizeof(rule), property(from, "VHOTPLUG_RULE"));
 	text_clean(vms, sizeof(vms), property(from, "VHOTPLUG_VM"));
 	if (d->wish.family_vm[0] && d->wish.family[0])
-		strcpy(vms, d->wish.family_vm);
+		snprintf(vms, sizeof(vms), "%s", d->wish.family_vm);
 	read_options(d, property(from, "VHOTPLUG_OPTIONS"));
 	const char *fence = property(from, "VHOTPLUG_FENCE");
 	d->wish.fence = d->id.kind == DEVICE_USB && fence && streq(fence, "yes");
 	bool changed = !streq(rule, d->wish.rule) || !streq(vms, d->wish.vms);
-	strcpy(d->wish.rule, rule);
-	strcpy(d->wish.vms, vms);
+	kept_set(&d->wish.rule, rule);
+	kept_set(&d->wish.vms, vms);
 	if (changed)
-		d->attempt.move.failed[0] = 0;
+		kept_drop(&d->attempt.move.failed);
 	return changed;
 }
 
@@ -169,12 +177,11 @@ static void read_words(struct device *d, property_fn property, void *from)
 	const char *vendor = property(from, "ID_VENDOR_FROM_DATABASE");
 	const char *model = property(from, "ID_MODEL_FROM_DATABASE");
 
-	text_clean(d->id.vendor_name, sizeof(d->id.vendor_name),
+	kept_clean(&d->id.vendor_name, DEVICE_NAME_SIZE,
 		   vendor ? vendor : property(from, "ID_VENDOR"));
-	text_clean(d->id.model_name, sizeof(d->id.model_name),
-		   model ? model : property(from, "ID_MODEL"));
-	text_clean(d->id.serial, sizeof(d->id.serial), property(from, "ID_SERIAL_SHORT"));
-	text_clean(d->id.interfaces, sizeof(d->id.interfaces), property(from, "ID_USB_INTERFACES"));
+	kept_clean(&d->id.model_name, DEVICE_NAME_SIZE, model ? model : property(from, "ID_MODEL"));
+	kept_clean(&d->id.serial, DEVICE_NAME_SIZE, property(from, "ID_SERIAL_SHORT"));
+	kept_clean(&d->id.interfaces, DEVICE_LIST_SIZE, property(from, "ID_USB_INTERFACES"));
 }
 
 static unsigned read_hex(const struct device *d, const char *attribute)
@@ -197,17 +204,21 @@ static void read_class(struct device *d)
 
 static void read_node(struct device *d, const char *node)
 {
-	if (text_path(d->id.node, sizeof(d->id.node), "%s", node) < 0)
+	char whole[DEVICE_WORD_SIZE];
+
+	if (text_path(whole, sizeof(whole), "%s", node) < 0)
 		log_warning("%s: no device node of ours has so long a path: %s", d->id.kernel_name,
 			    node);
+	kept_set(&d->id.node, whole);
 }
 
 void properties_read_identity(struct device *d, property_fn property, void *from)
 {
 	const char *node = property(from, "DEVNAME");
+	char kernel_name[DEVICE_WORD_SIZE];
 
-	snprintf(d->id.kernel_name, sizeof(d->id.kernel_name), "%s",
-		 strrchr(d->id.devpath, '/') + 1);
+	snprintf(kernel_name, sizeof(kernel_name), "%s", strrchr(d->id.devpath, '/') + 1);
+	kept_set(&d->id.kernel_name, kernel_name);
 	d->id.kind = (enum device_kind) properties_kind(property, from);
 	if (node && d->id.kind != DEVICE_PCI)
 		read_node(d, node);

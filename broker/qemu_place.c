@@ -35,7 +35,7 @@ void qemu_note_place(struct qemu_op *op)
 {
 	struct device *device = op->base.device;
 
-	snprintf(device->place.bus, sizeof(device->place.bus), "%s", op->bus);
+	kept_set(&device->place.bus, op->bus);
 	device->place.port = op->port;
 	if (op->port > 0)
 		snprintf(op->base.result.detail, sizeof(op->base.result.detail), "on port %u of %s",

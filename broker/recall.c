@@ -11,10 +11,13 @@ static struct device *read_device(sqlite3_stmt *statement)
 
 	if (!d)
 		return NULL;
+	/* What the row holds is the device's now. */
 	row_read(statement, &row);
 	d->id = row.id;
 	d->wish = row.wish;
-	d->record = d->saved = row.record;
+	d->record = row.record;
+	record_copy(&d->saved, &d->record);
+	device_init(d);
 	d->told = d->record.state;
 	return d;
 }

@@ -34,9 +34,10 @@ static void fill_history(struct history *history, const struct device *device, c
 static void queue_row(struct registry *registry, struct device *device,
 		      const struct history *history)
 {
-	strcpy(device->record.handle, device->place.handle);
+	kept_set(&device->record.handle, device->place.handle);
 	store_device(registry->store, device, history);
-	device->saved = device->record;
+	record_drop(&device->saved);
+	record_copy(&device->saved, &device->record);
 	device->changed = true;
 }
 
@@ -64,10 +65,10 @@ static void enter_state(struct device *device, enum device_state state)
 static void set_reason(struct device *device, const char *format, va_list args) _printf_(2, 0);
 static void set_reason(struct device *device, const char *format, va_list args)
 {
-	char reason[sizeof(device->record.reason)];
+	char reason[VMM_DETAIL_SIZE];
 
 	vsnprintf(reason, sizeof(reason), format, args);
-	strcpy(device->record.reason, reason);
+	kept_set(&device->record.reason, reason);
 }
 
 static void set_state(struct device *device, enum device_state state, const char *format, ...)
@@ -97,7 +98,7 @@ void record_set(struct registry *registry, struct device *device, enum device_st
 
 void record_name_vm(struct device *device, const char *name)
 {
-	snprintf(device->record.vm, sizeof(device->record.vm), "%.63s", name);
+	kept_set(&device->record.vm, name);
 }
 
 void record_pass_through(struct device *device, enum device_state state)
@@ -144,7 +145,7 @@ void record_left(struct registry *registry, struct device *device, enum device_c
 void record_left_open(struct registry *registry, const struct left_device *left,
 		      struct device *device, const char *who)
 {
-	char words[200], reason[sizeof(device->record.reason)];
+	char words[200], reason[VMM_DETAIL_SIZE];
 	struct history history = {
 		.action = "detach", .cause = device_cause_name(left->cause), .result = "open"};
 
@@ -173,7 +174,7 @@ void record_failed(struct registry *registry, struct device *device, enum device
 			queue_row(registry, device, NULL);
 		return;
 	}
-	text_clean(device->attempt.failure, sizeof(device->attempt.failure), reason);
+	kept_clean(&device->attempt.failure, VMM_DETAIL_SIZE, reason);
 	fill_history(&history, device, "attach", device->attempt.cause,
 		     state == DEVICE_REFUSED ? "refused" : "failed", reason);
 	log_warning("%s (%s): not attached to %s: %s", device->id.kernel_name, device->id.name,

@@ -69,6 +69,7 @@ void registry_remove(struct registry *registry, struct device *device)
 	if (*at)
 		*at = device->next;
 	loop_timer_stop(&device->again);
+	device_finish(device);
 	free(device);
 }
 
@@ -92,7 +93,7 @@ void registry_note_room(struct registry *registry, const struct vm *vm)
 		struct device_move *move = &d->attempt.move;
 
 		if (streq(move->failed, vm->name) && move->was_full) {
-			move->failed[0] = 0;
+			kept_drop(&move->failed);
 			device_retry(d);
 		} else if (!d->place.vm && device_may_be_in(d, vm->name) &&
 			   d->record.state != DEVICE_REFUSED) {
@@ -130,8 +131,8 @@ const struct family *registry_join_family(struct registry *registry, struct devi
 			joined = family;
 	}
 	if (joined) {
-		snprintf(wish->family_vm, sizeof(wish->family_vm), "%s", joined->vm);
-		snprintf(wish->vms, sizeof(wish->vms), "%s", joined->vm);
+		kept_set(&wish->family_vm, joined->vm);
+		kept_set(&wish->vms, joined->vm);
 	}
 	return joined;
 }
@@ -140,15 +141,15 @@ void registry_follow(struct device *device, const struct device *leader)
 {
 	struct device_wish *wish = &device->wish;
 
-	snprintf(wish->leader, sizeof(wish->leader), "%s", leader->id.devpath);
-	snprintf(wish->rule, sizeof(wish->rule), "%s", leader->wish.rule);
-	snprintf(wish->vms, sizeof(wish->vms), "%s", leader->wish.vms);
-	snprintf(wish->config, sizeof(wish->config), "%s", leader->wish.config);
+	kept_set(&wish->leader, leader->id.devpath);
+	kept_set(&wish->rule, leader->wish.rule);
+	kept_set(&wish->vms, leader->wish.vms);
+	kept_set(&wish->config, leader->wish.config);
 	wish->options = leader->wish.options;
 	wish->order = leader->wish.order;
 	wish->away = leader->wish.away;
-	snprintf(wish->chosen, sizeof(wish->chosen), "%s", leader->wish.chosen);
-	snprintf(wish->tag, sizeof(wish->tag), "%s", leader->wish.tag);
+	kept_set(&wish->chosen, leader->wish.chosen);
+	kept_set(&wish->tag, leader->wish.tag);
 	wish->asks = leader->wish.asks;
 	wish->skips_suspend = leader->wish.skips_suspend;
 }

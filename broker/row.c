@@ -12,41 +12,60 @@ enum column_kind {
 struct column {
 	const char *name;
 	enum column_kind kind;
-	size_t offset, size; /* of the member of struct row */
+	size_t offset; /* of the member of struct row */
+	size_t size;   /* of a text at most */
 };
 
-#define COLUMN(name, kind, member)                                                           \
-	{                                                                                    \
-		name, kind, offsetof(struct row, member), sizeof(((struct row *) 0)->member) \
+#define COLUMN(name, kind, member)                          \
+	{                                                   \
+		name, kind, offsetof(struct row, member), 0 \
+	}
+#define TEXT(name, size, member)                                      \
+	{                                                             \
+		name, COLUMN_TEXT, offsetof(struct row, member), size \
 	}
 
 /* Besides these it has boot_id. */
 static const struct column columns[] = {
 	COLUMN("id", COLUMN_INT64, record.row),
-	COLUMN("devpath", COLUMN_TEXT, id.devpath),
+	TEXT("devpath", DEVICE_PATH_SIZE, id.devpath),
 	COLUMN("inode", COLUMN_INT64, id.inode),
 	COLUMN("kind", COLUMN_KIND, id.kind),
-	COLUMN("device", COLUMN_TEXT, id.kernel_name),
-	COLUMN("node", COLUMN_TEXT, id.node),
-	COLUMN("name", COLUMN_TEXT, id.name),
-	COLUMN("vid_pid", COLUMN_TEXT, id.vid_pid),
-	COLUMN("rule", COLUMN_TEXT, wish.rule),
-	COLUMN("vms", COLUMN_TEXT, wish.vms),
-	COLUMN("config", COLUMN_TEXT, wish.config),
+	TEXT("device", DEVICE_WORD_SIZE, id.kernel_name),
+	TEXT("node", DEVICE_WORD_SIZE, id.node),
+	TEXT("name", DEVICE_NAME_SIZE, id.name),
+	TEXT("vid_pid", DEVICE_WORD_SIZE, id.vid_pid),
+	TEXT("rule", DEVICE_LIST_SIZE, wish.rule),
+	TEXT("vms", DEVICE_LIST_SIZE, wish.vms),
+	TEXT("config", DEVICE_CONFIG_SIZE, wish.config),
 	COLUMN("seqnum", COLUMN_INT64, wish.seqnum),
 	COLUMN("state", COLUMN_STATE, record.state),
-	COLUMN("reason", COLUMN_TEXT, record.reason),
-	COLUMN("vm", COLUMN_TEXT, record.vm),
-	COLUMN("handle", COLUMN_TEXT, record.handle),
+	TEXT("reason", VMM_DETAIL_SIZE, record.reason),
+	TEXT("vm", DEVICE_WORD_SIZE, record.vm),
+	TEXT("handle", DEVICE_HANDLE_SIZE, record.handle),
 	COLUMN("since", COLUMN_INT64, record.since),
 	COLUMN("options", COLUMN_UNSIGNED, wish.options),
 	COLUMN("rank", COLUMN_UNSIGNED, wish.order),
-	COLUMN("family", COLUMN_TEXT, wish.family),
-	COLUMN("family_vm", COLUMN_TEXT, wish.family_vm),
-	COLUMN("leader", COLUMN_TEXT, wish.leader),
+	TEXT("family", DEVICE_WORD_SIZE, wish.family),
+	TEXT("family_vm", DEVICE_WORD_SIZE, wish.family_vm),
+	TEXT("leader", DEVICE_PATH_SIZE, wish.leader),
 	COLUMN("away", COLUMN_UNSIGNED, wish.away),
-	COLUMN("chosen", COLUMN_TEXT, wish.chosen),
+	TEXT("chosen", DEVICE_WORD_SIZE, wish.chosen),
 };
+
+void row_copy(struct row *ret_row, const struct device *device)
+{
+	identity_copy(&ret_row->id, &device->id);
+	wish_copy(&ret_row->wish, &device->wish);
+	record_copy(&ret_row->record, &device->record);
+}
+
+void row_finish(struct row *row)
+{
+	identity_drop(&row->id);
+	wish_drop(&row->wish);
+	record_drop(&row->record);
+}
 
 void row_list_columns(char ret[ROW_SQL_SIZE], bool marks)
 {
@@ -67,7 +86,8 @@ void row_bind(sqlite3_stmt *statement, int first, const struct row *row)
 
 		switch (column->kind) {
 		case COLUMN_TEXT:
-			sqlite3_bind_text(statement, at, from, -1, SQLITE_STATIC);
+			sqlite3_bind_text(statement, at, *(const kept_text *) from, -1,
+					  SQLITE_STATIC);
 			break;
 		case COLUMN_INT64:
 			sqlite3_bind_int64(statement, at, *(const int64_t *) from);
@@ -89,17 +109,25 @@ void row_bind(sqlite3_stmt *statement, int first, const struct row *row)
 	}
 }
 
-void row_read(sqlite3_stmt *statement, struct row *ret_row)
+static void read_text(kept_text *at, size_t size, const char *text)
+{
+	char cut[KEPT_SIZE];
+
+	snprintf(cut, size, "%s", text);
+	kept_set(at, cut);
+}
+
+void row_read(sqlite3_stmt *statement, struct row *row)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(columns); i++) {
 		const struct column *column = &columns[i];
-		void *to = (char *) ret_row + column->offset;
+		void *to = (char *) row + column->offset;
 		const char *text = (const char *) sqlite3_column_text(statement, (int) i);
 		int value;
 
 		switch (column->kind) {
 		case COLUMN_TEXT:
-			snprintf(to, column->size, "%s", text);
+			read_text(to, column->size, text);
 			break;
 		case COLUMN_INT64:
 			*(int64_t *) to = sqlite3_column_int64(statement, (int) i);

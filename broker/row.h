@@ -14,11 +14,16 @@ struct row {
 	struct device_record record;
 };
 
+/* *RET_ROW gets what DEVICE is now. */
+void row_copy(struct row *ret_row, const struct device *device);
+/* Lets go of the texts of ROW, which may be zero. */
+void row_finish(struct row *row);
+
 #define ROW_SQL_SIZE 600 /* has room for either list */
 
 /* "NAME,NAME,…": the columns, or with MARKS a question mark for each. */
 void row_list_columns(char ret_list[ROW_SQL_SIZE], bool marks);
 /* Binds the columns of ROW, from parameter FIRST on; ROW must stay until STATEMENT has run. */
 void row_bind(sqlite3_stmt *statement, int first, const struct row *row);
-/* Reads them, in the same order from the first column of the result on. */
-void row_read(sqlite3_stmt *statement, struct row *ret_row);
+/* Reads them, in the same order from the first column of the result on, into a row of zeros. */
+void row_read(sqlite3_stmt *statement, struct row *row);

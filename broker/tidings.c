@@ -58,7 +58,7 @@ static void compare_attached(struct registry *registry, struct device *device, c
 static void adopt_or_remove(struct registry *registry, struct vm *vm, const char *handle)
 {
 	for (struct device *d = registry->devices; d; d = d->next) {
-		char own[sizeof(d->place.handle)];
+		char own[DEVICE_HANDLE_SIZE];
 
 		device_make_handle(d, own, sizeof(own));
 		if (!streq(own, handle))
@@ -102,7 +102,7 @@ static void vm_is_up(void *data, struct vm *vm, char *const *handles, size_t n)
 			compare_attached(registry, d, handles, n);
 		/* It has started anew: what failed may work now. */
 		if (streq(move->failed, vm->name) && move->failed_pid != vm->peer.pid)
-			move->failed[0] = 0;
+			kept_drop(&move->failed);
 	}
 	for (size_t i = 0; i < n && !vm->vmm->gives_handles; i++)
 		adopt_or_remove(registry, vm, handles[i]);
@@ -122,8 +122,10 @@ static void vm_has_exited(void *data, struct vm *vm)
 		/* Another process: what has failed may work, and there is no way back. */
 		if (device_may_be_in(d, vm->name))
 			d->attempt.n_retries = 0;
-		if (streq(d->attempt.move.from, vm->name))
-			d->attempt.move = (struct device_move){0};
+		if (streq(d->attempt.move.from, vm->name)) {
+			kept_drop(&d->attempt.move.from);
+			kept_drop(&d->attempt.move.failed);
+		}
 		if (streq(d->attempt.move.failed, vm->name))
 			d->attempt.move.failed_pid = -1;
 		device_mark(d);

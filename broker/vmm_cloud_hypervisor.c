@@ -348,7 +348,7 @@ static void add_was_answered(struct request *request, const struct http_answer *
 	}
 	json_t *reply = json_loadb(answer->body, answer->length, JSON_REJECT_DUPLICATES, NULL);
 	const char *place = json_string_value(json_object_get(reply, "bdf"));
-	text_clean(device->place.bus, sizeof(device->place.bus), place);
+	kept_clean(&device->place.bus, DEVICE_WORD_SIZE, place);
 	json_decref(reply);
 	finish_request(request, VMM_OK, "%s", "");
 }
@@ -357,7 +357,7 @@ static void add_was_answered(struct request *request, const struct http_answer *
 static void try_name(struct request *request)
 {
 	static const char devices[] = "/sys/bus/pci/devices/";
-	char name[96 + 8], path[sizeof(devices) + sizeof(request->base.device->id.kernel_name)];
+	char name[96 + 8], path[sizeof(devices) + DEVICE_WORD_SIZE];
 
 	if (request->n_names == MAX_NAMES) {
 		finish_request(

@@ -75,8 +75,9 @@ static int setup(void **state)
 	assert_int_equal(symlink("/proc", proc), 0);
 	root_set(f.dir);
 	f.nic = (struct device){.id.kind = DEVICE_PCI, .wish.present = true};
-	strcpy(f.nic.id.kernel_name, ADDRESS);
-	strcpy(f.nic.place.handle, HANDLE);
+	device_init(&f.nic);
+	kept_set(&f.nic.id.kernel_name, ADDRESS);
+	kept_set(&f.nic.place.handle, HANDLE);
 	snprintf(f.socket, sizeof(f.socket), "%s/api.sock", f.dir);
 	assert_int_equal(loop_new(&f.loop), 0);
 	double_start_as(&f.ch, DOUBLES "/cloud_hypervisor_server.py", f.socket);

@@ -21,8 +21,9 @@ static bool is_busy(enum device_state state, unsigned away, uint64_t request, bo
 	};
 	struct control_device view;
 
-	strcpy(device.id.kernel_name, "1-2");
-	strcpy(device.id.devpath, "/devices/1-2");
+	device_init(&device);
+	kept_set(&device.id.kernel_name, "1-2");
+	kept_set(&device.id.devpath, "/devices/1-2");
 	control_fill(&view, &registry, &device);
 	return view.is_busy;
 }

@@ -395,6 +395,7 @@ static void end_broker(void)
 	manager_finish(&w.manager);
 	w.n_jobs = 0;
 	store_close(w.store);
+	assert_int_equal(kept_count(), 0);
 	loop_free(w.loop);
 	w.loop = NULL;
 }

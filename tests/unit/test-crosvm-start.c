@@ -72,6 +72,7 @@ static int setup(void **state)
 	root_set(root);
 	vm = (struct vm){.handler = &handler, .name = "vm1", .peer = {.pid = PID}};
 	device = (struct device){.id = {.kind = DEVICE_PCI, .group = 7}};
+	device_init(&device);
 	add_function(CARD, "7");
 	add_function(OTHER, "8");
 	open_group("3", "vfio"); /* the container is none */

@@ -17,6 +17,7 @@
 #include "broker/vmm_crosvm.h"
 #include "tests/unit/crosvm-double.h"
 #include "tests/unit/temp.h"
+#include "tests/unit/words.h"
 
 #define PATIENCE_MS 15000
 
@@ -304,7 +305,7 @@ static void make_vm(struct fixture *f)
 /* Another broker, with DEVICE on record under HANDLE. */
 static void restart_with(struct fixture *f, struct test_device *d, const char *handle)
 {
-	snprintf(d->device.place.handle, sizeof(d->device.place.handle), "%s", handle);
+	kept_set(&d->device.place.handle, handle);
 	f->on_record = &d->device;
 	vm_unref(f->vm);
 	run(f, NULL, NULL, 1);
@@ -368,10 +369,11 @@ static struct test_device new_device(struct fixture *f, const char *name, uint16
 					0,
 					1};
 
-	snprintf(d.device.id.kernel_name, sizeof(d.device.id.kernel_name), "%s", name);
-	snprintf(d.device.id.node, sizeof(d.device.id.node), "%.40s/%s", f->dir, name);
-	snprintf(d.device.id.vid_pid, sizeof(d.device.id.vid_pid), "%04x:%04x", vendor, product);
-	snprintf(d.device.place.handle, sizeof(d.device.place.handle), "vhp-%s-1", name);
+	device_init(&d.device);
+	kept_set(&d.device.id.kernel_name, name);
+	set_words(&d.device.id.node, "%.40s/%s", f->dir, name);
+	set_words(&d.device.id.vid_pid, "%04x:%04x", vendor, product);
+	set_words(&d.device.place.handle, "vhp-%s-1", name);
 	FILE *file = fopen(d.device.id.node, "we");
 	assert_non_null(file);
 	assert_int_equal(fwrite(descriptor, 1, 18, file), 18);

@@ -306,7 +306,7 @@ static void set_vms(struct scene *s, const char *how)
 static void set_place(struct scene *s, struct device *d, const char *in)
 {
 	d->place.vm = vm_called(s, in);
-	snprintf(d->record.vm, sizeof(d->record.vm), "%s", in ? in : "");
+	kept_set(&d->record.vm, in ? in : "");
 }
 
 static void set_attempt(struct device *d, unsigned facts)
@@ -322,9 +322,9 @@ static void set_attempt(struct device *d, unsigned facts)
 	attempt->check = facts & CHECK;
 	attempt->group.looked = facts & LOOKED;
 	if (facts & STRANGER)
-		strcpy(attempt->group.strangers, "0000:00:1f.9 (Some card, snd_hda_intel)");
+		kept_set(&attempt->group.strangers, "0000:00:1f.9 (Some card, snd_hda_intel)");
 	if (facts & DRIVER)
-		strcpy(attempt->host_driver, "e1000e");
+		kept_set(&attempt->host_driver, "e1000e");
 }
 
 static struct cold cold = {.kernel_name = "0000:00:1f.0"};
@@ -338,7 +338,7 @@ static void set_cold(struct scene *s, const struct row *row)
 	s->device.place.is_cold = row->facts & COLD;
 	s->device.wish.away = row->facts & AWAY ? AWAY_DETACHED : AWAY_NOT;
 	s->device.wish.asks = row->facts & ASKS;
-	strcpy(s->device.wish.chosen, row->facts & CHOSEN_2 ? "vm2" : "");
+	kept_set(&s->device.wish.chosen, row->facts & CHOSEN_2 ? "vm2" : "");
 }
 
 static void set_device(struct scene *s, const struct row *row)
@@ -348,20 +348,20 @@ static void set_device(struct scene *s, const struct row *row)
 
 	d->id.kind = row->kind;
 	d->id.group = row->kind == DEVICE_PCI ? 7 : -1;
-	strcpy(d->id.kernel_name, "0000:00:1f.0");
+	kept_set(&d->id.kernel_name, "0000:00:1f.0");
 	d->wish.present = !(row->facts & GONE);
 	d->wish.held = row->facts & HELD;
 	d->wish.order = 5;
 	d->wish.options = row->facts & ALONE ? OPTION_IOMMU_SKIP_IF_SHARED : 0;
-	strcpy(d->wish.rule, row->facts & UNCLAIMED ? "" : "usb/g/r");
-	strcpy(d->wish.vms, row->facts & FAMILY ? "vm2" : row->wants ? row->wants : "vm1");
-	strcpy(d->record.reason, "as it was");
+	kept_set(&d->wish.rule, row->facts & UNCLAIMED ? "" : "usb/g/r");
+	kept_set(&d->wish.vms, row->facts & FAMILY ? "vm2" : row->wants ? row->wants : "vm1");
+	kept_set(&d->record.reason, "as it was");
 	d->record.state = row->state;
 	set_place(s, d, row->in);
 	d->place.unverified = row->facts & UNVERIFIED;
 	set_attempt(d, row->facts);
-	snprintf(move->from, sizeof(move->from), "%s", row->from ? row->from : "");
-	snprintf(move->failed, sizeof(move->failed), "%s", row->failed ? row->failed : "");
+	kept_set(&move->from, row->from ? row->from : "");
+	kept_set(&move->failed, row->failed ? row->failed : "");
 }
 
 static void set_other(struct scene *s, const struct row *row)
@@ -370,11 +370,11 @@ static void set_other(struct scene *s, const struct row *row)
 
 	d->id.kind = DEVICE_PCI;
 	d->id.group = row->facts & OF_GROUP ? 7 : 8;
-	strcpy(d->id.kernel_name, "0000:00:1f.1");
+	kept_set(&d->id.kernel_name, "0000:00:1f.1");
 	d->wish.present = true;
 	d->wish.order = row->facts & BEFORE ? 4 : 6;
-	strcpy(d->wish.rule, row->other_wants[0] ? "pci/g/r" : "");
-	strcpy(d->wish.vms, row->other_wants);
+	kept_set(&d->wish.rule, row->other_wants[0] ? "pci/g/r" : "");
+	kept_set(&d->wish.vms, row->other_wants);
 	d->record.state = row->other;
 	d->attempt.began = row->facts & OTHER_SLOW ? NOW - 3001 : NOW;
 	set_place(s, d, row->other_in);
@@ -384,6 +384,8 @@ static void set_other(struct scene *s, const struct row *row)
 static void set_scene(struct scene *s, const struct row *row)
 {
 	memset(s, 0, sizeof(*s));
+	device_init(&s->device);
+	device_init(&s->other);
 	set_vms(s, row->vms);
 	set_device(s, row);
 	set_cold(s, row);
@@ -428,11 +430,11 @@ static void test_told_once(void **state)
 		if (d.step != STEP_TELL && d.step != STEP_WAIT && d.step != STEP_HOLD &&
 		    d.step != STEP_FAIL)
 			continue;
-		strcpy(s.device.record.reason, d.reason);
+		kept_set(&s.device.record.reason, d.reason);
 		if (d.vm && d.step == STEP_WAIT)
-			strcpy(s.device.record.vm, d.vm->name);
+			kept_set(&s.device.record.vm, d.vm->name);
 		else if (d.step == STEP_FAIL)
-			strcpy(s.device.record.vm, s.device.wish.vms);
+			kept_set(&s.device.record.vm, s.device.wish.vms);
 		if (d.step != STEP_TELL)
 			s.device.record.state = d.step == STEP_WAIT   ? DEVICE_WAITING
 						: d.step == STEP_HOLD ? DEVICE_HELD

@@ -150,6 +150,7 @@ static struct device device_in(enum device_state state)
 {
 	struct device d = {.record = {.state = state, .reason = "why"}, .attempt = {.node_fd = -1}};
 
+	device_init(&d);
 	if (state == DEVICE_OPENING) {
 		d.place.vm = &some_vm;
 		d.attempt.request = 1;
@@ -157,7 +158,7 @@ static struct device device_in(enum device_state state)
 	} else if (state == DEVICE_ATTACHING || state == DEVICE_ATTACHED ||
 		   state == DEVICE_RELEASING || state == DEVICE_DETACHING) {
 		d.place.vm = &some_vm;
-		strcpy(d.place.handle, "vhp-1-2-3");
+		kept_set(&d.place.handle, "vhp-1-2-3");
 		d.attempt.vmm_asked = state == DEVICE_DETACHING;
 	}
 	return d;
@@ -201,9 +202,9 @@ static void test_check_of_what_is_wrong(void **state)
 	WRONG(DEVICE_REFUSED, d.place.vm = &some_vm, "it has a VM exactly while");
 	WRONG(DEVICE_OPENING, d.place.vm = NULL, "it has a VM exactly while");
 	WRONG(DEVICE_ATTACHED, d.place.vm = NULL, "it has a VM exactly while");
-	WRONG(DEVICE_OPENING, strcpy(d.place.handle, "vhp-1"), "a handle exactly once");
-	WRONG(DEVICE_WAITING, strcpy(d.place.handle, "vhp-1"), "a handle exactly once");
-	WRONG(DEVICE_RELEASING, d.place.handle[0] = 0, "a handle exactly once");
+	WRONG(DEVICE_OPENING, kept_set(&d.place.handle, "vhp-1"), "a handle exactly once");
+	WRONG(DEVICE_WAITING, kept_set(&d.place.handle, "vhp-1"), "a handle exactly once");
+	WRONG(DEVICE_RELEASING, kept_drop(&d.place.handle), "a handle exactly once");
 	WRONG(DEVICE_RELEASING, d.place.unverified = true, "only what is attached on record");
 	WRONG(DEVICE_ATTACHING, d.place.was_arriving = true, "what a former broker began");
 	WRONG(DEVICE_ATTACHED, d.attempt.n_disks = 1, "its disks are held only");
@@ -216,8 +217,8 @@ static void test_check_of_what_is_wrong(void **state)
 	WRONG(DEVICE_OPENING, d.attempt.request = 0, "opening means");
 	WRONG(DEVICE_WAITING, d.attempt.request = 9, "only for a VM's sake");
 	WRONG(DEVICE_ATTACHED, d.attempt.helpers = (void *) 1, "helpers wait only");
-	WRONG(DEVICE_WAITING, strcpy(d.attempt.move.failed, "vm2"), "a move that failed");
-	WRONG(DEVICE_HELD, d.record.reason[0] = 0, "every state has a reason");
+	WRONG(DEVICE_WAITING, kept_set(&d.attempt.move.failed, "vm2"), "a move that failed");
+	WRONG(DEVICE_HELD, kept_drop(&d.record.reason), "every state has a reason");
 }
 
 #define STICK "/devices/pci0000:00/0000:00:14.0/usb1/1-2"
@@ -238,6 +239,7 @@ static void test_node_while_the_kernel_resets_it(void **state)
 	struct device d = {.id = {.devpath = STICK}};
 
 	(void) state;
+	device_init(&d);
 	root_set(dir);
 	tree_write(dir, "/sys" STICK "/busnum", "1\n");
 	tree_write(dir, "/sys" STICK "/devnum", "0\n");

@@ -229,9 +229,10 @@ static int setup(void **state)
 	listen_for_program();
 	f.device = (struct device){
 		.id.kind = DEVICE_USB, .id.vid_pid = "046d:c52b", .wish.present = true};
-	strcpy(f.device.id.kernel_name, "1-2.3");
-	strcpy(f.device.id.node, "/dev/bus/usb/001/009");
-	strcpy(f.device.place.handle, HANDLE);
+	device_init(&f.device);
+	kept_set(&f.device.id.kernel_name, "1-2.3");
+	kept_set(&f.device.id.node, "/dev/bus/usb/001/009");
+	kept_set(&f.device.place.handle, HANDLE);
 	config.domain = config.uri = NULL;
 	assert_int_equal(loop_new(&f.loop), 0);
 	assert_int_equal(vm_new(f.loop, &general, &config, &note_handler, NULL, &f.vm), 0);
@@ -282,13 +283,13 @@ static void test_other_kinds(void **state)
 	(void) state;
 	start();
 	f.device.id.kind = DEVICE_PCI;
-	strcpy(f.device.id.kernel_name, "0000:03:00.0");
+	kept_set(&f.device.id.kernel_name, "0000:03:00.0");
 	attach("{\"address\":\"0000:03:00.0\",\"alias\":\"" ALIAS
 	       "\",\"do\":\"attach\",\"kind\":\"pci\"}",
 	       OUTCOME("ok", ""));
 	await(VMM_OK, "");
 	f.device.id.kind = DEVICE_EVDEV;
-	strcpy(f.device.id.node, "/dev/input/event3");
+	kept_set(&f.device.id.node, "/dev/input/event3");
 	attach("{\"alias\":\"" ALIAS
 	       "\",\"do\":\"attach\",\"kind\":\"evdev\",\"node\":\"/dev/input/event3\"}",
 	       OUTCOME("failed", "libvirt: it is not supported"));
@@ -319,7 +320,8 @@ static void test_one_after_the_other(void **state)
 				.id.node = "/dev/bus/usb/001/010"};
 
 	(void) state;
-	strcpy(second.place.handle, "vhp-1-3-78");
+	device_init(&second);
+	kept_set(&second.place.handle, "vhp-1-3-78");
 	start();
 	f.vm->vmm->attach(f.vm, &f.device, -1);
 	f.vm->vmm->attach(f.vm, &second, -1);

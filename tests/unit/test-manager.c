@@ -526,6 +526,7 @@ static void close_broker(void)
 {
 	manager_finish(&w.manager);
 	store_close(w.store);
+	assert_int_equal(kept_count(), 0);
 	loop_free(w.loop);
 	w.n_jobs = w.n_calls = 0;
 }
@@ -1738,7 +1739,7 @@ static void test_leader_and_follower_vanish(void **state)
 	struct place *first = grouped_card(FIRST, "vm1"), *second = grouped_card(SECOND, "vm1");
 
 	device(FIRST)->wish.options |= OPTION_IOMMU_ADD_ALL;
-	strcpy(device(SECOND)->wish.leader, device(FIRST)->id.devpath);
+	kept_set(&device(SECOND)->wish.leader, device(FIRST)->id.devpath);
 	*first = *second = (struct place){0};
 	manager_resync(&w.manager);
 	run();

@@ -42,7 +42,8 @@ static struct device read_identity(const char *devpath, const char **pairs)
 {
 	struct device d = {0};
 
-	strcpy(d.id.devpath, devpath);
+	device_init(&d);
+	kept_set(&d.id.devpath, devpath);
 	properties_read_identity(&d, find_property, pairs);
 	return d;
 }

@@ -19,6 +19,7 @@
 #include "helper/root.h"
 #include "tests/unit/temp.h"
 #include "tests/unit/tree.h"
+#include "tests/unit/words.h"
 
 #define PORTS 4
 #define SLOTS 3 /* PCIe ports rp1, rp2, …; the last one can't hot-plug */
@@ -578,9 +579,10 @@ static struct device stick(const char *name, uint64_t inode)
 	struct device d = {.id = {.kind = DEVICE_USB, .inode = inode, .speed = 480},
 			   .wish.present = true};
 
-	snprintf(d.id.kernel_name, sizeof(d.id.kernel_name), "%s", name);
-	snprintf(d.place.handle, sizeof(d.place.handle), "vhp-%s-%d", name, (int) inode);
-	snprintf(d.id.node, sizeof(d.id.node), "/dev/bus/usb/001/003");
+	device_init(&d);
+	kept_set(&d.id.kernel_name, name);
+	set_words(&d.place.handle, "vhp-%s-%d", name, (int) inode);
+	kept_set(&d.id.node, "/dev/bus/usb/001/003");
 	return d;
 }
 
@@ -588,8 +590,9 @@ static struct device card(const char *address)
 {
 	struct device d = {.id = {.kind = DEVICE_PCI, .inode = 7}, .wish.present = true};
 
-	snprintf(d.id.kernel_name, sizeof(d.id.kernel_name), "%s", address);
-	snprintf(d.place.handle, sizeof(d.place.handle), "vhp-%s-7", address);
+	device_init(&d);
+	kept_set(&d.id.kernel_name, address);
+	set_words(&d.place.handle, "vhp-%s-7", address);
 	return d;
 }
 
@@ -1037,7 +1040,7 @@ static void test_input_device(void **state)
 
 	(void) state;
 	d.id.kind = DEVICE_EVDEV;
-	snprintf(d.id.node, sizeof(d.id.node), "/dev/input/event3");
+	kept_set(&d.id.node, "/dev/input/event3");
 	start_vm(NULL);
 	attach(&d);
 	expect("attached event3 0 0 ;");
@@ -1221,7 +1224,7 @@ static void test_taking_out_what_it_has_had(void **state)
 	}
 	start_vm(NULL);
 	for (size_t i = 0; i < ARRAY_SIZE(handles); i++) {
-		strcpy(d.place.handle, handles[i]);
+		kept_set(&d.place.handle, handles[i]);
 		detach(&d);
 		snprintf(expected, sizeof(expected), "detached %s 0 ;", handles[i]);
 		expect(expected);

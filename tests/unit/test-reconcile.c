@@ -127,10 +127,11 @@ static struct device *new_device(const char *name, unsigned order)
 {
 	struct device *d = calloc(1, sizeof(*d));
 
-	snprintf(d->id.kernel_name, sizeof(d->id.kernel_name), "%s", name);
+	device_init(d);
+	kept_set(&d->id.kernel_name, name);
 	d->wish.order = order;
 	d->wish.present = true;
-	strcpy(d->record.reason, "new");
+	kept_set(&d->record.reason, "new");
 	registry_add(&w.registry, d);
 	return d;
 }
@@ -317,11 +318,11 @@ static void test_since(void **state)
 	record_name_vm(device, "vm2");
 	record_set(&w.registry, device, DEVICE_OPENING, "the device does not respond");
 	assert_int_equal(w.n_stored, 5);
-	strcpy(device->place.handle, "vhp-a-1");
+	kept_set(&device->place.handle, "vhp-a-1");
 	record_set(&w.registry, device, DEVICE_OPENING, "the device does not respond");
 	assert_int_equal(w.n_stored, 6);
 	assert_string_equal(device->record.handle, "vhp-a-1");
-	device->place.handle[0] = 0;
+	kept_drop(&device->place.handle);
 	record_set(&w.registry, device, DEVICE_WAITING, "has left");
 }
 

@@ -61,8 +61,9 @@ static void change(struct scene *s, const char *reason)
 {
 	struct device d = {.id.kind = DEVICE_USB, .id.inode = 7, .wish.present = true};
 
-	snprintf(d.id.devpath, sizeof(d.id.devpath), "/devices/usb1/1-2");
-	snprintf(d.record.reason, sizeof(d.record.reason), "%s", reason);
+	device_init(&d);
+	kept_set(&d.id.devpath, "/devices/usb1/1-2");
+	kept_set(&d.record.reason, reason);
 	store_device(s->store, &d, NULL);
 }
 

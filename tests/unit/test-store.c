@@ -18,6 +18,7 @@
 #include "broker/store.h"
 #include "tests/unit/spin.h"
 #include "tests/unit/temp.h"
+#include "tests/unit/words.h"
 
 #define BOOT "11111111-2222-3333-4444-555555555555"
 #define NEXT_BOOT "99999999-2222-3333-4444-555555555555"
@@ -135,12 +136,12 @@ static struct device a_device(const char *name, uint64_t inode)
 			   .since = 1767225600123},
 	};
 
-	snprintf(d.id.kernel_name, sizeof(d.id.kernel_name), "%s", name);
-	snprintf(d.id.devpath, sizeof(d.id.devpath), "/devices/x/usb1/%s", name);
-	snprintf(d.id.name, sizeof(d.id.name), "Logitech Mouse");
-	snprintf(d.id.node, sizeof(d.id.node), "/dev/bus/usb/001/002");
-	snprintf(d.record.handle, sizeof(d.record.handle), "vhp-%s-%llu", name,
-		 (unsigned long long) inode);
+	device_init(&d);
+	kept_set(&d.id.kernel_name, name);
+	set_words(&d.id.devpath, "/devices/x/usb1/%s", name);
+	kept_set(&d.id.name, "Logitech Mouse");
+	kept_set(&d.id.node, "/dev/bus/usb/001/002");
+	set_words(&d.record.handle, "vhp-%s-%llu", name, (unsigned long long) inode);
 	return d;
 }
 
@@ -204,7 +205,7 @@ static void test_hostile_text(void **state)
 	struct archive *a = *state;
 	struct device d = a_device("1-2", 1);
 
-	snprintf(d.id.name, sizeof(d.id.name), "'); drop table device; --%%s");
+	set_words(&d.id.name, "'); drop table device; --%%s");
 	store_device(a->store, &d, NULL);
 	store_flush(a->store);
 	assert_string_equal(sql(a->reader, "select name from assignments"),
@@ -377,6 +378,7 @@ static void test_forgotten_while_locked(void **state)
 	struct archive *a = *state;
 	struct device gone = a_device("1-2", 1), stays = a_device("1-3", 2), never = {0};
 
+	device_init(&never);
 	store_device(a->store, &gone, NULL);
 	store_device(a->store, &stays, NULL);
 	store_flush(a->store);
@@ -811,11 +813,11 @@ static void test_every_column_comes_back(void **state)
 	d.wish.seqnum = 77;
 	d.wish.options = OPTION_FORCE;
 	d.wish.order = 3;
-	strcpy(d.wish.family, "family");
-	strcpy(d.wish.family_vm, "vm2");
-	strcpy(d.wish.leader, "/devices/leader");
+	kept_set(&d.wish.family, "family");
+	kept_set(&d.wish.family_vm, "vm2");
+	kept_set(&d.wish.leader, "/devices/leader");
 	d.wish.away = AWAY_DETACHED;
-	strcpy(d.wish.chosen, "vm1");
+	kept_set(&d.wish.chosen, "vm1");
 	store_device(a->store, &d, NULL);
 	store_flush(a->store);
 	snprintf(names, sizeof(names), "%s",
@@ -843,7 +845,7 @@ static void test_reboot_closes_what_was_open(void **state)
 	struct archive *a = *state;
 	struct device open = a_device("1-2", 1), closed = a_device("1-3", 2);
 
-	closed.record.handle[0] = 0;
+	kept_drop(&closed.record.handle);
 	closed.record.state = DEVICE_WAITING;
 	store_device(a->store, &open, NULL);
 	store_device(a->store, &closed, NULL);

@@ -10,6 +10,7 @@
 #include "conf/load.h"
 #include "helper/root.h"
 #include "tests/unit/tree.h"
+#include "tests/unit/words.h"
 
 #define GENERAL "[general]\novmfCode = /ovmf/code.fd\novmfVars = /ovmf/vars.fd\n"
 #define QEMU "[vm vm1]\ntype = qemu\nsocket = /s\n"
@@ -58,11 +59,12 @@ static void set_device(struct device *d, enum device_kind kind, const char *name
 		       unsigned class)
 {
 	*d = (struct device){.id = {.kind = kind, .class = class}, .wish.present = true};
-	snprintf(d->id.kernel_name, sizeof(d->id.kernel_name), "%s", name);
-	snprintf(d->id.node, sizeof(d->id.node), "/dev/input/%s", name);
-	snprintf(d->id.vid_pid, sizeof(d->id.vid_pid), "%s", ids);
-	strcpy(d->wish.rule, kind == DEVICE_PCI ? "pci/g/r" : "evdev/i/r");
-	strcpy(d->wish.vms, "vm1");
+	device_init(d);
+	kept_set(&d->id.kernel_name, name);
+	set_words(&d->id.node, "/dev/input/%s", name);
+	kept_set(&d->id.vid_pid, ids);
+	kept_set(&d->wish.rule, kind == DEVICE_PCI ? "pci/g/r" : "evdev/i/r");
+	kept_set(&d->wish.vms, "vm1");
 }
 
 /* A graphics card with its sound, and a keyboard, in the VM of the config TEXT. */
