@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import pwd
+import re
 import shlex
 import shutil
 import signal
@@ -310,3 +311,37 @@ class GuestDomain(Domain):
 
     def log(self):
         return f"{super().log()}\nconsole:\n{self.console.text()[-2000:]}"
+
+
+class MonitorDomain(GuestDomain):
+    """One whose QEMU has a second monitor, COMMANDLINE in its XML, for a VM of type = qemu that is called NAME."""
+
+    def __init__(self, name, domain, commandline):
+        super().__init__(name, domain)
+        self.commandline = commandline
+        self.socket = self.dir / "qmp.sock"
+
+    def traits(self):
+        return {**super().traits(), "rest": self.commandline}
+
+    def define(self):
+        self.dir.mkdir(parents=True, exist_ok=True)
+        shutil.chown(self.dir, "libvirt-qemu", "libvirt-qemu")
+        return super().define()
+
+    def config(self):
+        return f"[vm {self.name}]\ntype = qemu\nsocket = {self.socket}\nuser = libvirt-qemu\n"
+
+    def usb_ids(self, device=None):
+        """What its QEMU has of ours, of DEVICE only, if one is given."""
+        start = f"vhp-{device.name}-" if device else "vhp-"
+        said = virsh("qemu-monitor-command", self.domain, "--hmp", "info qtree")
+        return sorted(name for name in re.findall(r'id "(vhp-[^"]*)"', said) if name.startswith(start))
+
+    def holds(self, device):
+        return self.usb_ids(device) == [f"vhp-{device.name}-{device.inode}"]
+
+    def kill9(self):
+        """Nobody else uses it."""
+        if DAEMON.process:
+            self.remove()

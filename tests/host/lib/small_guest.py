@@ -12,7 +12,8 @@ INIT = """#!/bin/busybox sh
 export PATH=/bin
 mount -t devtmpfs dev /dev
 mount -t sysfs sys /sys
-while read -r module; do insmod "/modules/$module"; done </modules/order
+# The kernel hands on what it does not know itself, and modules ignore what they don't know.
+while read -r module; do insmod "/modules/$module" $module_words; done </modules/order
 # listen: tells the keys of the keyboard whose events come in.
 listen() {
 	while set -- $(dd bs=24 count=1 2>/dev/null | od -An -j16 -tu2 2>/dev/null) && [ $# = 4 ]; do

@@ -334,6 +334,47 @@ def libvirt_guest_outlives_the_daemons(world):
 
 
 @story
+def libvirt_guest_loses_a_keyboard_while_libvirtd_is_dead(world):
+    """A keyboard and a disk are in a domain, libvirtd is killed, and the keyboard is pulled out: the guest has lost
+    it and reads the disk all the while. When libvirtd is back virsh does not show it, and the next one types."""
+    keyboard, vm1 = guest_with_keyboard(world, ONE_DISK)
+    disk = world.host.plug_disk(port=5)
+    world.wait_attached(disk, vm1)
+    vm1.console.wait_has("disk-disk1")
+    DAEMON.kill9()
+    keyboard.unplug()
+    vm1.console.wait_lost(KEYBOARD)
+    DAEMON.start()
+    world.wait_gone(keyboard, vm1)
+    wait_until(lambda: not vm1.aliases(keyboard), 60, lambda: f"virsh shows {vm1.aliases()}")
+    expect(len(vm1.addresses()) == 1 and vm1.holds(disk), f"virsh shows {vm1.addresses()}")
+    again = world.host.plug_keyboard(port=9)
+    world.wait_attached(again, vm1)
+    type_on(world, vm1, "a", KEY_A)
+    expect("disk-disk1" in vm1.console.has(), f"the guest sees {vm1.console.has()}")
+
+
+@story(seconds=40)
+def libvirt_guest_is_destroyed_and_started(world):
+    """A domain is destroyed with a keyboard and a disk in it, and started again: its new guest hears and reads the
+    same two, and virsh shows each once."""
+    keyboard, vm1 = guest_with_keyboard(world, ONE_DISK)
+    disk = world.host.plug_disk(port=5)
+    world.wait_attached(disk, vm1)
+    vm1.console.wait_has("disk-disk1")
+    vm1.destroy()
+    for device in (keyboard, disk):
+        world.wait_state(device, "waiting", "vm1 is not running")
+    vm1.start()
+    for device in (keyboard, disk):
+        world.wait_attached(device, vm1)
+    vm1.console.wait_has("disk-disk1")
+    type_on(world, vm1, "a", KEY_A)
+    expect(len(vm1.addresses()) == 2, f"virsh shows {vm1.addresses()}")
+    vm1.expect_definition_untouched()
+
+
+@story
 def libvirt_guest_gets_a_card_and_gives_it_back(world):
     """An NVMe card moves into a domain: its guest reads the disk on it. When the rule is withdrawn the guest lets go,
     and the host's driver has it again."""
