@@ -83,12 +83,12 @@ class RulesTest(unittest.TestCase):
         self.assertEqual(properties.get(b"VHOTPLUG_RULE"), rule.encode())
         self.assertEqual(properties.get(b"VHOTPLUG_VM"), vm.encode())
         self.assertRegex(properties.get(b"VHOTPLUG_CONFIG", b"").decode(), "^[0-9a-f]{16}$")
-        self.assertIn(b":vhotplug:", properties.get(b"CURRENT_TAGS", b""))
+        self.assertIn(b":vhotplug:", udevd.tags(properties))
 
     def check_free(self, properties):
         self.assertNotIn(b"VHOTPLUG_RULE", properties)
         self.assertNotIn(b"VHOTPLUG_VM", properties)
-        self.assertNotIn(b":vhotplug", properties.get(b"CURRENT_TAGS", b""))
+        self.assertNotIn(b":vhotplug", udevd.tags(properties))
 
     def test_a_life_from_plug_to_unplug(self):
         self.use(KEYBOARDS)
@@ -729,12 +729,13 @@ class RulesTest(unittest.TestCase):
         found = self.host.event("add", node, "input")
         self.check_fenced(found)
         self.assertEqual(found.get(b"ID_INPUT_KEY"), b"0")
-        self.assertNotIn(b":power-switch:", found.get(b"CURRENT_TAGS", b""))
+        self.assertNotIn(b":power-switch:", udevd.tags(found))
         self.use(VM)
         device.event("add")
         found = self.host.event("add", node, "input")
         self.assertEqual(found.get(b"ID_INPUT_KEY"), b"1")
-        self.assertIn(b":power-switch:", found.get(b"CURRENT_TAGS", b""))
+        if not udevd.EUDEV:  # which leaves that to others
+            self.assertIn(b":power-switch:", udevd.tags(found))
         self.host.remove_device(device.path)
         device.event("remove")
 

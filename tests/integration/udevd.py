@@ -4,6 +4,9 @@ Devices are directories in a tmpfs that is mounted on /sys; events are injected 
 (a uevent written to NETLINK_KOBJECT_UEVENT is broadcast in this network namespace as if the kernel
 had sent it), and what udevd makes of them is read from its own broadcast. Nothing of the machine
 is touched: /sys, /run, /dev, /etc/udev and the rules directory are private.
+
+EUDEV=FOLDER names an eudev that was installed there (make install DESTDIR=FOLDER, with --prefix=/usr
+and --with-rootlibexecdir=/lib/udev): its daemon and its rules take part in place of systemd's.
 """
 
 import contextlib
@@ -18,8 +21,12 @@ import time
 
 NETLINK_KOBJECT_UEVENT = 15
 SO_RCVBUFFORCE = 33
-UDEVD = "/lib/systemd/systemd-udevd"
+EUDEV = os.environ.get("EUDEV")
+UDEVD = f"{EUDEV}/usr/sbin/udevd" if EUDEV else "/lib/systemd/systemd-udevd"
 RULES = "/usr/lib/udev/rules.d"
+SYSTEM_RULES = f"{EUDEV}/lib/udev/rules.d" if EUDEV else RULES
+if EUDEV:
+    os.environ["PATH"] = f"{EUDEV}/usr/bin:{os.environ['PATH']}"
 
 
 def enter_namespaces():
@@ -67,9 +74,9 @@ class Udevd:
 
     def _private_directories(self, base_rules):
         kept = {}
-        for name in os.listdir(RULES):
+        for name in os.listdir(SYSTEM_RULES):
             if base_rules is None or name in base_rules:
-                with open(os.path.join(RULES, name), "rb") as file:
+                with open(os.path.join(SYSTEM_RULES, name), "rb") as file:
                     kept[name] = file.read()
         self._directory("rules", RULES)
         for name, text in kept.items():
@@ -218,6 +225,11 @@ class Udevd:
             runs.append(dict(line.split(b"=", 1) for line in lines if b"=" in line))
             os.unlink("/run/helper/" + name)
         return runs
+
+
+def tags(found):
+    """What an event's rules have tagged it with: eudev has no other tags than these."""
+    return found.get(b"TAGS" if EUDEV else b"CURRENT_TAGS", b"")
 
 
 def as_bytes(value):
