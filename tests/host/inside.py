@@ -66,7 +66,7 @@ def run_stories(world, names):
 def main():
     os.environ["VHP_RUN"] = sys.argv[1]
     request = json.loads((pathlib.Path(sys.argv[1]) / "request.json").read_text())
-    os.environ.update(request["vmms"])
+    os.environ.update(request["named"])
     # Line by line, so that the outside sees things as they happen.
     sys.stdout = os.fdopen(open_port("results"), "w", buffering=1)
     os.environ.update(ASAN_OPTIONS=SANITIZER_OPTIONS, UBSAN_OPTIONS=SANITIZER_OPTIONS)

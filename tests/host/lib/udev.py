@@ -2,6 +2,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 import subprocess
 
 from .wait import wait_until
@@ -22,15 +23,29 @@ def knows_disk(path):
     return pathlib.Path(f"/run/udev/data/b{(path / 'dev').read_text().strip()}").exists()
 
 
+def lay_eudev(eudev):
+    """An eudev that was installed in the folder EUDEV takes the place of systemd's udev: daemon, rules,
+    udevadm, and the library by which broker and generator ask. Returns its daemon."""
+    shutil.rmtree("/usr/lib/udev/rules.d")
+    subprocess.run(["cp", "-a", f"{eudev}/lib/udev/.", "/usr/lib/udev/"], check=True)
+    subprocess.run(["cp", f"{eudev}/usr/bin/udevadm", "/usr/bin/udevadm"], check=True)
+    library, = pathlib.Path("/usr/lib").glob("*-linux-gnu/libudev.so.1")
+    library.unlink()
+    subprocess.run(["cp", "-L", f"{eudev}/usr/lib/libudev.so.1", library], check=True)
+    return f"{eudev}/usr/sbin/udevd"
+
+
 class Udev:
     def __init__(self, log):
         self.log_path, self.process = log, None
+        eudev = os.environ.get("EUDEV")
+        self.daemon = lay_eudev(eudev) if eudev else "/lib/systemd/systemd-udevd"
 
     def go_on(self):
         """Starts it, without a word about what is there."""
         environment = {**os.environ, "SYSTEMD_LOG_TARGET": "console", "SYSTEMD_LOG_LEVEL": "info"}
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(["/lib/systemd/systemd-udevd"], stderr=log, env=environment)
+            self.process = subprocess.Popen([self.daemon], stderr=log, env=environment)
         wait_until(pathlib.Path("/run/udev/control").exists, 60, "udevd listens")
 
     def stop(self):
