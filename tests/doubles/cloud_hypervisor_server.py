@@ -33,7 +33,10 @@ ROOT = pathlib.Path(os.environ.get("VMM_DOUBLE_ROOT", "/"))  # of /sys and /dev/
 API = "/api/v1/"
 
 
-FAILED = ("Error from API", "The device could not be added to the VM", "Error from device manager")
+API_ERROR, NOT_ADDED = "Error from API", "The device could not be added to the VM"
+FAILED = (API_ERROR, NOT_ADDED, "Error from device manager")
+INVALID = (API_ERROR, NOT_ADDED, "Failed to validate config")
+NOT_REMOVED = (API_ERROR, "The device could not be removed from the VM", "Error from device manager")
 
 
 class Refused(Exception):
@@ -55,7 +58,7 @@ class Machine:
 
     def info(self):
         if self.state == "none":
-            raise Refused(404, "Error from API", "The VM info is not available", "VM is not created")
+            raise Refused(404, API_ERROR, "The VM info is not available", "VM is not created")
         devices = [{"path": path, "iommu": False, "id": name, "pci_segment": 0} for name, path in self.config.items()]
         tree = {name: {"id": name, "resources": [], "parent": "_pci_segment_0", "children": [],
                        "pci_bdf": f"0000:00:{number + 5:02x}.0"} for number, name in enumerate(self.tree)}
@@ -66,12 +69,14 @@ class Machine:
         if self.error:
             error, self.error = self.error, None
             self.container = self.container or "empty"
-            raise Refused(500, "Error from API", "The device could not be added to the VM", error)
+            raise Refused(500, *FAILED, error)
+        if path is None:
+            raise Refused(400, *INVALID, "VFIO device config must specify `path=` or `fd=`")
         path = path.rstrip("/")
         if path in self.config.values():
-            raise Refused(409, "Error from API", f"Duplicated device path: {path}")
+            raise Refused(409, *INVALID, f"Duplicated device path: {path}")
         if name in self.config:
-            raise Refused(409, "Error from API", f"Identifier {name} is not unique")
+            raise Refused(409, *INVALID, f"Identifier {name} is not unique")
         if name in self.tree:
             raise Refused(500, *FAILED, f"Invalid identifier as it is not unique: {name}")
         if self.state in ("Running", "Paused"):
@@ -93,18 +98,18 @@ class Machine:
     @staticmethod
     def open_group(path):
         if not (ROOT / path.lstrip("/")).is_dir():
-            raise Refused(500, "Error from API", "The device could not be added to the VM", "invalid file path")
+            raise Refused(500, *FAILED, "Cannot create a VFIO device", "invalid file path")
         group = os.path.basename(os.readlink(ROOT / path.lstrip("/") / "iommu_group"))
         try:
             return os.open(ROOT / "dev/vfio" / group, os.O_RDWR)
         except OSError as error:
-            raise Refused(500, "Error from API", "The device could not be added to the VM",
+            raise Refused(500, *FAILED, "Cannot create a VFIO device",
                           f"failed to open /dev/vfio/{group} group: {os.strerror(error.errno)} "
                           f"(os error {error.errno})", f"{os.strerror(error.errno)} (os error {error.errno})") from error
 
     def remove(self, name):
         if name not in self.config and name not in self.tree:
-            raise Refused(404, "Error from API", f"Missing device {name}")
+            raise Refused(404, *NOT_REMOVED, f"Failed to find device corresponding to the given identifier: {name}")
         self.config.pop(name, None)
         self.settle()
 
@@ -132,16 +137,16 @@ class Server:
     def execute(self, method, path, body):
         what = path.removeprefix(API)
         if (method, what) == ("GET", "vmm.ping"):
-            return {"build_version": "v53.0", "version": "53.0.0", "pid": os.getpid(), "features": []}
+            return {"build_version": "v54.0", "version": "54.0.0", "pid": os.getpid(), "features": []}
         if (method, what) == ("GET", "vm.info"):
             return self.vm.info()
         if method != "PUT" or what not in ("vm.add-device", "vm.remove-device"):
-            raise Refused(404, "Not found")
+            raise Refused(404, "Not Found")
         try:
             request = json.loads(body)
-            name, place = request["id"], request["path"] if what == "vm.add-device" else None
-        except (ValueError, KeyError, TypeError) as error:
-            raise Refused(400, "Error from API", str(error)) from error
+            name, place = request["id"], request.get("path")
+        except (ValueError, KeyError, TypeError) as error:  # its words for a word that is none of JSON's
+            raise Refused(400, "Failed to deserialize JSON", "expected ident at line 1 column 2") from error
         return self.vm.add(place, name) if what == "vm.add-device" else self.vm.remove(name)
 
     def answer(self, method, path, body):

@@ -370,6 +370,27 @@ static void test_started_anew(void **state)
 	assert_int_equal(notes.n_exited, 1);
 }
 
+/* A migration with a USB device: libvirt is busy with the domain meanwhile, then it is off here;
+ * what it comes back with is told, for who takes away what is not of this host. */
+static void test_domain_migrates(void **state)
+{
+	(void) state;
+	start();
+	attach(ATTACH, OUTCOME("ok", ""));
+	await(VMM_OK, "");
+	detach(OUTCOME("retry", "libvirt: cannot acquire state change lock"));
+	await(VMM_RETRY, "libvirt: cannot acquire state change lock");
+	assert_int_equal(f.vm->state, VM_UP);
+	say("{\"event\":\"changed\"}");
+	answer_down("{\"is\":\"off\",\"run\":-1,\"detail\":\"it is off\",\"aliases\":[]}",
+		    "win10 is not running: it is off");
+	assert_int_equal(notes.n_exited, 1);
+	say("{\"event\":\"changed\"}");
+	answer_look(RUNNING("6", "\"ua-vhp-9-9-1\""));
+	assert_int_equal(notes.n_handles, 1);
+	assert_string_equal(notes.handles[0], "vhp-9-9-1");
+}
+
 static void test_libvirt_is_away(void **state)
 {
 	(void) state;
@@ -497,6 +518,7 @@ int main(void)
 		T(test_one_after_the_other),
 		T(test_domain_that_is_off),
 		T(test_started_anew),
+		T(test_domain_migrates),
 		T(test_libvirt_is_away),
 		T(test_libvirt_is_not_there_yet),
 		T(test_program_dies),
