@@ -151,12 +151,13 @@ static int open_file(const char *path, sqlite3 **ret_db)
 	sqlite3_busy_timeout(*ret_db, 10000); /* only until the loop runs */
 	sqlite3_extended_result_codes(*ret_db, 1);
 	return database_execute(*ret_db, "pragma journal_mode = wal; pragma synchronous = full;"
-					 "pragma wal_autocheckpoint = 0;"
+					 "pragma wal_autocheckpoint = 0; pragma cache_size = -128;"
 					 "pragma journal_size_limit = 1048576");
 }
 
 /* Locks between threads, and a count of all memory, are a tenth of what an event costs; pages in
- * advance for each file are a tenth of the memory. */
+ * advance for each file are a tenth of the memory. An event needs a dozen pages at a time: those
+ * that many devices need together are in the kernel's memory anyway. */
 static void be_modest(void)
 {
 	sqlite3_config(SQLITE_CONFIG_SINGLETHREAD);

@@ -7,6 +7,7 @@
 #include "helper/text.h"
 
 #define MIN_CHAINS 64
+#define MAX_LENGTH 4 /* of a chain, on the average */
 
 struct text {
 	struct text *next; /* in its chain */
@@ -70,12 +71,13 @@ static struct text *find_text(const char *words)
 
 static struct text *add_text(const char *words, size_t length)
 {
-	if (n_texts >= n_chains)
+	if (n_texts >= MAX_LENGTH * n_chains)
 		make_chains();
-	struct text *text = need_memory(malloc(sizeof(*text) + length + 1));
+	struct text *text = need_memory(malloc(offsetof(struct text, words) + length + 1));
 	struct text **chain = chain_of(words);
 
-	*text = (struct text){.next = *chain};
+	text->next = *chain;
+	text->n_holders = 0;
 	memcpy(text->words, words, length + 1);
 	*chain = text;
 	n_texts++;
