@@ -60,11 +60,11 @@ class CrosvmVm:
         self.program = REAL if is_real else DOUBLE
 
     def config(self, waits=None):
-        """Its sections in the config. WAITS: with the delay that it has by itself; the stand-in's guest is
-        there at once."""
+        """Its sections in the config. WAITS: the delay in seconds, or True for the one that it has by itself; the
+        stand-in's guest is there at once."""
         waits = self.is_real if waits is None else waits
         return f"[general]\ncrosvm = {self.program}\n\n[vm {self.name}]\ntype = crosvm\nsocket = {self.socket}\n" + \
-            ("" if waits else "delay = 0\n") + (f"user = {self.user}\n" if self.user else "")
+            ("" if waits is True else f"delay = {int(waits)}\n") + (f"user = {self.user}\n" if self.user else "")
 
     def command(self):
         if not self.is_real:

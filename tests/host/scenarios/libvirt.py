@@ -442,6 +442,12 @@ def libvirt_as_the_readme_says(world):
     expect(f"ua-vhp-{keyboard.name}-{keyboard.inode}" in shown, f"{command.strip()}: {shown}")
 
 
+def undisturbed(seconds):
+    """The median of the faster half: a tenth of a second is easily two on a busy machine, now and then. What waits
+    for libvirtd is late each time."""
+    return statistics.median(sorted(seconds)[:len(seconds) // 2])
+
+
 @story(build="release")
 def libvirtd_that_hangs_delays_nobody(world):
     """libvirtd accepts and never answers: a mouse gets into a QEMU beside it in the same time as without, and
@@ -451,9 +457,8 @@ def libvirtd_that_hangs_delays_nobody(world):
     world.broker.start()
     plug_a_mouse(world, vm2)
     without, during, ratio = [], [], LIMIT + 1
-    # A fifth of a second is easily a tenth more; what waits for libvirtd is late each time.
-    while ratio > LIMIT and len(during) < 4 * ROUNDS:
-        without += [plug_a_mouse(world, vm2) for _ in range(ROUNDS)]
+    while ratio > LIMIT and len(during) < 6 * ROUNDS:
+        without += [plug_a_mouse(world, vm2) for _ in range(ROUNDS // 2)]
         with DAEMON.frozen():
             keyboard = world.host.plug_keyboard()
             world.wait_state(keyboard, "attaching")
@@ -461,8 +466,10 @@ def libvirtd_that_hangs_delays_nobody(world):
         world.wait_attached(keyboard, vm1)
         keyboard.unplug()
         world.wait_gone(keyboard, vm1, len(during) // ROUNDS)
-        ratio = statistics.median(during) / statistics.median(without)
-    print(f"  from plug to attached: {statistics.median(without):.2f} s, beside a libvirtd that hangs "
-          f"{statistics.median(during):.2f} s: ratio {ratio:.2f} (of {len(during)} each)")
+        without += [plug_a_mouse(world, vm2) for _ in range(ROUNDS // 2)]
+        usual, beside = undisturbed(without), undisturbed(during)
+        ratio = beside / usual
+    print(f"  from plug to attached: {usual:.2f} s, beside a libvirtd that hangs {beside:.2f} s: ratio {ratio:.2f} "
+          f"(of the faster half of {len(during)} each)")
     expect(ratio <= LIMIT, f"{without}, {during}")
     DAEMON.stop()  # this is the last story with it
