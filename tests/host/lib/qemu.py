@@ -7,6 +7,11 @@ import subprocess
 # is nothing: so many seconds without a word tell them apart.
 HUNG = re.compile(r"watchdog: BUG: soft lockup|rcu_preempt self-detected stall")
 SILENCE = 120
+# What makes the emulated host cheap. Its kernel is told to trust the processors' time stamps, which QEMU has from
+# one clock: else each look at the time is one at a register of the HPET, a way out of the emulated code and a lock
+# that all processors share. And page tables have four levels, not five.
+CPU = "max,-la57"
+FAST = "no_timer_check tsc=reliable"
 
 
 @functools.cache
