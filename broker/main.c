@@ -363,10 +363,11 @@ static void stop_broker(struct broker *broker)
 
 int main(int argc, char **argv)
 {
-	struct broker broker = {.signal_fd = -1, .clock_fd = -1};
+	static struct broker broker; /* large: what is not touched takes no memory */
 	struct config *config = NULL;
 	int r = parse_arguments(&broker, argc, argv);
 
+	broker.signal_fd = broker.clock_fd = -1;
 	if (r > 0)
 		return r - 1;
 	signal(SIGPIPE, SIG_IGN); /* whoever reads the log may go */
@@ -385,8 +386,6 @@ int main(int argc, char **argv)
 		config_free(config);
 	if (r == 0)
 		r = loop_run(broker.loop);
-	if (r == 0 && worker_has_ended(broker.worker))
-		r = -EPIPE;
 	if (r == 0)
 		r = broker.lost;
 	if (r < 0)

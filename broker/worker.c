@@ -1,7 +1,6 @@
 /* The process beside the broker that does what can block: see worker.h. */
 #include "broker/worker.h"
 
-#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
@@ -13,19 +12,33 @@
 #include "broker/log.h"
 #include "broker/socket.h"
 
-#define MAX_JOBS 256 /* at a time; those stuck in the kernel count */
+#define MAX_DESKS 256 /* those stuck in the kernel count */
 #define ANSWER_RETRY_MS 10
 
-struct worker {
-	int fd; /* -1: it has ended */
-	struct loop *loop;
+/* One process, from the broker's side. */
+struct desk {
+	struct desk *next;
+	struct worker *worker;
+	int fd; /* -1: dismissed, and about to end */
 	struct loop_source *source;
+	pid_t pid;
+	uint64_t number; /* of the job that it is at; 0: none */
+};
+
+struct worker {
+	struct desk *desks; /* the oldest first */
+	unsigned n_desks;
+	struct loop *loop;
+	int signal_fd; /* some child has ended */
+	struct loop_source *signals;
 	worker_fn fn;
 	void *data;
 	uint64_t next_number;
 };
 
 _Static_assert(WORKER_MAX_FDS <= SOCKET_MAX_FDS, "an answer is one packet");
+
+/* In the process that does the jobs */
 
 /* The broker may be slow to read, and the kernel to take descriptors. */
 static void send_answer(int fd, const struct worker_answer *answer, const int *fds)
@@ -75,148 +88,83 @@ static void do_job(int fd, const struct worker_request *request)
 		break;
 	}
 	send_answer(fd, &reply, fds);
+	while (reply.n_fds > 0)
+		close(fds[--reply.n_fds]);
 }
 
-/* A child stuck in the kernel may outlive the broker. Were the broker's lock or sockets open in it,
- * no other broker could start. Source: close_range(2), Linux 5.9. */
+/* Source: close_range(2), Linux 5.9. */
+static void close_above(int fd)
+{
+	syscall(SYS_close_range, fd + 1, ~0U, 0);
+}
+
+/* A process stuck in the kernel may outlive the broker. Were the broker's lock or sockets open in
+ * it, no other broker could start. */
 int worker_keep_only(int fd)
 {
 	int kept = dup2(fd, STDERR_FILENO + 1);
 
 	if (kept >= 0)
-		syscall(SYS_close_range, kept + 1, ~0U, 0);
+		close_above(kept);
 	return kept;
 }
 
-/* The worker's side: who does what. Children are waited for when they end and never before: one may
- * be stuck in the kernel for ever. */
-struct office {
-	int fd, signal_fd;
-	struct job {
-		pid_t pid; /* 0: a free place */
-		uint64_t number;
-	} jobs[MAX_JOBS];
-};
-
-static struct job *find_job(struct office *office, pid_t pid)
+/* Nothing of a job outlives it: locks go with their descriptors. */
+static void serve_jobs(int fd)
 {
-	for (size_t i = 0; i < MAX_JOBS; i++)
-		if (office->jobs[i].pid == pid)
-			return &office->jobs[i];
-	return NULL;
-}
-
-static void fail_request(const struct office *office, uint64_t number, int result,
-			 const char *detail)
-{
-	struct worker_answer reply = {.number = number, .result = result};
-
-	snprintf(reply.detail, sizeof(reply.detail), "%s", detail);
-	send_answer(office->fd, &reply, NULL);
-}
-
-/* One that was killed has not answered, or has already: then nobody waits for its number. */
-static void collect_children(struct office *office)
-{
-	struct signalfd_siginfo info;
-	int status;
-	pid_t pid;
-
-	while (read(office->signal_fd, &info, sizeof(info)) > 0)
-		;
-	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		struct job *job = find_job(office, pid);
-
-		if (!job)
-			continue;
-		if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-			fail_request(office, job->number, -EIO,
-				     "the process that looked after it was killed");
-		job->pid = 0;
-	}
-}
-
-static void start_job(struct office *office, const struct worker_request *request)
-{
-	struct job *job = find_job(office, 0);
-	pid_t pid = job ? fork() : -1;
-	sigset_t none;
-
-	if (pid == 0) {
-		sigemptyset(&none);
-		sigprocmask(SIG_SETMASK, &none, NULL);
-		close(office->signal_fd);
-		do_job(office->fd, request);
-		_exit(0);
-	}
-	if (!job)
-		fail_request(office, request->number, -EAGAIN,
-			     "too many other devices are stuck in the kernel");
-	else if (pid < 0)
-		fail_request(office, request->number, -errno, strerror(errno));
-	else
-		*job = (struct job){.pid = pid, .number = request->number};
-}
-
-static void serve_requests(int fd)
-{
-	static struct office office;
 	struct worker_request request;
-	sigset_t set;
-	ssize_t n = sizeof(request);
+	sigset_t none;
+	ssize_t n;
 
-	office.fd = worker_keep_only(fd);
+	fd = worker_keep_only(fd);
 	signal(SIGINT, SIG_IGN);
 	signal(SIGTERM, SIG_IGN);
 	signal(SIGHUP, SIG_IGN);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	prctl(PR_SET_NAME, "vhotplug-worker");
-	sigemptyset(&set);
-	sigaddset(&set, SIGCHLD);
-	sigprocmask(SIG_SETMASK, &set, NULL);
-	office.signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	struct pollfd fds[] = {{.fd = office.fd, .events = POLLIN},
-			       {.fd = office.signal_fd, .events = POLLIN}};
-
-	while (n == sizeof(request) || (n < 0 && errno == EAGAIN)) {
-		if (poll(fds, ARRAY_SIZE(fds), -1) < 0)
+	while ((n = recv(fd, &request, sizeof(request), 0)) == sizeof(request) ||
+	       (n < 0 && errno == EINTR)) {
+		if (n < 0)
 			continue;
-		if (fds[1].revents)
-			collect_children(&office);
-		n = recv(office.fd, &request, sizeof(request), MSG_DONTWAIT);
-		if (n == sizeof(request))
-			start_job(&office, &request);
+		do_job(fd, &request);
+		close_above(fd);
 	}
 	_exit(0);
 }
 
-int worker_start(struct worker **ret_worker)
+/* In the broker */
+
+static void free_desk(struct desk *desk)
 {
-	int pair[2];
-	struct worker *worker = calloc(1, sizeof(*worker));
+	loop_source_free(desk->source);
+	close_fd(desk->fd);
+	free(desk);
+}
 
-	if (!worker)
-		return -ENOMEM;
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
-		int r = -errno;
+/* It ends when it has done what it is at. */
+static void dismiss_desk(struct desk *desk)
+{
+	desk->source = loop_source_free(desk->source);
+	desk->fd = close_fd(desk->fd);
+}
 
-		free(worker);
-		return r;
-	}
-	pid_t pid = fork();
-	if (pid == 0) {
-		close(pair[0]);
-		serve_requests(pair[1]);
-	}
-	close(pair[1]);
-	worker->fd = pair[0];
-	if (pid < 0) {
-		int r = -errno;
+static struct desk *find_idle(const struct worker *worker)
+{
+	for (struct desk *desk = worker->desks; desk; desk = desk->next)
+		if (desk->fd >= 0 && desk->number == 0)
+			return desk;
+	return NULL;
+}
 
-		worker_free(worker);
-		return r;
-	}
-	*ret_worker = worker;
-	return 0;
+/* One that waits is enough: the oldest, which has the least memory. */
+static void dismiss_spare_desks(const struct worker *worker)
+{
+	struct desk *kept = find_idle(worker);
+
+	for (struct desk *desk = kept ? kept->next : NULL; desk; desk = desk->next)
+		if (desk->fd >= 0 && desk->number == 0)
+			dismiss_desk(desk);
 }
 
 static int receive_answer(int fd, struct worker_answer *reply, int *fds)
@@ -237,20 +185,159 @@ static int receive_answer(int fd, struct worker_answer *reply, int *fds)
 
 static void answer_is_readable(void *data, uint32_t events)
 {
-	struct worker *worker = data;
+	struct desk *desk = data;
+	struct worker *worker = desk->worker;
 	struct worker_answer reply;
 	int fds[WORKER_MAX_FDS];
-	int r;
+	int r = receive_answer(desk->fd, &reply, fds);
 
 	(void) events;
-	while ((r = receive_answer(worker->fd, &reply, fds)) == 0)
-		worker->fn(worker->data, &reply, fds);
 	if (r == -EAGAIN)
 		return;
-	log_error("the worker process has ended");
-	worker->source = loop_source_free(worker->source);
-	worker->fd = close_fd(worker->fd);
-	loop_quit(worker->loop);
+	/* What became of its job is told when it has ended for good. */
+	if (r < 0) {
+		dismiss_desk(desk);
+		return;
+	}
+	desk->number = 0;
+	dismiss_spare_desks(worker);
+	worker->fn(worker->data, &reply, fds);
+}
+
+/* Whoever is killed has not answered, or has already: then it was at nothing. */
+static void tell_end(struct worker *worker, uint64_t number)
+{
+	struct worker_answer reply = {.number = number, .result = -EIO};
+
+	snprintf(reply.detail, sizeof(reply.detail), "the process that looked after it was killed");
+	worker->fn(worker->data, &reply, NULL);
+}
+
+static void remove_desk(struct worker *worker, const struct desk *desk)
+{
+	struct desk **at = &worker->desks;
+
+	while (*at != desk)
+		at = &(*at)->next;
+	*at = desk->next;
+	worker->n_desks--;
+}
+
+static void note_end(struct worker *worker, struct desk *desk, int status)
+{
+	remove_desk(worker, desk);
+	if (desk->fd >= 0)
+		answer_is_readable(desk, EPOLLIN);
+	uint64_t number = desk->number;
+	free_desk(desk);
+	if (status != 0)
+		log_error("a worker process has been killed");
+	if (number != 0)
+		tell_end(worker, number);
+}
+
+static void collect_ended(struct worker *worker)
+{
+	struct desk *next;
+	int status;
+
+	for (struct desk *desk = worker->desks; desk; desk = next) {
+		next = desk->next;
+		if (waitpid(desk->pid, &status, WNOHANG) == desk->pid)
+			note_end(worker, desk, status);
+	}
+}
+
+/* The broker has other children; whoever started them waits for them. */
+static void child_has_ended(void *data, uint32_t events)
+{
+	struct worker *worker = data;
+	struct signalfd_siginfo info;
+
+	(void) events;
+	while (read(worker->signal_fd, &info, sizeof(info)) > 0)
+		;
+	collect_ended(worker);
+}
+
+static int watch_children(struct worker *worker)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+		return -errno;
+	worker->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (worker->signal_fd < 0)
+		return -errno;
+	return loop_add(worker->loop, worker->signal_fd, EPOLLIN, child_has_ended, worker,
+			&worker->signals);
+}
+
+static int watch_desk(struct desk *desk)
+{
+	return loop_add(desk->worker->loop, desk->fd, EPOLLIN, answer_is_readable, desk,
+			&desk->source);
+}
+
+static int fork_desk(struct desk *desk)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	desk->fd = pair[0];
+	desk->pid = fork();
+	if (desk->pid == 0) {
+		close(pair[0]);
+		serve_jobs(pair[1]);
+	}
+	int r = desk->pid < 0 ? -errno : 0;
+	close(pair[1]);
+	return r;
+}
+
+static int open_desk(struct worker *worker, struct desk **ret_desk)
+{
+	struct desk *desk = calloc(1, sizeof(*desk));
+	struct desk **at = &worker->desks;
+
+	if (!desk)
+		return -ENOMEM;
+	*desk = (struct desk){.worker = worker, .fd = -1};
+	int r = fork_desk(desk);
+	if (r < 0) {
+		free_desk(desk);
+		return r;
+	}
+	while (*at)
+		at = &(*at)->next;
+	*at = desk;
+	worker->n_desks++;
+	if (worker->loop)
+		r = watch_desk(desk);
+	if (r < 0)
+		dismiss_desk(desk);
+	*ret_desk = desk;
+	return r;
+}
+
+int worker_start(struct worker **ret_worker)
+{
+	struct worker *worker = calloc(1, sizeof(*worker));
+	struct desk *desk;
+	int r = -ENOMEM;
+
+	if (!worker)
+		return r;
+	worker->signal_fd = -1;
+	r = open_desk(worker, &desk);
+	if (r < 0)
+		free(worker);
+	else
+		*ret_worker = worker;
+	return r;
 }
 
 int worker_watch(struct worker *worker, struct loop *loop, worker_fn fn, void *data)
@@ -258,27 +345,47 @@ int worker_watch(struct worker *worker, struct loop *loop, worker_fn fn, void *d
 	worker->fn = fn;
 	worker->data = data;
 	worker->loop = loop;
-	return loop_add(loop, worker->fd, EPOLLIN, answer_is_readable, worker, &worker->source);
-}
-
-bool worker_has_ended(const struct worker *worker)
-{
-	return worker->fd < 0;
+	int r = watch_children(worker);
+	if (r == 0)
+		r = watch_desk(worker->desks);
+	collect_ended(worker); /* before anybody watched */
+	return r;
 }
 
 void worker_free(struct worker *worker)
 {
+	struct desk *desk;
+
 	if (!worker)
 		return;
-	loop_source_free(worker->source);
-	close_fd(worker->fd);
+	while ((desk = worker->desks)) {
+		worker->desks = desk->next;
+		free_desk(desk);
+	}
+	loop_source_free(worker->signals);
+	close_fd(worker->signal_fd);
 	free(worker);
+}
+
+static int hand_out(struct desk *desk, const struct worker_request *request)
+{
+	if (send(desk->fd, request, sizeof(*request), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+		return -errno;
+	desk->number = request->number;
+	return 0;
 }
 
 int worker_send(struct worker *worker, struct worker_request *request)
 {
+	struct desk *desk = find_idle(worker);
+	int r;
+
 	request->number = ++worker->next_number;
-	if (send(worker->fd, request, sizeof(*request), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-		return errno == EAGAIN ? -EAGAIN : -EPIPE;
-	return 0;
+	if (desk && hand_out(desk, request) == 0)
+		return 0;
+	/* It has just been killed. */
+	if (desk)
+		dismiss_desk(desk);
+	r = worker->n_desks < MAX_DESKS ? open_desk(worker, &desk) : -EAGAIN;
+	return r < 0 ? r : hand_out(desk, request);
 }

@@ -2,8 +2,9 @@
  *
  * A USB device node can't be opened while the kernel configures the device, a driver may take its
  * time to let go: the loop must not wait for that, and one such device must not delay another. At
- * start the broker forks the worker; the worker forks a child per request, which does one job and
- * answers. The worker is the part that needs root.
+ * start the broker forks the worker, which does one job after the other and answers. Only while all
+ * that there are have a job does the next one get another process; when they have answered, one is
+ * left. The worker is the part that needs root.
  */
 #pragma once
 
@@ -70,25 +71,24 @@ struct worker;
 /* FDS belong to the callee. */
 typedef void (*worker_fn)(void *data, const struct worker_answer *answer, int *fds);
 
-/* Forks the worker: call it first, before threads, databases and other descriptors exist. FN gets
- * every answer, in the loop. Returns 0 or -errno. */
+/* Forks the worker: call it first, before databases and other descriptors exist, so that it has
+ * little memory. FN gets every answer, in the loop; a job whose process was killed has -EIO.
+ * Returns 0 or -errno. */
 int worker_start(struct worker **ret_worker) _must_check_;
 int worker_watch(struct worker *worker, struct loop *loop, worker_fn fn, void *data) _must_check_;
-/* Has the worker process ended (killed, say)? That quits the loop of worker_watch: there is no
- * other way to a new one than a new broker. */
-bool worker_has_ended(const struct worker *worker);
-/* NULL is fine. The worker ends with its socket; a child stuck in the kernel ends when it can. */
+/* NULL is fine. Each process ends with its socket; one that is stuck in the kernel when it can. */
 void worker_free(struct worker *worker);
 
-/* Hands out a job; sets REQUEST->number. Returns 0, or -EAGAIN when too many are under way. */
+/* Hands out a job; sets REQUEST->number. Returns 0; -EAGAIN when too many are under way; another
+ * -errno when there is no process to do it. */
 int worker_send(struct worker *worker, struct worker_request *request) _must_check_;
 
 /* For a process that was forked off and may get stuck: closes all descriptors but the standard ones
  * and FD, which gets another number; returns that. */
 int worker_keep_only(int fd);
 
-/* The jobs themselves, run in a child (worker_usb.c, worker_pci.c …). They fill
- * ANSWER and FDS. */
+/* The jobs themselves, run in the worker (worker_usb.c, worker_pci.c …). They fill ANSWER and FDS,
+ * and leave nothing behind but what is in there: the next job may be another device's. */
 void worker_usb_open(const struct worker_request *request, struct worker_answer *answer, int *fds);
 void worker_usb_release(const struct worker_request *request, struct worker_answer *answer);
 void worker_usb_fence(const struct worker_request *request, struct worker_answer *answer);

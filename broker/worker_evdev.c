@@ -1,5 +1,5 @@
 /* The worker's jobs on input devices: seeing that nobody else has grabbed the event node, letting
- * the VMM's user open it, and taking that back. Runs in a child of the worker.
+ * the VMM's user open it, and taking that back. Runs in the worker.
  * Source: kernel, include/uapi/linux/input.h (EVIOCGRAB). */
 #include <fcntl.h>
 #include <linux/input.h>

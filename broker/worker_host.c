@@ -1,4 +1,4 @@
-/* What the worker's jobs share: see worker_host.h. Runs in a child of the worker: may block. */
+/* What the worker's jobs share: see worker_host.h. Runs in the worker: may block. */
 #include "broker/worker_host.h"
 
 #include <fcntl.h>

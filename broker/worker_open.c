@@ -1,5 +1,5 @@
 /* The worker's job on a device that has left a VM: the kernel takes nothing back that a program has
- * open, so at least that is said. Runs in a child of the worker: may block. */
+ * open, so at least that is said. Runs in the worker: may block. */
 #include <sys/stat.h>
 
 #include "broker/inuse.h"

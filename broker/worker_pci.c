@@ -1,5 +1,5 @@
 /* The worker's jobs on PCI functions: taking an IOMMU group from its host drivers for vfio-pci, and
- * giving it back. Runs in a child of the worker: a driver may take for ever to let go.
+ * giving it back. Runs in the worker: a driver may take for ever to let go.
  * Sources: kernel, Documentation/driver-api/vfio.rst; Documentation/ABI/testing/sysfs-bus-pci
  * (driver_override, sriov_numvfs, virtfnN); Documentation/PCI/pci-iov-howto.rst. */
 #include <fcntl.h>

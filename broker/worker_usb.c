@@ -1,6 +1,6 @@
 /* The worker's jobs on USB devices: opening the node after a look whether the host uses what is
  * below it, taking interfaces from host drivers, shutting them for everybody, and giving them back.
- * Runs in a child of the worker: may block. */
+ * Runs in the worker: may block. */
 #include <fcntl.h>
 #include <linux/usbdevice_fs.h>
 #include <sys/ioctl.h>

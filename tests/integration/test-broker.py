@@ -17,7 +17,7 @@ import sys
 import time
 
 from world import (DEVICE, NODE, PATIENCE, QEMU, Broker, Monitor, Vm, World, as_nobody, check, main,
-                   wait_for)
+                   make_node, wait_for)
 
 def test_config_mistakes(world):
     world.config.write_text("[vm vm1]\ntype = qemu\nsocket = relative\ncolour = red\n")
@@ -86,11 +86,34 @@ def test_two_brokers(world):
 
 
 def test_worker_that_dies(world):
+    vm = Vm(world, "vm1")
     broker = Broker(world).ready()
-    os.kill(broker.worker(), signal.SIGKILL)
-    check(broker.process.wait(PATIENCE) == 1 and broker.says("worker process has ended"),
-          "a broker whose worker dies ends too, for its supervisor to begin anew")
-    check(not world.event_socket.exists(), "and takes its socket away: helpers use the spool")
+    broker.says("vm1: up")
+    former = broker.worker()
+    os.kill(former, signal.SIGKILL)
+    check(broker.says("worker process has been killed"), "a worker that dies is told of")
+    check(world.event() == b"T" and world.reason_is("QEMU: failed to open") and broker.worker() != former,
+          "the next device has another one")
+    check(broker.end() == 0, "the end")
+    vm.end()
+
+
+def test_worker_that_is_stuck(world):
+    vm = Vm(world, "vm1")
+    broker = Broker(world).ready()
+    broker.says("vm1: up")
+    os.kill(broker.worker(), signal.SIGSTOP)
+    check(world.event(device=make_node("zero")) == b"T" and world.event() == b"T", "two devices, the first one's job does not end")
+
+    def state(device, pattern):
+        return [row for row in world.query("select device, state || ': ' || reason from assignments")
+                if row[0] == device and re.match(pattern, row[1])]
+    check(wait_for(lambda: state("null", ".*QEMU: failed to open")), "the second does not wait for it")
+    check(len(broker.workers()) == 2 and not state("zero", "attaching"), "which still has its process")
+    worker = broker.worker()
+    check(broker.end() == 0, "the end")
+    os.kill(worker, signal.SIGCONT)  # QEMU would read that node without end
+    vm.end()
 
 
 def test_socket_that_cannot_be_made(world):

@@ -178,9 +178,13 @@ class Broker:
             check(False, "a sanitizer has something to say")
         return status
 
-    def worker(self):
+    def workers(self):
+        """The oldest first."""
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return int(children.read_text().split()[0])
+        return [int(pid) for pid in children.read_text().split()]
+
+    def worker(self):
+        return self.workers()[0]
 
 
 class World:

@@ -1,5 +1,6 @@
 /* The worker process and its jobs, on /dev/null for a device node: a character device with a
  * directory in sysfs. What needs USB is in the tests on the emulated host. */
+#include <dirent.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -325,38 +326,142 @@ static void test_worker_holds_no_lock(void **state)
 	assert_int_equal(r, 0);
 }
 
-static int first_child(int pid)
+/* The processes of the worker, the oldest first. Returns how many there are. */
+static size_t list_processes(int *pids, size_t max)
 {
 	char path[64];
-	int child = 0;
+	size_t n = 0;
 
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", pid, pid);
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", getpid(), getpid());
 	FILE *f = fopen(path, "re");
 	assert_non_null(f);
-	if (fscanf(f, "%d", &child) != 1)
-		child = 0;
+	while (n < max && fscanf(f, "%d", &pids[n]) == 1)
+		n++;
 	fclose(f);
-	return child;
+	return n;
 }
 
-static bool is_gone(void *data)
+static int first_process(void)
 {
-	struct office *o = data;
-	struct worker_request request = {0};
+	int pid = 0;
 
-	return worker_send(o->worker, &request) == -EPIPE;
+	list_processes(&pid, 1);
+	return pid;
 }
 
-static void test_worker_dies(void **state)
+static bool is_one_process(void *data)
+{
+	int pids[2];
+
+	(void) data;
+	return list_processes(pids, 2) == 1;
+}
+
+static size_t count_descriptors(int pid)
+{
+	char path[64];
+	size_t n = 0;
+
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	DIR *dir = opendir(path);
+	assert_non_null(dir);
+	for (const struct dirent *e; (e = readdir(dir));)
+		n += e->d_name[0] != '.';
+	closedir(dir);
+	return n;
+}
+
+static bool has_only_its_socket(void *data)
+{
+	return count_descriptors(*(int *) data) == 4;
+}
+
+/* One process does one job after the other, and has nothing of the former when it does the next. */
+static void test_one_after_the_other(void **state)
 {
 	struct office *o = *state;
-	int pid = first_child(getpid()); /* the only one is the worker */
+	int pid = first_process();
+
+	for (int i = 0; i < 5; i++) {
+		do_job(o, request_for(WORKER_USB_OPEN, NULL_DEVICE, "/dev/null"));
+		assert_int_equal(o->answers[0].n_fds, 2);
+		assert_true(is_one_process(NULL));
+		assert_int_equal(first_process(), pid);
+		spin_until(o->loop, has_only_its_socket, &pid);
+	}
+}
+
+/* It did nothing: the next job has another one. */
+static void test_idle_process_is_killed(void **state)
+{
+	struct office *o = *state;
+	int pid = first_process();
 
 	assert_int_equal(kill(pid, SIGKILL), 0);
-	assert_int_equal(loop_run(o->loop), 0); /* its end ends the loop */
-	assert_true(worker_has_ended(o->worker));
-	spin_for(o->loop, 5); /* the loop must not spin on the dead socket, nor crash */
-	assert_true(is_gone(o));
+	for (int i = 0; i < 3; i++) { /* it may not be known yet that it has gone */
+		struct worker_answer *answer =
+			do_job(o, request_for(WORKER_USB_OPEN, NULL_DEVICE, "/dev/null"));
+
+		if (answer->result != -EIO)
+			assert_int_equal(answer->result, 0);
+	}
+	spin_until(o->loop, is_one_process, NULL);
+	assert_int_not_equal(first_process(), pid);
+}
+
+/* A worker with a made-up /sys. Writing to a FIFO that nobody reads stands for a driver that does
+ * not return. */
+struct stuck {
+	struct office office;
+	char *root;
+	char fifo[100];
+	struct worker_request request;
+};
+
+static int setup_stuck(void **state)
+{
+	struct stuck *s = calloc(1, sizeof(*s));
+
+	s->office.node = s->office.hold = -1;
+	s->root = temp_new();
+	tree_mkdir(s->root, "/sys/devices/usb1/1-2/1-2:1.0");
+	tree_mkdir(s->root, "/sys/bus/usb");
+	tree_mkdir(s->root, VHOTPLUG_RUNDIR);
+	unsetenv("RUNTIME_DIRECTORY");
+	snprintf(s->fifo, sizeof(s->fifo), "%s/sys/bus/usb/drivers_probe", s->root);
+	assert_int_equal(mkfifo(s->fifo, 0600), 0);
+	root_set(s->root);
+	assert_int_equal(worker_start(&s->office.worker), 0);
+	assert_int_equal(loop_new(&s->office.loop), 0);
+	assert_int_equal(worker_watch(s->office.worker, s->office.loop, on_answer, &s->office), 0);
+	s->request = request_for(WORKER_USB_RETURN, "/devices/usb1/1-2", "");
+	assert_int_equal(worker_send(s->office.worker, &s->request), 0);
+	*state = s;
+	return 0;
+}
+
+static int teardown_stuck(void **state)
+{
+	struct stuck *s = *state;
+
+	root_set("");
+	worker_free(s->office.worker);
+	loop_free(s->office.loop);
+	while (waitpid(-1, NULL, 0) > 0)
+		;
+	temp_remove(&s->root);
+	free(s);
+	return 0;
+}
+
+/* Has it come so far that it waits for the driver? Its lock is there then. */
+static bool is_stuck(void *data)
+{
+	struct stuck *s = data;
+	char path[PATH_MAX];
+
+	tree_path(path, s->root, VHOTPLUG_RUNDIR "/locks/1-2");
+	return access(path, F_OK) == 0;
 }
 
 static bool is_missing(void *path)
@@ -364,50 +469,61 @@ static bool is_missing(void *path)
 	return access(path, F_OK) < 0;
 }
 
-/* A job whose process is killed (by the kernel, for want of memory, say) is answered all the same.
- * Writing to a FIFO that nobody reads stands for a driver that does not return. */
+/* A job whose process is killed (by the kernel, for want of memory, say) is answered all the same,
+ * and there is a process for the next one. */
 static void test_job_is_killed(void **state)
 {
-	TEMP_DIR(dir);
-	struct office o = {.node = -1};
-	char fifo[100], path[64];
-	int worker_pid = 0, job_pid = 0;
+	struct stuck *s = *state;
+	struct office *o = &s->office;
+	char path[64], lock[PATH_MAX];
+	int pid = first_process();
 
-	(void) state;
-	tree_mkdir(dir, "/sys/devices/usb1/1-2/1-2:1.0");
-	tree_mkdir(dir, "/sys/bus/usb");
-	tree_mkdir(dir, VHOTPLUG_RUNDIR);
-	unsetenv("RUNTIME_DIRECTORY");
-	snprintf(fifo, sizeof(fifo), "%s/sys/bus/usb/drivers_probe", dir);
-	assert_int_equal(mkfifo(fifo, 0600), 0);
-	root_set(dir);
-	assert_int_equal(worker_start(&o.worker), 0);
-	assert_int_equal(loop_new(&o.loop), 0);
-	assert_int_equal(worker_watch(o.worker, o.loop, on_answer, &o), 0);
-	struct worker_request request = request_for(WORKER_USB_RETURN, "/devices/usb1/1-2", "");
-	assert_int_equal(worker_send(o.worker, &request), 0);
-	root_set("");
-	worker_pid = first_child(getpid());
-	while ((job_pid = first_child(worker_pid)) == 0)
-		usleep(1000);
-	spin_for(o.loop, 50);
-	assert_int_equal(o.n_answers, 0);
-	assert_int_equal(kill(job_pid, SIGKILL), 0);
-	spin_until(o.loop, has_answered, &o);
-	assert_int_equal(o.answers[0].number, request.number);
-	assert_int_equal(o.answers[0].result, -EIO);
-	assert_string_equal(o.answers[0].detail, "the process that looked after it was killed");
-	snprintf(path, sizeof(path), "/proc/%d", job_pid);
-	spin_until(o.loop, is_missing, path); /* and no zombie is left */
-	assert_int_equal(o.n_answers, 1);
-	worker_free(o.worker);
-	loop_free(o.loop);
-	wait(NULL);
+	spin_until(o->loop, is_stuck, s);
+	assert_int_equal(o->n_answers, 0);
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	spin_until(o->loop, has_answered, o);
+	assert_int_equal(o->answers[0].number, s->request.number);
+	assert_int_equal(o->answers[0].result, -EIO);
+	assert_string_equal(o->answers[0].detail, "the process that looked after it was killed");
+	snprintf(path, sizeof(path), "/proc/%d", pid);
+	spin_until(o->loop, is_missing, path); /* and no zombie is left */
+	assert_int_equal(o->n_answers, 1);
+	tree_path(lock, s->root, VHOTPLUG_RUNDIR "/locks/1-2");
+	_cleanup_close_ int fd = open(lock, O_RDWR | O_CLOEXEC);
+	assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+	assert_int_equal(
+		do_job(o, request_for(WORKER_LOOK_OPEN, "/devices/usb1/1-2", "/nosuch"))->result,
+		0);
+}
+
+/* One that is stuck delays nobody, nor takes it a process for each job that comes meanwhile. In the
+ * end there is the oldest. */
+static void test_others_do_not_wait(void **state)
+{
+	struct stuck *s = *state;
+	struct office *o = &s->office;
+	int pids[4], pid = first_process();
+	struct worker_request another =
+		request_for(WORKER_LOOK_OPEN, "/devices/usb1/1-2", "/nosuch");
+
+	spin_until(o->loop, is_stuck, s);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(do_job(o, another)->result, 0);
+		assert_int_equal(list_processes(pids, ARRAY_SIZE(pids)), 2);
+	}
+	o->n_answers = 0;
+	_cleanup_close_ int reader = open(s->fifo, O_RDONLY | O_CLOEXEC);
+	spin_until(o->loop, has_answered, o);
+	assert_int_equal(o->answers[0].number, s->request.number);
+	assert_int_equal(o->answers[0].result, 0);
+	spin_until(o->loop, is_one_process, NULL);
+	assert_int_equal(first_process(), pid);
 }
 
 int main(void)
 {
 #define WORKER_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+#define STUCK_TEST(test) cmocka_unit_test_setup_teardown(test, setup_stuck, teardown_stuck)
 	const struct CMUnitTest tests[] = {
 		WORKER_TEST(test_open),
 		WORKER_TEST(test_watch),
@@ -419,8 +535,10 @@ int main(void)
 		WORKER_TEST(test_many_jobs),
 		WORKER_TEST(test_out_of_descriptors),
 		cmocka_unit_test(test_worker_holds_no_lock),
-		WORKER_TEST(test_worker_dies),
-		cmocka_unit_test(test_job_is_killed),
+		WORKER_TEST(test_one_after_the_other),
+		WORKER_TEST(test_idle_process_is_killed),
+		STUCK_TEST(test_job_is_killed),
+		STUCK_TEST(test_others_do_not_wait),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
