@@ -181,6 +181,15 @@ bool backlog_needs_fsync(const struct backlog *backlog)
 	return needed;
 }
 
+bool backlog_may_wait(const struct backlog *backlog)
+{
+	bool may_wait = !backlog_needs_fsync(backlog);
+
+	for (const struct change *c = backlog->first; c && may_wait; c = c->next)
+		may_wait = c->save && c->row.record.state == DEVICE_DETACHING;
+	return may_wait;
+}
+
 bool backlog_tell_loss(const struct backlog *backlog, struct history *ret_lost)
 {
 	if (backlog->n_lost == 0)

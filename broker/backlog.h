@@ -40,6 +40,11 @@ void backlog_note(struct backlog *backlog, const struct history *history);
  * if only the broker is killed. */
 bool backlog_needs_fsync(const struct backlog *backlog);
 
+/* Whether it may wait a little for what follows: where a device is only on its way out, a broker
+ * that is killed learns the same from its VM, by the handle that is on record since it went there.
+ */
+bool backlog_may_wait(const struct backlog *backlog);
+
 /* Was history lost? Then *RET_LOST says so. */
 bool backlog_tell_loss(const struct backlog *backlog, struct history *ret_lost);
 /* All of it is written. */

@@ -52,7 +52,7 @@ int recall_devices(sqlite3 *db, store_device_fn fn, void *data)
 	char names[ROW_SQL_SIZE], sql[ROW_SQL_SIZE + 100];
 	int r = 0;
 
-	row_list_columns(names, false);
+	row_list_columns(names, ROW_NAMES);
 	snprintf(sql, sizeof(sql), "select %s from device order by id", names);
 	int step = sqlite3_prepare_v2(db, sql, -1, &statement, NULL);
 	if (step != SQLITE_OK)

@@ -25,6 +25,8 @@ struct column {
 		name, COLUMN_TEXT, offsetof(struct row, member), size \
 	}
 
+#define FIXED_COLUMNS 3 /* what the row is about; there is an index of them */
+
 /* Besides these it has boot_id. */
 static const struct column columns[] = {
 	COLUMN("id", COLUMN_INT64, record.row),
@@ -67,14 +69,20 @@ void row_finish(struct row *row)
 	record_drop(&row->record);
 }
 
-void row_list_columns(char ret[ROW_SQL_SIZE], bool marks)
+void row_list_columns(char ret[ROW_SQL_SIZE], enum row_list which)
 {
 	size_t at = 0;
 
 	*ret = 0;
-	for (size_t i = 0; i < ARRAY_SIZE(columns) && at < ROW_SQL_SIZE; i++)
-		at += (size_t) snprintf(ret + at, ROW_SQL_SIZE - at, "%s%s", i > 0 ? "," : "",
-					marks ? "?" : columns[i].name);
+	for (size_t i = which == ROW_UPDATES ? FIXED_COLUMNS : 0;
+	     i < ARRAY_SIZE(columns) && at < ROW_SQL_SIZE; i++) {
+		const char *name = columns[i].name;
+
+		at += (size_t) snprintf(ret + at, ROW_SQL_SIZE - at, "%s%s%s%s", at > 0 ? "," : "",
+					which == ROW_MARKS ? "?" : name,
+					which == ROW_UPDATES ? "=excluded." : "",
+					which == ROW_UPDATES ? name : "");
+	}
 }
 
 void row_bind(sqlite3_stmt *statement, int first, const struct row *row)

@@ -19,10 +19,15 @@ void row_copy(struct row *ret_row, const struct device *device);
 /* Lets go of the texts of ROW, which may be zero. */
 void row_finish(struct row *row);
 
-#define ROW_SQL_SIZE 600 /* has room for either list */
+#define ROW_SQL_SIZE 1000 /* has room for any list */
 
-/* "NAME,NAME,…": the columns, or with MARKS a question mark for each. */
-void row_list_columns(char ret_list[ROW_SQL_SIZE], bool marks);
+enum row_list {
+	ROW_NAMES,   /* "NAME,NAME,…": the columns */
+	ROW_MARKS,   /* a question mark for each */
+	ROW_UPDATES, /* "NAME=excluded.NAME,…": those that may change as long as the row is there */
+};
+
+void row_list_columns(char ret_list[ROW_SQL_SIZE], enum row_list which);
 /* Binds the columns of ROW, from parameter FIRST on; ROW must stay until STATEMENT has run. */
 void row_bind(sqlite3_stmt *statement, int first, const struct row *row);
 /* Reads them, in the same order from the first column of the result on, into a row of zeros. */

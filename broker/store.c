@@ -13,6 +13,7 @@
 
 #define RETRY_MS 100         /* for a locked database */
 #define MAX_RETRY_MS 5000    /* for one that stays as it is: a full disk, say */
+#define SOON_MS 100          /* for what follows to come along */
 #define IDLE_MS 2000         /* checkpoint after this much silence */
 #define CHECKPOINT_PAGES 256 /* and only when the WAL has grown so far */
 #define URGENT_PAGES 2048    /* 8 MB more of it: without silence too */
@@ -65,7 +66,7 @@ struct store {
 	bool without_fsync; /* what the open database is set to */
 	unsigned retry_ms;
 	int wal_pages, tidied_pages;
-	struct loop_timer retry, idle;
+	struct loop_timer retry, idle, soon;
 };
 
 static int run_statement(struct store *store, enum statement which)
@@ -118,12 +119,17 @@ static int note_wal(void *data, sqlite3 *db, const char *name, int pages)
 
 static int prepare_statements(struct store *store)
 {
-	char names[ROW_SQL_SIZE], marks[ROW_SQL_SIZE], save[2 * ROW_SQL_SIZE + 100];
+	char names[ROW_SQL_SIZE], marks[ROW_SQL_SIZE], updates[ROW_SQL_SIZE];
+	char save[3 * ROW_SQL_SIZE + 150];
 
-	row_list_columns(names, false);
-	row_list_columns(marks, true);
-	snprintf(save, sizeof(save), "insert or replace into device (boot_id,%s) values (?,%s)",
-		 names, marks);
+	row_list_columns(names, ROW_NAMES);
+	row_list_columns(marks, ROW_MARKS);
+	row_list_columns(updates, ROW_UPDATES);
+	/* To replace the row would be to write its place in the index anew. */
+	snprintf(save, sizeof(save),
+		 "insert or replace into device (boot_id,%s) values (?,%s)"
+		 " on conflict (id) do update set %s",
+		 names, marks, updates);
 	for (size_t i = 0; i < N_STATEMENTS; i++) {
 		int r = sqlite3_prepare_v3(store->db, i == SAVE_DEVICE ? save : statement_sql[i],
 					   -1, SQLITE_PREPARE_PERSISTENT, &store->statements[i],
@@ -217,6 +223,8 @@ const char *store_path(const struct store *store)
 	return store->is_away ? store->refuge : store->home;
 }
 
+static void flush_now(struct store *store);
+
 /* What could not be written at home is not to be lost for that. */
 static void leave_in_refuge(struct store *store)
 {
@@ -225,20 +233,21 @@ static void leave_in_refuge(struct store *store)
 		return;
 	store->is_away = true;
 	if (prepare_statements(store) == 0)
-		store_flush(store);
+		flush_now(store);
 }
 
 void store_close(struct store *store)
 {
 	if (!store)
 		return;
-	store_flush(store);
+	flush_now(store);
 	if (store->backlog.n > 0 && store->refuge && !store->is_away)
 		leave_in_refuge(store);
 	if (store->backlog.n > 0)
 		log_error("%zu changes could not be written to the database", store->backlog.n);
 	loop_timer_stop(&store->retry);
 	loop_timer_stop(&store->idle);
+	loop_timer_stop(&store->soon);
 	free_store(store);
 }
 
@@ -394,9 +403,9 @@ static int write_change(struct store *store, const struct change *change)
 	return r;
 }
 
-static void retry_flush(void *data)
+static void its_time(void *data)
 {
-	store_flush(data);
+	flush_now(data);
 }
 
 static int write_backlog(struct store *store)
@@ -419,15 +428,13 @@ static void retry_later(struct store *store, int r)
 	store->retry_ms = r == -EAGAIN || twice == 0 ? RETRY_MS
 			  : twice < MAX_RETRY_MS     ? twice
 						     : MAX_RETRY_MS;
-	loop_timer_start(store->loop, &store->retry, store->retry_ms, retry_flush, store);
+	loop_timer_start(store->loop, &store->retry, store->retry_ms, its_time, store);
 }
 
-void store_flush(struct store *store)
+static void flush_now(struct store *store)
 {
-	if (!store->backlog.first)
-		return;
+	int r = store->backlog.first ? write_backlog(store) : 0;
 
-	int r = write_backlog(store);
 	if (r < 0) {
 		note_failure(store, r);
 		if (!store->retry.loop)
@@ -439,7 +446,18 @@ void store_flush(struct store *store)
 	store->failing = false;
 	store->retry_ms = 0;
 	loop_timer_stop(&store->retry);
+	loop_timer_stop(&store->soon);
 	backlog_clear(&store->backlog);
+}
+
+void store_flush(struct store *store)
+{
+	if (!store->backlog.first)
+		return;
+	if (!backlog_may_wait(&store->backlog))
+		flush_now(store);
+	else if (!store->soon.loop)
+		loop_timer_start(store->loop, &store->soon, SOON_MS, its_time, store);
 }
 
 void store_choice(struct store *store, const struct choice *choice)

@@ -75,7 +75,8 @@ int store_forget_choices(struct store *store) _must_check_;
 /* For reading what is committed (store_history.h). */
 struct sqlite3 *store_database(struct store *store);
 
-/* Writes what is queued; called at the end of every pass of the loop. */
+/* Writes what is queued, a moment later where that is as good (backlog_may_wait); called at the end
+ * of every pass of the loop. */
 void store_flush(struct store *store);
 
 /* Calls FN for every device row of this boot, with a zeroed struct device that has the stored

@@ -103,6 +103,15 @@ static const char *sql(sqlite3 *db, const char *query)
 	return text;
 }
 
+static off_t size_of(struct archive *a, const char *suffix)
+{
+	char path[120];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "%s%s", a->path, suffix);
+	return stat(path, &st) == 0 ? st.st_size : 0;
+}
+
 static struct event event(uint64_t seqnum)
 {
 	struct event e = {.boot_id = BOOT,
@@ -273,6 +282,69 @@ static void test_steps_on_the_way_are_not_synced(void **state)
 	before = n_syncs;
 	assert_int_equal(store_one(a->store, 1, &is_new), 0);
 	assert_true(n_syncs > before);
+}
+
+static bool is_detaching(void *data)
+{
+	struct archive *a = data;
+
+	return strcmp(sql(a->reader, "select state from assignments"), "detaching") == 0;
+}
+
+/* On its way out: what is on record says as much, so the next change takes it along. */
+static void test_way_out_is_not_written_at_once(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 4711);
+	struct history h = a_history("");
+
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	d.record.state = DEVICE_DETACHING;
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	assert_string_equal(sql(a->reader, "select state from assignments"), "attached");
+	store_device(a->store, &d, &h);
+	store_flush(a->store);
+	assert_true(is_detaching(a));
+	/* Where nothing follows it is written all the same. */
+	d.record.state = DEVICE_ATTACHED;
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	d.record.state = DEVICE_DETACHING;
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	assert_false(is_detaching(a));
+	spin_until(a->loop, is_detaching, a);
+	assert_int_equal(loop_count_timers(a->loop), 0);
+	d.record.state = DEVICE_DETACHING;
+	d.record.since++;
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	archive_close(a);
+	assert_int_equal(loop_count_timers(a->loop), 0);
+	assert_true(is_detaching(a));
+}
+
+/* A new state of a device that is on record is one page: its place in the index stays as it is. */
+static void test_a_new_state_is_one_page(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 4711), other = a_device("1-2", 4711);
+
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	off_t before = size_of(a, "-wal");
+	d.record.state = DEVICE_WAITING;
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	assert_int_equal(size_of(a, "-wal") - before, 4096 + 24);
+	assert_string_equal(sql(a->reader, "select state from assignments"), "waiting");
+	/* The same device under another number takes its place. */
+	store_device(a->store, &other, NULL);
+	assert_int_not_equal(other.record.row, d.record.row);
+	store_flush(a->store);
+	assert_string_equal(sql(a->reader, "select state from assignments"), "attached");
 }
 
 /* What was acknowledged survives the process, at whatever moment it is killed. */
@@ -703,15 +775,6 @@ static void test_no_room(void **state)
 
 /* Nothing grows without a bound */
 
-static off_t size_of(struct archive *a, const char *suffix)
-{
-	char path[120];
-	struct stat st;
-
-	snprintf(path, sizeof(path), "%s%s", a->path, suffix);
-	return stat(path, &st) == 0 ? st.st_size : 0;
-}
-
 /* A stick that flaps all night: an event every second and never a silent moment. Here the loop's
  * clock stands for it: commits come faster than the pause that a checkpoint waits for. */
 static void test_wal_does_not_grow_for_ever(void **state)
@@ -994,6 +1057,8 @@ int main(void)
 		STORE_TEST(test_large_numbers),
 		STORE_TEST(test_events_are_synced),
 		STORE_TEST(test_steps_on_the_way_are_not_synced),
+		STORE_TEST(test_way_out_is_not_written_at_once),
+		STORE_TEST(test_a_new_state_is_one_page),
 		STORE_TEST(test_events_survive_kill),
 		STORE_TEST(test_locked_events_are_refused),
 		STORE_TEST(test_locked_changes_are_written_later_in_order),
