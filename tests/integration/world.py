@@ -130,8 +130,14 @@ class Vm:
         return wait_for(connect)
 
     def end(self, how=signal.SIGTERM):
+        """A QEMU that is told to end while a client of its monitor comes or goes now and then waits for itself for
+        ever (7.2, monitor_cleanup)."""
         self.process.send_signal(how)
-        self.process.wait()
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 class Broker:
