@@ -2,6 +2,7 @@
 #include "broker/peer.h"
 
 #include <fcntl.h>
+#include <inttypes.h>
 #include <libgen.h>
 #include <limits.h>
 #include <sys/socket.h>
@@ -11,6 +12,8 @@
 
 #include "broker/walk.h"
 #include "helper/root.h"
+
+#define START_TIME_FIELD 22 /* of /proc/PID/stat: proc(5) */
 
 int peer_connect(const char *path, int type, int *ret_fd)
 {
@@ -33,19 +36,16 @@ int peer_connect(const char *path, int type, int *ret_fd)
 static int read_start_time(pid_t pid, uint64_t *ret_time)
 {
 	char line[1024];
-	unsigned long long time;
 
 	int r = root_read(line, sizeof(line), "/proc/%d/stat", (int) pid);
 	if (r < 0)
 		return r == -ENOENT ? -ESRCH : r;
 	/* The command's name, in parentheses, may hold blanks and parentheses. */
-	char *after = strrchr(line, ')');
-	if (!after || sscanf(after,
-			     ") %*c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s"
-			     " %*s %*s %*s %*s %llu",
-			     &time) != 1)
+	const char *field = strrchr(line, ')');
+	for (int number = 2; field && number < START_TIME_FIELD; number++)
+		field = strchr(field + 1, ' ');
+	if (!field || sscanf(field, " %" SCNu64, ret_time) != 1)
 		return -EIO;
-	*ret_time = time;
 	return 0;
 }
 
@@ -58,7 +58,7 @@ static int read_effective_uid(pid_t pid, uid_t *ret_uid)
 	if (!f)
 		return errno == ENOENT ? -ESRCH : -errno;
 	while (fgets(line, sizeof(line), f))
-		if (sscanf(line, "Uid: %*u %u", &uid) == 1) {
+		if (startswith(line, "Uid:") && sscanf(line, "Uid: %*u %u", &uid) == 1) {
 			*ret_uid = uid;
 			return 0;
 		}
