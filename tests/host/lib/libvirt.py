@@ -148,6 +148,60 @@ class Daemon:
 DAEMON = Daemon()
 
 
+class OtherHost:
+    """With-block: libvirtd of another host, as far as that goes on this one: it has its own name and files, and no USB
+    device."""
+
+    FOLDER = pathlib.Path("/run/other")
+    URI = f"qemu+unix:///system?socket={FOLDER}/libvirt-sock"
+    SCRIPT = ("hostname other; for folder in /run/libvirt /var/lib/libvirt /dev/bus/usb /sys/bus/usb/devices; do"
+              ' mount -t tmpfs none $folder || exit; done; mount --bind "$1" /etc/libvirt; exec "$2" --pid-file "$1/pid"')
+
+    def virsh(self, *words):
+        done = subprocess.run(["virsh", "-c", self.URI, *words], capture_output=True, text=True)
+        expect(done.returncode == 0, f"virsh {' '.join(words)} of the other host: {done.stderr}")
+        return done.stdout
+
+    def answers(self):
+        expect(self.process.poll() is None, f"the other libvirtd runs; it says {self.log()}")
+        with contextlib.suppress(Failed):
+            return self.virsh("uri")
+
+    def __enter__(self):
+        settings = self.FOLDER / "etc"
+        settings.mkdir(parents=True)
+        own = f'unix_sock_dir = "{self.FOLDER}"\nhost_uuid = "6695eb01-f6a4-8304-79aa-97f2502e193f"\n'
+        for name, text in {**SETTINGS, "libvirtd.conf": SETTINGS["libvirtd.conf"] + own}.items():
+            (settings / name).write_text(text)
+        with (self.FOLDER / "log").open("wb") as log:
+            self.process = subprocess.Popen(["unshare", "--mount", "--uts", "--propagation", "private", "sh", "-c",
+                                             self.SCRIPT, "sh", settings, PROGRAM], stdout=log, stderr=log)
+        try:
+            wait_until(self.answers, PATIENCE, lambda: f"the other libvirtd answers; it says {self.log()}")
+        except Failed:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        with contextlib.suppress(Failed):
+            for domain in self.virsh("list", "--name").split():
+                self.virsh("destroy", domain)
+        self.process.terminate()
+        self.process.wait()
+        shutil.rmtree(self.FOLDER)
+
+    def log(self):
+        return (self.FOLDER / "log").read_text(errors="replace")[-3000:]
+
+    def fetch(self, domain):
+        """DOMAIN moves there."""
+        virsh("migrate", "--live", "--p2p", "--migrateuri", f"unix:{self.FOLDER}/migration", domain, self.URI)
+
+    def xml(self, domain):
+        return ElementTree.fromstring(self.virsh("dumpxml", domain))
+
+
 class Domain:
     """NAME is the VM's name in the config, DOMAIN libvirt's."""
 

@@ -3,8 +3,10 @@ libvirtd is installed."""
 import re
 import statistics
 import subprocess
+import xml.etree.ElementTree as ElementTree
 
-from lib.libvirt import DAEMON, PROGRAM, DiskDomain, Domain, GuestDomain, ask_program, refusal, virsh
+from lib.libvirt import (DAEMON, PROGRAM, DiskDomain, Domain, GuestDomain, OtherHost, ask_program, refusal,
+                         virsh)
 from lib.parts import InputDevice, functions, wait_driver
 from lib.story import story
 from lib.wait import expect, wait_until
@@ -175,6 +177,22 @@ def libvirt_snapshot_is_reverted(world):
     virsh("snapshot-create-as", vm1.domain, "with-it")
     virsh("snapshot-revert", vm1.domain, "with-it")
     _wait_alone(world, other, vm1)
+
+
+@story
+def libvirt_domain_migrates_without_its_keyboard(world):
+    """A domain with a keyboard moves to another host, which libvirt does not refuse: there the keyboard is missing.
+    Here it waits for the domain, and has it again when that is started here."""
+    keyboard, vm1 = keyboard_in_domain(world)
+    with OtherHost() as other:
+        other.fetch(vm1.domain)
+        world.wait_state(keyboard, "waiting", "vm1 is not running")
+        there = other.xml(vm1.domain).findall("devices/hostdev")
+        expect([device.find("source").get("missing") for device in there] == ["yes"],
+               f"there it has {[ElementTree.tostring(device) for device in there]}")
+    vm1.start()
+    world.wait_attached(keyboard, vm1)
+    vm1.expect_definition_untouched()
 
 
 @story
