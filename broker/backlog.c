@@ -186,7 +186,8 @@ bool backlog_may_wait(const struct backlog *backlog)
 	bool may_wait = !backlog_needs_fsync(backlog);
 
 	for (const struct change *c = backlog->first; c && may_wait; c = c->next)
-		may_wait = c->save && c->row.record.state == DEVICE_DETACHING;
+		may_wait = c->save && c->row.record.state == DEVICE_DETACHING &&
+			   c->row.wish.away == AWAY_NOT;
 	return may_wait;
 }
 

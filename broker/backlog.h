@@ -42,7 +42,7 @@ bool backlog_needs_fsync(const struct backlog *backlog);
 
 /* Whether it may wait a little for what follows: where a device is only on its way out, a broker
  * that is killed learns the same from its VM, by the handle that is on record since it went there.
- */
+ * What a person has asked for nobody else knows. */
 bool backlog_may_wait(const struct backlog *backlog);
 
 /* Was history lost? Then *RET_LOST says so. */

@@ -326,6 +326,21 @@ static void test_way_out_is_not_written_at_once(void **state)
 	assert_true(is_detaching(a));
 }
 
+/* That a person wants it out is on disk before anything is done about it. */
+static void test_way_out_by_hand_is_written_at_once(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 4711);
+
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	d.record.state = DEVICE_DETACHING;
+	d.wish.away = AWAY_SUSPENDED;
+	store_device(a->store, &d, NULL);
+	store_flush(a->store);
+	assert_true(is_detaching(a));
+}
+
 /* A new state of a device that is on record is one page: its place in the index stays as it is. */
 static void test_a_new_state_is_one_page(void **state)
 {
@@ -1058,6 +1073,7 @@ int main(void)
 		STORE_TEST(test_events_are_synced),
 		STORE_TEST(test_steps_on_the_way_are_not_synced),
 		STORE_TEST(test_way_out_is_not_written_at_once),
+		STORE_TEST(test_way_out_by_hand_is_written_at_once),
 		STORE_TEST(test_a_new_state_is_one_page),
 		STORE_TEST(test_events_survive_kill),
 		STORE_TEST(test_locked_events_are_refused),
