@@ -9,9 +9,10 @@ import sys
 import time
 import traceback
 
+from lib import sanitizers
 from lib.host import open_port
 from lib.wait import Failed
-from lib.world import SANITIZER_OPTIONS, World
+from lib.world import World
 
 
 def since_power_on():
@@ -69,13 +70,13 @@ def main():
     os.environ.update(request["named"])
     # Line by line, so that the outside sees things as they happen.
     sys.stdout = os.fdopen(open_port("results"), "w", buffering=1)
-    os.environ.update(ASAN_OPTIONS=SANITIZER_OPTIONS, UBSAN_OPTIONS=SANITIZER_OPTIONS)
+    os.environ.update(sanitizers.variables(sanitizers.BRIEF))
     status = 1
     try:
         started = since_power_on()
         world = World(request)
         world.install("dev")
-        world.udev.start(SANITIZER_OPTIONS)
+        world.udev.start()
         print(f"emulated host: kernel and root up after {started:.0f} s, udevd settled after {since_power_on():.0f} s")
         if request["program"] == "stories":
             status = run_stories(world, request["names"])

@@ -12,6 +12,7 @@ from . import vm as vms
 from .broker import STATE, Broker, Database
 from .host import Host
 from .parts import give_back_all
+from .sanitizers import REPORTS
 from .udev import RULES, Udev
 from .wait import Failed, expect, wait_until
 
@@ -20,8 +21,6 @@ TOP = pathlib.Path(__file__).resolve().parents[3]
 HELPER = "/usr/libexec/vhotplug/vhotplug-helper"
 RUNTIME = pathlib.Path("/run/vhotplug")
 LOGS = pathlib.Path("/run/test")
-REPORTS = pathlib.Path("/run/sanitizers")
-SANITIZER_OPTIONS = f"log_path={REPORTS}/report"
 PATIENCE = 120  # seconds until something that should happen has failed; emulation is slow, and two hosts may share two cores
 
 
