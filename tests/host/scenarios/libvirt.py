@@ -466,7 +466,7 @@ def undisturbed(seconds):
     return statistics.median(sorted(seconds)[:len(seconds) // 2])
 
 
-@story(build="release")
+@story(build="release", alone=True)
 def libvirtd_that_hangs_delays_nobody(world):
     """libvirtd accepts and never answers: a mouse gets into a QEMU beside it in the same time as without, and
     the keyboard of the domain when libvirtd goes on."""

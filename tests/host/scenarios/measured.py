@@ -19,7 +19,7 @@ def _first(lines, who, what, after=0.0):
     raise Failed(f"the kernel's record has no {what} of {who}")
 
 
-@story(build="release")
+@story(build="release", alone=True)
 def device_add_comes_before_udevd_tells(world):
     """QEMU has its device_add before udevd has told anybody about the device: the broker's sendmsg
     into QEMU's socket is done before udevd's worker begins its broadcast."""
@@ -55,7 +55,7 @@ def device_add_comes_before_udevd_tells(world):
     expect(statistics.median(ratios) < 1, f"QEMU had it first: {ratios}")
 
 
-@story(build="release")
+@story(build="release", alone=True)
 def device_del_comes_before_the_rules_fire(world):
     """A device that is pulled out leaves QEMU before udevd has run the helper for its remove event: the
     kernel itself has told the broker."""
@@ -91,7 +91,7 @@ def _exchange(vm):
     return time.monotonic() - begin
 
 
-@story(build="release")
+@story(build="release", alone=True)
 def vm_that_starts_has_its_devices_soon(world):
     """From the moment at which a QEMU that has just started carries out its first command, until it has
     its keyboard. One second on a real machine, where a raw QMP session takes two milliseconds or more, is
