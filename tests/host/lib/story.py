@@ -5,8 +5,9 @@ STORIES = {}
 
 def story(function=None, *, build="dev", alone=False, needs=None, fetches=(), seconds=10):
     """Registers a story. BUILD "release" runs it on the programs without sanitizers: to compare what they
-    need. ALONE runs it with no other host beside this one: to compare times. NEEDS names a variable without which it can't be told. FETCHES are a
-    folder's name in .build-host, and packages that are unpacked there. SECONDS it takes, where far from ten."""
+    need. ALONE runs it with no other host beside this one: to compare times. NEEDS names a variable without
+    which it can't be told. FETCHES are a folder's name in .build-host, and packages that are unpacked there.
+    SECONDS it takes, where far from ten."""
     def register(function):
         name = function.__name__.replace("_", "-")
         if name in STORIES:
