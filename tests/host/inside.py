@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 
-from lib import sanitizers
+from lib import alive, sanitizers
 from lib.host import open_port
 from lib.wait import Failed
 from lib.world import World
@@ -64,6 +64,17 @@ def run_stories(world, names):
     return 1 if failed else 0
 
 
+def run(request):
+    started = since_power_on()
+    world = World(request)
+    world.install("dev")
+    world.udev.start()
+    print(f"emulated host: kernel and root up after {started:.0f} s, udevd settled after {since_power_on():.0f} s")
+    if request["program"] == "stories":
+        return run_stories(world, request["names"])
+    return importlib.import_module(request["program"]).main(world)
+
+
 def main():
     os.environ["VHP_RUN"] = sys.argv[1]
     request = json.loads((pathlib.Path(sys.argv[1]) / "request.json").read_text())
@@ -73,15 +84,8 @@ def main():
     os.environ.update(sanitizers.variables(sanitizers.BRIEF))
     status = 1
     try:
-        started = since_power_on()
-        world = World(request)
-        world.install("dev")
-        world.udev.start()
-        print(f"emulated host: kernel and root up after {started:.0f} s, udevd settled after {since_power_on():.0f} s")
-        if request["program"] == "stories":
-            status = run_stories(world, request["names"])
-        else:
-            status = importlib.import_module(request["program"]).main(world)
+        with alive.shown(sys.stdout):
+            status = run(request)
     except Exception:
         print(traceback.format_exc())
     print(f"::exit {status}")

@@ -4,9 +4,8 @@ import re
 import subprocess
 
 # What the kernel says of a processor that QEMU's emulation has lost; and of one that had to wait for one of ours, which
-# is nothing: so many seconds without a word tell them apart.
+# is nothing: silence tells them apart (alive.py).
 HUNG = re.compile(r"watchdog: BUG: soft lockup|rcu_preempt self-detected stall")
-SILENCE = 120
 # What makes the emulated host cheap. Its kernel is told to trust the processors' time stamps, which QEMU has from
 # one clock: else each look at the time is one at a register of the HPET, a way out of the emulated code and a lock
 # that all processors share. And page tables have four levels, not five.

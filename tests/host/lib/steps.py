@@ -8,6 +8,7 @@ import sys
 import time
 import traceback
 
+from . import alive
 from .broker import Database
 from .host import Host, open_port
 from .vm import QemuVm
@@ -108,7 +109,8 @@ def main(title, steps, evidence):
     status = 1
     try:
         print(f"emulated host with {title}: up after {time.clock_gettime(time.CLOCK_BOOTTIME):.0f} s")
-        status = run_steps(title, steps, evidence)
+        with alive.shown(sys.stdout):
+            status = run_steps(title, steps, evidence)
     except Exception:
         print(traceback.format_exc())
     print(f"{len(steps)} passed, 0 failed" if status == 0 else f"not all of the {len(steps)} steps")
