@@ -19,6 +19,7 @@ TURNS, PLUGS = 2, 6
 IDLE = 30  # seconds, in the last turn
 QUIET, BUSY = 0.5, 5  # everybody is through when they have used less than BUSY ms of processor time in QUIET seconds
 PATIENCE = 20  # seconds, for that
+UNDISTURBED = 2  # seconds after a plug or unplug in which nobody looks: that would be in the way
 SENDS = ("sendmsg", "sendto", "write")
 HELPER = "vhotplug-helper"
 
@@ -74,10 +75,12 @@ def one_plug(world, vm, who, udevd, measured, lines, epoch):
     with Listener(KERNEL) as kernel, Listener(UDEV) as udev:
         keyboard = world.host.plug_keyboard()
         path = f"/{keyboard.sys.resolve().relative_to('/sys')}"
+        time.sleep(UNDISTURBED)
         if who.takes:
             wait_until(lambda: vm.commands('"device_add"'), 60, f"{who.name} hands it over")
         settle(who.group, udevd)
         keyboard.unplug()
+        time.sleep(UNDISTURBED)
         if who.takes:
             wait_until(lambda: vm.commands('"device_del"'), 60, f"{who.name} takes it out")
         settle(who.group, udevd)
