@@ -409,6 +409,21 @@ static void test_idle_process_is_killed(void **state)
 	assert_int_not_equal(first_process(), pid);
 }
 
+/* It has gone, and the loop has not heard of that yet: the job goes to another one all the same. */
+static void test_dead_process_gets_no_job(void **state)
+{
+	struct office *o = *state;
+	int pid = first_process();
+	siginfo_t info;
+
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitid(P_PID, (id_t) pid, &info, WEXITED | WNOWAIT), 0);
+	assert_int_equal(do_job(o, request_for(WORKER_USB_OPEN, NULL_DEVICE, "/dev/null"))->result,
+			 0);
+	spin_until(o->loop, is_one_process, NULL);
+	assert_int_not_equal(first_process(), pid);
+}
+
 /* A worker with a made-up /sys. Writing to a FIFO that nobody reads stands for a driver that does
  * not return. */
 struct stuck {
@@ -537,6 +552,7 @@ int main(void)
 		cmocka_unit_test(test_worker_holds_no_lock),
 		WORKER_TEST(test_one_after_the_other),
 		WORKER_TEST(test_idle_process_is_killed),
+		WORKER_TEST(test_dead_process_gets_no_job),
 		STUCK_TEST(test_job_is_killed),
 		STUCK_TEST(test_others_do_not_wait),
 	};
