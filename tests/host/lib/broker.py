@@ -52,7 +52,7 @@ class Broker:
             ready.settimeout(seconds)
             self.process = subprocess.Popen(
                 [*rights(), PROGRAM, "-d", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**os.environ, **sanitizers.variables(sanitizers.ALL), "NOTIFY_SOCKET": f"{folder}/notify"})
+                env={**os.environ, **sanitizers.variables(), "NOTIFY_SOCKET": f"{folder}/notify"})
             try:
                 while b"READY=1" not in ready.recv(4096):
                     pass

@@ -5,13 +5,9 @@ import pathlib
 import shutil
 import subprocess
 
-from . import sanitizers
 from .wait import wait_until
 
 RULES = pathlib.Path("/etc/udev/rules.d")
-# udevd gives a RUN program the device's properties and nothing else as its environment; this is
-# how the sanitizers in the helper learn where to report.
-SANITIZER_RULE = ", ".join(f'ENV{{{name}}}="{value}"' for name, value in sanitizers.variables(sanitizers.BRIEF).items())
 
 
 def udevadm(*words):
@@ -55,7 +51,6 @@ class Udev:
 
     def start(self):
         RULES.mkdir(parents=True, exist_ok=True)
-        (RULES / "00-sanitizers.rules").write_text(SANITIZER_RULE + "\n")
         self.go_on()
         for kind in ("subsystems", "devices"):
             udevadm("trigger", f"--type={kind}", "--action=add")
