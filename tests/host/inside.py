@@ -33,7 +33,7 @@ def run_story(world, story):
         problems.append(f"{error}{where}")
     except Exception as error:  # a mistake in the story itself, or a program that is not there
         problems.append(f"{error!r}\n{traceback.format_exc()}")
-    evidence = world.evidence()
+    evidence = world.evidence() if problems else ""
     try:
         world.reset()
     except Failed as error:
@@ -43,7 +43,8 @@ def run_story(world, story):
     reports = world.take_sanitizer_reports()
     if reports:
         problems.append(f"the sanitizers reported:\n{reports}")
-    return "\n".join(problems), evidence
+    # Where only the end went wrong, what is left.
+    return "\n".join(problems), evidence or (world.evidence() if problems else "")
 
 
 def run_stories(world, names):

@@ -162,6 +162,7 @@ class World:
         """Takes everything away again. What goes wrong here fails the story: stopping the broker
         in good order is part of every one of them."""
         problems = []
+        self.db.dump()  # the last states have words too
         steps = [self.broker.thaw if self.broker.is_running() else None, self.host.unplug_all,
                  self.broker.stop, *(vm.kill9 for vm in self.vms.values()),
                  give_back_all]
