@@ -8,20 +8,24 @@ import json
 import os
 import pathlib
 import statistics
+import subprocess
 import time
 
 from lib import cgroup, contender
 from lib.trace import recording
 from lib.uevents import KERNEL, UDEV, Listener
 from lib.wait import Failed, wait_until
+from lib.world import KEYBOARDS
 
 TURNS, PLUGS = 2, 6
 IDLE = 30  # seconds, in the last turn
 QUIET, BUSY = 0.5, 5  # everybody is through when they have used less than BUSY ms of processor time in QUIET seconds
 PATIENCE = 20  # seconds, for that
 UNDISTURBED = 2  # seconds after a plug or unplug in which nobody looks: that would be in the way
+APPLIED = 4  # times a config that takes a device, and one that does not
 SENDS = ("sendmsg", "sendto", "write")
 HELPER = "vhotplug-helper"
+UNLOADED = pathlib.Path("/etc/modprobe.d/cost.conf")
 
 
 def sends_of(program):
@@ -62,7 +66,7 @@ class Measured:
 
     def __init__(self):
         self.told, self.added, self.deleted = [], [], []
-        self.program, self.helper, self.system, self.processes = 0.0, 0.0, 0.0, 0.0
+        self.program, self.worker, self.helper, self.system, self.processes = 0.0, 0.0, 0.0, 0.0, 0.0
         self.kilobytes, self.wakeups = 0, 0
 
     def absorb(self, other):
@@ -94,6 +98,13 @@ def one_plug(world, vm, who, udevd, measured, lines, epoch):
     vm.trace.write_text("")
 
 
+def spent(who, groups, lines):
+    """What has been used so far: milliseconds of program, its worker, helpers, the whole system; processes made."""
+    program = who.group.milliseconds()
+    system = program + groups["udevd"].milliseconds() + groups["vm"].milliseconds()
+    return program, who.worker.milliseconds() if who.worker else 0, helper_ms(lines()), system, cgroup.processes_made()
+
+
 def one_turn(world, who, groups, idle):
     """A fresh VM, the contender started, PLUGS plugs, then nothing for IDLE seconds."""
     vm = world.vm("vm1").start()
@@ -105,15 +116,12 @@ def one_turn(world, who, groups, idle):
     try:
         with recording(**sends_of(who.program or "nobody")) as lines:
             one_plug(world, vm, who, groups["udevd"], Measured(), lines, epoch)  # the first one finds everything cold
-            before = (who.group.milliseconds(), groups["udevd"].milliseconds(), helper_ms(lines()),
-                      cgroup.processes_made())
+            before = spent(who, groups, lines)
             for _ in range(PLUGS):
                 one_plug(world, vm, who, groups["udevd"], measured, lines, epoch)
-            after = (who.group.milliseconds(), groups["udevd"].milliseconds(), helper_ms(lines()),
-                     cgroup.processes_made())
-        program, udevd, helper, made = ((new - old) / PLUGS for new, old in zip(after, before))
-        measured.program, measured.helper = program, helper
-        measured.system, measured.processes = program + udevd, made
+            after = spent(who, groups, lines)
+        measured.program, measured.worker, measured.helper, measured.system, measured.processes = \
+            ((new - old) / PLUGS for new, old in zip(after, before))
         measured.kilobytes = who.group.kilobytes()
         wakeups = who.group.wakeups()
         time.sleep(idle)
@@ -129,8 +137,8 @@ def middle(values):
     return statistics.median(values) if values else None
 
 
-def figures(measured, floor):
-    """The table's numbers of one contender: name → value."""
+def figures(measured, floor, turns):
+    """The table's numbers of one contender, after so many turns: name → value."""
     told, base = middle(measured.told), middle(floor.told)
     found = {"udevd's broadcast ÷ the floor's": told / base}
     if measured.added:
@@ -139,24 +147,67 @@ def figures(measured, floor):
                  "device_del after the kernel's remove (ms)": middle(measured.deleted),
                  "device_del ÷ the floor's broadcast of a plug": middle(measured.deleted) / base}
     return {**found,
-            "processor time of program and helpers (ms)": (measured.program + measured.helper) / TURNS,
-            "– program alone (ms)": measured.program / TURNS,
-            "– helpers (ms)": measured.helper / TURNS,
-            "whole system above the floor (ms)": (measured.system - floor.system) / TURNS,
-            "processes made above the floor": (measured.processes - floor.processes) / TURNS,
-            "memory, PSS (MB)": measured.kilobytes / 1024 / TURNS,
+            "processor time of program and helpers (ms)": (measured.program + measured.helper) / turns,
+            "– program (ms)": measured.program / turns,
+            "– of it the worker, in which the host's driver lets go (ms)": measured.worker / turns,
+            "– helpers (ms)": measured.helper / turns,
+            "program, helpers, udevd and the VM's QEMU, above the floor (ms)": (measured.system - floor.system) / turns,
+            "processes made above the floor": (measured.processes - floor.processes) / turns,
+            "memory, PSS (MB)": measured.kilobytes / 1024 / turns,
             f"wake-ups in {IDLE} s idle": measured.wakeups}
 
 
-def print_table(results):
+def once(command):
+    """Milliseconds that it takes, and processes that are made for it."""
+    made, began = cgroup.processes_made(), time.monotonic()
+    command()
+    return 1000 * (time.monotonic() - began), cgroup.processes_made() - made
+
+
+def print_applying(world):
+    """What it takes to apply a config, beside a call of udevadm, which it needs two of."""
+    vm, keyboard = world.vm("vm1").config(), world.host.plug_keyboard()
+    takes_none, takes_it = (vm,), (vm, KEYBOARDS)
+    world.configure(*takes_none)
+    world.udev.settle()
+    reload, same, changed = [], [], []
+    for parts in APPLIED * (takes_it, takes_none):
+        reload.append(once(world.udev.reload))
+        world.write_config(*parts)
+        changed.append(once(world.apply))
+        world.udev.settle()
+        same.append(once(world.apply))
+    keyboard.unplug()
+    base = middle([milliseconds for milliseconds, _ in reload])
+    for words, runs in (("that changes the answer for a device", changed), ("that changes nothing", same)):
+        times, processes = zip(*runs)
+        print(f"a config is applied {words}: {middle(times) / base:.1f} times udevadm control --reload, "
+              f"{middle(processes):.0f} processes")
+
+
+def print_table(results, turns):
     floor = results["floor"]
-    columns = {name: figures(measured, floor) for name, measured in results.items() if name != "floor"}
+    columns = {name: figures(measured, floor, turns) for name, measured in results.items() if name != "floor"}
     rows = list(next(iter(columns.values())))
     print("| per plug and unplug | " + " | ".join(columns) + " |")
     print("|---" * (len(columns) + 1) + "|")
     for row in rows:
         print(f"| {row} | " + " | ".join(f"{column[row]:.2f}" for column in columns.values()) + " |")
     print("::figures " + json.dumps(columns))
+
+
+def take_turns(world, contenders, groups, turns):
+    """Measures them one after the other, TURNS times, and prints the table."""
+    results = {who.name: Measured() for who in contenders}
+    for turn in range(turns):
+        for who in contenders:
+            turned = one_turn(world, who, groups, IDLE if turn == turns - 1 else 0)
+            results[who.name].absorb(turned)
+            print(f"  turn {turn + 1}, {who.name}: broadcast {middle(turned.told):.0f} ms"
+                  + (f", device_add {middle(turned.added):.0f} ms, device_del {middle(turned.deleted):.0f} ms"
+                     if turned.added else "")
+                  + f", processor time {turned.program + turned.helper:.0f} ms")
+    print_table(results, turns)
 
 
 def main(world):
@@ -167,14 +218,14 @@ def main(world):
         contenders.append(contender.Peer(request["peer"]))
     groups = {"udevd": cgroup.Group("udevd"), "vm": cgroup.Group("vm")}
     groups["udevd"].add(world.udev.process.pid)
-    results = {who.name: Measured() for who in contenders}
-    for turn in range(TURNS):
-        for who in contenders:
-            turned = one_turn(world, who, groups, IDLE if turn == TURNS - 1 else 0)
-            results[who.name].absorb(turned)
-            print(f"  turn {turn + 1}, {who.name}: broadcast {middle(turned.told):.0f} ms"
-                  + (f", device_add {middle(turned.added):.0f} ms, device_del {middle(turned.deleted):.0f} ms"
-                     if turned.added else "")
-                  + f", processor time {turned.program + turned.helper:.0f} ms")
-    print_table(results)
+    UNLOADED.write_text("blacklist usbhid\n")
+    world.udev.reload()
+    print("a keyboard, and no driver on the host")
+    take_turns(world, contenders, groups, 1)
+    UNLOADED.unlink()
+    world.udev.reload()
+    subprocess.run(["modprobe", "-a", "usbhid", "hid_generic"], check=True)
+    print("a keyboard that the host's driver takes at once, as most do")
+    take_turns(world, contenders, groups, TURNS)
+    print_applying(world)
     return 0

@@ -1,4 +1,5 @@
-"""How much processor time a set of processes takes, children that have ended included: a control group each."""
+"""How much processor time a set of processes takes, children that have ended included: a control group each.
+A name with a slash is a group in another one, and counts there too."""
 import os
 import pathlib
 import re
@@ -24,17 +25,21 @@ class Group:
         """Processor time that it has had so far."""
         return int(re.search(r"usage_usec (\d+)", (self.path / "cpu.stat").read_text())[1]) / 1000
 
+    def _pids(self):
+        """Of its processes, those in groups below it included."""
+        return [pid for path in self.path.rglob("cgroup.procs") for pid in path.read_text().split()]
+
     def kilobytes(self):
         """What its processes have in memory, pages that are shared divided by who shares them (PSS)."""
         total = 0
-        for pid in (self.path / "cgroup.procs").read_text().split():
+        for pid in self._pids():
             total += int(re.search(r"\nPss: +(\d+)", pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text())[1])
         return total
 
     def wakeups(self):
         """How often its threads have gone to sleep so far."""
         total = 0
-        for pid in (self.path / "cgroup.procs").read_text().split():
+        for pid in self._pids():
             for thread in os.listdir(f"/proc/{pid}/task"):
                 status = pathlib.Path(f"/proc/{pid}/task/{thread}/status").read_text()
                 total += int(re.search(r"\nvoluntary_ctxt_switches:\s+(\d+)", status)[1])

@@ -1,5 +1,6 @@
 """Who hands a plugged device to a VM: nobody (the floor), vhotplug's broker, or a peer, a program of another
-project that its checkout brings. Each with the same interface, for the benchmark to measure in turns."""
+project that its checkout brings. Each with the same interface, for the benchmark to measure in turns: `group` is its
+processes, `worker` those of them that do what can block in the kernel (None: it has none for that)."""
 import os
 import pathlib
 import signal
@@ -17,7 +18,7 @@ PEER_CONFIG = """{"usbPassthrough": [{"description": "keyboards", "targetVm": "v
 
 class Floor:
     """The same host without any of this."""
-    name, program, takes = "floor", None, False
+    name, program, takes, worker = "floor", None, False, None
 
     def __init__(self):
         self.group = Group("contender-floor")
@@ -34,13 +35,15 @@ class Ours:
     name, program, takes = "vhotplug", "vhotplug-broker", True
 
     def __init__(self):
-        self.group = Group("contender-ours")
+        self.group, self.worker = Group("contender-ours"), Group("contender-ours/worker")
 
     def start(self, world, vm):
         world.configure(vm.config(), KEYBOARDS)
         world.broker.start()
-        for pid in world.broker.processes():
-            self.group.add(pid)
+        broker, *others = world.broker.processes()
+        self.group.add(broker)
+        for pid in others:
+            self.worker.add(pid)
 
     def stop(self, world):
         world.broker.stop()
@@ -48,7 +51,7 @@ class Ours:
 
 class Peer:
     """tiiuae's vhotplug (Python), from a checkout with its libraries beside it or installed."""
-    name, program, takes = "peer", "peer", True
+    name, program, takes, worker = "peer", "peer", True, None
 
     def __init__(self, checkout):
         self.checkout, self.process = pathlib.Path(checkout), None
