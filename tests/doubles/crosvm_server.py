@@ -9,7 +9,8 @@ It is told what happens to it by lines on standard input, and answers each with 
 (the state) on standard output:
 
     guest on|off        the guest has its drivers, or not yet (on at the start). A USB driver that starts
-                        while a device is on a port is the end of the USB controller
+                        while a device is on a port is the end of the USB controller,
+                        which answers one request more
     guest free          it has its drivers as soon as nothing is on a port
     usb on|off|absent   off: --no-usb, or a protected VM; absent: built without
     hang / go           nothing is read from the sockets, as when the main loop is stuck
@@ -171,7 +172,7 @@ class Slot:
     group is really opened, as devices/src/vfio.rs does it (VfioGroup::new), and closed when crosvm ends."""
 
     def __init__(self, cold, has_slots):
-        self.opened, self.hot = {}, set()  # path → descriptor of its group
+        self.opened, self.hot, self.removed = {}, set(), set()  # path → descriptor of its group
         self.mode, self.has_slots, self.guest_ready = "take", has_slots, True
         self.seen = set(cold)
         for path in cold:
@@ -179,15 +180,17 @@ class Slot:
         self.bus = min(set(range(1, 256)) - {bus_of(path) for path in cold})
 
     def open(self, path):
+        if path in self.opened:
+            return
         group = os.path.basename(os.readlink(ROOT / path.lstrip("/") / "iommu_group"))
         self.opened[path] = os.open(ROOT / "dev/vfio" / group, os.O_RDWR)
 
     def add(self, path):
         if self.mode == "ignore":
             return "Ok"
-        if path in self.opened:
+        if path in self.opened and path not in self.removed:
             os.abort()  # vfio_pci.rs, allocate_address: its address is taken, and a panic ends the VM
-        if self.mode == "refuse":
+        if self.mode == "refuse" or self.has_slots:  # get_hp_bus finds none
             return {"Err": errno.EINVAL}
         try:
             self.open(path)
@@ -204,14 +207,10 @@ class Slot:
         is seen what is there before the guest looks."""
         is_first = not self.hot
         self.hot.add(path)
-        if self.has_slots:
-            return False
-        if bus_of(path) == 0:
-            if not self.guest_ready:
-                self.seen.add(path)
-            return True
         if not self.guest_ready:
-            return False
+            if bus_of(path) == 0:
+                self.seen.add(path)
+            return bus_of(path) == 0
         if is_first and bus_of(path) == self.bus:
             self.seen.add(path)
         else:
@@ -219,7 +218,9 @@ class Slot:
         return True
 
     def remove(self, path):
-        """remove_hotplug_device: found, and nothing is done about it."""
+        """remove_hotplug_device: found, and nothing is done about it but that its address is free."""
+        if path in self.hot:
+            self.removed.add(path)
         return "Ok" if self.mode == "ignore" or path in self.hot else {"Err": errno.EINVAL}
 
 
@@ -231,7 +232,7 @@ class Server:
     def __init__(self, path, cold=(), has_slots=False):
         self.path = path
         self.hub = Hub()
-        self.usb, self.hanging, self.stalled, self.dead = "on", False, False, False
+        self.usb, self.hanging, self.stalled, self.dies, self.dead = "on", False, False, False, False
         self.deaf = self.stall = self.late = None
         self.eof = self.waits_for_ports = False
         self.inner_requests, self.inner_answers = [], []
@@ -307,6 +308,8 @@ class Server:
         if self.stalled or self.dead:
             self.sleep(INNER_LIMIT)
             return {"Err": errno.EIO}
+        # devices/src/utils/event_loop.rs: it looks whether it has failed before it waits, not after that.
+        self.dead = self.dies
         self.run_usb()
         return {"UsbResponse": self.inner_answers.pop(0)}
 
@@ -429,7 +432,7 @@ class Server:
         if self.waits_for_ports:
             return
         starts = how != "off" and not self.hub.guest_ready
-        self.dead = self.dead or (starts and bool(self.hub.ports))
+        self.dies = self.dies or (starts and bool(self.hub.ports))
         self.hub.guest_ready = self.slot.guest_ready = how != "off"
 
     def state(self):

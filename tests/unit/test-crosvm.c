@@ -766,8 +766,8 @@ static void test_a_stalled_controller(void **state)
 	assert_int_equal(double_ports(&f->crosvm), 0);
 }
 
-/* The guest has started its driver with a device on a port: after three time-outs nothing is asked
- * any more, until there is another process. */
+/* The guest has started its driver with a device on a port: one more request is answered, and after three
+ * time-outs nothing is asked any more, until there is another process. */
 static void test_a_dead_controller(void **state)
 {
 	struct fixture *f = *state;
@@ -777,11 +777,9 @@ static void test_a_dead_controller(void **state)
 	double_do(&f->crosvm, "guest off");
 	double_do(&f->crosvm, "guest on");
 	attach(f, &other);
-	assert_result(&other, VMM_RETRY, "can't reach the USB controller");
+	assert_result(&other, VMM_RETRY, "Input/output error");
 	detach(f, &keyboard);
 	assert_result(&keyboard, VMM_RETRY, "can't reach the USB controller");
-	attach(f, &other);
-	assert_result(&other, VMM_RETRY, "can't reach the USB controller");
 
 	unsigned requests = double_requests(&f->crosvm, "");
 	attach(f, &other);
