@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 import subprocess
+import time
 
 from . import small_guest
 from .vm import RUN, as_user, frozen
@@ -54,6 +55,7 @@ class CrosvmVm:
 
     def __init__(self, name, is_real=REAL is not None, arguments=(), user=None):
         self.name, self.is_real, self.arguments, self.user, self.process = name, is_real, arguments, user, None
+        self.took = None  # seconds of its last start
         self.dir = RUN / name
         self.socket = self.dir / "crosvm.sock"
         self.console = small_guest.Console(self.dir / "serial.log")
@@ -92,9 +94,16 @@ class CrosvmVm:
 
     def start(self):
         """Starts it, and its guest is up."""
+        began = time.monotonic()
         self.begin(has_guest=True)
         self.wait_ready()
+        self.took = time.monotonic() - began
         return self
+
+    def long_delay(self):
+        """One that is long enough for what starts again, as far as its last start tells: a guest here may take longer
+        than the 20 seconds, and the machine may get busier."""
+        return max(2 * self.took, 70) if self.is_real else 0
 
     def wait_ready(self):
         """Its guest is up, and has its drivers."""

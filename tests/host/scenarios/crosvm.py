@@ -3,7 +3,6 @@ guest says what it sees; what only the stand-in can be told to do is played by t
 import contextlib
 import os
 import signal
-import time
 
 from lib.crosvm import CrosvmVm
 from lib.kills import Kills
@@ -22,9 +21,9 @@ def crosvm(world, name="vm1", **how):
     return world.vms[name].start()
 
 
-def two_keyboards(world, **how):
+def two_keyboards(world, starts_again=False, **how):
     vm1 = crosvm(world, **how)
-    world.configure(vm1.config(), KEYBOARDS)
+    world.configure(vm1.config(waits=vm1.long_delay() if starts_again else None), KEYBOARDS)
     world.broker.start()
     left, right = world.host.plug_keyboard(), world.host.plug_keyboard()
     world.wait_attached(left, vm1)
@@ -136,11 +135,13 @@ def crosvm_whose_usb_controller_has_died(world):
     controller does not outlive: the view says so of what is for it, nothing is asked any more, and another
     process has everything."""
     early, keyboard = world.host.plug_mouse(), world.host.plug_keyboard()
-    vm1 = world.vms["vm1"] = CrosvmVm("vm1").begin()
+    vm1 = world.vms["vm1"] = CrosvmVm("vm1")
+    delay = a_delay_that_is_long_enough(vm1)
+    vm1.begin()
     answer = vm1.attach_beside(early)
     expect(answer == "NoAvailablePort", f"it comes before there is a driver: {answer}")
     vm1.wait_ready()
-    world.configure(vm1.config(), KEYBOARDS)
+    world.configure(vm1.config(waits=delay), KEYBOARDS)
     world.broker.start()
     second = world.host.plug_keyboard()
     world.wait_state(keyboard, "failed", "has stopped working; restart the VM")
@@ -158,7 +159,7 @@ def crosvm_whose_usb_controller_has_died(world):
 @story
 def crosvm_killed_and_started_again(world):
     """crosvm dies by kill -9 and is started again: it gets its keyboards back."""
-    vm1, left, right = two_keyboards(world)
+    vm1, left, right = two_keyboards(world, starts_again=True)
     vm1.kill9()
     world.wait_state(left, "waiting", "vm1")
     world.wait_state(right, "waiting", "vm1")
@@ -186,16 +187,10 @@ def crosvm_that_hangs(world):
 
 
 def a_delay_that_is_long_enough(vm1):
-    """For this machine: a guest here may take longer than the 20 seconds that a crosvm has by itself, and the
-    machine may get busier than it is while that is looked at. (The stand-in's guest is there at once.)"""
-    if not vm1.is_real:
-        return 0
-    began = time.monotonic()
+    """It is started once for that."""
     vm1.start()
-    seconds = time.monotonic() - began
     vm1.end()
-    print(f"  its guest is up after {seconds:.0f} s")
-    return max(2 * seconds, 70)
+    return vm1.long_delay()
 
 
 @story
@@ -230,7 +225,8 @@ def crosvm_gets_a_disk_that_another_one_had(world):
     too. Taken from it for good, while it runs or after that, the disk is the host's by its own driver."""
     disk = world.host.plug_disk()
     vm1 = world.vms["vm1"] = CrosvmVm("vm1")
-    world.configure(vm1.config(), DISKS)
+    delay = a_delay_that_is_long_enough(vm1)
+    world.configure(vm1.config(waits=delay), DISKS)
     world.broker.start()
     for how in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
         vm1.start()
@@ -245,11 +241,11 @@ def crosvm_gets_a_disk_that_another_one_had(world):
         if not runs:
             vm1.end()
             world.wait_state(disk, "waiting", "not running")
-        world.configure(vm1.config())
+        world.configure(vm1.config(waits=delay))
         wait_until(lambda: disk.drivers() == ["usb-storage"], 60, lambda: f"the host has it by {disk.drivers()}")
         if runs:
             vm1.wait_sees("disk-disk1", 0)
-            world.configure(vm1.config(), DISKS)
+            world.configure(vm1.config(waits=delay), DISKS)
 
 
 # PCI
@@ -283,9 +279,9 @@ def rule_for(*cards):
     return "[pci Cards for vm1]\ntargetVm = vm1\n" + "".join(f"[allow {card}]\naddress = {card}\n" for card in cards)
 
 
-def vm_with_card(world, card):
+def vm_with_card(world, card, starts_again=False):
     vm1 = crosvm(world)
-    world.configure(vm1.config(), rule_for(card))
+    world.configure(vm1.config(waits=vm1.long_delay() if starts_again else None), rule_for(card))
     world.broker.start()
     wait_has(world, vm1, card)
     return vm1
@@ -388,7 +384,7 @@ def crosvm_of_another_user(world):
 def crosvm_killed_with_a_card(world):
     """crosvm dies by kill -9 and is started again: it gets its card back."""
     with card_on_bus_1(world) as card:
-        vm1 = vm_with_card(world, card)
+        vm1 = vm_with_card(world, card, starts_again=True)
         vm1.kill9()
         world.wait_state(card, "waiting", "not running")
         vm1.start()
