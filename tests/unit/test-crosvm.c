@@ -766,8 +766,8 @@ static void test_a_stalled_controller(void **state)
 	assert_int_equal(double_ports(&f->crosvm), 0);
 }
 
-/* The guest has started its driver with a device on a port: one more request is answered, and after three
- * time-outs nothing is asked any more, until there is another process. */
+/* The guest has started its driver with a device on a port: one more request is answered, and after
+ * three time-outs nothing is asked any more, until there is another process. */
 static void test_a_dead_controller(void **state)
 {
 	struct fixture *f = *state;
