@@ -11,6 +11,7 @@ from lib.story import story
 from lib.wait import expect, stays, wait_until
 from lib.world import DISKS, KEYBOARDS
 from scenarios.cloud_hypervisor import nvme
+from scenarios.guests import MICE
 
 KEYBOARD = "usb-0627:0001"
 TIMES = int(os.environ.get("VMM_TIMES", "1"))
@@ -390,16 +391,6 @@ def crosvm_killed_with_a_card(world):
         vm1.start()
         wait_has(world, vm1, card)
         world.wait_history(card, "attach", "ok", 2)
-
-
-MICE = """
-[usb Mice for vm1]
-targetVm = vm1
-
-[allow mice]
-interfaceClass = 3
-interfaceProtocol = 2
-"""
 
 
 class Mouse:
