@@ -6,8 +6,7 @@ time, each on disk before it is answered.
     many.py VHOTPLUG_BROKER VHOTPLUG_HELPER [SVG]
 
 A release build. Root is needed. What is drawn goes to SVG. Fails when the broker takes more than 2 MB (PSS) with
-10 devices, or more than 3 with 1,000; the worker, whatever the number, has 0.3. On Debian 13 it is 2.7 and 4.0, since
-its root is measured on a machine that has nothing else of it: nobody shares its C library."""
+10 devices, or more than 3 with 1,000; the worker, whatever the number, has 0.3."""
 
 import os
 import pathlib
@@ -17,7 +16,6 @@ import threading
 import time
 
 import curves
-import kept
 from stage import PLACE, Stage, enter, node_of
 from world import SKIPPED, wait_for
 
@@ -25,7 +23,7 @@ BROKER, HELPER = (os.path.abspath(path) for path in sys.argv[1:3])
 NUMBERS = (0, 10, 100, 1000)
 PLUGS, EVENTS, CLIENTS = 40, 2000, 64
 COPIED = 7  # seconds after which the copy for everybody has been made, and its memory given back
-LIMITS = {"bookworm": {10: 2.0, 1000: 3.0}, "trixie": {10: 2.7, 1000: 4.0}}.get(kept.RELEASE, {})
+LIMITS = {10: 2.0, 1000: 3.0}
 
 
 def processes(stage):

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 
-from lib import alive
+from lib import alive, sanitizers
 from lib.host import open_port
 from lib.wait import Failed
 from lib.world import World
@@ -82,6 +82,7 @@ def main():
     os.environ.update(request["named"])
     # Line by line, so that the outside sees things as they happen.
     sys.stdout = os.fdopen(open_port("results"), "w", buffering=1)
+    os.environ.update(sanitizers.variables())  # whoever starts a broker
     status = 1
     try:
         with alive.shown(sys.stdout):

@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 import time
 
-from . import sanitizers
 from .wait import Failed
 
 PROGRAM = "/usr/sbin/vhotplug-broker"
@@ -52,7 +51,7 @@ class Broker:
             ready.settimeout(seconds)
             self.process = subprocess.Popen(
                 [*rights(), PROGRAM, "-d", *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**os.environ, **sanitizers.variables(), "NOTIFY_SOCKET": f"{folder}/notify"})
+                env={**os.environ, "NOTIFY_SOCKET": f"{folder}/notify"})
             try:
                 while b"READY=1" not in ready.recv(4096):
                     pass
