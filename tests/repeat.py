@@ -5,7 +5,8 @@ Usage: repeat.py BUILD_FOLDER N [NAME|NAME…]   (all but the fuzz tests and ben
 
 Each test runs N times alone, then N times with others beside it, six at a time, whatever the
 number of processors. A unit test may then run beside itself. What fails is shown at once; at the
-end every test has a line, and the exit status says whether none has failed.
+end every test has a line, and the exit status says whether none has failed. Ctrl-C ends it sooner,
+with a line for every test too: each has had about as many runs as the others.
 """
 import collections
 import json
@@ -67,19 +68,31 @@ def find_tests(build, names):
     return [test for test in tests if not {"fuzz", "bench"} & set(test.labels)]
 
 
-def run_alone(tests, count):
-    failures = collections.Counter()
-    for test in tests:
-        for _ in range(count):
-            failures[test.name] += test.run()
-    return failures
+class Tally:
+    """How often each test has run, and failed."""
+
+    def __init__(self):
+        self.runs, self.failures = collections.Counter(), collections.Counter()
+
+    def note(self, test, failed):
+        self.runs[test.name] += 1
+        self.failures[test.name] += failed
+
+    def text(self, test):
+        return f"{self.failures[test.name]} of {self.runs[test.name]}"
 
 
-def run_together(tests, count):
+def run_alone(tests, count, tally):
+    for _ in range(count):
+        for test in tests:
+            tally.note(test, test.run())
+
+
+def run_together(tests, count, tally):
     """COUNT of each, in random order: a worker takes the next one that may run now."""
     left = [test for test in tests for _ in range(count)]
     random.shuffle(left)
-    failures, guard = collections.Counter(), threading.Lock()
+    guard = threading.Lock()
 
     def take():
         with guard:
@@ -98,14 +111,20 @@ def run_together(tests, count):
             if test.lock:
                 test.lock.release()
             with guard:
-                failures[test.name] += failed
+                tally.note(test, failed)
 
     workers = [threading.Thread(target=work) for _ in range(WORKERS)]
     for worker in workers:
         worker.start()
-    for worker in workers:
-        worker.join()
-    return failures
+    try:
+        for worker in workers:
+            worker.join()
+    except KeyboardInterrupt:
+        with guard:
+            left.clear()  # what runs now ends by itself
+        for worker in workers:
+            worker.join()
+        raise
 
 
 def main():
@@ -113,14 +132,18 @@ def main():
     tests = find_tests(build, [name for name in "".join(sys.argv[3:]).split("|") if name])
     if not tests:
         sys.exit("repeat: no such test")
-    alone = run_alone(tests, count)
-    together = run_together(tests, count)
-    print(f"failures of {count} runs: alone, {WORKERS} at a time; the longest run in seconds")
+    alone, together, whole = Tally(), Tally(), True
+    try:
+        run_alone(tests, count, alone)
+        run_together(tests, count, together)
+    except KeyboardInterrupt:
+        whole = False
+    print(f"failures: alone, {WORKERS} at a time; the longest run in seconds")
     for test in tests:
-        print(f"{alone[test.name]:6} {together[test.name]:6} {test.slowest:8.1f}  {test.name}")
-    total = sum(alone.values()) + sum(together.values())
-    print(f"{total} failures of {2 * count * len(tests)}")
-    return 1 if total else 0
+        print(f"{alone.text(test):>12} {together.text(test):>12} {test.slowest:8.1f}  {test.name}")
+    total = alone.failures.total() + together.failures.total()
+    print(f"{total} failures of {alone.runs.total() + together.runs.total()}{'' if whole else ', ended before the end'}")
+    return 1 if total or not whole else 0
 
 
 if __name__ == "__main__":
