@@ -374,12 +374,13 @@ int main(int argc, char **argv)
 	raise_limits();
 	if (home_init(&broker.home) < 0 || find_config(&broker) < 0 || home_lock(&broker.home) < 0)
 		return 1;
+	r = worker_start(&broker.worker); /* now it has nothing of ours yet */
 	if (config_load(broker.config_path, stderr, &config) < 0) {
+		worker_free(broker.worker);
 		home_finish(&broker.home);
 		return 1;
 	}
 	home_protect(&broker.home, config->general.group);
-	r = worker_start(&broker.worker);
 	if (r == 0)
 		r = start_broker(&broker, config);
 	else

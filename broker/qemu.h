@@ -112,7 +112,7 @@ struct qemu {
 	size_t n_ports, n_found_ports;
 	char *handles[QEMU_MAX_HANDLES];
 	size_t n_handles;
-	struct qemu_cold found_cold[QEMU_MAX_COLD];
+	struct qemu_cold *found_cold[QEMU_MAX_COLD]; /* made when one is found, and kept */
 	size_t n_found_cold;
 	bool is_paused; /* asked only where it matters to what it has had since its start */
 };

@@ -72,6 +72,18 @@ static void status_reply(void *data, const json_t *reply, const char *error_clas
 	qemu_op_continue(op);
 }
 
+/* Room for what is found next. NULL: no memory. */
+static struct qemu_cold *next_found(struct qemu *qemu)
+{
+	struct qemu_cold **cold = &qemu->found_cold[qemu->n_found_cold];
+
+	if (!*cold)
+		*cold = calloc(1, sizeof(**cold));
+	if (*cold)
+		qemu->n_found_cold++;
+	return *cold;
+}
+
 bool qemu_cold_ask(struct qemu_op *op, const char *parent, const char *name, const char *type)
 {
 	struct qemu *qemu = op->qemu;
@@ -87,7 +99,11 @@ bool qemu_cold_ask(struct qemu_op *op, const char *parent, const char *name, con
 		return true;
 	if (kind == DEVICE_USB)
 		qemu_op_command(op, "query-status", NULL, status_reply, op);
-	cold = &qemu->found_cold[qemu->n_found_cold++];
+	cold = next_found(qemu);
+	if (!cold) {
+		op_set_result(&op->base, VMM_RETRY, strerror(ENOMEM));
+		return true;
+	}
 	*cold = (struct qemu_cold){.op = op, .kind = kind};
 	snprintf(cold->handle, sizeof(cold->handle), "%.95s", is_named ? name : path);
 	for (unsigned i = 0; i < QEMU_COLD_PROPERTIES; i++) {
@@ -190,7 +206,7 @@ void qemu_cold_note(struct qemu *qemu)
 
 	cold_clear(list);
 	for (size_t i = 0; i < qemu->n_found_cold; i++) {
-		const struct qemu_cold *found = &qemu->found_cold[i];
+		const struct qemu_cold *found = qemu->found_cold[i];
 		struct cold cold = {.kind = found->kind};
 
 		snprintf(cold.handle, sizeof(cold.handle), "%s", found->handle);

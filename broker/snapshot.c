@@ -2,13 +2,13 @@
 #include "broker/snapshot.h"
 
 #include <fcntl.h>
-#include <malloc.h>
 #include <sqlite3.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 
 #include "broker/database.h"
 #include "broker/log.h"
+#include "broker/memory.h"
 
 #define FIRST_MS 200     /* after a change that follows a silence */
 #define INTERVAL_MS 5000 /* between two copies while much happens */
@@ -65,6 +65,7 @@ struct snapshot {
 	int64_t version; /* of the database, as copied; -2: never */
 	uint64_t written;
 	struct loop_timer timer;
+	unsigned n_copies;
 	bool failed; /* said already */
 	bool found_damage;
 };
@@ -293,9 +294,11 @@ static void give_memory_back(struct snapshot *snapshot)
 {
 	if (snapshot->db)
 		sqlite3_db_release_memory(snapshot->db);
-#ifdef __GLIBC__
-	malloc_trim(0);
-#endif
+	memory_trim();
+	/* First behind the start, then ever more rarely, so that it costs an event nothing. */
+	snapshot->n_copies++;
+	if ((snapshot->n_copies & (snapshot->n_copies - 1)) == 0)
+		memory_forget_code();
 }
 
 static void its_time(void *data)

@@ -171,6 +171,8 @@ static void qemu_finish(struct vm *vm)
 	qemu_forget_handles(qemu);
 	free_list(qemu->usb_bus);
 	free_list(qemu->pci_bus);
+	for (size_t i = 0; i < QEMU_MAX_COLD; i++)
+		free(qemu->found_cold[i]);
 	free(qemu);
 	vm->backend = NULL;
 }
