@@ -5,16 +5,20 @@ time, each on disk before it is answered.
 
     many.py VHOTPLUG_BROKER VHOTPLUG_HELPER [SVG]
 
-A release build. Root is needed. What is drawn goes to SVG. Fails when the broker takes more than 2 MB (PSS) with
-10 devices, or more than 3 with 1,000; the worker, whatever the number, has 0.3."""
+A release build. Root is needed. What is drawn goes to SVG. Memory is PSS, with the C library shared as a whole system
+has it and all other libraries the broker's and the worker's alone (alone.py). The broker lets go of code now and then:
+what counts is the greater of two looks, with a plug between them. Fails when the broker takes more than 2 MB with
+10 devices, or more than 3 with 1,000; the worker, whatever the number, has 0.2 to 0.4."""
 
 import os
 import pathlib
 import re
 import sys
+import tempfile
 import threading
 import time
 
+import alone
 import curves
 from stage import PLACE, Stage, enter, node_of
 from world import SKIPPED, wait_for
@@ -30,10 +34,19 @@ def processes(stage):
     return [stage.broker.pid, int(pathlib.Path(f"/proc/{stage.broker.pid}/task/{stage.broker.pid}/children").read_text().split()[0])]
 
 
+def pss(pid):
+    return int(re.search(r"\nPss: +(\d+)", pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text())[1]) / 1024
+
+
 def megabytes(stage):
     """Of the broker, and of its worker."""
-    return [int(re.search(r"\nPss: +(\d+)", pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text())[1]) / 1024
-            for pid in processes(stage)]
+    looks = []
+    for _ in range(2):
+        time.sleep(COPIED)
+        looks.append([pss(pid) for pid in processes(stage)])
+        stage.plug("stick9999")
+        stage.unplug("stick9999")
+    return max(looks, key=sum)
 
 
 def seconds(stage):
@@ -69,7 +82,6 @@ def grow(stage):
         attach(stage, have, number)
         have = number
         cost[number] = cost_of_plugs(stage)
-        time.sleep(COPIED)
         broker[number], worker = megabytes(stage)
         memory[number] = broker[number] + worker
         print(f"{number} devices attached: {memory[number]:.2f} MB (PSS), {broker[number]:.2f} of the broker, a plug and unplug {cost[number] / cost[0]:.2f} times that with none",
@@ -110,6 +122,8 @@ def rate(stage, clients):
 def main():
     if not enter():
         return SKIPPED
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(BROKER)) as folder:
+        alone.stand_alone(BROKER, pathlib.Path(folder))
     stage = Stage(BROKER, HELPER)
     try:
         memory, broker, cost = grow(stage)

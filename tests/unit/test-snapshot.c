@@ -117,6 +117,33 @@ static void test_follows_changes(void **state)
 	assert_true(inode_of(s->copy) != st.st_ino);
 }
 
+static unsigned n_forgotten;
+
+/* In the place of memory.c's. */
+void __wrap_memory_forget_code(void);
+void __wrap_memory_forget_code(void)
+{
+	n_forgotten++;
+}
+
+/* Behind the start at once, then ever more rarely. */
+static void test_lets_go_of_code(void **state)
+{
+	struct scene *s = *state;
+	char reason[10];
+
+	n_forgotten = 0;
+	for (int i = 1; i <= 9; i++) {
+		snprintf(reason, sizeof(reason), "%d", i);
+		change(s, reason);
+		spin_for(s->loop, 6000);
+		assert_string_equal(ask(s, "select reason from assignments"), reason);
+		if (i == 1)
+			assert_int_equal(n_forgotten, 1);
+	}
+	assert_int_equal(n_forgotten, 4);
+}
+
 #define ALL_OF_IT                                                                                \
 	"select count(*) || ' ' || group_concat(time || device || vm || action || cause || rule" \
 	" || result || milliseconds || detail || name || vid_pid) from (select * from history"   \
@@ -331,6 +358,7 @@ int main(void)
 		SNAPSHOT_TEST(test_for_a_group),        SNAPSHOT_TEST(test_not_too_often),
 		SNAPSHOT_TEST(test_written_at_the_end), SNAPSHOT_TEST(test_no_room_for_it),
 		SNAPSHOT_TEST(test_another_database),   SNAPSHOT_TEST(test_columns),
+		SNAPSHOT_TEST(test_lets_go_of_code),
 	};
 
 	loop_skip_waiting(true);
