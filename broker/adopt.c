@@ -16,6 +16,7 @@ static void open_for_vm(struct registry *registry, struct device *device)
 
 	snprintf(request.devpath, sizeof(request.devpath), "%s", device->id.devpath);
 	snprintf(request.node, sizeof(request.node), "%s", device->id.node);
+	device_touch(device);
 	if (worker_send(registry->worker, &request) == 0)
 		device->attempt.request = request.number;
 	else

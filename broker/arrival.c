@@ -65,7 +65,8 @@ void arrival_lead_followers(struct registry *registry, const struct device *lead
 {
 	bool wanted = leader->wish.present && leader->wish.options & OPTION_IOMMU_ADD_ALL;
 
-	for (struct device *d = registry->devices; d; d = d->next) {
+	for (struct device *d = registry->devices; d && leader->id.kind == DEVICE_PCI;
+	     d = d->next) {
 		if (!streq(d->wish.leader, leader->id.devpath))
 			continue;
 		registry_follow(d, leader);

@@ -50,6 +50,7 @@ void attempt_end(struct device *device)
 {
 	struct device_attempt *attempt = &device->attempt;
 
+	device_touch(device);
 	vm_unref(device->place.vm);
 	unplug_ignore(device);
 	kept_drop(&device->place.handle);

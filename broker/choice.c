@@ -113,7 +113,8 @@ static void wish_changed(struct registry *registry, struct device *device)
 	device_set_cause(device, CAUSE_USER);
 	record_save(registry, device);
 	device_retry(device);
-	for (struct device *d = registry->devices; d; d = d->next) {
+	for (struct device *d = registry->devices; d && device->id.kind == DEVICE_PCI;
+	     d = d->next) {
 		if (!streq(d->wish.leader, device->id.devpath))
 			continue;
 		registry_follow(d, device);

@@ -213,7 +213,7 @@ static size_t count_on_their_way(const struct registry *registry, const struct v
 {
 	size_t n = 0;
 
-	for (const struct device *d = registry->devices; d; d = d->next)
+	for (const struct device *d = NULL; (d = registry_find_unsettled(registry, d));)
 		n += d->place.vm == vm &&
 		     (d->record.state == DEVICE_OPENING || d->record.state == DEVICE_ATTACHING);
 	return n;

@@ -149,9 +149,43 @@ const char *device_cause_name(enum device_cause cause)
 	return cause_names[cause];
 }
 
+/* What has changed */
+
+void device_stir_to(struct device *device, struct device **list)
+{
+	struct device_stir *stir = &device->stir;
+
+	if (stir->at && (*stir->at = stir->next))
+		stir->next->stir.at = stir->at;
+	stir->at = list;
+	stir->next = list ? *list : NULL;
+	if (list)
+		*list = device;
+	if (stir->next)
+		stir->next->stir.at = &stir->next;
+}
+
+void device_touch(struct device *device)
+{
+	struct device_stir *stir = &device->stir;
+
+	if (stir->is_touched || !stir->touched)
+		return;
+	stir->is_touched = true;
+	device_stir_to(device, stir->touched);
+}
+
+bool device_is_at_rest(const struct device *device)
+{
+	return device->record.state == DEVICE_ATTACHED && !device->marked &&
+	       device->attempt.request == 0 && !device->attempt.helpers &&
+	       !device->attempt.move.failed[0];
+}
+
 void device_mark(struct device *device)
 {
 	device->marked = true;
+	device_touch(device);
 }
 
 void device_retry(struct device *device)

@@ -195,8 +195,18 @@ struct device_record {
 	kept_text handle; /* as in place, when it was stored */
 };
 
+/* Which of the registry's two short lists it is in: see device_touch. */
+struct device_stir {
+	struct device **touched;   /* the list of those that were touched; NULL: no registry has it */
+	struct device *next, **at; /* AT is NULL while it is in neither */
+	bool is_touched;
+};
+
 struct device {
-	struct device *next;
+	struct device *next, **at;  /* in the registry's list */
+	struct device *next_in_path; /* of those whose devpath has the same hash */
+	struct device_stir stir;
+	unsigned arrival; /* a number: who has come earlier has a lower one */
 	struct device_identity id;
 	struct device_wish wish;
 	struct device_place place;
@@ -224,9 +234,18 @@ void wish_drop(struct device_wish *wish);
 void record_copy(struct device_record *to, const struct device_record *from);
 void record_drop(struct device_record *record);
 
+/* Something about DEVICE has changed: the end of the pass passes nobody by who was touched. Whoever
+ * changes its state, asks the worker for it or lets its helpers go touches it; to mark it, or to
+ * record something about it, is enough. */
+void device_touch(struct device *device);
+/* Puts DEVICE in front of LIST, out of the list that it is in; NULL: in none. */
+void device_stir_to(struct device *device, struct device **list);
+/* Is there nothing to do about DEVICE, and nobody to answer? Then those that look for devices on
+ * their way need not find it. */
+bool device_is_at_rest(const struct device *device);
 /* Something about DEVICE has changed: it is looked at before the pass is over. */
 void device_mark(struct device *device);
-/* The same, and what failed or waits for its time may be tried at once. */
+/* Marked, and what failed or waits for its time may be tried at once. */
 void device_retry(struct device *device);
 
 /* Sets DEVICE's cause, and the time from which its history counts. */

@@ -193,8 +193,12 @@ void handover_verify(struct registry *registry, struct device *device)
  * our knowing. It must not take DEVICE with it when it is detached. */
 static void note_handle(struct registry *registry, const struct device *device)
 {
-	for (struct device *d = registry->devices; d; d = d->next) {
-		if (d == device || d->place.vm != device->place.vm ||
+	const struct vm *vm = device->place.vm;
+
+	/* Other VMMs take ours, of which no two devices have the same. */
+	for (struct device *d = registry->devices; d && vm && vm->vmm->gives_handles;
+	     d = d->next) {
+		if (d == device || d->place.vm != vm ||
 		    !streq(d->place.handle, device->place.handle) ||
 		    (d->record.state != DEVICE_ATTACHED && d->record.state != DEVICE_ATTACHING))
 			continue;

@@ -39,6 +39,7 @@ static unsigned options_for(const struct device *device)
 
 int job_ask(struct registry *registry, struct device *device, enum worker_job job)
 {
+	device_touch(device);
 	return job_send(registry, device, job, options_for(device), &device->attempt.request);
 }
 

@@ -19,7 +19,7 @@ static struct text **chains;
 static size_t n_chains, n_texts;
 
 /* FNV-1a */
-static size_t hash_words(const char *words)
+size_t kept_hash(const char *words)
 {
 	uint64_t h = 0xcbf29ce484222325;
 
@@ -30,7 +30,7 @@ static size_t hash_words(const char *words)
 
 static struct text **chain_of(const char *words)
 {
-	return &chains[hash_words(words) & (n_chains - 1)];
+	return &chains[kept_hash(words) & (n_chains - 1)];
 }
 
 static void *need_memory(void *memory)

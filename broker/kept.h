@@ -35,5 +35,8 @@ void kept_init_fields(void *object, struct kept_fields fields);
 void kept_hold_fields(void *object, struct kept_fields fields);
 void kept_drop_fields(void *object, struct kept_fields fields);
 
+/* A number that is the same for the same text, and seldom for others. */
+size_t kept_hash(const char *text);
+
 /* How many different texts are held. */
 size_t kept_count(void);

@@ -253,9 +253,11 @@ static bool is_busy(void *data)
 	struct broker *broker = data;
 	const struct config *config = broker->manager.config;
 
+	const struct registry *registry = &broker->manager.registry;
+
 	if (broker->manager.query)
 		return true;
-	for (const struct device *d = broker->manager.registry.devices; d; d = d->next) {
+	for (const struct device *d = NULL; (d = registry_find_unsettled(registry, d));) {
 		enum device_state state = d->record.state;
 
 		if (state == DEVICE_OPENING || state == DEVICE_ATTACHING ||

@@ -30,8 +30,8 @@ static void former_instances_have_gone(struct registry *registry, const char *de
 {
 	uint64_t inode = sysfs_inode(devpath);
 
-	for (struct device *d = registry->devices; d; d = d->next)
-		if (streq(d->id.devpath, devpath) && d->id.inode != inode)
+	for (struct device *d = NULL; (d = registry_find_next(registry, devpath, d));)
+		if (d->id.inode != inode)
 			unplug_note(registry, d);
 }
 
@@ -139,8 +139,8 @@ static void handle_bind(struct manager *manager, const struct event *event)
 
 	strcpy(devpath, event->devpath);
 	*strrchr(devpath, '/') = 0;
-	for (struct device *d = manager->registry.devices; d; d = d->next)
-		if (streq(d->id.devpath, devpath) && d->record.state == DEVICE_ATTACHED) {
+	for (struct device *d = NULL; (d = registry_find_next(&manager->registry, devpath, d));)
+		if (d->record.state == DEVICE_ATTACHED) {
 			d->attempt.check = true;
 			device_mark(d);
 		}

@@ -17,13 +17,20 @@ static void mark_again(void *data)
 	device_mark(data);
 }
 
-/* The marked device whose rule comes first, or NULL. */
+/* Is A's turn before B's? Of one rule the device that has come earlier goes first. */
+static bool is_before(const struct device *a, const struct device *b)
+{
+	return a->wish.order != b->wish.order ? a->wish.order < b->wish.order
+					      : a->arrival < b->arrival;
+}
+
+/* The marked device whose turn it is, or NULL. */
 static struct device *next_marked(const struct registry *registry)
 {
 	struct device *first = NULL;
 
-	for (struct device *d = registry->devices; d; d = d->next)
-		if (d->marked && (!first || d->wish.order < first->wish.order))
+	for (struct device *d = registry->touched; d; d = d->stir.next)
+		if (d->marked && (!first || is_before(d, first)))
 			first = d;
 	return first;
 }
@@ -144,18 +151,29 @@ static void look_at(struct registry *registry, struct device *device)
 	take_step(registry, device, &decision);
 }
 
-static void check_invariants(const struct device *device)
-{
 #ifdef VHOTPLUG_DEV
+static void check_device(const struct device *device)
+{
 	const char *wrong = device_check(device);
 
+	if (!wrong && !device->stir.at && (device->changed || !device_is_at_rest(device)))
+		wrong = "nobody has touched it when that changed";
 	if (!wrong)
 		return;
 	log_error("%s is %s (%s), but %s", device->id.kernel_name,
 		  device_state_name(device->record.state), device->record.reason, wrong);
 	abort();
+}
+#endif
+
+/* All of them, whoever was touched. */
+static void check_invariants(const struct registry *registry)
+{
+#ifdef VHOTPLUG_DEV
+	for (const struct device *d = registry->devices; d; d = d->next)
+		check_device(d);
 #else
-	(void) device;
+	(void) registry;
 #endif
 }
 
@@ -165,11 +183,12 @@ void reconcile_pass(struct registry *registry)
 
 	while (registry->started && (device = next_marked(registry)))
 		look_at(registry, device);
-	for (struct device *d = registry->devices; d; d = d->next) {
+	for (struct device *d = registry->touched; d; d = d->stir.next) {
 		d->n_looks = 0;
 		if (!d->attempt.awaits_send)
 			attempt_release_helpers(d);
-		check_invariants(d);
 	}
+	check_invariants(registry);
 	record_tell(registry);
+	registry_settle(registry);
 }

@@ -39,6 +39,7 @@ static void queue_row(struct registry *registry, struct device *device,
 	record_drop(&device->saved);
 	record_copy(&device->saved, &device->record);
 	device->changed = true;
+	device_touch(device);
 }
 
 static bool is_news(const struct device *device)
@@ -55,6 +56,7 @@ static void enter_state(struct device *device, enum device_state state)
 
 	if (state == record->state && record->since != 0)
 		return;
+	device_touch(device);
 	record->state = state;
 	/* It has only passed through others meanwhile. */
 	record->since = state == device->saved.state && device->saved.since != 0
@@ -205,7 +207,7 @@ void record_observe(struct registry *registry, registry_observer_fn fn, void *da
 
 void record_tell(struct registry *registry)
 {
-	for (struct device *d = registry->devices; d; d = d->next)
+	for (struct device *d = registry->touched; d; d = d->stir.next)
 		if (d->changed)
 			tell_one(registry, d);
 }

@@ -3,12 +3,34 @@
 
 #define FAMILY_MS 10000 /* a device that comes back so soon under another name is the same one */
 
+static size_t chain_of(const char *devpath)
+{
+	return kept_hash(devpath) % REGISTRY_CHAINS;
+}
+
+struct device *registry_find_next(const struct registry *registry, const char *devpath,
+				  const struct device *after)
+{
+	struct device *d = after ? after->next_in_path : registry->by_path[chain_of(devpath)];
+
+	while (d && !streq(d->id.devpath, devpath))
+		d = d->next_in_path;
+	return d;
+}
+
 struct device *registry_find(const struct registry *registry, const char *devpath, uint64_t inode)
 {
-	for (struct device *d = registry->devices; d; d = d->next)
-		if (d->id.inode == inode && streq(d->id.devpath, devpath))
+	for (struct device *d = NULL; (d = registry_find_next(registry, devpath, d));)
+		if (d->id.inode == inode)
 			return d;
 	return NULL;
+}
+
+struct device *registry_find_unsettled(const struct registry *registry, const struct device *after)
+{
+	if (!after)
+		return registry->touched ? registry->touched : registry->unsettled;
+	return after->stir.next || !after->stir.is_touched ? after->stir.next : registry->unsettled;
 }
 
 struct device *registry_find_pci(const struct registry *registry, const char *address)
@@ -22,7 +44,7 @@ struct device *registry_find_pci(const struct registry *registry, const char *ad
 
 struct device *registry_find_request(const struct registry *registry, uint64_t number)
 {
-	for (struct device *d = registry->devices; d; d = d->next)
+	for (struct device *d = NULL; (d = registry_find_unsettled(registry, d));)
 		if (d->attempt.request == number)
 			return d;
 	return NULL;
@@ -51,26 +73,48 @@ struct vm *registry_find_cold(const struct registry *registry, const struct devi
 
 void registry_add(struct registry *registry, struct device *device)
 {
-	struct device **at = &registry->devices;
+	struct device **path = &registry->by_path[chain_of(device->id.devpath)];
 
-	while (*at)
-		at = &(*at)->next;
-	*at = device;
+	device->at = registry->last ? registry->last : &registry->devices;
+	*device->at = device;
+	registry->last = &device->next;
+	while (*path)
+		path = &(*path)->next_in_path;
+	*path = device;
+	device->arrival = registry->n_arrivals++;
 	device->attempt.node_fd = -1;
+	device->stir.touched = &registry->touched;
 	device_mark(device);
 }
 
 void registry_remove(struct registry *registry, struct device *device)
 {
-	struct device **at = &registry->devices;
+	struct device **path = &registry->by_path[chain_of(device->id.devpath)];
 
-	while (*at && *at != device)
-		at = &(*at)->next;
-	if (*at)
-		*at = device->next;
+	*device->at = device->next;
+	if (device->next)
+		device->next->at = device->at;
+	else
+		registry->last = device->at;
+	while (*path != device)
+		path = &(*path)->next_in_path;
+	*path = device->next_in_path;
+	device_stir_to(device, NULL);
 	loop_timer_stop(&device->again);
 	device_finish(device);
 	free(device);
+}
+
+void registry_settle(struct registry *registry)
+{
+	for (struct device *d = registry->touched, *next; d; d = next) {
+		next = d->stir.next;
+		/* Nothing is moved yet. */
+		if (d->marked)
+			continue;
+		d->stir.is_touched = false;
+		device_stir_to(d, device_is_at_rest(d) ? NULL : &registry->unsettled);
+	}
 }
 
 void registry_mark_of_vm(struct registry *registry, const char *name)
@@ -89,9 +133,10 @@ void registry_mark_pci(struct registry *registry, const struct device *except)
 
 void registry_note_room(struct registry *registry, const struct vm *vm)
 {
-	for (struct device *d = registry->devices; d; d = d->next) {
+	for (struct device *d = NULL, *next = registry_find_unsettled(registry, NULL); (d = next);) {
 		struct device_move *move = &d->attempt.move;
 
+		next = registry_find_unsettled(registry, d);
 		if (streq(move->failed, vm->name) && move->was_full) {
 			kept_drop(&move->failed);
 			device_retry(d);

@@ -10,6 +10,7 @@
 
 #define REGISTRY_FAMILIES 32
 #define REGISTRY_LEFT 16
+#define REGISTRY_CHAINS 256
 
 struct choices;
 struct store;
@@ -46,6 +47,12 @@ struct registry {
 	struct choices *choices; /* what people have chosen, for devices to come */
 
 	struct device *devices; /* in the order of their arrival; to go on after a step, ask anew */
+	struct device **last;   /* where the next one goes; NULL: nobody has come yet */
+	unsigned n_arrivals;
+	struct device *by_path[REGISTRY_CHAINS];
+	/* Of the many that rest none is in these: those that were touched since the last pass, and
+	 * those that were not and don't rest. */
+	struct device *touched, *unsettled;
 	struct vm *vms;         /* of the config, in its order */
 	struct family families[REGISTRY_FAMILIES];
 	size_t next_family;
@@ -57,8 +64,15 @@ struct registry {
 	void *observer_data;
 };
 
+/* The next instance at DEVPATH after the one given (NULL: the first), or NULL. */
+struct device *registry_find_next(const struct registry *registry, const char *devpath,
+				  const struct device *after);
 /* The instance, or NULL. */
 struct device *registry_find(const struct registry *registry, const char *devpath, uint64_t inode);
+/* The next device after the one given (NULL: the first) that is not at rest, or was touched. NULL:
+ * no other. */
+struct device *registry_find_unsettled(const struct registry *registry,
+				       const struct device *after);
 /* The PCI function at ADDRESS that is plugged in, or NULL. */
 struct device *registry_find_pci(const struct registry *registry, const char *address);
 /* The device that the worker's request NUMBER is for, or NULL. */
@@ -76,6 +90,8 @@ struct vm *registry_find_cold(const struct registry *registry, const struct devi
 void registry_add(struct registry *registry, struct device *device);
 /* Takes DEVICE out and frees it; it holds nothing any more. */
 void registry_remove(struct registry *registry, struct device *device);
+/* The pass is over: those that were touched are told apart. */
+void registry_settle(struct registry *registry);
 
 /* Marks the devices that may go to the VM called NAME, or are in it. */
 void registry_mark_of_vm(struct registry *registry, const char *name);
