@@ -33,6 +33,12 @@ void backlog_finish(struct backlog *backlog)
 		drop_change(backlog, &backlog->first);
 }
 
+void backlog_each(const struct backlog *backlog, store_written_fn fn, void *data)
+{
+	for (const struct change *c = backlog->first; c; c = c->next)
+		fn(data, c->save || c->forget ? c->row.record.row : 0);
+}
+
 void backlog_clear(struct backlog *backlog)
 {
 	backlog_finish(backlog);

@@ -47,5 +47,7 @@ bool backlog_may_wait(const struct backlog *backlog);
 
 /* Was history lost? Then *RET_LOST says so. */
 bool backlog_tell_loss(const struct backlog *backlog, struct history *ret_lost);
+/* Calls FN for each change: see store_observe. */
+void backlog_each(const struct backlog *backlog, store_written_fn fn, void *data);
 /* All of it is written. */
 void backlog_clear(struct backlog *backlog);

@@ -197,13 +197,13 @@ struct device_record {
 
 /* Which of the registry's two short lists it is in: see device_touch. */
 struct device_stir {
-	struct device **touched;   /* the list of those that were touched; NULL: no registry has it */
+	struct device **touched; /* the list of those that were touched; NULL: no registry has it */
 	struct device *next, **at; /* AT is NULL while it is in neither */
 	bool is_touched;
 };
 
 struct device {
-	struct device *next, **at;  /* in the registry's list */
+	struct device *next, **at;   /* in the registry's list */
 	struct device *next_in_path; /* of those whose devpath has the same hash */
 	struct device_stir stir;
 	unsigned arrival; /* a number: who has come earlier has a lower one */

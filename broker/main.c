@@ -280,6 +280,11 @@ static void home_lost(void *data, const char *why)
 	loop_quit(broker->loop);
 }
 
+static void note_written(void *data, int64_t row)
+{
+	snapshot_note(data, row);
+}
+
 /* The loop, and the database with what hangs on it. */
 static int open_home(struct broker *broker, const char *boot_id)
 {
@@ -298,6 +303,8 @@ static int open_home(struct broker *broker, const char *boot_id)
 	if (r == 0)
 		r = snapshot_new(broker->loop, broker->home.database, broker->home.public_copy,
 				 broker->home.readers, &broker->snapshot);
+	if (r == 0)
+		store_observe(broker->store, note_written, broker->snapshot);
 	return r;
 }
 

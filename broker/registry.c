@@ -133,7 +133,8 @@ void registry_mark_pci(struct registry *registry, const struct device *except)
 
 void registry_note_room(struct registry *registry, const struct vm *vm)
 {
-	for (struct device *d = NULL, *next = registry_find_unsettled(registry, NULL); (d = next);) {
+	for (struct device *d = NULL, *next = registry_find_unsettled(registry, NULL);
+	     (d = next);) {
 		struct device_move *move = &d->attempt.move;
 
 		next = registry_find_unsettled(registry, d);

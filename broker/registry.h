@@ -53,7 +53,7 @@ struct registry {
 	/* Of the many that rest none is in these: those that were touched since the last pass, and
 	 * those that were not and don't rest. */
 	struct device *touched, *unsettled;
-	struct vm *vms;         /* of the config, in its order */
+	struct vm *vms; /* of the config, in its order */
 	struct family families[REGISTRY_FAMILIES];
 	size_t next_family;
 	struct left_device left[REGISTRY_LEFT]; /* the last ones */
@@ -71,8 +71,7 @@ struct device *registry_find_next(const struct registry *registry, const char *d
 struct device *registry_find(const struct registry *registry, const char *devpath, uint64_t inode);
 /* The next device after the one given (NULL: the first) that is not at rest, or was touched. NULL:
  * no other. */
-struct device *registry_find_unsettled(const struct registry *registry,
-				       const struct device *after);
+struct device *registry_find_unsettled(const struct registry *registry, const struct device *after);
 /* The PCI function at ADDRESS that is plugged in, or NULL. */
 struct device *registry_find_pci(const struct registry *registry, const char *address);
 /* The device that the worker's request NUMBER is for, or NULL. */

@@ -13,29 +13,27 @@
 #define FIRST_MS 200     /* after a change that follows a silence */
 #define INTERVAL_MS 5000 /* between two copies while much happens */
 #define HISTORY_ROWS "2000"
+#define MAX_ROWS 128 /* where more have changed all are read */
 #define OWN_SUFFIX ".own"
 #define NEXT_SUFFIX ".next"
 
 /* What SQLite is asked, in order. A file of our own is attached as "own", and stays: to read SQL is
  * what costs, and each file that comes or goes makes it read all of it again. */
 enum statement {
-	GET_VERSION,
 	GET_NEWEST,
 	BEGIN,
-	CLEAR_ASSIGNMENTS,
-	ADD_ASSIGNMENTS,
-	ADD_HISTORY, /* what is newer than its parameter; made from the view */
+	CLEAR_ASSIGNMENTS, /* from one row of the table device to another */
+	ADD_ASSIGNMENTS,   /* the same; made from the view */
+	ADD_HISTORY,       /* what is newer than its parameter; made from the view */
 	DROP_OLD_HISTORY,
 	COMMIT,
 	N_STATEMENTS,
 };
 
 static const char *const statement_sql[N_STATEMENTS] = {
-	[GET_VERSION] = "pragma main.data_version",
 	[GET_NEWEST] = "select ifnull(max(id), 0) from main.action",
 	[BEGIN] = "begin",
-	[CLEAR_ASSIGNMENTS] = "delete from own.assignments",
-	[ADD_ASSIGNMENTS] = "insert into own.assignments select * from main.assignments",
+	[CLEAR_ASSIGNMENTS] = "delete from own.assignments where rowid between ? and ?",
 	[DROP_OLD_HISTORY] = ("delete from own.history where rowid <="
 			      " (select max(rowid) from own.history) - " HISTORY_ROWS),
 	[COMMIT] = "commit",
@@ -48,6 +46,20 @@ static const char attach_sql[] =
 	"create table own.assignments as select * from main.assignments limit 0;"
 	"create table own.history as select * from main.history limit 0;"
 	"commit";
+/* The views' own words, for some rows only: to put a time into words, thousands of times, costs
+ * much. What is copied of a device has its row's number, and thus its place. */
+static const char *const view_sql[N_STATEMENTS] = {
+	[ADD_ASSIGNMENTS] =
+		"select 'insert into own.assignments (rowid,' || (select group_concat(name) from"
+		" pragma_table_info('assignments', 'main')) || ') select device.id,' ||"
+		" replace(substr(sql, instr(sql, 'select') + length('select')), 'order by',"
+		" 'where device.id between ? and ? order by') from main.sqlite_schema"
+		" where name = 'assignments'",
+	[ADD_HISTORY] = "select 'insert into own.history ' || replace(substr(sql, instr(sql,"
+			" 'select')), 'order by', 'where id > ? order by') from main.sqlite_schema"
+			" where name = 'history'",
+};
+static const int view_parameters[N_STATEMENTS] = {[ADD_ASSIGNMENTS] = 2, [ADD_HISTORY] = 1};
 /* The row before the first one that is copied. */
 static const char start_sql[] = "select ifnull((select id from main.action order by id desc limit 1"
 				" offset " HISTORY_ROWS "), 0)";
@@ -60,9 +72,11 @@ struct snapshot {
 	size_t next_former;
 	sqlite3 *db;
 	sqlite3_stmt *statements[N_STATEMENTS];
-	int own_fd;      /* the file of our own; -1: there is none */
-	int64_t newest;  /* row of history that it has */
-	int64_t version; /* of the database, as copied; -2: never */
+	int own_fd;             /* the file of our own; -1: there is none */
+	int64_t newest;         /* row of history that it has */
+	bool changed;           /* since it was copied */
+	int64_t rows[MAX_ROWS]; /* of devices, that have */
+	size_t n_rows;          /* more than there is room for: all may have */
 	uint64_t written;
 	struct loop_timer timer;
 	unsigned n_copies;
@@ -100,7 +114,7 @@ static int open_database(struct snapshot *snapshot)
 	sqlite3_file_control(snapshot->db, NULL, SQLITE_FCNTL_PERSIST_WAL, &keep_wal);
 	/* What is prepared stays, so that little comes and goes. */
 	sqlite3_db_config(snapshot->db, SQLITE_DBCONFIG_LOOKASIDE, NULL, 0, 0);
-	return prepare_sql(snapshot, GET_VERSION, statement_sql[GET_VERSION]);
+	return 0;
 }
 
 /* Beside the target. Freed by sqlite3_free; NULL: no memory. */
@@ -117,18 +131,9 @@ static void close_database(struct snapshot *snapshot)
 	}
 	sqlite3_close(snapshot->db);
 	snapshot->db = NULL;
-	snapshot->version = -2;
 	snapshot->own_fd = close_fd(snapshot->own_fd);
-}
-
-/* SQLite counts what other connections change. Returns 0 or -errno: it can't be told now. */
-static int read_version(struct snapshot *snapshot, int64_t *ret_version)
-{
-	int r = snapshot->db ? 0 : open_database(snapshot);
-
-	if (r < 0)
-		close_database(snapshot);
-	return r < 0 ? r : run_statement(snapshot, GET_VERSION, ret_version);
+	snapshot->changed = true;
+	snapshot->n_rows = MAX_ROWS + 1;
 }
 
 /* Returns a descriptor of a new file, or -errno. Its mode does not depend on the umask. */
@@ -158,24 +163,19 @@ static int attach_own(struct snapshot *snapshot, const char *path)
 	return r;
 }
 
-/* The view's own words, for newer rows only: to put a time into words, thousands of times, costs
- * much. */
-static int prepare_history(struct snapshot *snapshot)
+static int prepare_view(struct snapshot *snapshot, enum statement which)
 {
-	static const char sql[] =
-		"select 'insert into own.history ' || replace(substr(sql, instr(sql, 'select')),"
-		" 'order by', 'where id > ? order by') from main.sqlite_schema"
-		" where name = 'history'";
 	sqlite3_stmt *statement = NULL;
-	int r = sqlite3_prepare_v2(snapshot->db, sql, -1, &statement, NULL);
+	int r = sqlite3_prepare_v2(snapshot->db, view_sql[which], -1, &statement, NULL);
 
 	if (r == SQLITE_OK)
 		r = sqlite3_step(statement);
-	r = r == SQLITE_ROW ? prepare_sql(snapshot, ADD_HISTORY,
-					  (const char *) sqlite3_column_text(statement, 0))
-			    : database_error(r);
+	r = r == SQLITE_ROW
+		    ? prepare_sql(snapshot, which, (const char *) sqlite3_column_text(statement, 0))
+		    : database_error(r);
 	sqlite3_finalize(statement);
-	if (r == 0 && sqlite3_bind_parameter_count(snapshot->statements[ADD_HISTORY]) != 1)
+	if (r == 0 &&
+	    sqlite3_bind_parameter_count(snapshot->statements[which]) != view_parameters[which])
 		r = -EIO;
 	return r;
 }
@@ -189,9 +189,33 @@ static int begin_own(struct snapshot *snapshot)
 	sqlite3_free(path);
 	if (r == 0)
 		r = database_query(snapshot->db, start_sql, &snapshot->newest);
-	for (size_t i = GET_NEWEST; r == 0 && i < N_STATEMENTS; i++)
-		r = i == ADD_HISTORY ? prepare_history(snapshot)
-				     : prepare_sql(snapshot, i, statement_sql[i]);
+	for (size_t i = 0; r == 0 && i < N_STATEMENTS; i++)
+		r = view_sql[i] ? prepare_view(snapshot, i)
+				: prepare_sql(snapshot, i, statement_sql[i]);
+	return r;
+}
+
+/* Writes anew what the rows FIRST to LAST are now. */
+static int refresh_rows(struct snapshot *snapshot, int64_t first, int64_t last)
+{
+	int r = 0;
+
+	for (size_t i = CLEAR_ASSIGNMENTS; r == 0 && i <= ADD_ASSIGNMENTS; i++) {
+		sqlite3_bind_int64(snapshot->statements[i], 1, first);
+		sqlite3_bind_int64(snapshot->statements[i], 2, last);
+		r = run_statement(snapshot, i, NULL);
+	}
+	return r;
+}
+
+static int refresh_assignments(struct snapshot *snapshot)
+{
+	int r = 0;
+
+	if (snapshot->n_rows > MAX_ROWS)
+		return refresh_rows(snapshot, 0, INT64_MAX);
+	for (size_t i = 0; r == 0 && i < snapshot->n_rows; i++)
+		r = refresh_rows(snapshot, snapshot->rows[i], snapshot->rows[i]);
 	return r;
 }
 
@@ -208,8 +232,10 @@ static int refresh_own(struct snapshot *snapshot)
 	if (r == 0 && newest < snapshot->newest)
 		r = -ESTALE; /* it goes on from another history */
 	if (r == 0)
+		r = refresh_assignments(snapshot);
+	if (r == 0)
 		sqlite3_bind_int64(snapshot->statements[ADD_HISTORY], 1, snapshot->newest);
-	for (size_t i = CLEAR_ASSIGNMENTS; r == 0 && i < N_STATEMENTS; i++)
+	for (size_t i = ADD_HISTORY; r == 0 && i < N_STATEMENTS; i++)
 		r = run_statement(snapshot, i, NULL);
 	snapshot->newest = newest;
 	return r;
@@ -261,18 +287,19 @@ static int replace_target(struct snapshot *snapshot)
 /* Returns 0, or -errno: then the next one begins anew. */
 static int try_copy(struct snapshot *snapshot)
 {
-	int64_t version = -1;
-	int r = read_version(snapshot, &version);
+	int r = snapshot->db ? 0 : open_database(snapshot);
 
 	if (r == 0)
 		r = refresh_own(snapshot);
 	if (r == 0)
 		r = replace_target(snapshot);
-	if (r < 0)
+	if (r < 0) {
 		close_database(snapshot);
-	else
-		snapshot->version = version;
-	return r;
+		return r;
+	}
+	snapshot->changed = false;
+	snapshot->n_rows = 0;
+	return 0;
 }
 
 static void write_copy(struct snapshot *snapshot)
@@ -326,16 +353,26 @@ bool snapshot_takes_damage(struct snapshot *snapshot)
 	return found;
 }
 
+void snapshot_note(struct snapshot *snapshot, int64_t row)
+{
+	size_t i = 0;
+
+	snapshot->changed = true;
+	while (i < snapshot->n_rows && i < MAX_ROWS && snapshot->rows[i] != row)
+		i++;
+	if (row == 0 || i < snapshot->n_rows)
+		return;
+	if (i < MAX_ROWS)
+		snapshot->rows[i] = row;
+	snapshot->n_rows++;
+}
+
 void snapshot_touch(struct snapshot *snapshot)
 {
 	uint64_t passed = now_monotonic_ms() - snapshot->written;
 	uint64_t wait = passed < INTERVAL_MS ? INTERVAL_MS - passed : 0;
 
-	int64_t version = -1;
-
-	if (snapshot->timer.loop)
-		return;
-	if (read_version(snapshot, &version) == 0 && version == snapshot->version)
+	if (snapshot->timer.loop || !snapshot->changed)
 		return;
 	loop_timer_start(snapshot->loop, &snapshot->timer, wait > FIRST_MS ? wait : FIRST_MS,
 			 its_time, snapshot);
@@ -349,8 +386,9 @@ int snapshot_new(struct loop *loop, const char *database, const char *target, gi
 	if (!snapshot)
 		return -ENOMEM;
 	snapshot->loop = loop;
-	snapshot->version = -2;
 	snapshot->own_fd = -1;
+	snapshot->changed = true;
+	snapshot->n_rows = MAX_ROWS + 1;
 	snapshot->readers = readers;
 	for (size_t i = 0; i < SNAPSHOT_KEPT; i++)
 		snapshot->former[i] = -1;

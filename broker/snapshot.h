@@ -14,15 +14,18 @@ struct snapshot;
 #define SNAPSHOT_KEPT 16
 
 /* Copies DATABASE to TARGET, which is replaced at once and whole, when something has changed and a
- * moment has passed. READERS is the group that may read it, or (gid_t) -1: everybody. Returns 0 or
- * -errno. */
+ * moment has passed. What has changed the store tells (store_observe): of devices only those rows
+ * are read again. What another program writes into the database is not looked for. READERS is the
+ * group that may read it, or (gid_t) -1: everybody. Returns 0 or -errno. */
 int snapshot_new(struct loop *loop, const char *database, const char *target, gid_t readers,
 		 struct snapshot **ret_snapshot) _must_check_;
-/* From now on DATABASE is what is copied. */
+/* From now on DATABASE is what is copied, all of it. */
 void snapshot_follow(struct snapshot *snapshot, const char *database);
 /* Was the database found damaged? Asked once, it forgets. */
 bool snapshot_takes_damage(struct snapshot *snapshot);
-/* Something may have changed. */
+/* The device's row of that number has changed, or has gone; 0: something else has. */
+void snapshot_note(struct snapshot *snapshot, int64_t row);
+/* Called at the end of each pass: what has been noted is copied in a moment. */
 void snapshot_touch(struct snapshot *snapshot);
 /* Writes what has not been written. NULL is fine. */
 void snapshot_free(struct snapshot *snapshot);

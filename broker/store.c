@@ -67,6 +67,8 @@ struct store {
 	unsigned retry_ms;
 	int wal_pages, tidied_pages;
 	struct loop_timer retry, idle, soon;
+	store_written_fn observer; /* or NULL */
+	void *observer_data;
 };
 
 static int run_statement(struct store *store, enum statement which)
@@ -216,6 +218,12 @@ int store_open(struct loop *loop, const char *path, const char *refuge, const ch
 	}
 	*ret_store = store;
 	return 0;
+}
+
+void store_observe(struct store *store, store_written_fn fn, void *data)
+{
+	store->observer = fn;
+	store->observer_data = data;
 }
 
 const char *store_path(const struct store *store)
@@ -447,6 +455,8 @@ static void flush_now(struct store *store)
 	store->retry_ms = 0;
 	loop_timer_stop(&store->retry);
 	loop_timer_stop(&store->soon);
+	if (store->observer)
+		backlog_each(&store->backlog, store->observer, store->observer_data);
 	backlog_clear(&store->backlog);
 }
 

@@ -52,6 +52,11 @@ bool store_mend(struct store *store);
 /* Writes what is queued, in the refuge where it can't be written, and closes. NULL is fine. */
 void store_close(struct store *store);
 
+/* FN is called for each change that is committed, with the device's row, or 0 where it is about no
+ * row of a device. There is one observer. */
+typedef void (*store_written_fn)(void *data, int64_t row);
+void store_observe(struct store *store, store_written_fn fn, void *data);
+
 /* Commits N events in one transaction and sets their is_new. Returns 0, -EAGAIN when the database
  * is locked, -ENOSPC, -EIO or another -errno; then nothing was stored. */
 int store_events(struct store *store, struct event **events, size_t n) _must_check_;

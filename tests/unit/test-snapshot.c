@@ -30,6 +30,13 @@ static void pass_end(void *data)
 	snapshot_touch(s->snapshot);
 }
 
+static void note_written(void *data, int64_t row)
+{
+	struct scene *s = data;
+
+	snapshot_note(s->snapshot, row);
+}
+
 static int setup(void **state)
 {
 	struct scene *s = calloc(1, sizeof(*s));
@@ -40,6 +47,7 @@ static int setup(void **state)
 	assert_int_equal(loop_new(&s->loop), 0);
 	assert_int_equal(store_open(s->loop, s->database, NULL, "boot", &s->store), 0);
 	assert_int_equal(snapshot_new(s->loop, s->database, s->copy, (gid_t) -1, &s->snapshot), 0);
+	store_observe(s->store, note_written, s);
 	loop_set_pass_end(s->loop, pass_end, s);
 	*state = s;
 	return 0;
@@ -57,14 +65,39 @@ static int teardown(void **state)
 	return 0;
 }
 
-static void change(struct scene *s, const char *reason)
+/* The device whose row has that number. */
+static struct device device_of(unsigned row, const char *reason)
 {
-	struct device d = {.id.kind = DEVICE_USB, .id.inode = 7, .wish.present = true};
+	struct device d = {.id.kind = DEVICE_USB, .id.inode = 7, .record.row = row};
+	char name[32];
 
 	device_init(&d);
-	kept_set(&d.id.devpath, "/devices/usb1/1-2");
+	snprintf(name, sizeof(name), "1-%u", row);
+	kept_set(&d.id.devpath, name);
+	kept_set(&d.id.kernel_name, name);
 	kept_set(&d.record.reason, reason);
+	return d;
+}
+
+static void change_row(struct scene *s, unsigned row, const char *reason)
+{
+	struct device d = device_of(row, reason);
+
 	store_device(s->store, &d, NULL);
+	device_finish(&d);
+}
+
+static void forget_row(struct scene *s, unsigned row)
+{
+	struct device d = device_of(row, "");
+
+	store_forget(s->store, &d, NULL);
+	device_finish(&d);
+}
+
+static void change(struct scene *s, const char *reason)
+{
+	change_row(s, 1, reason);
 }
 
 /* The first value of a query on a database. */
@@ -115,6 +148,63 @@ static void test_follows_changes(void **state)
 	spin_for(s->loop, 6000);
 	assert_string_equal(ask(s, "select reason from assignments"), "two");
 	assert_true(inode_of(s->copy) != st.st_ino);
+}
+
+#define ALL_ASSIGNMENTS                                                                       \
+	"select count(*) || ' ' || group_concat(device || ' ' || reason) from (select * from" \
+	" assignments)"
+
+/* The copy has what the view has, in its order. */
+static void expect_assignments(struct scene *s, const char *expected)
+{
+	spin_for(s->loop, 6000);
+	assert_string_equal(ask_file(s->database, ALL_ASSIGNMENTS), expected);
+	assert_string_equal(ask(s, ALL_ASSIGNMENTS), expected);
+}
+
+/* Each copy has what has come, changed and gone since the one before, whatever became of that. */
+static void test_rows_that_have_changed(void **state)
+{
+	struct scene *s = *state;
+	char next[120];
+
+	for (unsigned row = 1; row <= 4; row++)
+		change_row(s, row, "a");
+	expect_assignments(s, "4 1-1 a,1-2 a,1-3 a,1-4 a");
+	change_row(s, 6, "b");
+	change_row(s, 2, "b");
+	forget_row(s, 3);
+	expect_assignments(s, "4 1-1 a,1-2 b,1-4 a,1-6 b");
+	change_row(s, 5, "c");
+	expect_assignments(s, "5 1-1 a,1-2 b,1-4 a,1-5 c,1-6 b");
+	/* Nothing is forgotten of what could not be copied. */
+	snprintf(next, sizeof(next), "%s.next", s->copy);
+	assert_int_equal(mkdir(next, 0700), 0);
+	change_row(s, 1, "d");
+	forget_row(s, 4);
+	spin_for(s->loop, 6000);
+	assert_int_equal(rmdir(next), 0);
+	change_row(s, 6, "d");
+	expect_assignments(s, "4 1-1 d,1-2 b,1-5 c,1-6 d");
+}
+
+/* More than are noted one by one. */
+static void test_many_rows_have_changed(void **state)
+{
+	struct scene *s = *state;
+
+	change_row(s, 1, "a");
+	spin_for(s->loop, 6000);
+	for (unsigned row = 1; row <= 1000; row++)
+		change_row(s, row, "b");
+	spin_for(s->loop, 6000);
+	assert_string_equal(ask(s, "select count(*) from assignments where reason = 'b'"), "1000");
+	for (unsigned row = 1; row <= 1000; row++)
+		if (row % 500 != 0)
+			forget_row(s, row);
+	expect_assignments(s, "2 1-500 b,1-1000 b");
+	change_row(s, 500, "c");
+	expect_assignments(s, "2 1-500 c,1-1000 b");
 }
 
 static unsigned n_forgotten;
@@ -244,6 +334,7 @@ static void test_another_database(void **state)
 	store_close(s->store);
 	snprintf(s->database, sizeof(s->database), "%s/other", s->dir);
 	assert_int_equal(store_open(s->loop, s->database, NULL, "boot", &s->store), 0);
+	store_observe(s->store, note_written, s);
 	snapshot_follow(s->snapshot, s->database);
 	add_history(s, 1);
 	assert_string_equal(ask(s, "select count(*) from history"), "1");
@@ -353,11 +444,18 @@ int main(void)
 {
 #define SNAPSHOT_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		SNAPSHOT_TEST(test_follows_changes),    SNAPSHOT_TEST(test_readers_who_never_leave),
-		SNAPSHOT_TEST(test_history_goes_on),    SNAPSHOT_TEST(test_former_copy_is_lost),
-		SNAPSHOT_TEST(test_for_a_group),        SNAPSHOT_TEST(test_not_too_often),
-		SNAPSHOT_TEST(test_written_at_the_end), SNAPSHOT_TEST(test_no_room_for_it),
-		SNAPSHOT_TEST(test_another_database),   SNAPSHOT_TEST(test_columns),
+		SNAPSHOT_TEST(test_rows_that_have_changed),
+		SNAPSHOT_TEST(test_many_rows_have_changed),
+		SNAPSHOT_TEST(test_follows_changes),
+		SNAPSHOT_TEST(test_readers_who_never_leave),
+		SNAPSHOT_TEST(test_history_goes_on),
+		SNAPSHOT_TEST(test_former_copy_is_lost),
+		SNAPSHOT_TEST(test_for_a_group),
+		SNAPSHOT_TEST(test_not_too_often),
+		SNAPSHOT_TEST(test_written_at_the_end),
+		SNAPSHOT_TEST(test_no_room_for_it),
+		SNAPSHOT_TEST(test_another_database),
+		SNAPSHOT_TEST(test_columns),
 		SNAPSHOT_TEST(test_lets_go_of_code),
 	};
 
