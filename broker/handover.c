@@ -196,8 +196,7 @@ static void note_handle(struct registry *registry, const struct device *device)
 	const struct vm *vm = device->place.vm;
 
 	/* Other VMMs take ours, of which no two devices have the same. */
-	for (struct device *d = registry->devices; d && vm && vm->vmm->gives_handles;
-	     d = d->next) {
+	for (struct device *d = registry->devices; d && vm && vm->vmm->gives_handles; d = d->next) {
 		if (d == device || d->place.vm != vm ||
 		    !streq(d->place.handle, device->place.handle) ||
 		    (d->record.state != DEVICE_ATTACHED && d->record.state != DEVICE_ATTACHING))

@@ -20,6 +20,7 @@
 /* What SQLite is asked, in order. A file of our own is attached as "own", and stays: to read SQL is
  * what costs, and each file that comes or goes makes it read all of it again. */
 enum statement {
+	HAS_VIEWS, /* needs no file of our own */
 	GET_NEWEST,
 	BEGIN,
 	CLEAR_ASSIGNMENTS, /* from one row of the table device to another */
@@ -31,6 +32,8 @@ enum statement {
 };
 
 static const char *const statement_sql[N_STATEMENTS] = {
+	[HAS_VIEWS] = ("select count(*) = 2 from main.sqlite_schema"
+		       " where name in ('assignments', 'history')"),
 	[GET_NEWEST] = "select ifnull(max(id), 0) from main.action",
 	[BEGIN] = "begin",
 	[CLEAR_ASSIGNMENTS] = "delete from own.assignments where rowid between ? and ?",
@@ -114,7 +117,19 @@ static int open_database(struct snapshot *snapshot)
 	sqlite3_file_control(snapshot->db, NULL, SQLITE_FCNTL_PERSIST_WAL, &keep_wal);
 	/* What is prepared stays, so that little comes and goes. */
 	sqlite3_db_config(snapshot->db, SQLITE_DBCONFIG_LOOKASIDE, NULL, 0, 0);
-	return 0;
+	return prepare_sql(snapshot, HAS_VIEWS, statement_sql[HAS_VIEWS]);
+}
+
+/* Whoever reads the database reads these pages first. One that was made empty while it was open has
+ * no views, and no error either. */
+static int look_for_views(struct snapshot *snapshot)
+{
+	int64_t has_views = 0;
+	int r = snapshot->db ? 0 : open_database(snapshot);
+
+	if (r == 0)
+		r = run_statement(snapshot, HAS_VIEWS, &has_views);
+	return r == 0 && !has_views ? -EUCLEAN : r;
 }
 
 /* Beside the target. Freed by sqlite3_free; NULL: no memory. */
@@ -189,7 +204,7 @@ static int begin_own(struct snapshot *snapshot)
 	sqlite3_free(path);
 	if (r == 0)
 		r = database_query(snapshot->db, start_sql, &snapshot->newest);
-	for (size_t i = 0; r == 0 && i < N_STATEMENTS; i++)
+	for (size_t i = GET_NEWEST; r == 0 && i < N_STATEMENTS; i++)
 		r = view_sql[i] ? prepare_view(snapshot, i)
 				: prepare_sql(snapshot, i, statement_sql[i]);
 	return r;
@@ -287,7 +302,7 @@ static int replace_target(struct snapshot *snapshot)
 /* Returns 0, or -errno: then the next one begins anew. */
 static int try_copy(struct snapshot *snapshot)
 {
-	int r = snapshot->db ? 0 : open_database(snapshot);
+	int r = look_for_views(snapshot);
 
 	if (r == 0)
 		r = refresh_own(snapshot);

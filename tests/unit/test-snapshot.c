@@ -404,6 +404,26 @@ static void test_for_a_group(void **state)
 	assert_int_equal(st.st_gid, getgid());
 }
 
+/* Somebody has made it empty while it was open: that is found by the second copy at the latest,
+ * since SQLite takes it for a new one then. */
+static void test_made_empty(void **state)
+{
+	struct scene *s = *state;
+	char wal[120];
+
+	change(s, "one");
+	spin_for(s->loop, 6000);
+	assert_false(snapshot_takes_damage(s->snapshot));
+	snprintf(wal, sizeof(wal), "%s-wal", s->database);
+	assert_int_equal(truncate(s->database, 0), 0);
+	assert_int_equal(truncate(wal, 0), 0);
+	snapshot_note(s->snapshot, 1);
+	snapshot_touch(s->snapshot);
+	spin_for(s->loop, 12000);
+	assert_true(snapshot_takes_damage(s->snapshot));
+	assert_string_equal(ask(s, "select reason from assignments"), "one");
+}
+
 /* Many changes are one copy every few seconds. */
 static void test_not_too_often(void **state)
 {
@@ -446,6 +466,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		SNAPSHOT_TEST(test_rows_that_have_changed),
 		SNAPSHOT_TEST(test_many_rows_have_changed),
+		SNAPSHOT_TEST(test_made_empty),
 		SNAPSHOT_TEST(test_follows_changes),
 		SNAPSHOT_TEST(test_readers_who_never_leave),
 		SNAPSHOT_TEST(test_history_goes_on),
