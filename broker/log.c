@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <stdarg.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 #include "broker/budget.h"
 #include "broker/loop.h"
@@ -25,13 +26,17 @@ struct kind {
 
 static bool log_with_debug;
 static bool log_to_journal;
+static bool log_to_file; /* which no reader can hold up */
 static struct kind kinds[KINDS];
 static unsigned long lost; /* lines that stderr has not taken */
 
 void log_init(bool debug)
 {
+	struct stat st;
+
 	log_with_debug = debug;
 	log_to_journal = getenv("JOURNAL_STREAM") != NULL;
+	log_to_file = fstat(STDERR_FILENO, &st) == 0 && S_ISREG(st.st_mode);
 	memset(kinds, 0, sizeof(kinds));
 	lost = 0;
 }
@@ -66,6 +71,9 @@ static struct kind *find_kind(const char *format, uint32_t subject)
 static bool write_line(const char *line, size_t length)
 {
 	struct pollfd pollfd = {.fd = STDERR_FILENO, .events = POLLOUT};
+
+	if (log_to_file)
+		return write(STDERR_FILENO, line, length) == (ssize_t) length;
 	ssize_t n = send(STDERR_FILENO, line, length, MSG_DONTWAIT | MSG_NOSIGNAL);
 
 	if (n < 0 && errno == ENOTSOCK)

@@ -10,6 +10,7 @@ struct loop_source {
 	struct loop *loop;
 	struct loop_source *next_dead;
 	int fd;
+	uint32_t events; /* that are waited for */
 	bool dead;
 	loop_source_fn fn;
 	void *data;
@@ -116,6 +117,7 @@ int loop_add(struct loop *loop, int fd, uint32_t events, loop_source_fn fn, void
 	}
 	source->loop = loop;
 	source->fd = fd;
+	source->events = events;
 	source->fn = fn;
 	source->data = data;
 	*ret_source = source;
@@ -126,6 +128,9 @@ void loop_source_set_events(struct loop_source *source, uint32_t events)
 {
 	struct epoll_event event = {.events = events, .data.ptr = source};
 
+	if (events == source->events)
+		return;
+	source->events = events;
 	epoll_ctl(source->loop->epoll_fd, EPOLL_CTL_MOD, source->fd, &event);
 }
 

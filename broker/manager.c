@@ -25,11 +25,10 @@ static void wish_changed(struct registry *registry, struct device *device)
 	device_mark(device);
 }
 
-/* Every instance at DEVPATH that is not the one that is there now has gone. */
-static void former_instances_have_gone(struct registry *registry, const char *devpath)
+/* Every instance at DEVPATH has gone but the one with INODE, which is there now. */
+static void former_instances_have_gone(struct registry *registry, const char *devpath,
+				       uint64_t inode)
 {
-	uint64_t inode = sysfs_inode(devpath);
-
 	for (struct device *d = NULL; (d = registry_find_next(registry, devpath, d));)
 		if (d->id.inode != inode)
 			unplug_note(registry, d);
@@ -74,9 +73,10 @@ static const char *message_property(void *from, const char *key)
 	return wire_get(from, key);
 }
 
-static bool is_about_what_is_there(const struct event *event, const struct device *device)
+static bool is_about_what_is_there(const struct event *event, uint64_t inode,
+				   const struct device *device)
 {
-	return event->inode != 0 && event->inode == sysfs_inode(event->devpath) &&
+	return event->inode != 0 && event->inode == inode &&
 	       (!device || device->wish.seqnum <= event->seqnum);
 }
 
@@ -107,8 +107,10 @@ static void handle_add(struct manager *manager, const struct event *event, struc
 	struct device *device = registry_find(registry, event->devpath, event->inode);
 	bool is_plug = !wire_get(msg, "SYNTH_UUID");
 
-	former_instances_have_gone(registry, event->devpath);
-	if (!is_about_what_is_there(event, device) || properties_kind(message_property, msg) < 0) {
+	uint64_t inode = sysfs_inode(event->devpath);
+	former_instances_have_gone(registry, event->devpath, inode);
+	if (!is_about_what_is_there(event, inode, device) ||
+	    properties_kind(message_property, msg) < 0) {
 		log_debug("%s: add %llu is not about what is there now", event->devpath,
 			  (unsigned long long) event->seqnum);
 		intake_acknowledge(client);
@@ -162,7 +164,8 @@ static void handle_event(void *data, const struct event *event, const struct wir
 	} else {
 		/* A hint only: "udevadm trigger --action=remove" says so of devices that are there.
 		 */
-		former_instances_have_gone(&manager->registry, event->devpath);
+		former_instances_have_gone(&manager->registry, event->devpath,
+					   sysfs_inode(event->devpath));
 		intake_acknowledge(client);
 	}
 }

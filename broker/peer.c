@@ -51,18 +51,21 @@ static int read_start_time(pid_t pid, uint64_t *ret_time)
 
 static int read_effective_uid(pid_t pid, uid_t *ret_uid)
 {
-	char line[256];
+	char text[1024]; /* it stands among the first lines */
 	unsigned uid;
+	_cleanup_close_ int fd = root_open(O_RDONLY, "/proc/%d/status", (int) pid);
 
-	_cleanup_fclose_ FILE *f = root_fopen("/proc/%d/status", (int) pid);
-	if (!f)
-		return errno == ENOENT ? -ESRCH : -errno;
-	while (fgets(line, sizeof(line), f))
-		if (startswith(line, "Uid:") && sscanf(line, "Uid: %*u %u", &uid) == 1) {
-			*ret_uid = uid;
-			return 0;
-		}
-	return -ESRCH;
+	if (fd < 0)
+		return fd == -ENOENT ? -ESRCH : fd;
+	ssize_t n = read(fd, text, sizeof(text) - 1);
+	if (n < 0)
+		return -errno;
+	text[n] = 0;
+	const char *line = strstr(text, "\nUid:");
+	if (!line || sscanf(line, "\nUid: %*u %u", &uid) != 1)
+		return -ESRCH;
+	*ret_uid = uid;
+	return 0;
 }
 
 int peer_get(int fd, struct peer *ret_peer)
@@ -106,26 +109,39 @@ bool peer_is_alive(const struct peer *peer)
 	return r < 0 ? r != -ESRCH : start_time == peer->start_time;
 }
 
+/* What stat(2) would say of PATH, of which lstat(2) has said IT. */
+static int look_behind(const char *path, const struct stat *it, struct stat *ret_behind)
+{
+	if (S_ISLNK(it->st_mode))
+		return stat(path, ret_behind);
+	*ret_behind = *it;
+	return 0;
+}
+
 /* Walks from PATH to the root: where a directory lets everybody make entries, the entry on our way
  * must have been made by root or by USER. Returns its path in STRANGE, or false. */
 static bool find_strange_entry(const char *path, uid_t user, char *strange, size_t size)
 {
 	char entry[PATH_MAX];
-	struct stat in, of;
+	struct stat in, parents, of;
 
 	if (strlen(path) >= sizeof(entry)) {
 		snprintf(strange, size, "a path of more than %d bytes", PATH_MAX - 1);
 		return true;
 	}
 	strcpy(entry, path);
+	bool is_known = lstat(entry, &in) == 0;
+
 	while (strlen(entry) > 1) {
 		const char *parent = dirname(strdupa(entry));
 
-		if (lstat(entry, &in) < 0 || stat(parent, &of) < 0 ||
-		    (of.st_mode & S_IWOTH && in.st_uid != 0 && in.st_uid != user)) {
+		is_known = is_known && lstat(parent, &parents) == 0 &&
+			   look_behind(parent, &parents, &of) == 0;
+		if (!is_known || (of.st_mode & S_IWOTH && in.st_uid != 0 && in.st_uid != user)) {
 			snprintf(strange, size, "%s", entry);
 			return true;
 		}
+		in = parents;
 		memmove(entry, parent, strlen(parent) + 1);
 	}
 	return false;

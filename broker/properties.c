@@ -192,10 +192,24 @@ static unsigned read_hex(const struct device *d, const char *attribute)
 	return (unsigned) strtoul(text, NULL, 16);
 }
 
-/* These attributes don't wait for the device. */
-static void read_class(struct device *d)
+/* TYPE is "CLASS/SUBCLASS/PROTOCOL", in decimal. Source: kernel, drivers/usb/core/driver.c,
+ * usb_uevent. */
+static bool parse_type(const char *type, unsigned *ret_class)
 {
-	if (d->id.kind == DEVICE_USB)
+	unsigned class, subclass, protocol;
+	int length = 0;
+
+	if (!type || sscanf(type, "%3u/%3u/%3u%n", &class, &subclass, &protocol, &length) != 3 ||
+	    type[length] || class > 0xff || subclass > 0xff || protocol > 0xff)
+		return false;
+	*ret_class = class << 16 | subclass << 8 | protocol;
+	return true;
+}
+
+/* These attributes don't wait for the device. */
+static void read_class(struct device *d, property_fn property, void *from)
+{
+	if (d->id.kind == DEVICE_USB && !parse_type(property(from, "TYPE"), &d->id.class))
 		d->id.class = read_hex(d, "bDeviceClass") << 16 |
 			      read_hex(d, "bDeviceSubClass") << 8 | read_hex(d, "bDeviceProtocol");
 	else if (d->id.kind == DEVICE_PCI)
@@ -225,7 +239,7 @@ void properties_read_identity(struct device *d, property_fn property, void *from
 	look_up_node(d);
 	d->id.group = look_up_group(d);
 	read_words(d, property, from);
-	read_class(d);
+	read_class(d, property, from);
 	switch (d->id.kind) {
 	case DEVICE_USB:
 		read_usb(d, property, from);

@@ -4,6 +4,12 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#if __has_include(<linux/openat2.h>)
+#include <linux/openat2.h>
+#endif
 
 #include "helper/macro.h"
 
@@ -68,7 +74,21 @@ static int walk_one(struct way *way, const char *name)
 	return 0;
 }
 
-int walk_open(const char *path, int *ret_fd)
+/* All of the way in one go, if there are no links on it. -1: walk, and you will see. */
+static int jump(const char *path)
+{
+#if defined SYS_openat2 && defined RESOLVE_NO_SYMLINKS
+	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS};
+
+	return path[0] == '/' ? (int) syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how)) : -1;
+#else
+	(void) path;
+	return -1;
+#endif
+}
+
+/* Names one after the other, links where they are allowed. */
+static int walk(const char *path, int *ret_fd)
 {
 	struct way way = {.fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC)};
 	char name[NAME_MAX + 2];
@@ -85,6 +105,16 @@ int walk_open(const char *path, int *ret_fd)
 	else
 		close_fd(way.fd);
 	return r;
+}
+
+int walk_open(const char *path, int *ret_fd)
+{
+	int fd = jump(path);
+
+	if (fd < 0)
+		return walk(path, ret_fd);
+	*ret_fd = fd;
+	return 0;
 }
 
 int walk_open_parent(const char *path, int *ret_fd, const char **ret_name)

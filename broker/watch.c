@@ -183,13 +183,16 @@ static void read_events(void *data, uint32_t events)
 	ssize_t n;
 
 	(void) events;
-	while ((n = read(hub->fd, buffer, sizeof(buffer))) > 0)
+	do {
+		n = read(hub->fd, buffer, sizeof(buffer));
 		for (char *at = buffer; at < buffer + n;) {
 			const struct inotify_event *event = (const struct inotify_event *) at;
 
 			mark_changed(hub, event);
 			at += sizeof(*event) + event->len;
 		}
+		/* As long as there was room for one more there are no others. */
+	} while (n > (ssize_t) (sizeof(buffer) - sizeof(struct inotify_event) - NAME_MAX - 1));
 	tell_changed(hub->loop);
 }
 

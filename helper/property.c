@@ -31,4 +31,5 @@ const struct property_row property_table[PROPERTIES] = {
 	[PROPERTY_VENDOR] = {"ID_VENDOR", false},
 	[PROPERTY_MODEL] = {"ID_MODEL", false},
 	[PROPERTY_NAME] = {"NAME", false},
+	[PROPERTY_TYPE] = {"TYPE", false},
 };

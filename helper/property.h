@@ -35,6 +35,7 @@ enum property {
 	PROPERTY_VENDOR,
 	PROPERTY_MODEL,
 	PROPERTY_NAME,
+	PROPERTY_TYPE, /* of a USB device: its class, as the kernel says it */
 	PROPERTIES,
 };
 
