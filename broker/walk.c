@@ -75,7 +75,7 @@ static int walk_one(struct way *way, const char *name)
 }
 
 /* All of the way in one go, if there are no links on it. -1: walk, and you will see. */
-static int jump(const char *path)
+static int jump_to(const char *path)
 {
 #if defined SYS_openat2 && defined RESOLVE_NO_SYMLINKS
 	struct open_how how = {.flags = O_PATH | O_CLOEXEC, .resolve = RESOLVE_NO_SYMLINKS};
@@ -88,7 +88,7 @@ static int jump(const char *path)
 }
 
 /* Names one after the other, links where they are allowed. */
-static int walk(const char *path, int *ret_fd)
+static int walk_all(const char *path, int *ret_fd)
 {
 	struct way way = {.fd = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC)};
 	char name[NAME_MAX + 2];
@@ -109,10 +109,10 @@ static int walk(const char *path, int *ret_fd)
 
 int walk_open(const char *path, int *ret_fd)
 {
-	int fd = jump(path);
+	int fd = jump_to(path);
 
 	if (fd < 0)
-		return walk(path, ret_fd);
+		return walk_all(path, ret_fd);
 	*ret_fd = fd;
 	return 0;
 }

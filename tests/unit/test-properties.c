@@ -96,6 +96,37 @@ static void test_usb(void **state)
 	assert_int_equal(d.id.group, -1);
 }
 
+/* The event has said it; where it has not, or not well, /sys is asked. */
+static void test_class_of_usb(void **state)
+{
+	static const struct {
+		const char *type;
+		int class;
+	} rows[] = {
+		{"239/2/1", 0xef0201}, {"0/0/0", 0},          {"9/0", 0x090001},
+		{"9/0/1/", 0x090001},  {"256/0/0", 0x090001}, {"", 0x090001},
+		{"x", 0x090001},       {"-1/0/0", 0x090001},  {NULL, 0x090001},
+	};
+	char *root = *state;
+
+	tree_write(root, "/sys" STICK "/bDeviceClass", "09\n");
+	tree_write(root, "/sys" STICK "/bDeviceSubClass", "00\n");
+	tree_write(root, "/sys" STICK "/bDeviceProtocol", "01\n");
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		const char *pairs[] = {"SUBSYSTEM",
+				       "usb",
+				       "DEVTYPE",
+				       "usb_device",
+				       "DEVNAME",
+				       "/dev/bus/usb/001/004",
+				       rows[i].type ? "TYPE" : NULL,
+				       rows[i].type,
+				       NULL};
+
+		assert_int_equal(read_identity(STICK, pairs).id.class, rows[i].class);
+	}
+}
+
 /* Half a path is another device's. */
 static void test_a_node_that_does_not_fit(void **state)
 {
@@ -137,6 +168,7 @@ int main(void)
 #define PROPERTIES_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		PROPERTIES_TEST(test_usb),
+		PROPERTIES_TEST(test_class_of_usb),
 		PROPERTIES_TEST(test_what_is_read_travels),
 		PROPERTIES_TEST(test_a_node_that_does_not_fit),
 	};
