@@ -84,8 +84,9 @@ def calls(plugs):
 
 # ---- instructions --------------------------------------------------------------------------------
 
-# What the broker does now and then, some time after an event: the copy for everybody, a checkpoint.
-LATER = ("its_time", "tidy_up")
+# What the broker does now and then, some time after an event: the copy for everybody, a checkpoint; and when it ends, both
+# of all that has come since the last one.
+LATER = ("its_time", "tidy_up", "snapshot_free", "store_close")
 
 
 def instructions(plugs):
