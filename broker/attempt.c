@@ -43,6 +43,7 @@ void attempt_close_disks(struct device *device)
 {
 	while (device->attempt.n_disks > 0)
 		close(device->attempt.disks[--device->attempt.n_disks]);
+	free(TAKE_PTR(device->attempt.disks));
 }
 
 /* It is in no VM, and on the way to none. */

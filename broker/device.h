@@ -73,6 +73,7 @@ struct device_identity {
 	kept_text devpath; /* below /sys */
 	uint64_t inode;    /* of /sys + devpath */
 	enum device_kind kind;
+	unsigned class; /* of the device: 0xCCSSPP */
 	kept_text kernel_name;
 	kept_text node; /* /dev/bus/usb/BBB/DDD, /dev/input/eventN; "" for PCI */
 	kept_text name;
@@ -80,34 +81,33 @@ struct device_identity {
 	unsigned speed; /* Mbit/s, rounded down; 0: unknown */
 	int group;      /* PCI: the number of its IOMMU group; -1: it has none */
 
-	/* For people and programs that ask; as udev has them, or "". */
+	/* For people and programs that ask, as class is; as udev has them, or "". */
 	kept_text vendor_name, model_name;
 	kept_text serial;
 	kept_text interfaces; /* USB: ":030101:" */
-	unsigned class;       /* of the device: 0xCCSSPP */
 };
 
 /* What is wanted of it. */
 struct device_wish {
 	bool present;   /* plugged in, as far as we know */
 	bool held;      /* was plugged in already and attachConnected = no */
+	bool fence;     /* USB: while no VM has it, the host is to have it neither */
+	bool prepare;   /* PCI: its VM is about to be started with it: vfio-pci is to have it */
+	unsigned order; /* of the rule in the config */
 	kept_text rule; /* "" when no rule claims it */
 	kept_text vms;  /* candidates, comma-separated, in order */
 	kept_text config;
-	unsigned options;    /* enum config_option */
-	unsigned order;      /* of the rule in the config */
 	kept_text family;    /* keeps its VM when it comes back as another device; "" */
 	kept_text family_vm; /* the VM it was kept in for its family's sake; "" */
 	kept_text leader;    /* devpath of the device whose IOMMU group it is given with; "" */
-	bool fence;          /* USB: while no VM has it, the host is to have it neither */
 	uint64_t seqnum;     /* of the newest event that counted */
+	unsigned options;    /* enum config_option */
 
 	/* What people want of it (choice.h), and what the config says about that. */
-	unsigned away;    /* enum device_away */
-	kept_text chosen; /* one of vms; "": nobody has chosen */
-	bool asks;        /* without a choice it goes to none */
+	unsigned away; /* enum device_away */
+	bool asks;     /* without a choice it goes to none */
 	bool skips_suspend;
-	bool prepare; /* PCI: its VM is about to be started with it: vfio-pci is to have it */
+	kept_text chosen; /* one of vms; "": nobody has chosen */
 	kept_text tag;
 };
 
@@ -155,32 +155,32 @@ struct device_fence {
 /* What is under way. */
 struct device_attempt {
 	enum device_cause cause;
+	int node_fd;      /* once the worker has opened it; -1 for a kind without */
 	uint64_t started; /* ms, monotonic: when the cause arrived */
-	bool awaits_vm;   /* its VM was not running: the VM's start will be the cause */
 	uint64_t began;   /* ms, monotonic: when the present attempt began */
 	uint64_t request; /* the worker's number; 0: none */
+	int *disks;       /* held exclusively until the VMM has answered; NULL: none */
+	unsigned n_disks;
+	bool awaits_vm;   /* its VM was not running: the VM's start will be the cause */
 	bool opened;      /* the worker has opened it: to be given to the VMM now */
-	int node_fd;      /* then; -1 for a kind without */
-	int disks[16];    /* held exclusively until the VMM has answered */
-	size_t n_disks;
-	bool is_ahead;  /* opened before its VM runs, to be ready for its start */
-	bool vmm_asked; /* attach or detach: its answer is awaited */
-	bool is_full;   /* so the VMM has answered: another one has to leave first */
-	bool released;  /* the worker has done what it could about host drivers */
-	bool check;     /* attached: is it really? */
-	bool until_end; /* releasing: nothing but the end of its VM's process ends that */
+	bool is_ahead;    /* opened before its VM runs, to be ready for its start */
+	bool vmm_asked;   /* attach or detach: its answer is awaited */
+	bool is_full;     /* so the VMM has answered: another one has to leave first */
+	bool released;    /* the worker has done what it could about host drivers */
+	bool check;       /* attached: is it really? */
+	bool until_end;   /* releasing: nothing but the end of its VM's process ends that */
+	bool gave_up;     /* nothing is tried until something changes */
+	bool was_used;    /* by the host, when the worker last looked */
+	bool awaits_send; /* its attach is not on its way yet */
+	unsigned n_retries;
 	struct device_group group;
 	struct device_fence fence;
 	kept_text host_driver; /* PCI: what held it when it was taken from the host; "" */
 
 	uint64_t not_before; /* ms, monotonic: nothing is tried before; 0: at once */
-	bool gave_up;        /* nothing is tried until something changes */
-	bool was_used;       /* by the host, when the worker last looked */
-	unsigned n_retries;
-	kept_text failure; /* why the last attempt came to nothing; the history has it once */
+	kept_text failure;   /* why the last attempt came to nothing; the history has it once */
 	struct device_move move;
 
-	bool awaits_send;              /* its attach is not on its way yet */
 	struct intake_client *helpers; /* to acknowledge when it is */
 	struct loop_timer helpers_limit;
 };

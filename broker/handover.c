@@ -106,31 +106,44 @@ static void close_fds(int *fds, int n)
 		close(fds[i]);
 }
 
+/* Takes over the N disks. Returns 0 or -ENOMEM. */
+static int hold_disks(struct device_attempt *attempt, const int *disks, int n)
+{
+	if (n == 0)
+		return 0;
+	attempt->disks = calloc((size_t) n, sizeof(*disks));
+	if (!attempt->disks)
+		return -ENOMEM;
+	memcpy(attempt->disks, disks, (size_t) n * sizeof(*disks));
+	attempt->n_disks = (unsigned) n;
+	return 0;
+}
+
 static void note_opened(struct registry *registry, struct device *device,
 			const struct worker_answer *answer, int *fds)
 {
 	struct device_attempt *attempt = &device->attempt;
 	struct vm *vm = device->place.vm;
-	int n = 0;
+	int n = answer->has_node + answer->has_watch, r = answer->result;
 
-	attempt->was_used = answer->result == -EBUSY;
-	if (answer->result < 0) {
+	attempt->was_used = r == -EBUSY;
+	if (r >= 0)
+		r = hold_disks(attempt, fds + n, answer->n_fds - n);
+	if (r < 0) {
 		close_fds(fds, answer->n_fds);
 		attempt_fail(registry, device,
-			     answer->result == -EBUSY        ? DEVICE_REFUSED
-			     : answer->result == -EOPNOTSUPP ? DEVICE_FAILED
-							     : DEVICE_WAITING,
-			     answer->detail[0] ? answer->detail : strerror(-answer->result), 0);
+			     r == -EBUSY        ? DEVICE_REFUSED
+			     : r == -EOPNOTSUPP ? DEVICE_FAILED
+						: DEVICE_WAITING,
+			     answer->detail[0] ? answer->detail : strerror(-r), 0);
 		/* Perhaps it is its VM that uses it, by its own command line. */
-		if (answer->result == -EBUSY)
+		if (r == -EBUSY)
 			vm_refresh(vm);
 		return;
 	}
 	attempt->opened = true;
-	attempt->node_fd = answer->has_node ? fds[n++] : -1;
-	unplug_watch(registry, device, answer->has_watch ? fds[n++] : -1);
-	while (n < answer->n_fds)
-		attempt->disks[attempt->n_disks++] = fds[n++];
+	attempt->node_fd = answer->has_node ? fds[0] : -1;
+	unplug_watch(registry, device, answer->has_watch ? fds[n - 1] : -1);
 	device_mark(device);
 }
 

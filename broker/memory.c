@@ -1,4 +1,4 @@
-/* Gives memory back: see memory.h. Called by the snapshot. */
+/* Gives memory back: see memory.h. Called by the snapshot and the store. */
 #include "broker/memory.h"
 
 #include <link.h>

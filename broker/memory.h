@@ -1,5 +1,6 @@
 /* Memory that the broker holds and does not need: given back to the kernel when there is time for
- * it. Used by the snapshot, whose copies follow whatever has happened. */
+ * it. Used by the snapshot, whose copies follow whatever has happened, and by the store in a
+ * silence. */
 #pragma once
 
 /* Gives back what is free between what is in use. */

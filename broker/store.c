@@ -7,6 +7,7 @@
 #include "broker/backlog.h"
 #include "broker/database.h"
 #include "broker/log.h"
+#include "broker/memory.h"
 #include "broker/recall.h"
 #include "broker/refuge.h"
 #include "broker/row.h"
@@ -97,6 +98,9 @@ static void tidy_up(void *data)
 	prune_tables(store);
 	store->tidied_pages = store->wal_pages;
 	sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
+	/* The pages that it keeps are those of all that has happened: few are asked for again. */
+	sqlite3_db_release_memory(store->db);
+	memory_trim();
 	if (store->wal_pages > HELD_PAGES)
 		log_warning("the database's -wal file has %d MB: a program of root's reads it in a"
 			    " transaction that it does not end",

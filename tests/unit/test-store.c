@@ -809,6 +809,32 @@ static void test_wal_does_not_grow_for_ever(void **state)
 	assert_in_range(largest, 1, 24 * 1024 * 1024);
 }
 
+static unsigned n_trimmed;
+
+/* In the place of memory.c's. */
+void __wrap_memory_trim(void);
+void __wrap_memory_trim(void)
+{
+	n_trimmed++;
+}
+
+/* In the first silent moment after much has happened. */
+static void test_silence_gives_memory_back(void **state)
+{
+	struct archive *a = *state;
+	bool is_new;
+
+	n_trimmed = 0;
+	for (uint64_t i = 1; i <= 300; i++)
+		assert_int_equal(store_one(a->store, i, &is_new), 0);
+	spin_for(a->loop, 100);
+	assert_int_equal(n_trimmed, 0);
+	spin_for(a->loop, 2500);
+	assert_int_equal(n_trimmed, 1);
+	spin_for(a->loop, 60000);
+	assert_int_equal(n_trimmed, 1);
+}
+
 static void test_old_events_are_pruned(void **state)
 {
 	struct archive *a = *state;
@@ -1095,6 +1121,7 @@ int main(void)
 		STORE_TEST(test_no_directory),
 		STORE_TEST(test_no_room),
 		STORE_TEST(test_wal_does_not_grow_for_ever),
+		STORE_TEST(test_silence_gives_memory_back),
 		STORE_TEST(test_old_events_are_pruned),
 		STORE_TEST(test_load),
 		STORE_TEST(test_every_column_comes_back),
