@@ -401,10 +401,10 @@ void manager_set_config(struct manager *manager, struct config *config)
 int manager_init(struct manager *manager, struct loop *loop, struct worker *worker,
 		 struct store *store, struct config *config, const char *boot_id)
 {
-	*manager = (struct manager){
-		.registry = {.loop = loop, .worker = worker, .store = store},
-		.config = config,
-	};
+	manager->registry.loop = loop;
+	manager->registry.worker = worker;
+	manager->registry.store = store;
+	manager->config = config;
 	snprintf(manager->boot_id, sizeof(manager->boot_id), "%s", boot_id);
 	set_vms(manager);
 	return worker_watch(worker, loop, handover_worker_answered, &manager->registry);

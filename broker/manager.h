@@ -28,7 +28,8 @@ struct manager {
 	void *reload_data;
 };
 
-/* Takes over CONFIG. Returns 0 or -errno. */
+/* MANAGER is zero: most of it is room that is hardly ever needed, and takes no memory until it is
+ * written. Takes over CONFIG. Returns 0 or -errno. */
 int manager_init(struct manager *manager, struct loop *loop, struct worker *worker,
 		 struct store *store, struct config *config, const char *boot_id) _must_check_;
 void manager_finish(struct manager *manager);

@@ -7,6 +7,7 @@
 void memory_trim(void);
 
 /* Lets go of the code and the constants, its own and the libraries', that were needed until now.
- * Each page that is needed again comes back from the kernel's memory, some microseconds later: for
- * once, behind the start, of which most is never needed again. */
+ * What is needed again comes back from the kernel's memory, in some forty steps of a few
+ * microseconds: for once in a while, behind the start above all, of which most is not needed again.
+ */
 void memory_forget_code(void);

@@ -393,6 +393,7 @@ static void start_broker(void)
 static void end_broker(void)
 {
 	manager_finish(&w.manager);
+	memset(&w.manager, 0, sizeof(w.manager));
 	w.n_jobs = 0;
 	store_close(w.store);
 	assert_int_equal(kept_count(), 0);

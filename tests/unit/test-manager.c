@@ -525,6 +525,7 @@ static void open_broker(const char *config)
 static void close_broker(void)
 {
 	manager_finish(&w.manager);
+	memset(&w.manager, 0, sizeof(w.manager));
 	store_close(w.store);
 	assert_int_equal(kept_count(), 0);
 	loop_free(w.loop);
