@@ -28,6 +28,8 @@ static struct world {
 	enum step (*script)(const struct device *device, unsigned n);
 } w;
 
+static struct vm some_vm;
+
 struct decision decide(const struct registry *registry, const struct device *device, uint64_t now)
 {
 	(void) registry, (void) now;
@@ -184,6 +186,36 @@ static void test_order_of_the_rules(void **state)
 	assert_int_equal(w.n_decisions, 0);
 }
 
+static enum step rest(const struct device *device, unsigned n)
+{
+	(void) device, (void) n;
+	return STEP_REST;
+}
+
+/* An event passes by those that rest; the others, and whoever was touched, are found. */
+static void test_who_rests_is_passed_by(void **state)
+{
+	struct registry *registry = &w.registry;
+	struct device *waits = new_device("waits", 1), *rests = new_device("rests", 2);
+
+	(void) state;
+	w.script = rest;
+	rests->record.state = DEVICE_ATTACHED;
+	rests->place.vm = &some_vm;
+	kept_set(&rests->place.handle, "h");
+	assert_ptr_equal(registry_find_unsettled(registry, NULL), rests);
+	assert_ptr_equal(registry_find_unsettled(registry, rests), waits);
+	reconcile_pass(registry);
+	assert_ptr_equal(registry_find_unsettled(registry, NULL), waits);
+	assert_null(registry_find_unsettled(registry, waits));
+	device_touch(rests);
+	assert_ptr_equal(registry_find_unsettled(registry, NULL), rests);
+	assert_ptr_equal(registry_find_unsettled(registry, rests), waits);
+	reconcile_pass(registry);
+	assert_ptr_equal(registry_find_unsettled(registry, NULL), waits);
+	rests->place.vm = NULL;
+}
+
 static void test_nothing_before_the_start(void **state)
 {
 	(void) state;
@@ -330,13 +362,10 @@ int main(void)
 {
 #define PASS_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		PASS_TEST(test_order_of_the_rules),
-		PASS_TEST(test_nothing_before_the_start),
-		PASS_TEST(test_marks_made_by_a_step),
-		PASS_TEST(test_devices_that_leave_the_list),
-		PASS_TEST(test_spinning_ends),
-		PASS_TEST(test_the_observer_is_told),
-		PASS_TEST(test_since),
+		PASS_TEST(test_order_of_the_rules),          PASS_TEST(test_who_rests_is_passed_by),
+		PASS_TEST(test_nothing_before_the_start),    PASS_TEST(test_marks_made_by_a_step),
+		PASS_TEST(test_devices_that_leave_the_list), PASS_TEST(test_spinning_ends),
+		PASS_TEST(test_the_observer_is_told),        PASS_TEST(test_since),
 	};
 
 	loop_skip_waiting(true);
