@@ -66,6 +66,8 @@ def measure(stage, profile):
     wait_for(lambda: profile.exists() and "\ntotals: " in profile.read_text())
     found = Profile(profile)
     copies, copied = found.calls("write_copy")
+    if copies == 0:  # another compiler has made one function of both
+        copies, copied = found.calls("its_time")
     return (found.total - copied - found.calls("tidy_up")[1]) / PLUGS, copied / copies
 
 
