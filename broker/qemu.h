@@ -22,7 +22,6 @@
 
 #define QEMU_MAX_BUSES 16
 #define QEMU_MAX_PCI_PORTS 64
-#define QEMU_MAX_HANDLES 256
 #define QEMU_MAX_COLD 32
 #define QEMU_BUSY_MS 2000 /* without a greeting for so long: somebody else holds the monitor */
 
@@ -110,7 +109,7 @@ struct qemu {
 	size_t n_buses, n_found;
 	struct qemu_pci_port ports[QEMU_MAX_PCI_PORTS], found_ports[QEMU_MAX_PCI_PORTS];
 	size_t n_ports, n_found_ports;
-	char *handles[QEMU_MAX_HANDLES];
+	char **handles; /* ours that it has, as the last probe saw them */
 	size_t n_handles;
 	struct qemu_cold *found_cold[QEMU_MAX_COLD]; /* made when one is found, and kept */
 	size_t n_found_cold;

@@ -5,6 +5,22 @@ void qemu_forget_handles(struct qemu *qemu)
 {
 	while (qemu->n_handles > 0)
 		free(qemu->handles[--qemu->n_handles]);
+	free(TAKE_PTR(qemu->handles));
+}
+
+/* Returns 0 or -ENOMEM. */
+static int keep_handle(struct qemu *qemu, const char *name)
+{
+	char **handles = reallocarray(qemu->handles, qemu->n_handles + 1, sizeof(*handles));
+
+	if (!handles)
+		return -ENOMEM;
+	qemu->handles = handles;
+	handles[qemu->n_handles] = strdup(name);
+	if (!handles[qemu->n_handles])
+		return -ENOMEM;
+	qemu->n_handles++;
+	return 0;
 }
 
 /* Probe: our handles, and the USB buses with their ports */
@@ -204,11 +220,10 @@ static void probe_devices(struct qemu_op *op, const char *parent, const json_t *
 
 		if (!type || !name)
 			continue;
-		if (is_handle(name) && qemu->n_handles < QEMU_MAX_HANDLES) {
-			char *copy = strdup(name);
-
-			if (copy)
-				qemu->handles[qemu->n_handles++] = copy;
+		if (is_handle(name)) {
+			/* One that is not named would be taken for gone. */
+			if (keep_handle(qemu, name) < 0)
+				op_set_result(&op->base, VMM_RETRY, strerror(ENOMEM));
 		} else if (qemu_cold_ask(op, parent, name, type)) {
 			continue;
 		} else if (is_usb_controller(type)) {
