@@ -151,7 +151,7 @@ static int open_file(const char *path, sqlite3 **ret_db)
 	sqlite3_busy_timeout(*ret_db, 10000); /* only until the loop runs */
 	sqlite3_extended_result_codes(*ret_db, 1);
 	return database_execute(*ret_db, "pragma journal_mode = wal; pragma synchronous = full;"
-					 "pragma wal_autocheckpoint = 0; pragma cache_size = -128;"
+					 "pragma wal_autocheckpoint = 0; pragma cache_size = -64;"
 					 "pragma journal_size_limit = 1048576");
 }
 
