@@ -8,8 +8,9 @@ import subprocess
 HUNG = re.compile(r"watchdog: BUG: soft lockup|rcu_preempt self-detected stall")
 # What makes the emulated host cheap. Its kernel is told to trust the processors' time stamps, which QEMU has from
 # one clock: else each look at the time is one at a register of the HPET, a way out of the emulated code and a lock
-# that all processors share. And page tables have four levels, not five.
-CPU = "max,-la57"
+# that all processors share. Page tables have four levels, not five. And without erms, nothing clears and copies memory
+# by rep movsb and rep stosb, of which each byte is a turn of a loop here: a tenth of all processor time.
+CPU = "max,-la57,-erms"
 FAST = "no_timer_check tsc=reliable"
 
 
