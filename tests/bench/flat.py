@@ -15,7 +15,7 @@ import sys
 import tempfile
 
 from callgrind import Profile
-from stage import PLACE, Stage, enter, node_of
+from stage import Stage, enter
 from world import SKIPPED, wait_for
 
 BROKER, HELPER = (os.path.abspath(path) for path in sys.argv[1:3])
@@ -30,10 +30,7 @@ PATIENCE = 900  # seconds, for all of it; a twentieth of that on a machine that 
 
 def attach(stage, have, want):
     for number in range(have, want):
-        name = f"stick{number}"
-        (PLACE / name).mkdir()
-        (PLACE / name / "dev").write_text("1:5\n")
-        stage.event(device=name, vms="good", place=f"/devices/virtual/misc/{name}", node=node_of(name))
+        stage.bring(f"stick{number}")
         if number % AT_ONCE == 0 or number == want - 1:
             wait_for(lambda: stage.query("select count(*) from assignments where state = 'attached'") == [(number + 1,)])
 

@@ -20,7 +20,7 @@ import time
 
 import alone
 import curves
-from stage import PLACE, Stage, enter, node_of
+from stage import Stage, enter, node_of
 from world import SKIPPED, wait_for
 
 BROKER, HELPER = (os.path.abspath(path) for path in sys.argv[1:3])
@@ -60,10 +60,7 @@ def seconds(stage):
 
 def attach(stage, have, want):
     for number in range(have, want):
-        name = f"stick{number}"
-        (PLACE / name).mkdir()
-        (PLACE / name / "dev").write_text("1:5\n")
-        stage.event(device=name, vms="good", place=f"/devices/virtual/misc/{name}", node=node_of(name))
+        stage.bring(f"stick{number}")
     wait_for(lambda: stage.query("select count(*) from assignments where state = 'attached'") == [(want,)], 300)
 
 

@@ -85,10 +85,20 @@ class Stage(worlds.World):
         with contextlib.closing(sqlite3.connect(f"file:{self.public_copy}?mode=ro", uri=True)) as db:
             return db.execute("select count(*) from history where action = ? and result = 'ok'", [action]).fetchone()[0]
 
-    def plug(self, name="stick"):
-        """Plugs it in, and waits until the VM has it."""
+    @staticmethod
+    def make(name):
+        """The device itself, as the kernel shows it."""
         (PLACE / name).mkdir()
         (PLACE / name / "dev").write_text("1:5\n")
+
+    def bring(self, name):
+        """Plugs it in, with no helper: the event is this program's."""
+        self.make(name)
+        self.event(device=name, vms="good", place=f"/devices/virtual/misc/{name}", node=node_of(name))
+
+    def plug(self, name="stick"):
+        """Plugs it in, and waits until the VM has it."""
+        self.make(name)
         before = self.count("attach")
         self.help("add", name)
         self.hears("add")
