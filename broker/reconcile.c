@@ -53,8 +53,11 @@ static void tell_people(struct registry *registry, struct device *device,
 	const struct vm *vm = decision->vm;
 
 	if (decision->step == STEP_WAIT && vm->state != VM_UP) {
+		/* It is being asked, perhaps for the second time: its start has not ended. */
+		bool still = device->attempt.awaits_vm && streq(device->record.vm, vm->name);
+
 		record_name_vm(device, vm->name);
-		device->attempt.awaits_vm = vm->state == VM_DOWN || *vm->reason;
+		device->attempt.awaits_vm = still || vm->state == VM_DOWN || *vm->reason;
 	} else if (decision->step == STEP_WAIT && !*device->record.vm) {
 		record_name_vm(device, vm->name);
 	} else if (decision->step == STEP_FAIL) {

@@ -1236,6 +1236,25 @@ static void test_vm_exits_and_returns(void **state)
 	expect_history("attach plug vm1 ok; detach vm-exit vm1 ok; attach vm-start vm1 ok");
 }
 
+/* Its socket is there again, and nobody answers on it for a while. */
+static void test_vm_returns_and_answers_late(void **state)
+{
+	(void) state;
+	struct vm *vm = registry_find_vm(&w.manager.registry, "vm1");
+
+	plug("1-2", 100, "vm1");
+	vm_dies("vm1");
+	vm->state = VM_PROBING;
+	vm_set_reason(vm, "the monitor of vm1 does not answer");
+	run();
+	vm_set_reason(vm, "%s", "");
+	run();
+	expect("1-2", "waiting vm1");
+	vm_starts("vm1");
+	expect("1-2", "attached vm1");
+	expect_history("attach plug vm1 ok; detach vm-exit vm1 ok; attach vm-start vm1 ok");
+}
+
 static void test_vm_exits_while_opening(void **state)
 {
 	(void) state;
@@ -2243,6 +2262,7 @@ int main(void)
 		STARTED(test_names_that_begin_alike),
 		STARTED(test_vm_starts_late),
 		STARTED(test_vm_exits_and_returns),
+		STARTED(test_vm_returns_and_answers_late),
 		STARTED(test_vm_exits_while_opening),
 		STARTED(test_vm_exits_while_attaching),
 		STARTED(test_vm_exits_while_verifying),
