@@ -14,7 +14,7 @@ struct event {
 	uint64_t inode;
 	char vms[256];
 	char rule[256];
-	bool is_new; /* set by store_events: false when it had been seen before */
+	bool is_new; /* set by the store: false when it had been seen before */
 };
 
 /* The fields of *RET_EVENT, from a message that is well-formed but says what it likes. Returns 0,

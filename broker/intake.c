@@ -32,7 +32,9 @@ struct intake_client {
 	struct loop_timer limit;
 	int fd;
 	bool received, flushed;
-	bool is_kept; /* its event is in the database */
+	bool is_added;    /* its event is in a transaction, the end of which is still to come */
+	bool is_kept;     /* its event is in the database */
+	bool is_answered; /* … as soon as that is known */
 	struct event event;
 	struct wire_msg msg;
 	struct loop_garbage garbage;
@@ -52,7 +54,7 @@ struct intake {
 	struct loop_timer spool_retry, accept_retry, listen_retry;
 	unsigned spool_ms; /* the pause before the last retry; 0: all went well */
 	struct intake_client *clients;
-	size_t n_clients, n_received;
+	size_t n_clients, n_received, n_added;
 };
 
 /* Clients */
@@ -77,6 +79,7 @@ static void client_close(struct intake_client *client)
 		at = &(*at)->next;
 	*at = client->next;
 	intake->n_clients--;
+	intake->n_added -= client->is_added;
 	loop_timer_stop(&client->limit);
 	client->source = loop_source_free(client->source);
 	client->fd = close_fd(client->fd);
@@ -94,7 +97,9 @@ static void client_answer(struct intake_client *client, char byte)
 
 void intake_acknowledge(struct intake_client *client)
 {
-	if (client)
+	if (client && client->is_added)
+		client->is_answered = true;
+	else if (client)
 		client_answer(client, client->is_kept ? WIRE_TAKEN : WIRE_REFUSED);
 }
 
@@ -244,13 +249,11 @@ static size_t take_received(struct intake *intake, struct intake_client **client
 	return n;
 }
 
-/* Writes events to the database. The job comes first: what it can't take is done all the same. The
- * event itself is in the spool then, or its helper, whose event is refused, puts it there; done
- * once more from there it changes nothing. */
-static int keep_events(struct intake *intake, struct event **events, size_t n)
+/* The job comes first: what the database can't take (R < 0) is done all the same. The event itself
+ * is in the spool then, or its helper, whose event is refused, puts it there; done once more from
+ * there it changes nothing. */
+static int do_all_the_same(int r, struct event **events, size_t n)
 {
-	int r = store_events(intake->store, events, n);
-
 	for (size_t i = 0; r < 0 && i < n; i++)
 		events[i]->is_new = true;
 	return r;
@@ -266,14 +269,32 @@ void intake_flush(struct intake *intake)
 		return;
 	for (size_t i = 0; i < n; i++)
 		events[i] = &clients[i]->event;
-	bool is_kept = keep_events(intake, events, n) == 0;
+	bool is_added = do_all_the_same(store_add_events(intake->store, events, n), events, n) == 0;
+	intake->n_added += is_added ? n : 0;
+	for (size_t i = 0; i < n; i++)
+		clients[i]->is_added = is_added;
 	for (size_t i = 0; i < n; i++) {
-		clients[i]->is_kept = is_kept;
 		if (clients[i]->event.is_new)
 			intake->handler->event(intake->data, &clients[i]->event, &clients[i]->msg,
 					       clients[i]);
 		else
 			intake_acknowledge(clients[i]);
+	}
+}
+
+void intake_settle(struct intake *intake, bool kept)
+{
+	struct intake_client *next;
+
+	for (struct intake_client *c = intake->clients; c && intake->n_added > 0; c = next) {
+		next = c->next;
+		if (!c->is_added)
+			continue;
+		c->is_added = false;
+		intake->n_added--;
+		c->is_kept = kept;
+		if (c->is_answered)
+			intake_acknowledge(c);
 	}
 }
 
@@ -322,7 +343,7 @@ static int drain_batch(struct intake *intake, int dir_fd, struct spooled *batch,
 
 	for (size_t i = 0; i < n; i++)
 		events[i] = &batch[i].event;
-	int r = keep_events(intake, events, n);
+	int r = do_all_the_same(store_events(intake->store, events, n), events, n);
 	for (size_t i = 0; i < n; i++) {
 		if (r == 0)
 			spool_remove(dir_fd, batch[i].number);

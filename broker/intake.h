@@ -1,10 +1,12 @@
 /* Where events come in: the socket that helpers connect to, and the spool they leave messages in
  * when nobody answers.
  *
- * All events of one pass of the loop are committed in one transaction before the first is acted
- * upon; the helper is acknowledged by whoever has acted (intake_acknowledge). What can't be
- * committed is acted upon all the same, and its helper is told that it was not kept: it goes to the
- * spool, and from there to the database when that can be written again.
+ * All events of one pass of the loop are committed in one transaction, with what they have changed
+ * (store_flush); the helper is acknowledged by whoever has acted (intake_acknowledge), and hears it
+ * when that is on disk. What can't be committed is acted upon all the same, and its helper is told
+ * that it was not kept: it goes to the spool, and from there to the database when that can be
+ * written again. So it is with what a broker that is killed has acted upon before the commit: done
+ * once more it changes nothing.
  */
 #pragma once
 
@@ -18,9 +20,9 @@ struct intake_client;
 struct store;
 
 struct intake_handler {
-	/* A new event that is on disk by now, in the database or in the spool; or one that was
-	 * handed out before, and could not be kept then. CLIENT (NULL for one from the spool) must
-	 * be given to intake_acknowledge at some time. */
+	/* A new event, which will be on disk at the end of the pass, or is in the spool; or one
+	 * that was handed out before, and could not be kept then. CLIENT (NULL for one from the
+	 * spool) must be given to intake_acknowledge at some time. */
 	void (*event)(void *data, const struct event *event, const struct wire_msg *msg,
 		      struct intake_client *client);
 	/* The rules have changed. */
@@ -38,11 +40,13 @@ void intake_free(struct intake *intake);
 /* Handles what lies in the spool now; later arrivals are noticed. */
 void intake_drain_spool(struct intake *intake);
 
-/* Commits and hands out what has come in; called at the end of every pass. */
+/* Adds to the store what has come in, and hands it out; called at the end of every pass. */
 void intake_flush(struct intake *intake);
+/* What intake_flush has added is on disk (KEPT), or is not: called behind store_flush. */
+void intake_settle(struct intake *intake, bool kept);
 
-/* Tells the helper that its event is acted upon, and whether it is on disk, and lets it go. NULL is
- * fine. */
+/* Tells the helper that its event is acted upon, and whether it is on disk, as soon as that is
+ * known, and lets it go. NULL is fine. */
 void intake_acknowledge(struct intake_client *client);
 /* Chains clients that wait for the same thing: puts CLIENT before LIST, returns the new list. */
 struct intake_client *intake_chain(struct intake_client *client, struct intake_client *list);

@@ -1,5 +1,6 @@
 /* Who has a device node open, by /proc: see inuse.h. A node is known by its numbers, so one in a
- * container or a jail is seen as well. Sources: proc(5), /proc/PID/fd and fdinfo; statx(2). */
+ * container or a jail is seen as well. Sources: proc(5), /proc/PID/fd and fdinfo; statx(2); kernel,
+ * Documentation/filesystems/proc.rst (the size of /proc/PID/fd, from 6.2 on). */
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
@@ -18,6 +19,7 @@
 struct search {
 	const struct nodes *nodes;
 	const struct node *found;
+	bool are_counted; /* the kernel says how many descriptors a process has */
 	enum opener best;
 	pid_t pid; /* whose that is */
 	char *who;
@@ -83,11 +85,26 @@ static bool is_ours(const char *pid)
 	       own.st_ino == exe.st_ino;
 }
 
+/* How many descriptors process PID has open; -1: that can't be told. Older kernels say 0 of all. */
+static off_t count_descriptors(const char *pid)
+{
+	char path[PATH_MAX];
+	struct stat st;
+
+	if (root_path(path, sizeof(path), "/proc/%s/fd", pid) < 0 || stat(path, &st) < 0)
+		return -1;
+	return st.st_size;
+}
+
 static int look_at_process(struct search *search, const char *pid)
 {
 	const struct dirent *entry;
-	DIR *dir = root_opendir("/proc/%s/fd", pid);
+	DIR *dir;
 
+	/* Most processes are the kernel's own, and have none. */
+	if (search->are_counted && count_descriptors(pid) == 0)
+		return 0;
+	dir = root_opendir("/proc/%s/fd", pid);
 	if (!dir)
 		return errno == ENOENT || errno == ESRCH ? 0 : -errno;
 	while ((entry = readdir(dir))) {
@@ -110,6 +127,7 @@ static int look_at_all(struct search *search)
 
 	if (!proc)
 		return -errno;
+	search->are_counted = count_descriptors("self") > 0;
 	while (r == 0 && search->best != OPENER_WRITES && (entry = readdir(proc)))
 		if (entry->d_name[0] >= '1' && entry->d_name[0] <= '9')
 			r = look_at_process(search, entry->d_name);

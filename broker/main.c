@@ -223,8 +223,7 @@ static void follow_database(struct broker *broker)
 		log_warning("%s can't be watched", path);
 }
 
-/* Events first: they are committed before anything is done about them, and before anything else is
- * written. */
+/* Events first: they and what they change are on disk together, and then their helpers go. */
 static void pass_end(void *data)
 {
 	struct broker *broker = data;
@@ -237,11 +236,14 @@ static void pass_end(void *data)
 	do
 		reconcile_pass(&broker->manager.registry);
 	while (control_broker_pass(broker->control));
+	store_flush(broker->store);
+	intake_settle(broker->intake, store_lost_events(broker->store) == 0);
 	if (snapshot_takes_damage(broker->snapshot))
 		store_distrust(broker->store);
-	if (store_mend(broker->store))
+	if (store_mend(broker->store)) {
 		follow_database(broker);
-	store_flush(broker->store);
+		store_flush(broker->store);
+	}
 	snapshot_touch(broker->snapshot);
 	attend_pass_end(&broker->attend);
 }

@@ -10,7 +10,7 @@
 #include "broker/memory.h"
 #include "broker/recall.h"
 #include "broker/refuge.h"
-#include "broker/row.h"
+#include "broker/statements.h"
 
 #define RETRY_MS 100         /* for a locked database */
 #define MAX_RETRY_MS 5000    /* for one that stays as it is: a full disk, say */
@@ -19,50 +19,19 @@
 #define CHECKPOINT_PAGES 256 /* and only when the WAL has grown so far */
 #define URGENT_PAGES 2048    /* 8 MB more of it: without silence too */
 #define HELD_PAGES 8192      /* a reader of root's keeps it from beginning anew: that is said */
-#define KEEP_EVENTS 10000    /* rows in table event */
-#define KEEP_HISTORY 200000  /* rows in table action */
-
-enum statement {
-	BEGIN,
-	COMMIT,
-	ADD_EVENT,
-	DELETE_DEVICE,
-	ADD_HISTORY,
-	PRUNE_EVENTS,
-	PRUNE_HISTORY,
-	SAVE_CHOICE,
-	DELETE_CHOICE,
-	SAVE_DEVICE, /* made from the table of columns */
-	N_STATEMENTS,
-};
-
-static const char *const statement_sql[N_STATEMENTS] = {
-	[BEGIN] = "begin immediate",
-	[COMMIT] = "commit",
-	[ADD_EVENT] =
-		"insert or ignore into event (time, boot_id, seqnum, action, devpath, inode, vm,"
-		" rule) values (:time, :boot_id, :seqnum, :action, :devpath, :inode, :vm, :rule)",
-	[DELETE_DEVICE] = "delete from device where id = :id",
-	[ADD_HISTORY] = "insert into action (time, device, name, vid_pid, vm, action, cause, rule,"
-			" result, milliseconds, detail) values (:time, :device, :name, :vid_pid,"
-			" :vm, :action, :cause, :rule, :result, :milliseconds, :detail)",
-	[PRUNE_EVENTS] = "delete from event where id <= (select max(id) from event) - :kept",
-	[SAVE_CHOICE] = "insert or replace into choice (whom, vm, detached, time)"
-			" values (:whom, :vm, :detached, :time)",
-	[DELETE_CHOICE] = "delete from choice where whom = :whom",
-	[PRUNE_HISTORY] = "delete from action where id <= (select max(id) from action) - :kept",
-};
 
 struct store {
 	struct loop *loop;
 	sqlite3 *db;
-	sqlite3_stmt *statements[N_STATEMENTS];
+	struct statements statements;
 	char boot_id[40];
 	int64_t next_row;
 	struct backlog backlog;
 	char *home, *refuge; /* where it belongs; where it goes when it can't be there, or NULL */
 	bool is_away;        /* it is in the refuge */
 	bool is_damaged;
+	bool has_events;    /* there is a transaction with events, which the next flush commits */
+	int events_lost;    /* why it could not, until that is told: -errno */
 	bool failing;       /* the reason has been logged */
 	bool without_fsync; /* what the open database is set to */
 	unsigned retry_ms;
@@ -72,30 +41,13 @@ struct store {
 	void *observer_data;
 };
 
-static int run_statement(struct store *store, enum statement which)
-{
-	sqlite3_stmt *statement = store->statements[which];
-	int r = sqlite3_step(statement);
-
-	sqlite3_reset(statement);
-	return r == SQLITE_DONE || r == SQLITE_ROW ? 0 : database_error(r);
-}
-
-static int prune_tables(struct store *store)
-{
-	database_bind_number(store->statements[PRUNE_EVENTS], ":kept", KEEP_EVENTS);
-	database_bind_number(store->statements[PRUNE_HISTORY], ":kept", KEEP_HISTORY);
-	int r = run_statement(store, PRUNE_EVENTS);
-	return r < 0 ? r : run_statement(store, PRUNE_HISTORY);
-}
-
 /* Copying the WAL into the database needs an fsync of that, so it waits for a silent moment; so do
  * old rows. Where the file is locked the next time will do. */
 static void tidy_up(void *data)
 {
 	struct store *store = data;
 
-	prune_tables(store);
+	statements_prune(&store->statements);
 	store->tidied_pages = store->wal_pages;
 	sqlite3_wal_checkpoint_v2(store->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL);
 	/* The pages that it keeps are those of all that has happened: few are asked for again. */
@@ -124,36 +76,9 @@ static int note_wal(void *data, sqlite3 *db, const char *name, int pages)
 	return SQLITE_OK;
 }
 
-static int prepare_statements(struct store *store)
-{
-	char names[ROW_SQL_SIZE], marks[ROW_SQL_SIZE], updates[ROW_SQL_SIZE];
-	char save[3 * ROW_SQL_SIZE + 150];
-
-	row_list_columns(names, ROW_NAMES);
-	row_list_columns(marks, ROW_MARKS);
-	row_list_columns(updates, ROW_UPDATES);
-	/* To replace the row would be to write its place in the index anew. */
-	snprintf(save, sizeof(save),
-		 "insert or replace into device (boot_id,%s) values (?,%s)"
-		 " on conflict (id) do update set %s",
-		 names, marks, updates);
-	for (size_t i = 0; i < N_STATEMENTS; i++) {
-		int r = sqlite3_prepare_v3(store->db, i == SAVE_DEVICE ? save : statement_sql[i],
-					   -1, SQLITE_PREPARE_PERSISTENT, &store->statements[i],
-					   NULL);
-
-		if (r != SQLITE_OK)
-			return r == SQLITE_ERROR ? -EUCLEAN : database_error(r);
-	}
-	return 0;
-}
-
 static void close_database(struct store *store)
 {
-	for (size_t i = 0; i < N_STATEMENTS; i++) {
-		sqlite3_finalize(store->statements[i]);
-		store->statements[i] = NULL;
-	}
+	statements_finish(&store->statements);
 	sqlite3_close(store->db);
 	store->db = NULL;
 }
@@ -163,7 +88,7 @@ static int open_and_prepare(struct store *store)
 	int r = refuge_open(store->home, store->refuge, &store->db, &store->is_away);
 
 	if (r == 0)
-		r = prepare_statements(store);
+		r = statements_prepare(&store->statements, store->db);
 	if (r < 0)
 		close_database(store);
 	return r;
@@ -245,7 +170,7 @@ static void leave_in_refuge(struct store *store)
 	if (refuge_begin(store->home, store->refuge, &store->db) < 0)
 		return;
 	store->is_away = true;
-	if (prepare_statements(store) == 0)
+	if (statements_prepare(&store->statements, store->db) == 0)
 		flush_now(store);
 }
 
@@ -273,6 +198,9 @@ static void note_failure(struct store *store, int r)
 			    " the same, and written later",
 			    sqlite3_errmsg(store->db));
 	store->failing = true;
+	if (store->has_events)
+		store->events_lost = r;
+	store->has_events = false;
 	if (store->db && !sqlite3_get_autocommit(store->db))
 		database_execute(store->db, "rollback");
 }
@@ -304,21 +232,6 @@ bool store_mend(struct store *store)
 	return true;
 }
 
-static int write_event(struct store *store, const struct event *event)
-{
-	sqlite3_stmt *statement = store->statements[ADD_EVENT];
-
-	database_bind_number(statement, ":time", now_realtime_ms());
-	database_bind_text(statement, ":boot_id", event->boot_id);
-	database_bind_number(statement, ":seqnum", event->seqnum);
-	database_bind_text(statement, ":action", event->action);
-	database_bind_text(statement, ":devpath", event->devpath);
-	database_bind_number(statement, ":inode", event->inode);
-	database_bind_text(statement, ":vm", event->vms);
-	database_bind_text(statement, ":rule", event->rule);
-	return run_statement(store, ADD_EVENT);
-}
-
 /* Whether what is committed from now on is on disk then, or only in the kernel's hands. */
 static int set_fsync(struct store *store, bool fsync)
 {
@@ -336,83 +249,43 @@ static int begin_transaction(struct store *store, bool fsync)
 {
 	int r = set_fsync(store, fsync);
 
-	return r < 0 ? r : run_statement(store, BEGIN);
+	return r < 0 ? r : statements_run(&store->statements, STATEMENT_BEGIN);
 }
 
-int store_events(struct store *store, struct event **events, size_t n)
+int store_add_events(struct store *store, struct event **events, size_t n)
 {
 	int r = begin_transaction(store, true);
 
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		struct event *event = events[i];
 
-		r = write_event(store, event);
+		r = statements_add_event(&store->statements, event);
 		event->is_new = r == 0 && sqlite3_changes(store->db) > 0;
 	}
-	if (r == 0)
-		r = run_statement(store, COMMIT);
+	store->has_events = r == 0;
 	if (r < 0)
 		note_failure(store, r);
 	return r;
 }
 
-static int write_device(struct store *store, const struct row *row)
+static int commit(struct store *store)
 {
-	sqlite3_stmt *statement = store->statements[SAVE_DEVICE];
+	int r = statements_run(&store->statements, STATEMENT_COMMIT);
 
-	sqlite3_bind_text(statement, 1, store->boot_id, -1, SQLITE_STATIC);
-	row_bind(statement, 2, row);
-	return run_statement(store, SAVE_DEVICE);
+	store->has_events = store->has_events && r < 0;
+	return r;
 }
 
-static int write_history(struct store *store, const struct history *h, uint64_t time)
+int store_events(struct store *store, struct event **events, size_t n)
 {
-	sqlite3_stmt *statement = store->statements[ADD_HISTORY];
+	int r = store_add_events(store, events, n);
 
-	database_bind_number(statement, ":time", time);
-	database_bind_text(statement, ":device", h->device);
-	database_bind_text(statement, ":name", h->name);
-	database_bind_text(statement, ":vid_pid", h->vid_pid);
-	database_bind_text(statement, ":vm", h->vm);
-	database_bind_text(statement, ":action", h->action);
-	database_bind_text(statement, ":cause", h->cause);
-	database_bind_text(statement, ":rule", h->rule);
-	database_bind_text(statement, ":result", h->result);
-	database_bind_number(statement, ":milliseconds", h->milliseconds);
-	database_bind_text(statement, ":detail", h->detail);
-	return run_statement(store, ADD_HISTORY);
-}
-
-/* A choice that says nothing is none. */
-static int write_choice(struct store *store, const struct choice *choice, uint64_t time)
-{
-	if (!choice->vm[0] && !choice->is_detached) {
-		database_bind_text(store->statements[DELETE_CHOICE], ":whom", choice->whom);
-		return run_statement(store, DELETE_CHOICE);
-	}
-	sqlite3_stmt *statement = store->statements[SAVE_CHOICE];
-	database_bind_text(statement, ":whom", choice->whom);
-	database_bind_text(statement, ":vm", choice->vm);
-	database_bind_number(statement, ":detached", choice->is_detached);
-	database_bind_number(statement, ":time", time);
-	return run_statement(store, SAVE_CHOICE);
-}
-
-static int write_change(struct store *store, const struct change *change)
-{
-	int r = 0;
-
-	if (change->save)
-		r = write_device(store, &change->row);
-	if (change->forget) {
-		database_bind_number(store->statements[DELETE_DEVICE], ":id",
-				     (uint64_t) change->row.record.row);
-		r = run_statement(store, DELETE_DEVICE);
-	}
-	if (r == 0 && change->has_choice)
-		r = write_choice(store, &change->choice, change->time);
-	if (r == 0 && change->has_history)
-		r = write_history(store, &change->history, change->time);
+	if (r < 0)
+		return r;
+	r = commit(store);
+	if (r < 0)
+		note_failure(store, r);
+	store->events_lost = 0;
 	return r;
 }
 
@@ -424,13 +297,14 @@ static void its_time(void *data)
 static int write_backlog(struct store *store)
 {
 	struct history lost;
-	int r = begin_transaction(store, backlog_needs_fsync(&store->backlog));
+	bool fsync = backlog_needs_fsync(&store->backlog);
+	int r = store->has_events ? 0 : begin_transaction(store, fsync);
 
 	for (struct change *c = store->backlog.first; r == 0 && c; c = c->next)
-		r = write_change(store, c);
+		r = statements_write(&store->statements, store->boot_id, c);
 	if (r == 0 && backlog_tell_loss(&store->backlog, &lost))
-		r = write_history(store, &lost, now_realtime_ms());
-	return r == 0 ? run_statement(store, COMMIT) : r;
+		r = statements_add_history(&store->statements, &lost, now_realtime_ms());
+	return r == 0 ? commit(store) : r;
 }
 
 /* A lock goes soon. Whatever else it is, it may stay for hours. */
@@ -467,12 +341,23 @@ static void flush_now(struct store *store)
 
 void store_flush(struct store *store)
 {
-	if (!store->backlog.first)
-		return;
-	if (!backlog_may_wait(&store->backlog))
+	bool may_wait = backlog_may_wait(&store->backlog);
+
+	if (store->backlog.first && !may_wait)
 		flush_now(store);
-	else if (!store->soon.loop)
+	else if (store->backlog.first && !store->soon.loop)
 		loop_timer_start(store->loop, &store->soon, SOON_MS, its_time, store);
+	int r = store->has_events ? commit(store) : 0;
+	if (r < 0)
+		note_failure(store, r);
+}
+
+int store_lost_events(struct store *store)
+{
+	int r = store->events_lost;
+
+	store->events_lost = 0;
+	return r;
 }
 
 void store_choice(struct store *store, const struct choice *choice)
@@ -517,7 +402,7 @@ int store_load(struct store *store, store_device_fn fn, void *data)
 	int r = recall_close_boots(store->db, store->boot_id);
 
 	if (r == 0)
-		r = prune_tables(store);
+		r = statements_prune(&store->statements);
 	if (r == 0)
 		r = recall_devices(store->db, fn, data);
 	return note_unread(store, r);

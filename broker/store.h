@@ -1,10 +1,11 @@
 /* The broker's memory on disk: SQLite in WAL mode, one writer, synchronous=FULL (what is committed
  * survives power loss). Nothing here waits for another process's lock: it answers -EAGAIN instead.
  *
- * Events are committed before they are acknowledged (store_events). All other changes are queued
- * and written by store_flush, in order, one transaction for all; while the file is locked or the
- * disk is full they stay queued. The job comes first: what the database can't take is done all the
- * same. It is written later, and how much of the history was lost meanwhile is a row of it.
+ * Events are committed before they are acknowledged. All other changes are queued and written by
+ * store_flush, in order, one transaction for all, with the events that have brought them; while the
+ * file is locked or the disk is full they stay queued. The job comes first: what the database can't
+ * take is done all the same. It is written later, and how much of the history was lost meanwhile is
+ * a row of it.
  */
 #pragma once
 
@@ -60,6 +61,9 @@ void store_observe(struct store *store, store_written_fn fn, void *data);
 /* Commits N events in one transaction and sets their is_new. Returns 0, -EAGAIN when the database
  * is locked, -ENOSPC, -EIO or another -errno; then nothing was stored. */
 int store_events(struct store *store, struct event **events, size_t n) _must_check_;
+/* The same, but for the commit: that is left to the next store_flush, with what the events have
+ * changed, and nobody else sees them before. */
+int store_add_events(struct store *store, struct event **events, size_t n) _must_check_;
 
 /* Queues a copy of DEVICE's identity, wish and record (and one history row with it, unless NULL).
  * Sets DEVICE->record.row when it is new. */
@@ -83,6 +87,9 @@ struct sqlite3 *store_database(struct store *store);
 /* Writes what is queued, a moment later where that is as good (backlog_may_wait); called at the end
  * of every pass of the loop. */
 void store_flush(struct store *store);
+/* Behind a store_flush: why events that were added since this was last asked are not on disk:
+ * -errno. 0: they are. */
+int store_lost_events(struct store *store) _must_check_;
 
 /* Calls FN for every device row of this boot, with a zeroed struct device that has the stored
  * fields set; FN takes it over. Rows of an earlier boot are closed in the history and removed.

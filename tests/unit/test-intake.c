@@ -63,6 +63,7 @@ static void pass_end(void *data)
 
 	intake_flush(o->intake);
 	store_flush(o->store);
+	intake_settle(o->intake, store_lost_events(o->store) == 0);
 }
 
 static void office_open(struct office *o)
@@ -215,6 +216,37 @@ static void test_on_disk_before_the_answer(void **state)
 		SQLITE_OK);
 	assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
 	sqlite3_finalize(statement);
+}
+
+static void pass_without_commit(void *data)
+{
+	intake_flush(((struct office *) data)->intake);
+}
+
+/* It is acted upon before, and acknowledged, but the helper hears nothing of that until it is on
+ * disk; or that it is not. */
+static void test_no_answer_before_the_commit(void **state)
+{
+	struct office *o = *state;
+	struct wire_msg one = message("add", PATH_1, "1"), two = message("add", PATH_1, "2");
+	int a = helper(o, &one), b;
+
+	loop_set_pass_end(o->loop, pass_without_commit, o);
+	spin_until(o->loop, has_events, o);
+	spin_for(o->loop, 5);
+	assert_int_equal(answer(a), -1);
+	store_flush(o->store);
+	intake_settle(o->intake, true);
+	assert_int_equal(answer(a), WIRE_TAKEN);
+	b = helper(o, &two);
+	o->n_events = 0;
+	spin_until(o->loop, has_events, o);
+	assert_int_equal(answer(b), -1);
+	store_flush(o->store);
+	intake_settle(o->intake, false);
+	assert_int_equal(answer(b), WIRE_REFUSED);
+	close(a);
+	close(b);
 }
 
 /* What is to be done is done; the helper hears that its event is not kept. Done twice it does no
@@ -688,6 +720,7 @@ int main(void)
 		INTAKE_TEST(test_event),
 		INTAKE_TEST(test_the_same_event_again),
 		INTAKE_TEST(test_on_disk_before_the_answer),
+		INTAKE_TEST(test_no_answer_before_the_commit),
 		INTAKE_TEST(test_done_though_the_database_is_locked),
 		INTAKE_TEST(test_reconcile),
 		INTAKE_TEST(test_what_is_no_event),

@@ -261,6 +261,71 @@ static void test_events_are_synced(void **state)
 	assert_true(n_syncs > 0);
 }
 
+static const char *known(struct archive *a)
+{
+	return sql(a->reader, "select (select count(*) from event), (select count(*) from device)");
+}
+
+/* Both are there, or neither; and the disk is waited for once. */
+static void test_an_event_and_what_it_changes_are_one(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 1), e = a_device("1-3", 2);
+	struct history h = a_history("on port 4 of xhci.0");
+	struct event one = event(1), two = event(2);
+	struct event *first[] = {&one}, *second[] = {&two};
+
+	n_syncs = 0;
+	assert_int_equal(store_one(a->store, 9, &(bool){false}), 0);
+	int for_one = n_syncs;
+	assert_int_equal(store_add_events(a->store, first, 1), 0);
+	assert_true(one.is_new);
+	store_device(a->store, &d, &h);
+	assert_string_equal(known(a), "1|0");
+	n_syncs = 0;
+	store_flush(a->store);
+	assert_int_equal(n_syncs, for_one);
+	assert_string_equal(known(a), "2|1");
+	/* What may wait keeps no event waiting. */
+	assert_int_equal(store_add_events(a->store, second, 1), 0);
+	e.record.state = DEVICE_DETACHING;
+	store_device(a->store, &e, NULL);
+	store_flush(a->store);
+	assert_int_equal(store_lost_events(a->store), 0);
+	assert_string_equal(known(a), "3|1");
+	spin_for(a->loop, 200);
+	assert_string_equal(known(a), "3|2");
+}
+
+/* Whoever has added them hears it, once, though somebody else flushes in between. */
+static void test_events_that_can_not_be_committed(void **state)
+{
+	struct archive *a = *state;
+	struct device d = a_device("1-2", 1);
+	struct event one = event(1), *events[] = {&one};
+	struct rlimit limit, none = {.rlim_cur = 0};
+
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	none.rlim_max = limit.rlim_max;
+	assert_int_equal(store_add_events(a->store, events, 1), 0);
+	store_device(a->store, &d, NULL);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+	store_flush(a->store);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	assert_string_equal(known(a), "0|0");
+	store_flush(a->store);
+	assert_string_equal(known(a), "0|1"); /* that was kept, and written later */
+	int r = store_lost_events(a->store);
+	assert_true(r == -EIO || r == -ENOSPC);
+	assert_int_equal(store_lost_events(a->store), 0);
+	assert_int_equal(store_add_events(a->store, events, 1), 0);
+	assert_true(one.is_new);
+	store_flush(a->store);
+	assert_int_equal(store_lost_events(a->store), 0);
+	assert_string_equal(known(a), "1|1");
+}
+
 /* Killed, the kernel has them; without power, it is another boot. */
 static void test_steps_on_the_way_are_not_synced(void **state)
 {
@@ -1097,6 +1162,8 @@ int main(void)
 		STORE_TEST(test_events_once),
 		STORE_TEST(test_large_numbers),
 		STORE_TEST(test_events_are_synced),
+		STORE_TEST(test_an_event_and_what_it_changes_are_one),
+		STORE_TEST(test_events_that_can_not_be_committed),
 		STORE_TEST(test_steps_on_the_way_are_not_synced),
 		STORE_TEST(test_way_out_is_not_written_at_once),
 		STORE_TEST(test_way_out_by_hand_is_written_at_once),
