@@ -268,7 +268,7 @@ int store_add_events(struct store *store, struct event **events, size_t n)
 	return r;
 }
 
-static int commit(struct store *store)
+static int end_transaction(struct store *store)
 {
 	int r = statements_run(&store->statements, STATEMENT_COMMIT);
 
@@ -282,7 +282,7 @@ int store_events(struct store *store, struct event **events, size_t n)
 
 	if (r < 0)
 		return r;
-	r = commit(store);
+	r = end_transaction(store);
 	if (r < 0)
 		note_failure(store, r);
 	store->events_lost = 0;
@@ -304,7 +304,7 @@ static int write_backlog(struct store *store)
 		r = statements_write(&store->statements, store->boot_id, c);
 	if (r == 0 && backlog_tell_loss(&store->backlog, &lost))
 		r = statements_add_history(&store->statements, &lost, now_realtime_ms());
-	return r == 0 ? commit(store) : r;
+	return r == 0 ? end_transaction(store) : r;
 }
 
 /* A lock goes soon. Whatever else it is, it may stay for hours. */
@@ -347,7 +347,7 @@ void store_flush(struct store *store)
 		flush_now(store);
 	else if (store->backlog.first && !store->soon.loop)
 		loop_timer_start(store->loop, &store->soon, SOON_MS, its_time, store);
-	int r = store->has_events ? commit(store) : 0;
+	int r = store->has_events ? end_transaction(store) : 0;
 	if (r < 0)
 		note_failure(store, r);
 }
