@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import time
 
-from .wait import Failed
+from .wait import Failed, keep
 
 PROGRAM = "/usr/sbin/vhotplug-broker"
 UNIT = pathlib.Path("/usr/lib/systemd/system/vhotplug.service")
@@ -136,6 +136,26 @@ class Broker:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
 
+class Reader:
+    """A connection to the database, which is asked again only for what has been written since."""
+
+    def __init__(self):
+        self.connection = sqlite3.connect(f"file:{DATABASE}?mode=ro", uri=True, timeout=10)
+        self.connection.row_factory = sqlite3.Row
+        self.version, self.answers = None, {}
+
+    def rows(self, query, values):
+        version = self.connection.execute("pragma data_version").fetchone()[0]
+        if version != self.version:
+            self.version, self.answers = version, {}
+        if (query, values) not in self.answers:
+            self.answers[query, values] = self.connection.execute(query, values).fetchall()
+        return self.answers[query, values]
+
+    def close(self):
+        self.connection.close()
+
+
 class Database:
     """The views, as anybody may read them. Every row of assignments that a story sees must have a
     reason, and a failed one must say what to do; `speechless` has those that don't."""
@@ -152,18 +172,16 @@ class Database:
 
     @staticmethod
     def rows(query, *values):
-        if not DATABASE.exists():
-            return []
-        connection = sqlite3.connect(f"file:{DATABASE}?mode=ro", uri=True, timeout=10)
-        connection.row_factory = sqlite3.Row
         try:
-            return connection.execute(query, values).fetchall()
+            # By its inode, since another one may take its place.
+            with keep((DATABASE, DATABASE.stat().st_ino), Reader) as reader:
+                return reader.rows(query, values)
+        except FileNotFoundError:
+            return []
         except sqlite3.OperationalError as error:
             if "no such table" in str(error):  # the broker is just making it
                 return []
             raise
-        finally:
-            connection.close()
 
     def assignment(self, device):
         """The row of one device, or None. While what was in the same port before is still leaving,

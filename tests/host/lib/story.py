@@ -3,9 +3,10 @@
 STORIES = {}
 
 
-def story(function=None, *, build="dev", alone=False, needs=None, fetches=(), seconds=10):
+def story(function=None, *, build="dev", alone=False, guest=False, needs=None, fetches=(), seconds=10):
     """Registers a story. BUILD "release" runs it on the programs without sanitizers: to compare what they
-    need. ALONE runs it with no other host beside this one: to compare times. NEEDS names a variable without
+    need. ALONE runs it with no other host beside this one: to compare times. GUEST has a VM with a guest that runs: its
+    host has two processors. NEEDS names a variable without
     which it can't be told. FETCHES are a folder's name in .build-host, and packages that are unpacked there.
     SECONDS it takes, where far from ten."""
     def register(function):
@@ -13,15 +14,19 @@ def story(function=None, *, build="dev", alone=False, needs=None, fetches=(), se
         if name in STORIES:
             raise ValueError(f"two stories are called {name}")
         function.build, function.alone, function.needs, function.fetches = build, alone, needs, fetches
-        function.seconds = seconds
+        function.guest, function.seconds = guest, seconds
         STORIES[name] = function
         return function
     return register(function) if function else register
 
 
+def has_guest(names):
+    return any(STORIES[name].guest for name in names)
+
+
 def share_out(names, hosts):
-    """Shares NAMES out among so many hosts, all stories of a file to one, so that each has about as much to do.
-    They keep their order."""
+    """Shares NAMES out among so many hosts, all stories of a file to one, and all files with guests, so that each has
+    about as much to do. They keep their order."""
     files = {}
     for name in names:
         files.setdefault(STORIES[name].__module__, []).append(name)
@@ -31,5 +36,9 @@ def share_out(names, hosts):
         return sum(STORIES[name].seconds for name in part)
 
     for file in sorted(files.values(), key=seconds, reverse=True):
-        min(parts, key=seconds).extend(file)
+        if has_guest(file):
+            parts[0].extend(file)
+    for file in sorted(files.values(), key=seconds, reverse=True):
+        if not has_guest(file):
+            min(parts, key=seconds).extend(file)
     return [sorted(part, key=names.index) for part in parts if part]

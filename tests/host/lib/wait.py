@@ -1,5 +1,7 @@
 """Waiting and expecting, with words for the failure."""
+import contextlib
 import errno
+import threading
 import time
 
 # What sysfs and /proc answer about a thing that goes away while it is looked at.
@@ -13,6 +15,41 @@ class Failed(Exception):
 def expect(holds, what):
     if not holds:
         raise Failed(what() if callable(what) else what)
+
+
+class _Wait(threading.local):
+    kept = None  # by name, while there is a wait
+
+
+_wait = _Wait()
+
+
+@contextlib.contextmanager
+def _keeping():
+    """Meanwhile keep() keeps: until the outermost wait ends."""
+    if _wait.kept is not None:
+        yield
+        return
+    _wait.kept = {}
+    try:
+        yield
+    finally:
+        kept, _wait.kept = _wait.kept, None
+        for thing in kept.values():
+            thing.close()
+
+
+@contextlib.contextmanager
+def keep(name, make):
+    """What MAKE has made, to be closed: within a wait the same for all who ask for NAME, until its end. So what is
+    dear to open is not opened anew for each look; and nothing stays open that a story does not know of."""
+    if _wait.kept is None:
+        with contextlib.closing(make()) as thing:
+            yield thing
+        return
+    if name not in _wait.kept:
+        _wait.kept[name] = make()
+    yield _wait.kept[name]
 
 
 def _ask(condition):
@@ -29,10 +66,11 @@ def look(read, seconds=60):
     """What READ returns, which looks at things that may be moving: what goes away under its eyes is looked at
     again."""
     end = time.monotonic() + seconds
-    while isinstance(value := _ask(read), OSError):
-        if time.monotonic() >= end:
-            raise value
-        time.sleep(0.02)
+    with _keeping():
+        while isinstance(value := _ask(read), OSError):
+            if time.monotonic() >= end:
+                raise value
+            time.sleep(0.02)
     return value
 
 
@@ -42,26 +80,28 @@ def wait_until(condition, seconds, what):
     instead."""
     end = time.monotonic() + seconds
     pause = 0.02
-    while True:
-        value = _ask(condition)
-        if value and not isinstance(value, OSError):
-            return value
-        if time.monotonic() >= end:
-            seen = f" ({value})" if isinstance(value, OSError) else ""
-            raise Failed(f"not within {seconds} s: {what() if callable(what) else what}{seen}")
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.25)
+    with _keeping():
+        while True:
+            value = _ask(condition)
+            if value and not isinstance(value, OSError):
+                return value
+            if time.monotonic() >= end:
+                seen = f" ({value})" if isinstance(value, OSError) else ""
+                raise Failed(f"not within {seconds} s: {what() if callable(what) else what}{seen}")
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.25)
 
 
 def stays(condition, seconds, what):
     """The opposite: CONDITION must hold all the time. Where it can't be asked because things are moving, it
     is asked again; at the end it must have an answer."""
     end = time.monotonic() + seconds
-    while True:
-        value = _ask(condition)
-        if not isinstance(value, OSError):
-            expect(value, what)
-        if time.monotonic() >= end:
-            expect(not isinstance(value, OSError), f"{what} (at the end: {value})")
-            return
-        time.sleep(0.1)
+    with _keeping():
+        while True:
+            value = _ask(condition)
+            if not isinstance(value, OSError):
+                expect(value, what)
+            if time.monotonic() >= end:
+                expect(not isinstance(value, OSError), f"{what} (at the end: {value})")
+                return
+            time.sleep(0.1)

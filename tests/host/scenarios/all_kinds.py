@@ -25,7 +25,7 @@ def _three_kinds(world, **how):
     return vm1, devices
 
 
-@story(build="release", seconds=90)
+@story(build="release", seconds=70)
 def twenty_crashes(world):
     """QEMU dies by kill -9 and starts again, twenty times: all its devices are back each time, the
     history is complete, and the broker has grown by nothing."""

@@ -139,7 +139,7 @@ def start(world):
     return vm1, keyboard, nic
 
 
-@story
+@story(seconds=30)
 def api_by_its_document(world):
     """Every verb and selector, by unix socket; over TCP and vsock what comes back is the same. Who is in no
     allowedCids is turned away."""

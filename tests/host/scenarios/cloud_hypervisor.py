@@ -146,7 +146,7 @@ def cloud_hypervisor_of_another_user(world):
     wait_back(world, vm1, card)
 
 
-@story
+@story(seconds=40)
 def cloud_hypervisor_or_the_broker_killed_at_any_point(world):
     """Before a card comes or goes, while it does or after that, the broker dies by kill -9, or the VM does, or both,
     as often as VMM_TIMES says: when they are there again, the card is where its rule says."""

@@ -124,7 +124,7 @@ def crosvm_guest_without_usb_driver(world):
     world.wait_attached(keyboard, vm1)
 
 
-@story
+@story(seconds=25)
 def crosvm_whose_usb_controller_has_died(world):
     """The guest starts its USB driver while a device of somebody else's is on a port, which crosvm's
     controller does not outlive: the view says so of what is for it, nothing is asked any more, and another
@@ -188,7 +188,7 @@ def a_delay_that_is_long_enough(vm1):
     return vm1.long_delay()
 
 
-@story
+@story(seconds=25)
 def crosvm_gets_devices_at_any_time(world):
     """A keyboard that is there before its boot, one that comes while its guest starts and one after that
     are in it, none before the guest's driver; as often as VMM_TIMES says."""
@@ -215,7 +215,7 @@ def crosvm_gets_devices_at_any_time(world):
     expect(not early, "none has come too early")
 
 
-@story
+@story(seconds=20)
 def crosvm_gets_a_disk_that_another_one_had(world):
     """The guest reads a USB disk; crosvm is ended in good order or killed, and the next one's guest reads it
     too. Taken from it for good, while it runs or after that, the disk is the host's by its own driver."""

@@ -151,7 +151,7 @@ def keyboard_of_a_vm_that_is_down(world):
     wait_until(lambda: keyboard.drivers() == ["usbhid"], 60, "the host types on it again")
 
 
-@story
+@story(seconds=20)
 def keyboard_of_the_host_becomes_a_vms(world):
     """A keyboard that the host types on is claimed by a rule while its VM is down. The broker dies, the rule
     is withdrawn: the host has it back without a broker. So it is after uninstalling."""

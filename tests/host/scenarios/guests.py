@@ -24,7 +24,7 @@ def click_arrives(world, vm):
     wait_until(clicked, 60, lambda: f"the guest sees the click; it said: {vm.console.text()[-500:]}")
 
 
-@story
+@story(guest=True, seconds=35)
 def mouse_into_a_running_guest(world):
     """The guest of a QEMU that runs as nobody enumerates it, a click arrives there, and it is gone when it is
     pulled out."""

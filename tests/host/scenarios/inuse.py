@@ -169,7 +169,7 @@ def _generic(node):
         yield f"/dev/{name} is in use on the host: sleep"
 
 
-@story(seconds=110)
+@story(seconds=70)
 def every_use_of_a_disk(world):
     """A stick is in use in one way after the other: refused each time, and the words say how. Then
     nobody uses it, and it goes."""
@@ -187,7 +187,7 @@ def every_use_of_a_disk(world):
     world.wait_attached(disk, vm1)
 
 
-@story
+@story(seconds=25)
 def raw_disk_of_another_vm(world):
     """A stick that another VM has as its disk, by its command line, for writing or for reading only."""
     disk, node = _disk_of_the_host(world)
@@ -291,7 +291,7 @@ def physical_function_with_virtual_ones(world):
 
 # ---- network
 
-@story
+@story(seconds=25)
 def usb_adapter_with_the_only_default_route(world):
     """A USB network adapter that the host's only default route goes through, IPv4 or IPv6, alone or below
     a bridge on a VLAN: refused. With force it goes."""

@@ -91,7 +91,7 @@ def _give_back(world, card, rules):
     world.configure(*rules, SOUND)
 
 
-@story(build="release", alone=True)
+@story(build="release", alone=True, seconds=30)
 def what_is_stuck_delays_nobody(world):
     """A QEMU accepts and never answers, a crosvm hangs, a host driver does not let go of its device, all
     at once: a mouse gets into another VM in the same time as without, by the median of as many mice

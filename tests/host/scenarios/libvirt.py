@@ -68,7 +68,7 @@ def keyboard_in_domain(world, **how):
     return keyboard, vm1
 
 
-@story
+@story(seconds=20)
 def libvirt_domain_gets_a_keyboard(world):
     """It is plugged in: virsh shows it in the running domain, by bus and device number, and not in its
     definition. It is pulled out: virsh does not show it any more."""
@@ -101,7 +101,7 @@ def libvirt_keeps_twins_apart(world):
     expect(not vm1.addresses(), f"vm1 has {vm1.addresses()}")
 
 
-@story
+@story(seconds=20)
 def libvirt_domain_comes_and_goes(world):
     """A device waits for its domain to be defined and to be started, and again when it is destroyed or crashes."""
     DAEMON.start()
@@ -135,7 +135,7 @@ def libvirt_domain_is_saved_and_restored(world):
     wait_until(lambda: not vm1.addresses(), 60, lambda: f"virsh shows {vm1.addresses()}")
 
 
-@story
+@story(seconds=20)
 def libvirt_saved_domain_and_another_device(world):
     """When a domain that was saved with a keyboard starts again, a sound device has the number that the keyboard had,
     as may happen over a boot of the host: the domain does not get it, not even before the broker looks."""
@@ -163,7 +163,7 @@ def _wait_alone(world, device, vm):
     wait_until(lambda: vm.holds(device) and len(vm.addresses()) == 1, 60, lambda: f"virsh shows {vm.addresses()}")
 
 
-@story
+@story(seconds=35)
 def libvirt_snapshot_is_reverted(world):
     """A domain goes back to a snapshot from when it had another keyboard: it has the present one, once."""
     keyboard, vm1 = keyboard_in_domain(world, called="disk", kind=DiskDomain)
@@ -179,7 +179,7 @@ def libvirt_snapshot_is_reverted(world):
     _wait_alone(world, other, vm1)
 
 
-@story
+@story(seconds=35)
 def libvirt_domain_migrates_without_its_keyboard(world):
     """A domain with a keyboard moves to another host, which libvirt does not refuse: there the keyboard is missing.
     Here it waits for the domain, and has it again when that is started here."""
@@ -307,7 +307,7 @@ def type_on(world, vm1, key, code):
     wait_until(heard, 60, lambda: f"the guest hears the key {key}; it heard {vm1.console.keys()}")
 
 
-@story(seconds=85)
+@story(guest=True, seconds=75)
 def libvirt_guest_uses_what_it_gets(world):
     """A keyboard and one of two disks of the same make are there before the domain starts: its guest hears what
     is typed and reads this disk and not the other one, after it has rebooted itself too. Pulled out, they are gone for
@@ -336,7 +336,7 @@ def libvirt_guest_uses_what_it_gets(world):
     expect(other.block_device(), "the other disk is the host's")
 
 
-@story
+@story(guest=True, seconds=20)
 def libvirt_guest_outlives_the_daemons(world):
     """libvirtd is killed, and so is the broker: the guest hears the same keyboard all the while, and never loses it."""
     keyboard, vm1 = guest_with_keyboard(world)
@@ -351,7 +351,7 @@ def libvirt_guest_outlives_the_daemons(world):
     world.wait_history(keyboard, "attach", "ok", 1)
 
 
-@story
+@story(guest=True)
 def libvirt_guest_loses_a_keyboard_while_libvirtd_is_dead(world):
     """A keyboard and a disk are in a domain, libvirtd is killed, and the keyboard is pulled out: the guest has lost
     it and reads the disk all the while. When libvirtd is back virsh does not show it, and the next one types."""
@@ -372,7 +372,7 @@ def libvirt_guest_loses_a_keyboard_while_libvirtd_is_dead(world):
     expect("disk-disk1" in vm1.console.has(), f"the guest sees {vm1.console.has()}")
 
 
-@story(seconds=40)
+@story(guest=True, seconds=20)
 def libvirt_guest_is_destroyed_and_started(world):
     """A domain is destroyed with a keyboard and a disk in it, and started again: its new guest hears and reads the
     same two, and virsh shows each once."""
@@ -392,7 +392,7 @@ def libvirt_guest_is_destroyed_and_started(world):
     vm1.expect_definition_untouched()
 
 
-@story
+@story(guest=True)
 def libvirt_guest_gets_a_card_and_gives_it_back(world):
     """An NVMe card moves into a domain: its guest reads the disk on it. When the rule is withdrawn the guest lets go,
     and the host's driver has it again."""
@@ -408,7 +408,7 @@ def libvirt_guest_gets_a_card_and_gives_it_back(world):
     expect(len(vm1.aliases()) == 1 and vm1.holds(keyboard), f"virsh shows {vm1.aliases()}")
 
 
-@story
+@story(guest=True)
 def libvirt_guest_gets_an_input_device(world):
     """The host's own keyboard, an event node, goes into a domain: its guest hears what is typed. When the rule is
     withdrawn and the guest has let go, the host has the node."""

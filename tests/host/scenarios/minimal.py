@@ -37,7 +37,7 @@ def unplug(world, mouse, vm1, times=1):
     vm1.console.wait_lost(f"usb-{ids}")
 
 
-@story
+@story(guest=True, seconds=45)
 def mdev_instead_of_udevd(world):
     """What mdev is told by the lines of the manual page is enough: plugged, the guest uses it; unplugged, gone;
     and after an edit of the config what is there moves."""
@@ -63,7 +63,7 @@ def mdev_instead_of_udevd(world):
             unplug(world, again, vm1, 3)
 
 
-@story(seconds=50)
+@story(guest=True, seconds=50)
 def nothing_resident_and_no_service_manager(world):
     """mdev starts the broker for an event, and it ends: while a mouse is in the guest, and before and after, no
     process of ours runs. What starts the VM has it looked after with one line, and it has its mouse again."""
@@ -97,7 +97,7 @@ def broker_pid():
     return next((pid for pid in found if number_in(of_process(pid, "status"), "PPid") not in found), 0)
 
 
-@story(fetches=OPENRC)
+@story(guest=True, fetches=OPENRC, seconds=50)
 def openrc_and_mdev(world):
     """OpenRC starts mdev and the broker, restarts and reloads it, and starts it again when it is killed: the guest
     keeps its mouse throughout. It ends with the runlevel."""

@@ -39,7 +39,7 @@ def _resets(device):
     return len(re.findall(rf"usb {re.escape(device.name)}: reset .* USB device", dmesg))
 
 
-@story
+@story(seconds=20)
 def reset_between_two_vms(world):
     """reset = yes: the kernel resets the keyboard before the next VM gets it. And what a VM keeps open is said: a
     QEMU whose guest is paused keeps what it was given, one whose guest runs does not."""
