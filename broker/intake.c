@@ -54,7 +54,7 @@ struct intake {
 	struct loop_timer spool_retry, accept_retry, listen_retry;
 	unsigned spool_ms; /* the pause before the last retry; 0: all went well */
 	struct intake_client *clients;
-	size_t n_clients, n_received, n_added;
+	size_t n_clients, n_received;
 };
 
 /* Clients */
@@ -79,7 +79,6 @@ static void client_close(struct intake_client *client)
 		at = &(*at)->next;
 	*at = client->next;
 	intake->n_clients--;
-	intake->n_added -= client->is_added;
 	loop_timer_stop(&client->limit);
 	client->source = loop_source_free(client->source);
 	client->fd = close_fd(client->fd);
@@ -249,14 +248,13 @@ static size_t take_received(struct intake *intake, struct intake_client **client
 	return n;
 }
 
-/* The job comes first: what the database can't take (R < 0) is done all the same. The event itself
- * is in the spool then, or its helper, whose event is refused, puts it there; done once more from
- * there it changes nothing. */
-static int do_all_the_same(int r, struct event **events, size_t n)
+/* The job comes first: what the database can't take is done all the same. The event itself is in
+ * the spool then, or its helper, whose event is refused, puts it there; done once more from there
+ * it changes nothing. */
+static void take_as_new(struct event **events, size_t n)
 {
-	for (size_t i = 0; r < 0 && i < n; i++)
+	for (size_t i = 0; i < n; i++)
 		events[i]->is_new = true;
-	return r;
 }
 
 void intake_flush(struct intake *intake)
@@ -269,11 +267,11 @@ void intake_flush(struct intake *intake)
 		return;
 	for (size_t i = 0; i < n; i++)
 		events[i] = &clients[i]->event;
-	bool is_added = do_all_the_same(store_add_events(intake->store, events, n), events, n) == 0;
-	intake->n_added += is_added ? n : 0;
-	for (size_t i = 0; i < n; i++)
-		clients[i]->is_added = is_added;
+	bool is_added = store_add_events(intake->store, events, n) == 0;
+	if (!is_added)
+		take_as_new(events, n);
 	for (size_t i = 0; i < n; i++) {
+		clients[i]->is_added = is_added;
 		if (clients[i]->event.is_new)
 			intake->handler->event(intake->data, &clients[i]->event, &clients[i]->msg,
 					       clients[i]);
@@ -286,12 +284,11 @@ void intake_settle(struct intake *intake, bool kept)
 {
 	struct intake_client *next;
 
-	for (struct intake_client *c = intake->clients; c && intake->n_added > 0; c = next) {
+	for (struct intake_client *c = intake->clients; c; c = next) {
 		next = c->next;
 		if (!c->is_added)
 			continue;
 		c->is_added = false;
-		intake->n_added--;
 		c->is_kept = kept;
 		if (c->is_answered)
 			intake_acknowledge(c);
@@ -343,7 +340,9 @@ static int drain_batch(struct intake *intake, int dir_fd, struct spooled *batch,
 
 	for (size_t i = 0; i < n; i++)
 		events[i] = &batch[i].event;
-	int r = do_all_the_same(store_events(intake->store, events, n), events, n);
+	int r = store_events(intake->store, events, n);
+	if (r < 0)
+		take_as_new(events, n);
 	for (size_t i = 0; i < n; i++) {
 		if (r == 0)
 			spool_remove(dir_fd, batch[i].number);

@@ -62,7 +62,7 @@ void store_observe(struct store *store, store_written_fn fn, void *data);
  * is locked, -ENOSPC, -EIO or another -errno; then nothing was stored. */
 int store_events(struct store *store, struct event **events, size_t n) _must_check_;
 /* The same, but for the commit: that is left to the next store_flush, with what the events have
- * changed, and nobody else sees them before. */
+ * changed, and nobody else sees them before. Neither is called again before that. */
 int store_add_events(struct store *store, struct event **events, size_t n) _must_check_;
 
 /* Queues a copy of DEVICE's identity, wish and record (and one history row with it, unless NULL).
