@@ -5,8 +5,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -582,6 +585,37 @@ static void test_no_room_for_locks(void **state)
 	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "1");
 }
 
+/* The kernel's own /proc, where it may say how many descriptors a process has: whoever has a node
+ * open is found by that too. */
+static void test_opener_in_the_real_proc(void **state)
+{
+	char *const argv[] = {(char[]){"sleep"}, (char[]){"600"}, NULL};
+	char who[64], *const environment[] = {NULL};
+	struct node node = {0};
+	struct nodes nodes = {1, &node};
+	struct stat st;
+	pid_t child, found = 0;
+
+	(void) state;
+	if (geteuid() != 0)
+		skip();
+	int own = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+	assert_true(own >= 0 && grantpt(own) == 0 && unlockpt(own) == 0);
+	int other = open(ptsname(own), O_RDWR | O_NOCTTY);
+	assert_int_equal(fstat(other, &st), 0);
+	node.number = st.st_rdev;
+	assert_int_equal(posix_spawnp(&child, "sleep", NULL, NULL, argv, environment), 0);
+	close(other);
+	root_set("");
+	int r = inuse_find_process(&nodes, &found, who, sizeof(who));
+	kill(child, SIGKILL);
+	waitpid(child, NULL, 0);
+	assert_int_equal(r, OPENER_WRITES);
+	assert_int_equal(found, child);
+	assert_int_equal(inuse_find_process(&nodes, &found, who, sizeof(who)), OPENER_NONE);
+	close(own);
+}
+
 int main(void)
 {
 #define INUSE_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -609,6 +643,7 @@ int main(void)
 		INUSE_TEST(test_locks_of_others_on_usb),
 		INUSE_TEST(test_no_room_for_locks),
 		INUSE_TEST(test_fence),
+		INUSE_TEST(test_opener_in_the_real_proc),
 		INUSE_TEST(test_fence_leaves_what_is_in_use),
 	};
 
