@@ -100,9 +100,9 @@ int rules_installed(const char *path, char **ret)
 	return *ret ? 0 : -ENOMEM;
 }
 
-/* Runs ARGV, found in PATH, with INPUT (-1: ours) as standard input. Returns its exit status or
- * -errno. */
-static int run_program(const char *const *argv, int input)
+/* Runs ARGV, found in PATH, with INPUT as standard input and ERRORS as standard error (-1: ours).
+ * Returns its exit status or -errno. */
+static int run_program(const char *const *argv, int input, int errors)
 {
 	posix_spawn_file_actions_t actions;
 	int status, r;
@@ -113,6 +113,8 @@ static int run_program(const char *const *argv, int input)
 		return -r;
 	if (input >= 0)
 		r = posix_spawn_file_actions_adddup2(&actions, input, STDIN_FILENO);
+	if (r == 0 && errors >= 0)
+		r = posix_spawn_file_actions_adddup2(&actions, errors, STDERR_FILENO);
 	if (r == 0)
 		r = posix_spawnp(&pid, argv[0], &actions, NULL, (char *const *) (uintptr_t) argv,
 				 environ);
@@ -137,32 +139,29 @@ int rules_print_diff(const char *path, const char *text)
 		return -errno;
 	if (fputs(text, input) < 0 || fflush(input) != 0 || lseek(fileno(input), 0, SEEK_SET) < 0)
 		return -errno;
-	r = run_program(argv, fileno(input));
+	r = run_program(argv, fileno(input), -1);
 	return r < 0 ? r : r > 1 ? -EIO : 0;
-}
-
-/* Runs one udevadm command. */
-static int run_udevadm(const char *const *argv)
-{
-	int r = run_program(argv, -1);
-
-	if (r == 0)
-		return 0;
-	fprintf(stderr,
-		"vhotplug-gen-rules: the rules are written but not in force: udevadm %s failed "
-		"(%s)\n",
-		argv[1], r < 0 ? strerror(-r) : "see above");
-	return -EIO;
 }
 
 int rules_reload(void)
 {
 	static const char *const reload[] = {"udevadm", "control", "--reload", NULL};
-	int r = run_udevadm(reload);
+	_cleanup_close_ int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	int r;
 
-	/* Now and then udevd 252 loses a request ("Invalid sender uid 65534, ignoring message",
-	 * when udevadm was faster than its accept) and nobody is told: so it is asked twice. */
-	return r < 0 ? r : run_udevadm(reload);
+	/* A udevd that made its socket itself, as 252 without systemd, now and then takes what
+	 * comes right after its accept for uid 65534's, and hangs up: udevadm ends with 0, or with
+	 * "Broken pipe", and nothing was done. So it is asked twice, and the first may fail in
+	 * silence. */
+	(void) run_program(reload, -1, nowhere);
+	r = run_program(reload, -1, -1);
+	if (r == 0)
+		return 0;
+	fprintf(stderr,
+		"vhotplug-gen-rules: the rules are written but not in force: udevadm control "
+		"failed (%s)\n",
+		r < 0 ? strerror(-r) : "see above");
+	return -EIO;
 }
 
 static int wait_for_answer(int fd, int timeout_ms)

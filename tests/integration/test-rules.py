@@ -5,6 +5,7 @@ database, when the helper runs, and what the fence does to a claimed device's ch
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -481,6 +482,24 @@ class RulesTest(unittest.TestCase):
             subprocess.run(["udevadm", "verify", "/etc/udev/rules.d/66-vhotplug.rules"], check=True)
 
     # ---- changes of the config ---------------------------------------------------------------
+
+    def test_udevd_that_hangs_up(self):
+        """Now and then udevadm is refused once, and nothing is lost by that; always: it is said once."""
+        refused, real = "echo Broken pipe >&2; exit 1", shutil.which("udevadm")
+        with tempfile.TemporaryDirectory() as folder, tempfile.NamedTemporaryFile("w", suffix=".conf") as config:
+            config.write(KEYBOARDS)
+            config.flush()
+            environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+            for line, status in ((f'[ -e {folder}/asked ] && exec {real} "$@"; >{folder}/asked; {refused}', 0),
+                                 (refused, 1)):
+                udevadm = pathlib.Path(folder, "udevadm")
+                udevadm.write_text(f"#!/bin/sh\n{line}\n", encoding="ascii")
+                udevadm.chmod(0o755)
+                done = subprocess.run([GEN_RULES, "-c", config.name], text=True, capture_output=True, check=False,
+                                      env=environment)
+                self.assertEqual(done.returncode, status, done.stderr)
+                for words in ("Broken pipe", "not in force"):
+                    self.assertEqual(done.stderr.count(words), status, done.stderr)
 
     def test_withdrawn_rule(self):
         self.use(KEYBOARDS)

@@ -19,6 +19,9 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "../doubles"))
+import udev_control
+
 NETLINK_KOBJECT_UEVENT = 15
 SO_RCVBUFFORCE = 33
 EUDEV = os.environ.get("EUDEV")
@@ -133,8 +136,11 @@ class Udevd:
     def start(self):
         environment = {"PATH": os.environ["PATH"], "SYSTEMD_DEVICE_VERIFY_SYSFS": "0"}
         self.log = open(os.path.join(self.root, "log"), "w+b")
-        self.daemon = subprocess.Popen([UDEVD, "--resolve-names=never"], env=environment,
-                                       stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
+        options = {"env": environment, "stdout": self.log, "stderr": self.log}
+        if not EUDEV:
+            self.daemon = udev_control.start([UDEVD, "--resolve-names=never"], **options)
+            return
+        self.daemon = subprocess.Popen([UDEVD, "--resolve-names=never"], stdin=subprocess.DEVNULL, **options)
         for _ in range(6000):
             if os.path.exists("/run/udev/control"):
                 return
@@ -146,9 +152,7 @@ class Udevd:
             return file.read().decode("utf-8", "replace")
 
     def reload(self):
-        # Now and then udevd 252 refuses one, as from an invalid uid: two don't both get lost.
-        for _ in range(2):
-            subprocess.run(["udevadm", "control", "--reload"], check=True)
+        subprocess.run(["udevadm", "control", "--reload"], check=True)
 
     # ---- devices -----------------------------------------------------------------------------
 

@@ -4,8 +4,12 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 
-from .wait import wait_until
+from .wait import expect, wait_until
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "doubles"))
+import udev_control
 
 RULES = pathlib.Path("/etc/udev/rules.d")
 # Two thirds of what is there when the host starts, which no story asks about.
@@ -13,7 +17,8 @@ BORING = ("acpi", "event_source", "mem", "memory", "pci_bus", "tty", "vc", "wake
 
 
 def udevadm(*words):
-    result = subprocess.run(["udevadm", *words], check=True, capture_output=True, text=True)
+    result = subprocess.run(["udevadm", *words], capture_output=True, text=True)
+    expect(result.returncode == 0, f"udevadm {' '.join(words)}: {result.stderr}")
     return result.stdout
 
 
@@ -38,13 +43,18 @@ class Udev:
     def __init__(self, log):
         self.log_path, self.process = log, None
         eudev = os.environ.get("EUDEV")
+        self.is_eudev = bool(eudev)
         self.daemon = lay_eudev(eudev) if eudev else "/lib/systemd/systemd-udevd"
 
     def go_on(self):
         """Starts it, without a word about what is there."""
         environment = {**os.environ, "SYSTEMD_LOG_TARGET": "console", "SYSTEMD_LOG_LEVEL": "info"}
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen([self.daemon], stderr=log, env=environment)
+            options = {"stderr": log, "env": environment}
+            if not self.is_eudev:
+                self.process = udev_control.start([self.daemon], **options)
+                return
+            self.process = subprocess.Popen([self.daemon], **options)
         wait_until(pathlib.Path("/run/udev/control").exists, 60, "udevd listens")
 
     def stop(self):
