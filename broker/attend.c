@@ -1,13 +1,16 @@
-/* The watchdog and the end when idle: see attend.h. Used by main.
+/* The watchdog, the end when idle, the rest: see attend.h. Used by main.
  *
  * Whatever is to happen later has a timer: a retry, a deadline, the next checkpoint. So without one
  * there is nothing to stay for, unless an answer is still to come. */
 #include "broker/attend.h"
 
 #include "broker/log.h"
+#include "broker/memory.h"
 #include "broker/service.h"
 
 #define IDLE_MS 3000 /* devices come in flocks */
+#define REST_MS \
+	10000 /* who comes later pays for the code's return, some 0.2 ms; the others don't */
 
 static void feed_watchdog(void *data)
 {
@@ -37,16 +40,30 @@ static void end_idle(void *data)
 	loop_quit(attend->loop);
 }
 
+static void take_rest(void *data)
+{
+	struct attend *attend = data;
+
+	attend->rests = true;
+	memory_trim();
+	memory_forget_code();
+}
+
 void attend_pass_end(struct attend *attend)
 {
 	unsigned ours = (attend->feed.loop != NULL) + (attend->idle.loop != NULL);
 
-	if (!attend->exit_when_idle)
-		return;
-	if (loop_count_timers(attend->loop) > ours || attend->is_busy(attend->data))
+	if (loop_count_timers(attend->loop) > ours || attend->is_busy(attend->data)) {
 		loop_timer_stop(&attend->idle);
-	else if (!attend->idle.loop)
+		attend->rests = false;
+		return;
+	}
+	if (attend->idle.loop || attend->rests)
+		return;
+	if (attend->exit_when_idle)
 		loop_timer_start(attend->loop, &attend->idle, IDLE_MS, end_idle, attend);
+	else
+		loop_timer_start(attend->loop, &attend->idle, REST_MS, take_rest, attend);
 }
 
 void attend_stop(struct attend *attend)

@@ -1,4 +1,4 @@
-/* Gives memory back: see memory.h. Called by the snapshot and the store. */
+/* Gives memory back: see memory.h. Called by the snapshot, the store and attend. */
 #include "broker/memory.h"
 
 #include <link.h>

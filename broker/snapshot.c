@@ -82,9 +82,9 @@ struct snapshot {
 	size_t n_rows;          /* more than there is room for: all may have */
 	uint64_t written;
 	struct loop_timer timer;
-	unsigned n_copies;
 	bool failed; /* said already */
 	bool found_damage;
+	bool is_behind_start; /* the first copy is made */
 };
 
 static int prepare_sql(struct snapshot *snapshot, enum statement which, const char *sql)
@@ -337,10 +337,10 @@ static void give_memory_back(struct snapshot *snapshot)
 	if (snapshot->db)
 		sqlite3_db_release_memory(snapshot->db);
 	memory_trim();
-	/* First behind the start, then ever more rarely, so that it costs an event nothing. */
-	snapshot->n_copies++;
-	if ((snapshot->n_copies & (snapshot->n_copies - 1)) == 0)
+	/* Most of what the start needs is not needed again. */
+	if (!snapshot->is_behind_start)
 		memory_forget_code();
+	snapshot->is_behind_start = true;
 }
 
 static void its_time(void *data)

@@ -53,7 +53,6 @@ static void tidy_up(void *data)
 	/* The pages that it keeps are those of all that has happened: few are asked for again. */
 	sqlite3_db_release_memory(store->db);
 	memory_trim();
-	memory_forget_code();
 	if (store->wal_pages > HELD_PAGES)
 		log_warning("the database's -wal file has %d MB: a program of root's reads it in a"
 			    " transaction that it does not end",

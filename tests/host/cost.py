@@ -19,6 +19,7 @@ from lib.world import KEYBOARDS
 
 TURNS, PLUGS = 2, 6
 IDLE = 30  # seconds, in the last turn
+REST = 15  # seconds before that: who has something to put away has done so
 QUIET, BUSY = 0.5, 5  # everybody is through when they have used less than BUSY ms of processor time in QUIET seconds
 PATIENCE = 20  # seconds, for that
 UNDISTURBED = 2  # seconds after a plug or unplug in which nobody looks: that would be in the way
@@ -67,7 +68,7 @@ class Measured:
     def __init__(self):
         self.told, self.added, self.deleted = [], [], []
         self.program, self.worker, self.helper, self.system, self.processes = 0.0, 0.0, 0.0, 0.0, 0.0
-        self.kilobytes, self.wakeups = 0, 0
+        self.kilobytes, self.resting, self.wakeups = 0, 0, 0
 
     def absorb(self, other):
         for name, value in vars(other).items():
@@ -106,7 +107,7 @@ def spent(who, groups, lines):
 
 
 def one_turn(world, who, groups, idle):
-    """A fresh VM, the contender started, PLUGS plugs, then nothing for IDLE seconds."""
+    """A fresh VM, the contender started, PLUGS plugs; then nothing for REST and IDLE seconds, unless IDLE is 0."""
     vm = world.vm("vm1").start()
     groups["vm"].add(vm.process.pid)
     who.start(world, vm)
@@ -123,9 +124,11 @@ def one_turn(world, who, groups, idle):
         measured.program, measured.worker, measured.helper, measured.system, measured.processes = \
             ((new - old) / PLUGS for new, old in zip(after, before))
         measured.kilobytes = who.group.kilobytes()
-        wakeups = who.group.wakeups()
-        time.sleep(idle)
-        measured.wakeups = who.group.wakeups() - wakeups
+        if idle:
+            time.sleep(REST)
+            measured.resting, wakeups = who.group.kilobytes(), who.group.wakeups()
+            time.sleep(idle)
+            measured.wakeups = who.group.wakeups() - wakeups
     finally:
         who.stop(world)
         world.host.unplug_all()
@@ -153,7 +156,8 @@ def figures(measured, floor, turns):
             "– helpers (ms)": measured.helper / turns,
             "program, helpers, udevd and the VM's QEMU, above the floor (ms)": (measured.system - floor.system) / turns,
             "processes made above the floor": (measured.processes - floor.processes) / turns,
-            "memory, PSS (MB)": measured.kilobytes / 1024 / turns,
+            "memory behind the last plug, PSS (MB)": measured.kilobytes / 1024 / turns,
+            f"memory {REST} s later, PSS (MB)": measured.resting / 1024,
             f"wake-ups in {IDLE} s idle": measured.wakeups}
 
 

@@ -126,7 +126,43 @@ static void stays_unless_told(void **state)
 	struct world *world = *state;
 
 	start(world, false);
+	spin_for(world->loop, 60000);
 	assert_int_equal(loop_count_timers(world->loop), 0);
+}
+
+static unsigned n_forgotten;
+
+/* In the place of memory.c's. */
+void __wrap_memory_forget_code(void);
+void __wrap_memory_forget_code(void)
+{
+	n_forgotten++;
+}
+
+/* After ten seconds in which nothing is to be done, once. */
+static void memory_is_given_back(void **state)
+{
+	struct world *world = *state;
+	struct loop_timer retry = {0};
+	bool retried = false;
+
+	n_forgotten = 0;
+	start(world, false);
+	spin_for(world->loop, 9900);
+	loop_timer_start(world->loop, &retry, 20000, nothing, &retried);
+	spin_for(world->loop, 29900);
+	assert_true(retried);
+	assert_int_equal(n_forgotten, 0);
+	spin_for(world->loop, 60000);
+	assert_int_equal(n_forgotten, 1);
+	loop_timer_start(world->loop, &retry, 1, nothing, &retried);
+	spin_for(world->loop, 60000);
+	assert_int_equal(n_forgotten, 2);
+	attend_stop(&world->attend);
+	/* Who is about to end has it in no time. */
+	start(world, true);
+	assert_int_equal(loop_run(world->loop), 0);
+	assert_int_equal(n_forgotten, 2);
 }
 
 /* Listens at NOTIFY_SOCKET. */
@@ -172,7 +208,7 @@ static void watchdog_is_fed(void **state)
 	/* Meant for somebody else. */
 	setenv("WATCHDOG_PID", "1", 1);
 	start(world, false);
-	assert_int_equal(loop_count_timers(world->loop), 0);
+	assert_null(world->attend.feed.loop);
 	assert_int_equal(count_notes(fd), 0);
 	close(fd);
 }
@@ -186,6 +222,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(something_comes_at_the_last_moment, setup,
 						teardown),
 		cmocka_unit_test_setup_teardown(stays_unless_told, setup, teardown),
+		cmocka_unit_test_setup_teardown(memory_is_given_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(watchdog_is_fed, setup, teardown),
 	};
 

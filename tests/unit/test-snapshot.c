@@ -216,22 +216,17 @@ void __wrap_memory_forget_code(void)
 	n_forgotten++;
 }
 
-/* Behind the start at once, then ever more rarely. */
+/* Behind the start, and then no more: an event that follows would pay for it. */
 static void test_lets_go_of_code(void **state)
 {
 	struct scene *s = *state;
-	char reason[10];
 
 	n_forgotten = 0;
-	for (int i = 1; i <= 9; i++) {
-		snprintf(reason, sizeof(reason), "%d", i);
-		change(s, reason);
+	for (int i = 0; i < 3; i++) {
+		change(s, i % 2 == 0 ? "a" : "b");
 		spin_for(s->loop, 6000);
-		assert_string_equal(ask(s, "select reason from assignments"), reason);
-		if (i == 1)
-			assert_int_equal(n_forgotten, 1);
+		assert_int_equal(n_forgotten, 1);
 	}
-	assert_int_equal(n_forgotten, 4);
 }
 
 #define ALL_OF_IT                                                                                \
