@@ -12,6 +12,7 @@ import subprocess
 import time
 
 from lib import cgroup, contender
+from lib.profile import OWN, profiled
 from lib.trace import recording
 from lib.uevents import KERNEL, UDEV, Listener
 from lib.wait import Failed, wait_until
@@ -26,6 +27,8 @@ UNDISTURBED = 2  # seconds after a plug or unplug in which nobody looks: that wo
 APPLIED = 4  # times a config that takes a device, and one that does not
 SENDS = ("sendmsg", "sendto", "write")
 HELPER = "vhotplug-helper"
+OURS = ("vhotplug-broker", "vhotplug-worker", HELPER)
+LISTED = 10  # system calls of each, those that take most of its time
 UNLOADED = pathlib.Path("/etc/modprobe.d/cost.conf")
 
 
@@ -214,6 +217,34 @@ def take_turns(world, contenders, groups, turns):
     print_table(results, turns)
 
 
+def print_profile(world, ours, udevd):
+    """Of each of our programs, in which system calls its processor time goes; of plugs that nothing else is asked about."""
+    def plug():
+        for _ in range(PLUGS):
+            keyboard = world.host.plug_keyboard()
+            time.sleep(UNDISTURBED)
+            settle(ours.group, udevd)
+            keyboard.unplug()
+            time.sleep(UNDISTURBED)
+            settle(ours.group, udevd)
+    vm = world.vm("vm1").start()
+    ours.start(world, vm)
+    settle(ours.group, udevd)
+    try:
+        profile = profiled("vhotplug-*", plug)
+    finally:
+        ours.stop(world)
+        world.host.unplug_all()
+        vm.kill9()
+    for name in OURS:
+        took = profile.milliseconds[name]
+        own, calls = took.pop(OWN, 0), sum(profile.times[name].values())
+        listed = (f"{profile.times[name][call] / PLUGS:.0f} {call} {milliseconds / PLUGS:.1f}"
+                  for call, milliseconds in took.most_common(LISTED))
+        print(f"{name}: {(own + sum(took.values())) / PLUGS:.0f} ms, its own code {own / PLUGS:.0f},"
+              f" {calls / PLUGS:.0f} system calls {sum(took.values()) / PLUGS:.0f}: {', '.join(listed)}")
+
+
 def main(world):
     world.install("release")
     request = json.loads((pathlib.Path(os.environ["VHP_RUN"]) / "request.json").read_text())
@@ -231,5 +262,7 @@ def main(world):
     subprocess.run(["modprobe", "-a", "usbhid", "hid_generic"], check=True)
     print("a keyboard that the host's driver takes at once, as most do")
     take_turns(world, contenders, groups, TURNS)
+    print("of which, by the kernel's record (which takes time itself):")
+    print_profile(world, contenders[1], groups["udevd"])
     print_applying(world)
     return 0
