@@ -136,16 +136,8 @@ class Udevd:
     def start(self):
         environment = {"PATH": os.environ["PATH"], "SYSTEMD_DEVICE_VERIFY_SYSFS": "0"}
         self.log = open(os.path.join(self.root, "log"), "w+b")
-        options = {"env": environment, "stdout": self.log, "stderr": self.log}
-        if not EUDEV:
-            self.daemon = udev_control.start([UDEVD, "--resolve-names=never"], **options)
-            return
-        self.daemon = subprocess.Popen([UDEVD, "--resolve-names=never"], stdin=subprocess.DEVNULL, **options)
-        for _ in range(6000):
-            if os.path.exists("/run/udev/control"):
-                return
-            time.sleep(0.01)
-        raise RuntimeError("udevd does not start: " + self.log_text())
+        self.daemon = udev_control.start([UDEVD, "--resolve-names=never"], env=environment, stdout=self.log,
+                                         stderr=self.log)
 
     def log_text(self):
         with open(os.path.join(self.root, "log"), "rb") as file:

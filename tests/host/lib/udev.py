@@ -43,19 +43,13 @@ class Udev:
     def __init__(self, log):
         self.log_path, self.process = log, None
         eudev = os.environ.get("EUDEV")
-        self.is_eudev = bool(eudev)
         self.daemon = lay_eudev(eudev) if eudev else "/lib/systemd/systemd-udevd"
 
     def go_on(self):
         """Starts it, without a word about what is there."""
         environment = {**os.environ, "SYSTEMD_LOG_TARGET": "console", "SYSTEMD_LOG_LEVEL": "info"}
         with self.log_path.open("ab") as log:
-            options = {"stderr": log, "env": environment}
-            if not self.is_eudev:
-                self.process = udev_control.start([self.daemon], **options)
-                return
-            self.process = subprocess.Popen([self.daemon], **options)
-        wait_until(pathlib.Path("/run/udev/control").exists, 60, "udevd listens")
+            self.process = udev_control.start([self.daemon], stderr=log, env=environment)
 
     def stop(self):
         self.process.terminate()
