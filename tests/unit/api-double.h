@@ -214,7 +214,7 @@ static void double_suspend(void *data, const char *vm, unsigned kinds)
 		    !(kinds & (1U << d->view.kind)))
 			continue;
 		/* Where it comes back to. */
-		snprintf(d->chosen, sizeof(d->chosen), "%s", d->vm);
+		memcpy(d->chosen, d->vm, sizeof(d->chosen));
 		d->vm[0] = 0;
 		d->view.is_suspended = true;
 		double_update(d);
@@ -231,7 +231,7 @@ static void double_resume(void *data, const char *vm, unsigned kinds)
 		if (!d->view.is_suspended || (vm && !streq(vm, d->chosen)) ||
 		    !(kinds & (1U << d->view.kind)))
 			continue;
-		snprintf(d->vm, sizeof(d->vm), "%s", d->chosen);
+		memcpy(d->vm, d->chosen, sizeof(d->vm));
 		d->view.is_suspended = false;
 		double_update(d);
 	}

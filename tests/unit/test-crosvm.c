@@ -883,9 +883,12 @@ static void test_handles_of_another_process(void **state)
 {
 	struct fixture *f = *state;
 	struct test_device keyboard = new_keyboard(f, "1-1"), twin = new_keyboard(f, "1-2");
+	char handle[DEVICE_HANDLE_SIZE];
 
 	attach(f, &keyboard);
-	strcpy(strchr(keyboard.device.place.handle, '@'), "@1.1");
+	snprintf(handle, sizeof(handle), "%.*s@1.1",
+		 (int) strcspn(keyboard.device.place.handle, "@"), keyboard.device.place.handle);
+	kept_set(&keyboard.device.place.handle, handle);
 	detach(f, &keyboard);
 	assert_result(&keyboard, VMM_GONE, "");
 	attach(f, &twin);
