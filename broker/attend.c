@@ -9,8 +9,8 @@
 #include "broker/service.h"
 
 #define IDLE_MS 3000 /* devices come in flocks */
-#define REST_MS \
-	10000 /* who comes later pays for the code's return, some 0.2 ms; the others don't */
+/* Who comes later pays for the return of what was let go of, 0.2 ms; who comes sooner doesn't. */
+#define REST_MS 10000
 
 static void feed_watchdog(void *data)
 {
