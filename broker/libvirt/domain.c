@@ -155,16 +155,19 @@ static void on_close(virConnectPtr connection, int reason, void *data)
 	domain->handler->changed(domain->data);
 }
 
+/* As VIR_DOMAIN_EVENT_CALLBACK, by way of the type that stands for all functions. */
+#define ANY_CALLBACK(fn) ((virConnectDomainEventGenericCallback) (void (*)(void))(fn))
+
 static bool listen_to(struct domain *domain)
 {
 	static const struct {
 		int event;
 		virConnectDomainEventGenericCallback callback;
 	} events[] = {
-		{VIR_DOMAIN_EVENT_ID_LIFECYCLE, VIR_DOMAIN_EVENT_CALLBACK(on_lifecycle)},
-		{VIR_DOMAIN_EVENT_ID_REBOOT, VIR_DOMAIN_EVENT_CALLBACK(on_reboot)},
-		{VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, VIR_DOMAIN_EVENT_CALLBACK(on_removed)},
-		{VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED, VIR_DOMAIN_EVENT_CALLBACK(on_refused)},
+		{VIR_DOMAIN_EVENT_ID_LIFECYCLE, ANY_CALLBACK(on_lifecycle)},
+		{VIR_DOMAIN_EVENT_ID_REBOOT, ANY_CALLBACK(on_reboot)},
+		{VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, ANY_CALLBACK(on_removed)},
+		{VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED, ANY_CALLBACK(on_refused)},
 	};
 	_Static_assert(ARRAY_SIZE(events) == ARRAY_SIZE(domain->callbacks), "one each");
 
