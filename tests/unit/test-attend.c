@@ -9,6 +9,7 @@
 #include <cmocka.h>
 
 #include "broker/attend.h"
+#include "tests/unit/memory-double.h"
 #include "tests/unit/spin.h"
 #include "tests/unit/temp.h"
 
@@ -128,15 +129,6 @@ static void stays_unless_told(void **state)
 	start(world, false);
 	spin_for(world->loop, 60000);
 	assert_int_equal(loop_count_timers(world->loop), 0);
-}
-
-static unsigned n_forgotten;
-
-/* In the place of memory.c's. */
-void __wrap_memory_forget_code(void);
-void __wrap_memory_forget_code(void)
-{
-	n_forgotten++;
 }
 
 /* After ten seconds in which nothing is to be done, once. */

@@ -11,6 +11,7 @@
 
 #include "broker/snapshot.h"
 #include "broker/store.h"
+#include "tests/unit/memory-double.h"
 #include "tests/unit/spin.h"
 #include "tests/unit/temp.h"
 
@@ -205,15 +206,6 @@ static void test_many_rows_have_changed(void **state)
 	expect_assignments(s, "2 1-500 b,1-1000 b");
 	change_row(s, 500, "c");
 	expect_assignments(s, "2 1-500 c,1-1000 b");
-}
-
-static unsigned n_forgotten;
-
-/* In the place of memory.c's. */
-void __wrap_memory_forget_code(void);
-void __wrap_memory_forget_code(void)
-{
-	n_forgotten++;
 }
 
 /* Behind the start, and then no more: an event that follows would pay for it. */

@@ -16,6 +16,7 @@
 
 #include "broker/refuge.h"
 #include "broker/store.h"
+#include "tests/unit/memory-double.h"
 #include "tests/unit/spin.h"
 #include "tests/unit/temp.h"
 #include "tests/unit/words.h"
@@ -872,15 +873,6 @@ static void test_wal_does_not_grow_for_ever(void **state)
 		}
 	}
 	assert_in_range(largest, 1, 24 * 1024 * 1024);
-}
-
-static unsigned n_trimmed;
-
-/* In the place of memory.c's. */
-void __wrap_memory_trim(void);
-void __wrap_memory_trim(void)
-{
-	n_trimmed++;
 }
 
 /* In the first silent moment after much has happened. */

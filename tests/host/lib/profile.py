@@ -4,10 +4,9 @@ import collections
 import pathlib
 import re
 
-from .trace import TRACING, recording
+from .trace import LINE, TRACING, recording
 
 NUMBERS = pathlib.Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h")
-LINE = re.compile(r"\s*(?P<who>.+)-(?P<pid>\d+)\s+\[\d+\] \S+\s+(?P<when>\d+\.\d+): (?P<what>.*)")
 CALL = re.compile(r"sys_(?P<way>enter|exit): NR (?P<number>-?\d+)")
 SWITCH = re.compile(r"sched_switch: .*==> next_comm=(?P<who>.+) next_pid=(?P<pid>\d+) next_prio=")
 OWN = "its own code"

@@ -4,7 +4,7 @@ import pathlib
 import re
 
 TRACING = pathlib.Path("/sys/kernel/tracing")
-LINE = re.compile(r"\s*(?P<who>.+)-\d+\s+\[\d+\] \S+\s+(?P<when>\d+\.\d+): (?P<what>.*)")
+LINE = re.compile(r"\s*(?P<who>.+)-(?P<pid>\d+)\s+\[\d+\] \S+\s+(?P<when>\d+\.\d+): (?P<what>.*)")
 
 
 @contextlib.contextmanager
