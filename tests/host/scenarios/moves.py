@@ -5,6 +5,7 @@ import time
 
 from lib.fakeusb import FakeUsbDevice
 from lib.parts import InputDevice
+from lib.qemu import version
 from lib.story import story
 from lib.wait import expect, stays, wait_until
 from lib.world import KEYBOARDS
@@ -39,24 +40,29 @@ def _resets(device):
     return len(re.findall(rf"usb {re.escape(device.name)}: reset .* USB device", dmesg))
 
 
+def _kept_open(world, device):
+    return [row["vm"] for row in world.db.history(device, "detach", "open")]
+
+
 @story(seconds=20)
 def reset_between_two_vms(world):
     """reset = yes: the kernel resets the keyboard before the next VM gets it. And what a VM keeps open is said: a
-    QEMU whose guest is paused keeps what it was given, one whose guest runs does not."""
+    QEMU before 9.1 whose guest is paused keeps what it was given (remove-fd closes nothing then), others do not."""
     keyboard, vm1 = world.keyboard_in_vm1()
     vm2 = world.vm("vm2", paused=False).start()
     world.configure(vm1.config(), vm2.config(), FOR_VM2)
     world.wait_attached(keyboard, vm2)
-    wait_until(lambda: [row["vm"] for row in world.db.history(keyboard, "detach", "open")] == ["vm1"], 60,
-               "vm1 keeps it open, and the history says so")
-    row = world.db.assignment(keyboard)
-    expect("still has it open, as vm1 had it" in row["reason"], f"the reason is {row['reason']}")
+    keepers = ["vm1"] if version() < (9, 1) else []
+    if keepers:
+        wait_until(lambda: _kept_open(world, keyboard) == keepers, 60, "vm1 keeps it open, and the history says so")
+        row = world.db.assignment(keyboard)
+        expect("still has it open, as vm1 had it" in row["reason"], f"the reason is {row['reason']}")
     before = _resets(keyboard)
     world.configure(vm1.config(), vm2.config(), KEYBOARDS + "reset = yes\n")
     world.wait_attached(keyboard, vm1)
     # vm2's BIOS, which may be starting, resets it besides.
     wait_until(lambda: _resets(keyboard) >= before + 2, 60, "it was reset by QEMU as it let go, and once more")
-    stays(lambda: len(world.db.history(keyboard, "detach", "open")) == 1, 5, "vm2 has closed it")
+    stays(lambda: _kept_open(world, keyboard) == keepers, 5, "nobody else is said to keep it open")
 
 
 @story
