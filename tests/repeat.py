@@ -3,14 +3,17 @@
 
 Usage: repeat.py BUILD_FOLDER N [NAME|NAME…]   (all but the fuzz tests and benchmarks, if none is named)
 
-Each test runs N times alone, then N times with others beside it, six at a time, whatever the
-number of processors. A unit test may then run beside itself. What fails is shown at once; at the
-end every test has a line, and the exit status says whether none has failed. Ctrl-C ends it sooner,
-with a line for every test too: each has had about as many runs as the others.
+Each test runs N times alone, and N times with others beside it, six at a time, whatever the
+number of processors: ROUNDS of each at a time, in turns. A unit test may then run beside itself. What
+fails is shown at once; at the end every test has a line, and the exit status says whether none has
+failed. Ctrl-C ends it sooner, with a line for every test too: each has had about as many runs as the
+others. Where none was named, the next one goes on from there, unless it is of other sources.
 """
 import collections
+import hashlib
 import json
 import os
+import pathlib
 import random
 import signal
 import subprocess
@@ -20,6 +23,8 @@ import threading
 import time
 
 WORKERS = 6
+ROUNDS = 20
+CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 LOCKS = collections.defaultdict(threading.Lock)
 
 
@@ -30,14 +35,13 @@ class Test:
         self.labels = properties.get("LABELS", [])
         self.folder = properties.get("WORKING_DIRECTORY")
         self.timeout = properties.get("TIMEOUT", 600)
-        self.slowest = 0
         # Those that work in a folder of the build's can't run beside themselves, nor beside those that
         # use the same.
         shared = properties.get("RESOURCE_LOCK", [self.name])[0]
         self.lock = None if "unit" in self.labels else LOCKS[shared]
 
     def run(self):
-        """Returns whether it has failed."""
+        """Returns whether it has failed, and the seconds it took."""
         began = time.monotonic()
         with tempfile.TemporaryFile() as log:
             process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -50,13 +54,13 @@ class Test:
                 if process.poll() is None:  # with all that it has started
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
-            self.slowest = max(self.slowest, time.monotonic() - began)
+            seconds = time.monotonic() - began
             if status == 0:
-                return False
+                return False, seconds
             log.seek(0)
             text = log.read().decode(errors="replace")
         print(f"--- {self.name} ended with {status}\n{text}\n---", flush=True)
-        return True
+        return True, seconds
 
 
 def find_tests(build, names):
@@ -69,28 +73,61 @@ def find_tests(build, names):
 
 
 class Tally:
-    """How often each test has run, and failed."""
+    """How often each test has run, and failed, alone and together; kept in a file, if there is one."""
 
-    def __init__(self):
-        self.runs, self.failures = collections.Counter(), collections.Counter()
+    def __init__(self, path):
+        self.path, self.sources = path, digest() if path else None
+        self.modes = {"alone": {}, "together": {}}
+        self.slowest = collections.Counter()
+        if path and path.exists():
+            kept = json.loads(path.read_text())
+            if kept["sources"] == self.sources:
+                self.modes = kept["modes"]
+                self.slowest.update(kept["slowest"])
 
-    def note(self, test, failed):
-        self.runs[test.name] += 1
-        self.failures[test.name] += failed
+    def runs(self, mode, test):
+        return self.modes[mode].get(test.name, [0, 0])[0]
 
-    def text(self, test):
-        return f"{self.failures[test.name]} of {self.runs[test.name]}"
+    def note(self, mode, test, failed, seconds):
+        runs, failures = self.modes[mode].get(test.name, [0, 0])
+        self.modes[mode][test.name] = [runs + 1, failures + failed]
+        self.slowest[test.name] = max(self.slowest[test.name], seconds)
+        if self.path:
+            fresh = self.path.with_suffix(".new")
+            fresh.write_text(json.dumps({"sources": self.sources, "modes": self.modes, "slowest": self.slowest}))
+            fresh.replace(self.path)
+
+    def text(self, mode, test):
+        runs, failures = self.modes[mode].get(test.name, [0, 0])
+        return f"{failures} of {runs}"
+
+    def sums(self):
+        """All runs, and all failures."""
+        counts = [count for mode in self.modes.values() for count in mode.values()]
+        return sum(runs for runs, _ in counts), sum(failures for _, failures in counts)
+
+
+def digest():
+    """Of the sources, whatever is built of them; not of texts about them."""
+    whole = hashlib.sha256()
+    for folder, folders, names in os.walk(CHECKOUT):
+        folders[:] = sorted(name for name in folders if not name.startswith((".build", ".git", "__pyc")))
+        for path in (pathlib.Path(folder) / name for name in sorted(names) if not name.endswith(".md")):
+            whole.update(f"{path.relative_to(CHECKOUT)}\0".encode() + path.read_bytes())
+    return whole.hexdigest()
 
 
 def run_alone(tests, count, tally):
-    for _ in range(count):
+    """Until each has had COUNT runs."""
+    for done in range(count):
         for test in tests:
-            tally.note(test, test.run())
+            if tally.runs("alone", test) <= done:
+                tally.note("alone", test, *test.run())
 
 
 def run_together(tests, count, tally):
-    """COUNT of each, in random order: a worker takes the next one that may run now."""
-    left = [test for test in tests for _ in range(count)]
+    """The same, in random order: a worker takes the next one that may run now."""
+    left = [test for test in tests for _ in range(count - tally.runs("together", test))]
     random.shuffle(left)
     guard = threading.Lock()
 
@@ -107,11 +144,11 @@ def run_together(tests, count, tally):
             if test is None:
                 time.sleep(0.1)
                 continue
-            failed = test.run()
+            said = test.run()
             if test.lock:
                 test.lock.release()
             with guard:
-                tally.note(test, failed)
+                tally.note("together", test, *said)
 
     workers = [threading.Thread(target=work) for _ in range(WORKERS)]
     for worker in workers:
@@ -132,18 +169,22 @@ def main():
     tests = find_tests(build, [name for name in "".join(sys.argv[3:]).split("|") if name])
     if not tests:
         sys.exit("repeat: no such test")
-    alone, together, whole = Tally(), Tally(), True
+    tally, whole = Tally(None if sys.argv[3:] and sys.argv[3] else pathlib.Path(build) / "repeat.json"), True
     try:
-        run_alone(tests, count, alone)
-        run_together(tests, count, together)
+        for rounds in [*range(ROUNDS, count, ROUNDS), count]:
+            run_alone(tests, rounds, tally)
+            run_together(tests, rounds, tally)
     except KeyboardInterrupt:
         whole = False
     print(f"failures: alone, {WORKERS} at a time; the longest run in seconds")
     for test in tests:
-        print(f"{alone.text(test):>12} {together.text(test):>12} {test.slowest:8.1f}  {test.name}")
-    total = alone.failures.total() + together.failures.total()
-    print(f"{total} failures of {alone.runs.total() + together.runs.total()}{'' if whole else ', ended before the end'}")
-    return 1 if total or not whole else 0
+        print(f"{tally.text('alone', test):>12} {tally.text('together', test):>12} "
+              f"{tally.slowest[test.name]:8.1f}  {test.name}")
+    runs, failures = tally.sums()
+    print(f"{failures} failures of {runs}{'' if whole else ', ended before the end'}")
+    if whole and tally.path:
+        tally.path.unlink()
+    return 1 if failures or not whole else 0
 
 
 if __name__ == "__main__":
