@@ -3,8 +3,10 @@ host, for what is claimed they start nothing."""
 import contextlib
 import os
 import pathlib
+import pwd
 import re
 import shutil
+import subprocess
 
 from lib.fakeusb import FakeUsbDevice
 from lib.story import story
@@ -22,11 +24,26 @@ FOLDER = pathlib.Path("/usr/lib/udev")
 DEVICES = [(0x05ac, 0x12a8, (0xff, 0xfe, 2)), (0x1234, 0x0002, (7, 1, 4)), (0x03f0, 0x002a, (8, 6, 80)),
            (0x1234, 0x0003, (6, 1, 1)), (0x1234, 0x0004, (0xff, 1, 1)), (0x0904, 0x2000, (0xff, 0, 0)),
            (0x08e6, 0x3437, (11, 0, 0))]
+# Whom those packages make when they are installed. udev 262 leaves out a whole line that names somebody unknown.
+ACCOUNTS = ("usbmux", "pcscd")
 # Properties by which a program finds what it is to use.
 ASKED = ("ID_GPHOTO2", "GPHOTO2_DRIVER", "ID_MTP_DEVICE", "ID_MEDIA_PLAYER", "ID_MM_CANDIDATE", "ID_SMARTCARD_READER",
          "USBMUX_SUPPORTED", "BRLTTY_BRAILLE_DRIVER")
 PROGRAMS = {"mtp-probe", "usb_modeswitch", "usb_modeswitch_dispatcher", "brltty", "ipp-usb", "usbmuxd",
             "check-ptp-camera"}
+
+
+@contextlib.contextmanager
+def accounts():
+    there = {account.pw_name for account in pwd.getpwall()}
+    made = [name for name in ACCOUNTS if name not in there]
+    for name in made:
+        subprocess.run(["useradd", "--system", "--user-group", name], check=True)
+    try:
+        yield
+    finally:
+        for name in made:
+            subprocess.run(["userdel", name], check=True)
 
 
 @contextlib.contextmanager
@@ -86,7 +103,7 @@ def nothing_is_started_for_what_is_claimed(world):
     vm1 = world.vm("vm1")
     world.configure(vm1.config())
     world.broker.start()
-    with packages(world):
+    with accounts(), packages(world):
         started = started_for_each(world)
         for name in ("usbmuxd.service", "ipp-usb.service", "usb_modeswitch", "mtp-probe", "ID_GPHOTO2",
                      "ID_SMARTCARD_READER", "uaccess"):
