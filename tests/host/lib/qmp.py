@@ -67,6 +67,10 @@ class Qmp:
                     raise QmpError(f"{command}: {answer['error']['desc']}")
                 return answer["return"]
 
+    def hmp(self, line):
+        """A command for people, and what is said to it."""
+        return self.command("human-monitor-command", **{"command-line": line})
+
     def wait_deleted(self, device, seconds=60):
         """Waits for the DEVICE_DELETED that names DEVICE."""
         def is_it(event):

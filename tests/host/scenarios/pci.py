@@ -134,10 +134,10 @@ def group_goes_as_a_whole(world):
     world.configure(vm1.config())
     for function in (first, second):
         world.wait_state(function, "releasing")
-    vm1.reset()
-    for function in (first, second):
-        wait_driver(function, "e1000")
-        wait_until(lambda: world.db.assignment(function) is None, 60, f"{function} has no row any more")
+    with vm1.letting_go():
+        for function in (first, second):
+            wait_driver(function, "e1000")
+            wait_until(lambda: world.db.assignment(function) is None, 60, f"{function} has no row any more")
 
 
 @story
@@ -201,7 +201,7 @@ def card_comes_and_goes(world):
         attach, = world.wait_history(card, "attach", "ok")
         expect(attach["cause"] == "plug", f"the cause is {attach['cause']}")
         world.host.monitor.command("device_del", id="ac97")
-        # The kernel asks QEMU for it, sooner or later, and QEMU its guest; nobody runs there, until a reset.
+        # The kernel asks QEMU for it, sooner or later, and QEMU its guest.
         with vm1.letting_go():
             world.host.monitor.wait_deleted("ac97", 120)
         wait_until(lambda: world.db.assignment(card) is None, 60, "it has no row any more")
