@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 
+from apart import AT_ONCE
 from world import PATIENCE, Broker, check, end_with_us, main, make_node, wait_for
 
 DOUBLE = pathlib.Path(__file__).parent.parent / "doubles" / "hostile_monitor.py"
@@ -322,19 +323,21 @@ def test_keeps_it_open(world):
 
 
 READS = """
-import json, socket, sys, time
+import select, socket, sys, time
 clients, n, end = [], 0, time.monotonic() + float(sys.argv[2])
 for _ in range(100):
     client = socket.socket(socket.AF_UNIX)
     client.connect(sys.argv[1])
     client.setblocking(False)
     clients.append(client)
-while time.monotonic() < end:
-    for client in clients:
+while (left := end - time.monotonic()) > 0:
+    readable, writable, _ = select.select(clients, clients, [], left)
+    for client in writable:
         try:
             client.send(b'{"action": "list"}\\n' * 50)
         except OSError:
             pass
+    for client in readable:
         try:
             n += client.recv(1 << 20).count(b"\\n")
         except OSError:
@@ -570,4 +573,5 @@ def test_lock_of_one_that_is_just_ending(world):
 
 
 if __name__ == "__main__":
-    sys.exit(main(globals()))
+    # Figures are only worth something when nothing else runs.
+    sys.exit(main(globals(), at_once=1 if SECONDS >= 60 else AT_ONCE))

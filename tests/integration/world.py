@@ -7,6 +7,7 @@ directory in sysfs; QEMU takes its descriptor and then says that it is no USB de
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import pathlib
@@ -20,20 +21,17 @@ import sys
 import tempfile
 import time
 
+import apart
+from apart import end_with_us
+
 QEMU = "qemu-system-x86_64"
 DEVICE = "/devices/virtual/mem/null"
 NODE = "/dev/bus/usb/099/099"
 SKIPPED = 77
 PATIENCE = 60  # seconds; the machine may be busy
+QEMU_PATIENCE = 10  # for its own end; then it is killed
 
 failures = []
-
-
-def end_with_us():
-    """Between fork and exec: the child is killed when this process ends, also by a time limit. What is left of a test
-    has devices open that others are about."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 def check(good, what):
@@ -56,11 +54,7 @@ def fake_usb():
     """A /dev with a USB device node, which only this process and its children see. All of /dev is
     their own: a folder that is made in everybody's takes the mounts of all others on it along when
     it is removed."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    clone_newns, ms_rec, ms_private = 0x20000, 0x4000, 1 << 18
-    if libc.unshare(clone_newns) < 0 or libc.mount(None, b"/", None, ms_rec | ms_private, None) < 0:
-        return False
-    if libc.mount(b"none", b"/dev", b"tmpfs", 0, b"mode=755") < 0:
+    if not apart.leave() or ctypes.CDLL(None).mount(b"none", b"/dev", b"tmpfs", 0, b"mode=755") < 0:
         return False
     for name, minor in (("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)):
         os.mknod("/dev/" + name, 0o666 | 0o020000, os.makedev(1, minor))
@@ -129,12 +123,12 @@ class Vm:
                 return Monitor(self.test)
         return wait_for(connect)
 
-    def end(self, how=signal.SIGTERM):
-        """A QEMU that is told to end while a client of its monitor comes or goes now and then waits for itself for
-        ever (7.2, monitor_cleanup)."""
+    def end(self, how=signal.SIGKILL):
+        """A QEMU that is told to end (SIGTERM) while a client of its monitor comes or goes now and then waits for
+        itself for ever (7.2, monitor_cleanup)."""
         self.process.send_signal(how)
         try:
-            self.process.wait(PATIENCE)
+            self.process.wait(QEMU_PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -273,25 +267,34 @@ def as_nobody(database, sql):
                           user="nobody", group="nogroup", extra_groups=[])
 
 
-def main(tests, make_world=World, programs=1, needs=(QEMU,)):
+def run(name, test, make_world):
+    """One test; returns how many of its checks have failed."""
+    print(f"# {name}", flush=True)
+    if not fake_usb():
+        raise OSError("no /dev of our own")
+    world = make_world(sys.argv[1])
+    try:
+        test(world)
+    except Exception as error:  # what the broker has said is worth reading
+        check(False, f"{name}: {error!r}")
+        if (world.path / "log").exists():
+            print((world.path / "log").read_text(errors="replace"))
+    finally:
+        world.close()
+    return len(failures)
+
+
+def main(tests, make_world=World, programs=1, needs=(QEMU,), at_once=apart.AT_ONCE):
     """Runs the functions called test_… in TESTS, or those named on the command line behind PROGRAMS
-    programs, each in a world of its own."""
-    if os.geteuid() != 0 or not all(map(shutil.which, needs)) or not fake_usb():
+    programs, each in a world of its own: AT_ONCE side by side."""
+    if os.geteuid() != 0 or not all(map(shutil.which, needs)) or not apart.may_be_apart():
         print(" ".join(["needs root, mount namespaces", *needs]))
         return SKIPPED
     wanted = sys.argv[1 + programs:]
-    for name, test in list(tests.items()):
-        if not name.startswith("test_") or (wanted and name not in wanted):
-            continue
-        print(f"# {name}", flush=True)
-        world = make_world(sys.argv[1])
-        try:
-            test(world)
-        except Exception as error:  # the others still run
-            check(False, f"{name}: {error!r}")
-            if (world.path / "log").exists():
-                print((world.path / "log").read_text(errors="replace"))
-        finally:
-            world.close()
-    print(f"{len(failures)} failed")
-    return 1 if failures else 0
+    names = [name for name in tests if name.startswith("test_") and (not wanted or name in wanted)]
+    statuses = apart.run([functools.partial(run, name, tests[name], make_world) for name in names], at_once)
+    for name, status in zip(names, statuses):
+        if not 0 <= status < apart.BROKEN:
+            check(False, f"{name}: ended with {status}")
+    print(f"{len(failures) + sum(status for status in statuses if 0 <= status < apart.BROKEN)} failed")
+    return 1 if any(statuses) else 0
