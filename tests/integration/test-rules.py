@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 import udevd
@@ -17,6 +18,7 @@ GEN_RULES, MATCHER, LIBEXECDIR = sys.argv[1:4]
 HUB_PORT = "pci0000:00/0000:00:14.0/usb1/1-1"
 BROKER = "/run/vhotplug/event.sock"
 VM = "[vm vm1]\nsocket = /run/vm1.sock\n[vm vm2]\nsocket = /run/vm2.sock\n"
+UUID_LENGTH = 36
 KEYBOARDS = VM + "[usb Input]\ntargetVm = vm1\n[allow Keyboards]\ninterfaceClass = 3\n"
 
 
@@ -382,25 +384,35 @@ class RulesTest(unittest.TestCase):
         self.assertEqual(done.returncode, status, done.stderr)
         return done.stdout
 
-    def applied(self, config, devices):
-        """Which of DEVICES the kernel is asked for events of when CONFIG is applied."""
-        texts = {}
-        for path in devices:
-            with open(f"/sys{path}/uevent", encoding="ascii") as file:
-                texts[path] = file.read()
+    def answer(self, uuid):
+        """udevd tells of an event that was asked for. It is one of a device that nobody finds, so that udevd knows
+        of the others what it knew before."""
+        path = self.host.add_device("platform/answer", "usb")
+        os.unlink("/sys/bus/usb/devices/answer")
+        self.host.send("add", path, "usb", SYNTH_UUID=uuid)
+
+    def applied(self, config, devices, lost=False):
+        """Which of DEVICES the kernel is asked for events of when CONFIG is applied. LOST: udevd never tells of them."""
+        files = {path: pathlib.Path(f"/sys{path}/uevent") for path in devices}
+        texts, asked = {path: file.read_text() for path, file in files.items()}, set()
         with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
             file.write(config)
             file.flush()
-            subprocess.run([GEN_RULES, "-c", file.name], check=True, stdout=subprocess.DEVNULL,
-                           env={**os.environ, "SYSTEMD_DEVICE_VERIFY_SYSFS": "0"})
-        asked = set()
+            process = subprocess.Popen([GEN_RULES, "-c", file.name], stdout=subprocess.DEVNULL,
+                                       env={**os.environ, "SYSTEMD_DEVICE_VERIFY_SYSFS": "0"})
+            running = True
+            while running:
+                running = process.poll() is None
+                for path in devices:
+                    action, _, uuid = files[path].read_text().partition(" ")
+                    if action == "add" and len(uuid) >= UUID_LENGTH and path not in asked:
+                        asked.add(path)
+                        if not lost:
+                            self.answer(uuid[:UUID_LENGTH])
+                time.sleep(0.005)
+        self.assertEqual(process.returncode, 0)
         for path, text in texts.items():
-            with open(f"/sys{path}/uevent", "r+", encoding="ascii") as file:
-                if file.read().startswith("add "):
-                    asked.add(path)
-                file.seek(0)
-                file.truncate()
-                file.write(text)
+            files[path].write_text(text)
         return asked
 
     def test_applying_asks_only_whose_answer_can_change(self):
@@ -417,7 +429,7 @@ class RulesTest(unittest.TestCase):
         usb = (keyboard, disk, hub)
         everything = [device.path for device in usb] + [interface, below_disk, lid]
         # What udev has not seen yet may be anything.
-        self.assertEqual(self.applied(VM, everything), set(everything))
+        self.assertEqual(self.applied(VM, everything, lost=True), set(everything))
         for device in usb:
             device.event("add")
         for path in (interface, below_disk):
