@@ -17,7 +17,7 @@ import sys
 import time
 
 from world import (DEVICE, NODE, PATIENCE, QEMU, Broker, Monitor, Vm, World, as_nobody, check, main,
-                   make_node, wait_for)
+                   make_node, takes_long, wait_for)
 
 def test_config_mistakes(world):
     world.config.write_text("[vm vm1]\ntype = qemu\nsocket = relative\ncolour = red\n")
@@ -156,6 +156,7 @@ def test_vm_life(world):
     broker.end()
 
 
+@takes_long
 def test_attach(world):
     vm = Vm(world, "vm1")
     broker = Broker(world).ready()

@@ -20,7 +20,7 @@ import sys
 import time
 
 import world as base
-from world import PATIENCE, check, wait_for
+from world import PATIENCE, check, takes_long, wait_for
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -406,6 +406,7 @@ def test_permission(world):
         check(failed, "the other socket is closed to everybody else")
 
 
+@takes_long
 def test_clients_that_do_not_read(world):
     with running(world, "vm1", "vm2") as (broker, *_):
         world.state_is("attached", "vm1")
@@ -428,6 +429,7 @@ def wakes_in_two_seconds(broker):
     return counts[1] - counts[0]
 
 
+@takes_long
 def test_many_clients(world):
     with running(world, "vm1", "vm2") as (broker, *_):
         world.state_is("attached", "vm1")

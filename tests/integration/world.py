@@ -267,6 +267,12 @@ def as_nobody(database, sql):
                           user="nobody", group="nogroup", extra_groups=[])
 
 
+def takes_long(test):
+    """It begins before the others."""
+    test.takes_long = True
+    return test
+
+
 def run(name, test, make_world):
     """One test; returns how many of its checks have failed."""
     print(f"# {name}", flush=True)
@@ -292,6 +298,7 @@ def main(tests, make_world=World, programs=1, needs=(QEMU,), at_once=apart.AT_ON
         return SKIPPED
     wanted = sys.argv[1 + programs:]
     names = [name for name in tests if name.startswith("test_") and (not wanted or name in wanted)]
+    names.sort(key=lambda name: not hasattr(tests[name], "takes_long"))
     statuses = apart.run([functools.partial(run, name, tests[name], make_world) for name in names], at_once)
     for name, status in zip(names, statuses):
         if not 0 <= status < apart.BROKEN:
