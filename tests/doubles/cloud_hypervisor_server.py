@@ -23,13 +23,12 @@ It is told what happens to it by lines on standard input, and answers each with 
 """
 import json
 import os
-import pathlib
 import select
 import signal
 import socket
 import sys
 
-ROOT = pathlib.Path(os.environ.get("VMM_DOUBLE_ROOT", "/"))  # of /sys and /dev/vfio
+ROOT = os.environ.get("VMM_DOUBLE_ROOT", "/")  # of /sys and /dev/vfio
 API = "/api/v1/"
 
 
@@ -97,11 +96,11 @@ class Machine:
 
     @staticmethod
     def open_group(path):
-        if not (ROOT / path.lstrip("/")).is_dir():
+        if not os.path.isdir(os.path.join(ROOT, path.lstrip("/"))):
             raise Refused(500, *FAILED, "Cannot create a VFIO device", "invalid file path")
-        group = os.path.basename(os.readlink(ROOT / path.lstrip("/") / "iommu_group"))
+        group = os.path.basename(os.readlink(os.path.join(ROOT, path.lstrip("/"), "iommu_group")))
         try:
-            return os.open(ROOT / "dev/vfio" / group, os.O_RDWR)
+            return os.open(os.path.join(ROOT, "dev/vfio", group), os.O_RDWR)
         except OSError as error:
             raise Refused(500, *FAILED, "Cannot create a VFIO device",
                           f"failed to open /dev/vfio/{group} group: {os.strerror(error.errno)} "

@@ -38,7 +38,6 @@ import errno
 import fcntl
 import json
 import os
-import pathlib
 import select
 import socket
 import struct
@@ -49,7 +48,7 @@ PORTS = 16
 USB3_FIRST = 9  # devices/src/usb/xhci/xhci_regs.rs: ports 1 to 8 are USB 2, 9 to 16 USB 3
 INNER_LIMIT = 2.0  # devices/src/usb/backend/device_provider.rs: SOCKET_TIMEOUT_MS
 MAX_FDS = 32  # base/src/sys/unix/tube.rs: TUBE_MAX_FDS
-ROOT = pathlib.Path(os.environ.get("VMM_DOUBLE_ROOT", "/"))  # of /sys and /dev/vfio
+ROOT = os.environ.get("VMM_DOUBLE_ROOT", "/")  # of /sys and /dev/vfio
 USBDEVFS_DISCONNECT_CLAIM = 0x8108551b  # include/uapi/linux/usbdevice_fs.h
 
 
@@ -182,8 +181,8 @@ class Slot:
     def open(self, path):
         if path in self.opened:
             return
-        group = os.path.basename(os.readlink(ROOT / path.lstrip("/") / "iommu_group"))
-        self.opened[path] = os.open(ROOT / "dev/vfio" / group, os.O_RDWR)
+        group = os.path.basename(os.readlink(os.path.join(ROOT, path.lstrip("/"), "iommu_group")))
+        self.opened[path] = os.open(os.path.join(ROOT, "dev/vfio", group), os.O_RDWR)
 
     def add(self, path):
         if self.mode == "ignore":

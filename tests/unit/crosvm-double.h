@@ -67,7 +67,7 @@ static inline void double_start_as(struct crosvm_double *d, const char *program,
 	if (d->pid == 0) {
 		dup2(to[0], 0);
 		dup2(from[1], 1);
-		execl("/usr/bin/python3", "python3", "-B", program, socket, NULL);
+		execl("/usr/bin/python3", "python3", "-BS", program, socket, NULL);
 		_exit(127);
 	}
 	close(to[0]);
