@@ -4,8 +4,8 @@
 Usage: repeat.py BUILD_FOLDER N [NAME|NAME…]   (all but the fuzz tests and benchmarks, if none is named)
 
 Each test runs N times alone, and N times with others beside it, six at a time, whatever the
-number of processors: ROUNDS of each at a time, in turns. A unit test may then run beside itself. What
-fails is shown at once; at the end every test has a line, and the exit status says whether none has
+number of processors: ROUNDS of each at a time, in turns. A unit test may then run beside itself. A test
+whose answer follows from the sources alone (static) runs once, first. What fails is shown at once; at the end every test has a line, and the exit status says whether none has
 failed. Ctrl-C ends it sooner, with a line for every test too: each has had about as many runs as the
 others. Where none was named, the next one goes on from there, unless it is of other sources.
 """
@@ -33,6 +33,8 @@ class Test:
         properties = {item["name"]: item["value"] for item in entry.get("properties", ())}
         self.name, self.command = entry["name"], entry["command"]
         self.labels = properties.get("LABELS", [])
+        self.static = "static" in self.labels
+        self.fixtures = set(properties.get("FIXTURES_SETUP", ())), set(properties.get("FIXTURES_REQUIRED", ()))
         self.folder = properties.get("WORKING_DIRECTORY")
         self.timeout = properties.get("TIMEOUT", 600)
         # Those that work in a folder of the build's can't run beside themselves, nor beside those that
@@ -68,7 +70,9 @@ def find_tests(build, names):
                            capture_output=True, text=True).stdout
     tests = [Test(entry) for entry in json.loads(shown)["tests"] if entry.get("command")]
     if names:
-        return [test for test in tests if test.name in names]
+        wanted = [test for test in tests if test.name in names]
+        needed = set().union(*(test.fixtures[1] for test in wanted))
+        return [test for test in tests if test in wanted or test.fixtures[0] & needed]
     return [test for test in tests if not {"fuzz", "bench"} & set(test.labels)]
 
 
@@ -170,10 +174,12 @@ def main():
     if not tests:
         sys.exit("repeat: no such test")
     tally, whole = Tally(None if sys.argv[3:] and sys.argv[3] else pathlib.Path(build) / "repeat.json"), True
+    once, again = [test for test in tests if test.static], [test for test in tests if not test.static]
     try:
+        run_alone(once, 1, tally)
         for rounds in [*range(ROUNDS, count, ROUNDS), count]:
-            run_alone(tests, rounds, tally)
-            run_together(tests, rounds, tally)
+            run_alone(again, rounds, tally)
+            run_together(again, rounds, tally)
     except KeyboardInterrupt:
         whole = False
     print(f"failures: alone, {WORKERS} at a time; the longest run in seconds")
