@@ -14,7 +14,7 @@ import time
 
 PATH = pathlib.Path("/run/udev/control")
 VARLINK = 262
-PATIENCE = 60  # seconds
+PATIENCE = 300  # seconds; a busy machine has taken one minute
 
 
 def _start_with_socket(udevd, options):
@@ -45,5 +45,5 @@ def start(udevd, **options):
         return _start_alone(udevd, options)
     version = subprocess.run(["udevadm", "--version"], check=True, capture_output=True, text=True).stdout
     process = (_start_with_socket if int(version.split()[0]) < VARLINK else _start_alone)(udevd, options)
-    subprocess.run(["udevadm", "control", "--ping"], check=True)
+    subprocess.run(["udevadm", "control", "--ping", f"--timeout={PATIENCE}"], check=True)
     return process
