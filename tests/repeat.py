@@ -3,11 +3,13 @@
 
 Usage: repeat.py BUILD_FOLDER N [NAME|NAME…]   (all but the fuzz tests and benchmarks, if none is named)
 
-Each test runs N times alone, and N times with others beside it, six at a time, whatever the
-number of processors: ROUNDS of each at a time, in turns. A unit test may then run beside itself. A test
-whose answer follows from the sources alone (static) runs once, first. What fails is shown at once; at the end every test has a line, and the exit status says whether none has
-failed. Ctrl-C ends it sooner, with a line for every test too: each has had about as many runs as the
-others. Where none was named, the next one goes on from there, unless it is of other sources.
+Each test runs N times alone (a unit test has the machine to itself, an integration test a processor),
+and N times with others beside it, six at a time, whatever the number of processors: ROUNDS of each at a
+time, in turns. A unit test may then run beside itself. A test whose answer follows from the sources
+alone (static) runs once, first. What fails is shown at once; at the end every test has a line, and the
+exit status says whether none has failed. Ctrl-C ends it sooner, with a line for every test too: each has
+had about as many runs as the others. Where none was named, the next one goes on from there, unless it is
+of other sources.
 """
 import collections
 import hashlib
@@ -121,17 +123,10 @@ def digest():
     return whole.hexdigest()
 
 
-def run_alone(tests, count, tally):
-    """Until each has had COUNT runs."""
-    for done in range(count):
-        for test in tests:
-            if tally.runs("alone", test) <= done:
-                tally.note("alone", test, *test.run())
-
-
-def run_together(tests, count, tally):
-    """The same, in random order: a worker takes the next one that may run now."""
-    left = [test for test in tests for _ in range(count - tally.runs("together", test))]
+def run_all(mode, tests, count, tally, places):
+    """Until each has had COUNT runs in this MODE, in random order: of each of PLACES, sets of processors, a worker
+    takes the next one that may run now."""
+    left = [test for test in tests for _ in range(count - tally.runs(mode, test))]
     random.shuffle(left)
     guard = threading.Lock()
 
@@ -142,7 +137,8 @@ def run_together(tests, count, tally):
                     return left.pop(at)
         return None
 
-    def work():
+    def work(processors):
+        os.sched_setaffinity(0, processors)  # of this thread, and of all that it starts
         while left:
             test = take()
             if test is None:
@@ -152,9 +148,9 @@ def run_together(tests, count, tally):
             if test.lock:
                 test.lock.release()
             with guard:
-                tally.note("together", test, *said)
+                tally.note(mode, test, *said)
 
-    workers = [threading.Thread(target=work) for _ in range(WORKERS)]
+    workers = [threading.Thread(target=work, args=[place]) for place in places]
     for worker in workers:
         worker.start()
     try:
@@ -174,12 +170,15 @@ def main():
     if not tests:
         sys.exit("repeat: no such test")
     tally, whole = Tally(None if sys.argv[3:] and sys.argv[3] else pathlib.Path(build) / "repeat.json"), True
-    once, again = [test for test in tests if test.static], [test for test in tests if not test.static]
+    machine = os.sched_getaffinity(0)
+    again = [test for test in tests if not test.static]
+    units = [test for test in again if "unit" in test.labels]
     try:
-        run_alone(once, 1, tally)
+        run_all("alone", [test for test in tests if test.static], 1, tally, [machine])
         for rounds in [*range(ROUNDS, count, ROUNDS), count]:
-            run_alone(again, rounds, tally)
-            run_together(again, rounds, tally)
+            run_all("alone", units, rounds, tally, [machine])
+            run_all("alone", [test for test in again if test not in units], rounds, tally, [{one} for one in machine])
+            run_all("together", again, rounds, tally, [machine] * WORKERS)
     except KeyboardInterrupt:
         whole = False
     print(f"failures: alone, {WORKERS} at a time; the longest run in seconds")
