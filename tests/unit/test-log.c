@@ -18,10 +18,10 @@ static int setup(void **state)
 	int fds[2];
 
 	(void) state;
-	log_init(false);
 	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
 	real_stderr = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
 	dup2(fds[1], STDERR_FILENO);
+	log_init(false); /* looks what stderr is */
 	close(fds[1]);
 	reader = fds[0];
 	fcntl(reader, F_SETFL, O_NONBLOCK);
