@@ -28,6 +28,8 @@ WORKERS = 6
 ROUNDS = 20
 CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
 LOCKS = collections.defaultdict(threading.Lock)
+# By a flag, and not by KeyboardInterrupt: of a thread that it waits for, Python 3.11 then believes that it has ended.
+INTERRUPTED = threading.Event()
 
 
 class Test:
@@ -139,7 +141,7 @@ def run_all(mode, tests, count, tally, places):
 
     def work(processors):
         os.sched_setaffinity(0, processors)  # of this thread, and of all that it starts
-        while left:
+        while left and not INTERRUPTED.is_set():  # what runs then ends by itself
             test = take()
             if test is None:
                 time.sleep(0.1)
@@ -153,15 +155,8 @@ def run_all(mode, tests, count, tally, places):
     workers = [threading.Thread(target=work, args=[place]) for place in places]
     for worker in workers:
         worker.start()
-    try:
-        for worker in workers:
-            worker.join()
-    except KeyboardInterrupt:
-        with guard:
-            left.clear()  # what runs now ends by itself
-        for worker in workers:
-            worker.join()
-        raise
+    for worker in workers:
+        worker.join()
 
 
 def main():
@@ -169,18 +164,17 @@ def main():
     tests = find_tests(build, [name for name in "".join(sys.argv[3:]).split("|") if name])
     if not tests:
         sys.exit("repeat: no such test")
-    tally, whole = Tally(None if sys.argv[3:] and sys.argv[3] else pathlib.Path(build) / "repeat.json"), True
+    signal.signal(signal.SIGINT, lambda *_: INTERRUPTED.set())
+    tally = Tally(None if sys.argv[3:] and sys.argv[3] else pathlib.Path(build) / "repeat.json")
     machine = os.sched_getaffinity(0)
     again = [test for test in tests if not test.static]
     units = [test for test in again if "unit" in test.labels]
-    try:
-        run_all("alone", [test for test in tests if test.static], 1, tally, [machine])
-        for rounds in [*range(ROUNDS, count, ROUNDS), count]:
-            run_all("alone", units, rounds, tally, [machine])
-            run_all("alone", [test for test in again if test not in units], rounds, tally, [{one} for one in machine])
-            run_all("together", again, rounds, tally, [machine] * WORKERS)
-    except KeyboardInterrupt:
-        whole = False
+    run_all("alone", [test for test in tests if test.static], 1, tally, [machine])
+    for rounds in [*range(ROUNDS, count, ROUNDS), count]:
+        run_all("alone", units, rounds, tally, [machine])
+        run_all("alone", [test for test in again if test not in units], rounds, tally, [{one} for one in machine])
+        run_all("together", again, rounds, tally, [machine] * WORKERS)
+    whole = not INTERRUPTED.is_set()
     print(f"failures: alone, {WORKERS} at a time; the longest run in seconds")
     for test in tests:
         print(f"{tally.text('alone', test):>12} {tally.text('together', test):>12} "
