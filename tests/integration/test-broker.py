@@ -256,8 +256,9 @@ def test_readers(world):
     world.reason_is("QEMU")
     expected = "select state || '|' || vm from assignments"
     sql = f"{expected}; select count(*) > 0 from history;"
+    wanted = "waiting|vm1\n1\n"
     for when in ("while it runs", "after it has ended"):
-        good = wait_for(lambda: as_nobody(world.public_copy, sql).stdout == "waiting|vm1\n1\n")
+        good = wait_for(lambda: as_nobody(world.public_copy, sql).stdout == wanted)
         check(good, f"nobody reads both views {when}, in the copy")
         check(as_nobody(world.public_copy, "delete from history").returncode != 0, "and can't write")
         check(as_nobody(world.database, expected).returncode != 0, "but not the database itself")
@@ -266,6 +267,9 @@ def test_readers(world):
               "which is root's alone")
         if when == "while it runs":
             check(broker.end() == 0, "the end")
+            # It may have been trying again.
+            wanted = subprocess.run(["sqlite3", world.database, sql], capture_output=True, text=True).stdout
+            check(wanted in ("waiting|vm1\n1\n", "attaching|vm1\n1\n"), f"as the database has it: {wanted!r}")
     vm.end()
 
 
