@@ -23,8 +23,8 @@ def end_with_us():
     _libc.prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def leave(namespaces=CLONE_NEWNS):
-    """From now on mounts are our own. Returns whether it has worked."""
+def leave(namespaces=0):
+    """From now on mounts are our own, and NAMESPACES too. Returns whether it has worked."""
     return (_libc.unshare(CLONE_NEWNS | namespaces) == 0
             and _libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None) == 0)
 

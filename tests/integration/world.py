@@ -298,6 +298,8 @@ def main(tests, make_world=World, programs=1, needs=(QEMU,), at_once=apart.AT_ON
         return SKIPPED
     wanted = sys.argv[1 + programs:]
     names = [name for name in tests if name.startswith("test_") and (not wanted or name in wanted)]
+    if not names:
+        sys.exit(f"no such test: {' '.join(wanted)}")
     names.sort(key=lambda name: not hasattr(tests[name], "takes_long"))
     statuses = apart.run([functools.partial(run, name, tests[name], make_world) for name in names], at_once)
     for name, status in zip(names, statuses):
