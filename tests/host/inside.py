@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Runs inside the emulated host: brings up udevd, then runs what was asked for, and tells the
 outside by the virtio port "results", line by line; the last line carries the exit status."""
+import faulthandler
 import importlib
 import json
 import os
@@ -15,6 +16,9 @@ from lib.wait import Failed
 from lib.world import World
 
 
+HANGS = 1200  # seconds of a story, of which the longest takes three minutes: then it says where it is, and all ends
+
+
 def since_power_on():
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
@@ -22,6 +26,7 @@ def since_power_on():
 def run_story(world, story):
     """Returns what went wrong, in words, or nothing."""
     world.mark()
+    faulthandler.dump_traceback_later(HANGS, exit=True, file=sys.stdout)
     problems = []
     try:
         world.install(story.build)
@@ -43,6 +48,7 @@ def run_story(world, story):
     reports = world.take_sanitizer_reports()
     if reports:
         problems.append(f"the sanitizers reported:\n{reports}")
+    faulthandler.cancel_dump_traceback_later()
     # Where only the end went wrong, what is left.
     return "\n".join(problems), evidence or (world.evidence() if problems else "")
 

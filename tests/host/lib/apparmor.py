@@ -13,9 +13,10 @@ PROFILES = pathlib.Path("/etc/apparmor.d")
 NAMES = ("usr.sbin.libvirtd", "usr.lib.libvirt.virt-aa-helper")
 LOCAL = PROFILES / "local/abstractions/libvirt-qemu"
 KERNEL = pathlib.Path("/sys/kernel/security/apparmor")
-# As Debian has it: QEMU is nobody of importance, has a /dev of its own, and its profile.
+# As Debian has it: QEMU is nobody of importance, has a /dev of its own, and its profile. What is not remembered:
+# libvirt.SETTINGS.
 SETTINGS = ('user = "libvirt-qemu"\ngroup = "libvirt-qemu"\nsecurity_driver = "apparmor"\n'
-            'stdio_handler = "file"\ncgroup_controllers = []\n')
+            'stdio_handler = "file"\ncgroup_controllers = []\nremember_owner = 0\n')
 
 
 def load(*profiles):

@@ -7,14 +7,17 @@ import os
 import pathlib
 import pwd
 import re
+import select
 import shlex
 import shutil
 import signal
 import socket
 import subprocess
+import time
 import xml.etree.ElementTree as ElementTree
 
 from . import small_guest
+from .broker import of_process
 from .vm import RUN, frozen
 from .wait import Failed, expect, wait_until
 
@@ -23,11 +26,14 @@ PROGRAM_OF_OURS = "/usr/libexec/vhotplug/vhotplug-libvirt"
 LOG = pathlib.Path("/run/test/libvirtd.log")
 GUESTS = pathlib.Path("/run/guests")
 QEMU_LOGS = pathlib.Path("/var/log/libvirt/qemu")
-# Nothing here confines a QEMU; emulation is slow enough.
+# Nothing here confines a QEMU; emulation is slow enough. Nor does libvirtd remember who a file belonged to: for that it
+# does its work in a forked child, and since there are other threads, a lock of one of these may stay locked in there
+# for ever (seen with 9.0: the child waits in g_strerror() of glib for what another thread had at the fork; libvirtd
+# waits for the child, and everybody for the domain).
 SETTINGS = {
     "libvirtd.conf": 'auth_unix_ro = "none"\nauth_unix_rw = "none"\nunix_sock_group = "root"\n',
     "qemu.conf": 'user = "root"\ngroup = "root"\nsecurity_driver = "none"\nstdio_handler = "file"\n'
-                 "cgroup_controllers = []\nnamespaces = []\n"}
+                 "cgroup_controllers = []\nnamespaces = []\nremember_owner = 0\n"}
 DOMAIN = """<domain type='{accel}' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
 <name>{name}</name><memory unit='MiB'>{memory}</memory><vcpu>1</vcpu>{cpu}
 <os><type arch='x86_64' machine='q35'>hvm</type>{boot}</os><features><acpi/></features>
@@ -44,27 +50,41 @@ class Shell:
     """One virsh for all that is asked: to start one takes seconds in the emulated host."""
 
     def __init__(self):
-        self.process, self.number = None, 0
+        self.process, self.number, self.rest = None, 0, b""
 
     def ask(self, words):
-        """The lines that virsh answers, its errors among them."""
+        """The lines that virsh answers, its errors among them. Failed, and the end of libvirtd, where it does not."""
         if not self.process or self.process.poll() is not None:
             self.process = subprocess.Popen(["stdbuf", "-oL", "virsh", "-q", "-c", "qemu:///system"], stdin=subprocess.PIPE,
-                                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            self.rest = b""
         self.number += 1
-        end, lines = f"end-{self.number}", []
+        word, lines, end = f"end-{self.number}", [], time.monotonic() + PATIENCE
         try:
-            self.process.stdin.write(f"{shlex.join(words)}\necho {end}\n\n")
+            self.process.stdin.write(f"{shlex.join(words)}\necho {word}\n\n".encode())
             self.process.stdin.flush()
-        except BrokenPipeError:
-            return ["error: virsh has ended"]
-        # It shows its prompt and our words, as on a terminal.
-        for line in self.process.stdout:
-            if line.startswith(end):
-                return lines
-            if not line.startswith("virsh #"):
-                lines.append(line.strip())
-        return [*lines, "error: virsh has ended"]
+            # It shows its prompt and our words, as on a terminal.
+            while not (line := self._line(end)).startswith(word):
+                if not line.startswith("virsh #"):
+                    lines.append(line.strip())
+        except (BrokenPipeError, EOFError):
+            return [*lines, "error: virsh has ended"]
+        except TimeoutError:
+            self.process.kill()
+            raise Failed(f"virsh {' '.join(words)}: no answer within {PATIENCE} s; {DAEMON.give_up()}") from None
+        return lines
+
+    def _line(self, end):
+        """The next one, which comes before END."""
+        while b"\n" not in self.rest:
+            if not select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))[0]:
+                raise TimeoutError
+            data = os.read(self.process.stdout.fileno(), 65536)
+            if not data:
+                raise EOFError
+            self.rest += data
+        line, self.rest = self.rest.split(b"\n", 1)
+        return line.decode(errors="replace")
 
 
 SHELL = Shell()
@@ -122,6 +142,20 @@ class Daemon:
     def kill9(self):
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
+
+    def give_up(self):
+        """It is killed, with all that it has started but its domains. Says what these waited for in the kernel."""
+        said = [f"libvirtd has ended with {self.process.returncode}"] if self.process.poll() is not None else []
+        children = subprocess.run(["pgrep", "-P", str(self.process.pid)], capture_output=True, text=True).stdout.split()
+        for pid in [str(self.process.pid), *children]:
+            for task in pathlib.Path(f"/proc/{pid}/task").glob("*"):
+                said.append(f"{pid} {of_process(pid, f'task/{task.name}/comm').strip()}: "
+                            f"{of_process(pid, f'task/{task.name}/wchan')}")
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+        self.kill9()
+        return "\n".join(["libvirtd and its children:", *said])
 
     def stop(self):
         """It and its domains end: the stories to come have the host to themselves."""

@@ -3,11 +3,6 @@ import functools
 import re
 import subprocess
 
-# What the kernel says of a processor that QEMU's emulation has lost; and of one that had to wait for one of ours, which
-# is nothing: silence tells them apart (alive.py).
-HUNG = re.compile(r"watchdog: BUG: soft lockup|rcu_preempt self-detected stall")
-# The other processor may go on, and gives signs of life. None of ours has had to wait for so long: 71 seconds, once.
-STUCK = re.compile(r"soft lockup - CPU#\d+ stuck for (?:[3-9]\d\d|\d{4,})s")
 # What makes the emulated host cheap. Its kernel is told to trust the processors' time stamps, which QEMU has from
 # one clock: else each look at the time is one at a register of the HPET, a way out of the emulated code and a lock
 # that all processors share. Page tables have four levels, not five. And without erms, nothing clears and copies memory

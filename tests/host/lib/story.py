@@ -25,8 +25,8 @@ def has_guest(names):
 
 
 def share_out(names, hosts):
-    """Shares NAMES out among so many hosts, all stories of a file to one, and all files with guests, so that each has
-    about as much to do. They keep their order."""
+    """Shares NAMES out among so many hosts, all stories of a file to one, and all files with guests to half of them,
+    so that each has about as much to do. They keep their order."""
     files = {}
     for name in names:
         files.setdefault(STORIES[name].__module__, []).append(name)
@@ -35,10 +35,6 @@ def share_out(names, hosts):
     def seconds(part):
         return sum(STORIES[name].seconds for name in part)
 
-    for file in sorted(files.values(), key=seconds, reverse=True):
-        if has_guest(file):
-            parts[0].extend(file)
-    for file in sorted(files.values(), key=seconds, reverse=True):
-        if not has_guest(file):
-            min(parts, key=seconds).extend(file)
+    for file in sorted(files.values(), key=lambda file: (has_guest(file), seconds(file)), reverse=True):
+        min(parts[:(hosts + 1) // 2] if has_guest(file) else parts, key=seconds).extend(file)
     return [sorted(part, key=names.index) for part in parts if part]

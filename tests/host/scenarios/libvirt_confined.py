@@ -24,7 +24,7 @@ def expect_confined(vm1):
     return vm1
 
 
-confined_story = functools.partial(story, fetches=("apparmor", "apparmor", "libvirt-daemon-system"))
+confined_story = functools.partial(story, guest=True, fetches=("apparmor", "apparmor", "libvirt-daemon-system"))
 
 
 @confined_story(seconds=110)
