@@ -3,9 +3,8 @@
 
 Usage: repeat.py BUILD_FOLDER N [NAME|NAME…]   (all but the fuzz tests and benchmarks, if none is named)
 
-Each test runs N times alone (a unit test has the machine to itself, an integration test a processor),
-and N times with others beside it, six at a time, whatever the number of processors: ROUNDS of each at a
-time, in turns. A unit test may then run beside itself. A test whose answer follows from the sources
+Each test runs N times alone, with a processor to itself, and N times with others beside it, six at a time,
+whatever the number of processors: ROUNDS of each at a time, in turns. A unit test may run beside itself. A test whose answer follows from the sources
 alone (static) runs once, first. What fails is shown at once; at the end every test has a line, and the
 exit status says whether none has failed. Ctrl-C ends it sooner, with a line for every test too: each has
 had about as many runs as the others. Where none was named, the next one goes on from there, unless it is
@@ -168,11 +167,9 @@ def main():
     tally = Tally(None if sys.argv[3:] and sys.argv[3] else pathlib.Path(build) / "repeat.json")
     machine = os.sched_getaffinity(0)
     again = [test for test in tests if not test.static]
-    units = [test for test in again if "unit" in test.labels]
     run_all("alone", [test for test in tests if test.static], 1, tally, [machine])
     for rounds in [*range(ROUNDS, count, ROUNDS), count]:
-        run_all("alone", units, rounds, tally, [machine])
-        run_all("alone", [test for test in again if test not in units], rounds, tally, [{one} for one in machine])
+        run_all("alone", again, rounds, tally, [{one} for one in machine])
         run_all("together", again, rounds, tally, [machine] * WORKERS)
     whole = not INTERRUPTED.is_set()
     print(f"failures: alone, {WORKERS} at a time; the longest run in seconds")

@@ -217,7 +217,7 @@ def test_untrusted_socket(world):
     world.config.write_text(world.config.read_text().replace("vm1.sock", "tmp/vm1.sock"))
     script = ("import socket, sys, time; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]);"
               "s.listen(1); time.sleep(60)")
-    process = subprocess.Popen(["/usr/bin/python3", "-c", script, str(directory / "vm1.sock")],
+    process = subprocess.Popen(["/usr/bin/python3", "-S", "-c", script, str(directory / "vm1.sock")],
                                user="nobody", group="nogroup", extra_groups=[])
     world.processes.append(process)
     broker = Broker(world).ready()

@@ -39,7 +39,7 @@ class Vm:
         self.socket = world.path / f"{name}.sock"
         with contextlib.suppress(FileNotFoundError):
             self.socket.unlink()
-        self.process = subprocess.Popen(["/usr/bin/python3", "-B", "-c", CROSVM, HERE.parent / "doubles",
+        self.process = subprocess.Popen(["/usr/bin/python3", "-BS", "-c", CROSVM, HERE.parent / "doubles",
                                          self.socket], text=True,
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         world.processes.append(self.process)

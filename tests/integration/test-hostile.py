@@ -30,7 +30,7 @@ NOBODY = 65534
 class Double:
     def __init__(self, world, behaviour, name, *more):
         self.process = subprocess.Popen(
-            ["/usr/bin/python3", "-B", DOUBLE, behaviour, *(f"{world.path}/{n}.sock" for n in (name, *more))],
+            ["/usr/bin/python3", "-BS", DOUBLE, behaviour, *(f"{world.path}/{n}.sock" for n in (name, *more))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=end_with_us)
         world.processes.append(self.process)
         self.process.stdout.readline()
@@ -354,7 +354,7 @@ def test_questions_without_end(world):
     broker = Broker(world, arguments=()).ready()
     world.event(device=zero, vms="good")
     check(attached(world, "good"), "a device is in the honest VM")
-    asker = subprocess.Popen(["/usr/bin/python3", "-c", READS, f"{world.event_socket.parent}/control.sock", str(SECONDS)],
+    asker = subprocess.Popen(["/usr/bin/python3", "-S", "-c", READS, f"{world.event_socket.parent}/control.sock", str(SECONDS)],
                              user="nobody", group="nogroup", extra_groups=[], stdout=subprocess.PIPE, text=True)
     world.processes.append(asker)
     times = []
@@ -400,7 +400,7 @@ def test_calls_without_end(world):
     zero = make_node("zero")
     world.event(device=zero, vms="good")
     check(attached(world, "good"), "a device is in the honest VM")
-    caller = subprocess.Popen(["/usr/bin/python3", "-c", CALLS, f"{world.path}/caller.sock", str(SECONDS)],
+    caller = subprocess.Popen(["/usr/bin/python3", "-S", "-c", CALLS, f"{world.path}/caller.sock", str(SECONDS)],
                               user="nobody", group="nogroup", extra_groups=[], stdout=subprocess.PIPE, text=True)
     world.processes.append(caller)
     while caller.poll() is None:
@@ -453,7 +453,7 @@ def strangers(world, *groups):
     found = []
     for group in groups:
         found.append(subprocess.Popen(
-            ["/usr/bin/python3", "-c", LOCKS, str(world.database.parent),
+            ["/usr/bin/python3", "-S", "-c", LOCKS, str(world.database.parent),
              str(world.event_socket.parent), "/sys/kernel/iommu_groups"],
             user="nobody", group=group, extra_groups=[]))
     world.processes.extend(found)

@@ -24,7 +24,7 @@ class Vm:
 
     def __init__(self, world, name="good"):
         self.log = world.path / f"{name}.told"
-        self.process = subprocess.Popen(["/usr/bin/python3", "-B", DOUBLE, "honest", f"{world.path}/{name}.sock"],
+        self.process = subprocess.Popen(["/usr/bin/python3", "-BS", DOUBLE, "honest", f"{world.path}/{name}.sock"],
                                         stdin=subprocess.PIPE, stdout=self.log.open("w"))
         world.processes.append(self.process)
 
