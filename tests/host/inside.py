@@ -16,7 +16,9 @@ from lib.wait import Failed
 from lib.world import World
 
 
-HANGS = 1200  # seconds of a story, of which the longest takes three minutes: then it says where it is, and all ends
+# Seconds of a story, of which the longest takes three minutes, more where it repeats something: then it says where it
+# is, and all ends.
+HANGS = 1200
 
 
 def since_power_on():
@@ -26,7 +28,7 @@ def since_power_on():
 def run_story(world, story):
     """Returns what went wrong, in words, or nothing."""
     world.mark()
-    faulthandler.dump_traceback_later(HANGS, exit=True, file=sys.stdout)
+    faulthandler.dump_traceback_later(HANGS * int(os.environ.get("VMM_TIMES", 1)), exit=True, file=sys.stdout)
     problems = []
     try:
         world.install(story.build)
