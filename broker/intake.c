@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 
+#include "broker/acted.h"
 #include "broker/event.h"
 #include "broker/log.h"
 #include "broker/socket.h"
@@ -55,6 +56,7 @@ struct intake {
 	unsigned spool_ms; /* the pause before the last retry; 0: all went well */
 	struct intake_client *clients;
 	size_t n_clients, n_received;
+	struct acted acted;
 };
 
 /* Clients */
@@ -205,7 +207,8 @@ static void accept_again(void *data)
 {
 	struct intake *intake = data;
 
-	loop_source_set_events(intake->source, EPOLLIN);
+	if (intake->source)
+		loop_source_set_events(intake->source, EPOLLIN);
 }
 
 static void listener_readable(void *data, uint32_t events)
@@ -249,8 +252,8 @@ static size_t take_received(struct intake *intake, struct intake_client **client
 }
 
 /* The job comes first: what the database can't take is done all the same. The event itself is in
- * the spool then, or its helper, whose event is refused, puts it there; done once more from there
- * it changes nothing. */
+ * the spool then, or its helper, whose event is refused, puts it there; it is not done once more
+ * from there. */
 static void take_as_new(struct event **events, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
@@ -272,7 +275,7 @@ void intake_flush(struct intake *intake)
 		take_as_new(events, n);
 	for (size_t i = 0; i < n; i++) {
 		clients[i]->is_added = is_added;
-		if (clients[i]->event.is_new)
+		if (acted_note(&intake->acted, &clients[i]->event, is_added))
 			intake->handler->event(intake->data, &clients[i]->event, &clients[i]->msg,
 					       clients[i]);
 		else
@@ -290,6 +293,8 @@ void intake_settle(struct intake *intake, bool kept)
 			continue;
 		c->is_added = false;
 		c->is_kept = kept;
+		if (!kept)
+			acted_note(&intake->acted, &c->event, false);
 		if (c->is_answered)
 			intake_acknowledge(c);
 	}
@@ -346,7 +351,7 @@ static int drain_batch(struct intake *intake, int dir_fd, struct spooled *batch,
 	for (size_t i = 0; i < n; i++) {
 		if (r == 0)
 			spool_remove(dir_fd, batch[i].number);
-		if (batch[i].event.is_new)
+		if (acted_note(&intake->acted, &batch[i].event, r == 0))
 			intake->handler->event(intake->data, &batch[i].event, &batch[i].msg, NULL);
 	}
 	return r;

@@ -5,8 +5,9 @@
  * (store_flush); the helper is acknowledged by whoever has acted (intake_acknowledge), and hears it
  * when that is on disk. What can't be committed is acted upon all the same, and its helper is told
  * that it was not kept: it goes to the spool, and from there to the database when that can be
- * written again. So it is with what a broker that is killed has acted upon before the commit: done
- * once more it changes nothing.
+ * written again, and is not acted upon a second time: another config may have come meanwhile. What
+ * a broker that is killed has acted upon before the commit is done once more by the next one, which
+ * looks at udev's database before it moves anything.
  */
 #pragma once
 
@@ -20,9 +21,8 @@ struct intake_client;
 struct store;
 
 struct intake_handler {
-	/* A new event, which will be on disk at the end of the pass, or is in the spool; or one
-	 * that was handed out before, and could not be kept then. CLIENT (NULL for one from the
-	 * spool) must be given to intake_acknowledge at some time. */
+	/* A new event, which will be on disk at the end of the pass, or is in the spool. CLIENT
+	 * (NULL for one from the spool) must be given to intake_acknowledge at some time. */
 	void (*event)(void *data, const struct event *event, const struct wire_msg *msg,
 		      struct intake_client *client);
 	/* The rules have changed. */

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -13,6 +14,8 @@
 
 #include <cmocka.h>
 
+#include "broker/acted.h"
+#include "broker/event.h"
 #include "broker/intake.h"
 #include "broker/store.h"
 #include "helper/spool.h"
@@ -249,8 +252,8 @@ static void test_no_answer_before_the_commit(void **state)
 	close(b);
 }
 
-/* What is to be done is done; the helper hears that its event is not kept. Done twice it does no
- * harm. */
+/* What is to be done is done; the helper hears that its event is not kept. When it comes again it
+ * is kept, and not done once more: it may have been overtaken. */
 static void test_done_though_the_database_is_locked(void **state)
 {
 	struct office *o = *state;
@@ -258,10 +261,13 @@ static void test_done_though_the_database_is_locked(void **state)
 	lock_database(o, true);
 	assert_int_equal(event(o, "add", "1"), WIRE_REFUSED);
 	assert_int_equal(o->n_events, 1);
+	assert_int_equal(event(o, "add", "1"), WIRE_REFUSED);
+	assert_int_equal(o->n_events, 1);
 	lock_database(o, false);
 	assert_int_equal(event(o, "add", "1"), WIRE_TAKEN);
-	assert_int_equal(o->n_events, 2);
 	assert_int_equal(event(o, "add", "1"), WIRE_TAKEN);
+	assert_int_equal(o->n_events, 1);
+	assert_int_equal(event(o, "add", "2"), WIRE_TAKEN);
 	assert_int_equal(o->n_events, 2);
 }
 
@@ -585,19 +591,78 @@ static void test_spool_and_socket_bring_the_same(void **state)
 	assert_int_equal(n_spooled(o), 0);
 }
 
+static bool is_drained(void *data)
+{
+	return n_spooled(data) == 0;
+}
+
 static void test_spool_waits_for_the_database(void **state)
 {
 	struct office *o = *state;
 
 	lock_database(o, true);
 	spool(o, "1");
-	spin_for(o->loop, 500);
-	assert_true(o->n_events > 0); /* it is done all the same */
+	spin_for(o->loop, 1000);               /* some retries */
+	assert_string_equal(o->log, "add 1;"); /* it is done all the same, once */
 	assert_int_equal(n_spooled(o), 1);
 	lock_database(o, false);
-	o->n_events = 0;
+	spin_until(o->loop, is_drained, o);
+	assert_string_equal(o->log, "add 1;");
+}
+
+/* Its helper has taken it to the spool, as it was told. */
+static void test_spool_has_what_was_done(void **state)
+{
+	struct office *o = *state;
+
+	lock_database(o, true);
+	assert_int_equal(event(o, "add", "1"), WIRE_REFUSED);
+	spool(o, "1");
+	spool(o, "2");
+	spin_for(o->loop, 1000);
+	assert_string_equal(o->log, "add 1;add 2;");
+	lock_database(o, false);
+	spin_until(o->loop, is_drained, o);
+	assert_string_equal(o->log, "add 1;add 2;");
+}
+
+/* The same where it was the end of the transaction that failed. */
+static void test_spool_has_what_was_done_and_not_committed(void **state)
+{
+	struct office *o = *state;
+	struct wire_msg msg = message("add", PATH_1, "1");
+	int fd = helper(o, &msg);
+
+	loop_set_pass_end(o->loop, pass_without_commit, o);
 	spin_until(o->loop, has_events, o);
-	assert_int_equal(n_spooled(o), 0);
+	store_distrust(o->store); /* what was begun is lost with it */
+	assert_true(store_mend(o->store));
+	intake_settle(o->intake, false);
+	assert_int_equal(answer(fd), WIRE_REFUSED);
+	close(fd);
+	loop_set_pass_end(o->loop, pass_end, o);
+	spool(o, "1");
+	spin_until(o->loop, is_drained, o);
+	assert_string_equal(o->log, "add 1;");
+}
+
+/* As many are remembered as the spool holds. */
+static void test_what_was_done_is_forgotten_in_the_end(void **state)
+{
+	struct acted *acted = calloc(1, sizeof(*acted));
+	struct event event = {.is_new = true};
+
+	(void) state;
+	for (event.seqnum = 1; event.seqnum <= SPOOL_MAX + 1; event.seqnum++)
+		assert_true(acted_note(acted, &event, false));
+	event.seqnum = 2;
+	assert_false(acted_note(acted, &event, false));
+	event.seqnum = 1;
+	assert_true(acted_note(acted, &event, true));
+	event.seqnum = SPOOL_MAX + 1;
+	assert_false(acted_note(acted, &event, true)); /* kept: now the database knows */
+	assert_true(acted_note(acted, &event, true));
+	free(acted);
 }
 
 static void write_file(struct office *o, const char *name, const char *text, size_t size)
@@ -651,6 +716,28 @@ static void test_lost_events_mean_a_look_at_everything(void **state)
 }
 
 /* Set-up */
+
+/* A helper could not be accepted, and before it is tried again the socket has gone, for good. */
+static void test_no_descriptors_and_no_socket(void **state)
+{
+	struct office *o = *state;
+	struct rlimit limit, few;
+	char path[100];
+	int fd = dial(o);
+
+	snprintf(path, sizeof(path), "%s/%s", o->dir, WIRE_SOCKET_NAME);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	few = limit;
+	few.rlim_cur = 3;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+	spin_for(o->loop, 100); /* accept */
+	assert_int_equal(unlink(path), 0);
+	spin_for(o->loop, 1500); /* accept again, and listen again */
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	close(fd);
+	spin_for(o->loop, 1500);
+	assert_int_equal(event(o, "add", "1"), WIRE_TAKEN);
+}
 
 static void test_a_dead_brokers_socket_is_replaced(void **state)
 {
@@ -737,8 +824,12 @@ int main(void)
 		INTAKE_TEST(test_spool_while_running),
 		INTAKE_TEST(test_spool_and_socket_bring_the_same),
 		INTAKE_TEST(test_spool_waits_for_the_database),
+		INTAKE_TEST(test_spool_has_what_was_done),
+		INTAKE_TEST(test_spool_has_what_was_done_and_not_committed),
+		cmocka_unit_test(test_what_was_done_is_forgotten_in_the_end),
 		INTAKE_TEST(test_garbage_in_the_spool),
 		INTAKE_TEST(test_lost_events_mean_a_look_at_everything),
+		INTAKE_TEST(test_no_descriptors_and_no_socket),
 		INTAKE_TEST(test_a_dead_brokers_socket_is_replaced),
 		INTAKE_TEST(test_socket_is_removed_at_the_end),
 		INTAKE_TEST(test_passed_socket_stays),
