@@ -30,6 +30,20 @@ static char *next_line(const char **text, size_t *ret_indent)
 	return line;
 }
 
+/* Ends LINE, "key: value", behind the key, and returns the value; NULL if it is none. A colon
+ * within a word is part of that. */
+static char *cut_key(char *line)
+{
+	char *colon = strchr(line, ':');
+
+	while (colon && colon[1] && !strchr(" \t", colon[1]))
+		colon = strchr(colon + 1, ':');
+	if (!colon)
+		return NULL;
+	*colon++ = '\0';
+	return colon + strspn(colon, " \t");
+}
+
 /* VALUE without one pair of quotes, in place. */
 static char *unquote_value(char *value)
 {
@@ -42,23 +56,22 @@ static char *unquote_value(char *value)
 	return value;
 }
 
-/* A VM of hotplugger while it is read. */
+/* A VM of hotplugger while it is read. Without a name there is none, and what comes is of none. */
 struct machine {
-	char name[64];
+	char name[IMPORT_VM_NAME];
 	char socket[128];
 	char hubs[160];
 	char ports[4096]; /* our rules */
 	unsigned n_ports;
 	char list[16]; /* the key whose items come */
+	size_t indent; /* of its keys */
 };
 
 static void finish_machine(struct importer *i, struct machine *m)
 {
-	if (!m->name[0])
-		return;
-	if (!m->socket[0]) {
+	if (m->name[0] && !m->socket[0]) {
 		import_note(i, "VM %s: it has no socket with an absolute path", m->name);
-	} else {
+	} else if (m->name[0]) {
 		fprintf(i->out, "\n[vm %s]\ntype = qemu\nsocket = %s\n", m->name, m->socket);
 		if (m->hubs[0])
 			fprintf(i->out, "usbBus = %s\n", m->hubs);
@@ -76,7 +89,7 @@ static void machine_item(struct importer *i, struct machine *m, const char *valu
 	if (streq(m->list, "hubs") && key_is_name(value) && hubs + strlen(value) + 3 < 150)
 		snprintf(m->hubs + hubs, sizeof(m->hubs) - hubs, "%s%s", hubs ? ", " : "", value);
 	else if (streq(m->list, "ports") && startswith(value, "/devices/") && strlen(value) < 180 &&
-		 n + strlen(value) * 2 + 40 < sizeof(m->ports))
+		 import_survives("devpath", value) && n + strlen(value) * 2 + 40 < sizeof(m->ports))
 		snprintf(m->ports + n, sizeof(m->ports) - n,
 			 "\n[allow Port %u, %.20s]\ndevpath = %s\n", ++m->n_ports,
 			 strrchr(value, '/') + 1, value);
@@ -84,12 +97,38 @@ static void machine_item(struct importer *i, struct machine *m, const char *valu
 		import_note(i, "%s of %s: %s", m->list[0] ? m->list : "an item", m->name, value);
 }
 
-static void machine_key(struct importer *i, struct machine *m, const char *key, const char *value)
+/* The items of KEY come: in lines of their own, or in VALUE, [like, this]. */
+static void begin_list(struct importer *i, struct machine *m, const char *key, char *value)
 {
-	if (streq(key, "socket") && value[0] == '/' && strlen(value) < 108)
+	size_t n = strlen(value);
+	char *item;
+
+	snprintf(m->list, sizeof(m->list), "%s", key);
+	if (n == 0)
+		return;
+	if (n < 2 || value[0] != '[' || value[n - 1] != ']') {
+		import_note(i, "%s of %s: %s", key, m->name, value);
+		return;
+	}
+	value[n - 1] = '\0';
+	value++;
+	while ((item = strsep(&value, ","))) {
+		item += strspn(item, " \t");
+		for (n = strlen(item); n > 0 && isspace((unsigned char) item[n - 1]); n--)
+			item[n - 1] = '\0';
+		if (*item)
+			machine_item(i, m, unquote_value(item));
+	}
+}
+
+static void machine_key(struct importer *i, struct machine *m, const char *key, char *value)
+{
+	m->list[0] = '\0';
+	if (streq(key, "socket") && value[0] == '/' && strlen(value) < 108 &&
+	    import_survives(key, value))
 		snprintf(m->socket, sizeof(m->socket), "%s", value);
 	else if (streq(key, "hubs") || streq(key, "ports"))
-		snprintf(m->list, sizeof(m->list), "%s", key);
+		begin_list(i, m, key, value);
 	else if (streq(key, "delay"))
 		import_note(i,
 			    "delay of %s: there it is waited after each plug; here the device is "
@@ -101,11 +140,38 @@ static void machine_key(struct importer *i, struct machine *m, const char *key, 
 
 static void begin_machine(struct importer *i, struct machine *m, const char *name)
 {
+	char own[IMPORT_VM_NAME];
+
 	finish_machine(i, m);
-	if (key_is_name(name) && strlen(name) <= 40)
-		snprintf(m->name, sizeof(m->name), "%s", name);
+	import_vm_name(own, name);
+	if (!own[0])
+		import_note(i, "a VM without a name");
+	else if (!import_remember(i, own))
+		import_note(i, "VM %s: another one is called %s here", name, own);
 	else
-		import_note(i, "VM %s: no name for a VM here", name);
+		snprintf(m->name, sizeof(m->name), "%s", own);
+}
+
+/* A line below virtual_machines, "LINE: VALUE". *OF_MACHINES: how far the machines' names are
+ * indented. */
+static void machine_line(struct importer *i, struct machine *m, size_t indent, size_t *of_machines,
+			 char *line, char *value)
+{
+	if (*of_machines == 0 || indent == *of_machines) {
+		*of_machines = indent;
+		begin_machine(i, m, unquote_value(line));
+		if (*value)
+			import_note(i, "VM %s: %s", line, value);
+		return;
+	}
+	if (!m->name[0])
+		return;
+	if (m->indent == 0)
+		m->indent = indent;
+	if (indent == m->indent)
+		machine_key(i, m, line, unquote_value(value));
+	else
+		import_note(i, "%s of %s: %s", line, m->name, value);
 }
 
 int import_hotplugger(struct importer *i, const char *text)
@@ -118,29 +184,25 @@ int import_hotplugger(struct importer *i, const char *text)
 	fputs("[general]\nattachConnected = yes\n", i->out);
 	while ((next = next_line(&text, &indent))) {
 		_cleanup_free_ char *line = next;
-		char *value = strchr(line, ':');
+		char *value;
 
 		if (!*line)
 			continue;
 		if (line[0] == '-' && line[1] == ' ') {
-			machine_item(i, &m, unquote_value(line + 2 + strspn(line + 2, " ")));
+			if (m.name[0])
+				machine_item(i, &m,
+					     unquote_value(line + 2 + strspn(line + 2, " ")));
 			continue;
 		}
+		value = cut_key(line);
 		if (!value) {
 			import_note(i, "%s", line);
-			continue;
-		}
-		*value++ = '\0';
-		value += strspn(value, " \t");
-		if (indent == 0) {
+		} else if (indent == 0) {
+			finish_machine(i, &m);
 			inside = streq(line, "virtual_machines");
 			of_machines = 0;
-		} else if (inside && (of_machines == 0 || indent == of_machines)) {
-			of_machines = indent;
-			begin_machine(i, &m, unquote_value(line));
 		} else if (inside) {
-			m.list[0] = '\0';
-			machine_key(i, &m, line, unquote_value(value));
+			machine_line(i, &m, indent, &of_machines, line, value);
 		}
 	}
 	finish_machine(i, &m);

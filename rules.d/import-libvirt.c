@@ -256,18 +256,14 @@ static void print_group(struct importer *i, const struct settings *s, const char
 
 static int print_settings(struct importer *i, const struct settings *s)
 {
-	char vm[41];
+	char vm[IMPORT_VM_NAME];
 
 	if (!s->mode[0] || !s->domain[0]) {
 		fprintf(i->notes, "this is no config that is known here: it names no %s\n",
 			s->mode[0] ? "domain" : "mode (whitelist, blacklist, matchall)");
 		return -EINVAL;
 	}
-	/* A VM's name is shorter, and has no blanks. */
-	snprintf(vm, sizeof(vm), "%.40s", s->domain);
-	for (char *c = vm; *c; c++)
-		if (strchr(" +()", *c))
-			*c = '-';
+	import_vm_name(vm, s->domain);
 	fprintf(i->out, "[general]\nattachConnected = yes\n\n[vm %s]\ntype = libvirt\n", vm);
 	if (!streq(vm, s->domain))
 		fprintf(i->out, "domain = %s\n", s->domain);

@@ -5,6 +5,7 @@
 
 #include "conf/array.h"
 #include "conf/ini.h"
+#include "conf/keys.h"
 
 void import_clean_line(char *s)
 {
@@ -31,8 +32,15 @@ void import_note(struct importer *i, const char *format, ...)
 	fprintf(i->notes, "not carried over: %s\n", text);
 }
 
-/* Whether VALUE is one, and the same, when it is read behind "KEY = ". */
-static bool value_survives(const char *key, const char *value)
+void import_vm_name(char ret[IMPORT_VM_NAME], const char *name)
+{
+	snprintf(ret, IMPORT_VM_NAME, "%s", name);
+	for (char *c = ret; *c; c++)
+		if (!key_is_name((char[]){*c, '\0'}))
+			*c = '-';
+}
+
+bool import_survives(const char *key, const char *value)
 {
 	size_t n = strlen(value);
 
@@ -48,7 +56,7 @@ static bool value_survives(const char *key, const char *value)
 
 bool import_value(struct importer *i, const char *key, const char *value)
 {
-	if (!value_survives(key, value))
+	if (!import_survives(key, value))
 		return false;
 	fprintf(i->out, "%s = %s\n", key, value);
 	return true;

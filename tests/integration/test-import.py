@@ -548,6 +548,46 @@ class CarefulTest(unittest.TestCase):
         for words in ("acpiTable relative", "setUser and setGroup of acpiTable /acpi/B"):
             self.assertIn(words, said)
 
+    def ports_of(self, text):
+        """The ports that each VM gets of a config of hotplugger's, and what is said of what is left behind."""
+        done = import_text(text)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        ports, group = {}, None
+        for kind, _, keys in reference.parse(done.stdout):
+            group = keys["targetVm"].decode() if kind == "usb" else group
+            if kind == "allow":
+                ports.setdefault(group, []).append(keys["devpath"].decode().removeprefix("/devices/"))
+        return ports, done.stderr.decode()
+
+    def test_hotpluggers_vms_keep_what_is_theirs(self):
+        """Whatever a VM is called there, none gets the port of another one; and no port is left behind without a word."""
+        other = "  linux:\n    socket: /b\n    ports:\n      - /devices/x/3-1\n"
+        theirs = "    socket: /a\n    ports:\n      - /devices/x/3-3\n"
+        for name, ours in (("windows 10", "windows-10"), ('"windows 10"', "windows-10"), ("m\u00fcller", "m--ller"),
+                           ("a:b", "a-b"), ("x" * 50, "x" * 40)):
+            self.assertEqual(self.ports_of(f"virtual_machines:\n  {name}:\n{theirs}{other}"),
+                             ({ours: ["x/3-3"], "linux": ["x/3-1"]}, ""), name)
+        for name in ("linux", '""', "''"):
+            ports, said = self.ports_of(f"virtual_machines:\n{other}  {name}:\n{theirs}")
+            self.assertEqual(ports, {"linux": ["x/3-1"]}, name)
+            self.assertRegex(said, "VM linux: another one|a VM without a name")
+        ports, said = self.ports_of(f"virtual_machines:\n  a:\n{theirs.replace('socket', 'other')}{other}")
+        self.assertEqual(ports, {"linux": ["x/3-1"]})
+        self.assertIn("VM a: it has no socket", said)
+        ports, _ = self.ports_of(f"virtual_machines:\n{other}more:\n  - /devices/x/3-9\n  b:\n{theirs}")
+        self.assertEqual(ports, {"linux": ["x/3-1"]})
+
+    def test_hotpluggers_lists(self):
+        start = "virtual_machines:\n  a:\n    socket: /a\n"
+        for text in ("    ports: [/devices/x/3-3, '/devices/x/3-4' ]\n    hubs: [b, c]\n",
+                     "    ports:\n    - /devices/x/3-3\n    - /devices/x/3-4\n    hubs: [ 'b','c' ]\n"):
+            self.assertEqual(self.ports_of(start + text), ({"a": ["x/3-3", "x/3-4"]}, ""), text)
+        for text in ("    ports: /devices/x/3-3\n", "    ports: [/devices/x/3-3\n", "    more:\n      ports:\n        - /devices/x/3-3\n",
+                     "    ports: [/devices/x/3 ;3]\n", "    ports: {/devices/x/3-3}\n"):
+            ports, said = self.ports_of(start + text)
+            self.assertEqual(ports, {}, text)
+            self.assertIn(" of a: ", said)
+
     def test_hotpluggers_delay_is_not_ours(self):
         done = import_text("virtual_machines:\n  vm1:\n    socket: /a\n    delay: 3\n")
         self.assertNotIn(b"\ndelay", done.stdout)
