@@ -15,6 +15,7 @@
 #define NO_QMP "what answers there does not speak QMP"
 #define RESEND_MS 50    /* while the kernel takes no descriptors */
 #define ANSWER_MS 60000 /* since the last answer; pinning a guest's memory takes some seconds */
+#define PER_MS 1000     /* ids */
 #define PAUSE_MS 50     /* at least, so that a flood is read in pieces worth their while */
 
 enum qmp_state {
@@ -497,6 +498,10 @@ int qmp_new(struct loop *loop, int fd, const struct qmp_handler *handler, void *
 	qmp->data = data;
 	qmp->last = &qmp->first;
 	qmp->out_last = &qmp->out;
+	/* Ids that no former connection had, of no former broker either: QEMU tells whoever is
+	 * connected when it is done what came of a command, also of one that went before it
+	 * (monitor_qmp_respond in monitor/qmp.c). */
+	qmp->next_number = now_realtime_ms() * PER_MS;
 	budget_init(&qmp->own_input, QMP_BURST, QMP_RATE);
 	qmp->input = &qmp->own_input;
 	int r = loop_add(loop, fd, EPOLLIN, handle_events, qmp, &qmp->source);

@@ -20,6 +20,15 @@
 	"\"package\": \"Debian\"}, \"capabilities\": [\"oob\"]}}\r\n"
 #define CAPABLE "{\"return\": {}, \"id\": \"vhp0\"}\r\n"
 
+/* Ids follow from the time of a connection: vhp0, vhp1, … here. */
+static uint64_t connected_at;
+
+uint64_t __wrap_now_realtime_ms(void);
+uint64_t __wrap_now_realtime_ms(void)
+{
+	return connected_at;
+}
+
 struct session {
 	struct loop *loop;
 	struct qmp *qmp;
@@ -113,15 +122,22 @@ static const char *hear(struct session *s)
 	return text;
 }
 
-static int setup(void **state)
+static void connect_session(struct session *s)
 {
-	struct session *s = calloc(1, sizeof(*s));
 	int pair[2];
 
-	assert_int_equal(loop_new(&s->loop), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
 	s->peer = pair[1];
 	assert_int_equal(qmp_new(s->loop, pair[0], &handler, s, &s->qmp), 0);
+}
+
+static int setup(void **state)
+{
+	struct session *s = calloc(1, sizeof(*s));
+
+	assert_int_equal(loop_new(&s->loop), 0);
+	connected_at = 0;
+	connect_session(s);
 	*state = s;
 	return 0;
 }
@@ -261,6 +277,27 @@ static void test_replies_to_nobody(void **state)
 	spin_for(s->loop, 5);
 	assert_string_equal(s->log, "a=5;");
 	assert_int_equal(s->ready, 1);
+}
+
+/* QEMU tells whoever is connected now what came of a command of the connection before. */
+static void test_answer_to_the_one_before(void **state)
+{
+	struct session *s = *state;
+	struct question q;
+
+	qmp_close(s->qmp);
+	close_fd(s->peer);
+	connected_at = 1;
+	connect_session(s);
+	ask(s, &q, "qom-list");
+	assert_int_equal(qmp_flush(s->qmp, -1), 0);
+	assert_string_equal(hear(s), "{\"execute\":\"qmp_capabilities\",\"id\":\"vhp1000\"}\n"
+				     "{\"execute\":\"qom-list\",\"id\":\"vhp1001\"}\n");
+	say(s, GREETING
+	    "{\"return\": {}, \"id\": \"vhp1\"}\r\n{\"return\": {}, \"id\": \"vhp1000\"}\r\n"
+	    "{\"return\": 7, \"id\": \"vhp1001\"}\r\n");
+	spin_until(s->loop, is_answered, &q);
+	assert_string_equal(s->log, "qom-list=7;");
 }
 
 static void test_errors(void **state)
@@ -815,6 +852,7 @@ int main(void)
 		QMP_TEST(test_event_before_reply),
 		QMP_TEST(test_replies_out_of_order),
 		QMP_TEST(test_replies_to_nobody),
+		QMP_TEST(test_answer_to_the_one_before),
 		QMP_TEST(test_errors),
 		QMP_TEST(test_answers_that_say_nothing),
 		QMP_TEST(test_capabilities_answered_with_nothing),
