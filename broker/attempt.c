@@ -111,13 +111,14 @@ void attempt_back_off(struct device *device, uint64_t at_least)
 }
 
 /* A move that ends nowhere goes back where it came from; not one that takes its time. */
-static bool goes_back(const struct device *device, enum device_state state, uint64_t delay_ms)
+static bool goes_back(const struct registry *registry, const struct device *device,
+		      enum device_state state, uint64_t delay_ms)
 {
 	const char *from = device->attempt.move.from;
 	bool is_later = state == DEVICE_WAITING && delay_ms > 0;
 
-	return *from && !streq(from, device->record.vm) && device->wish.present &&
-	       device->wish.rule[0] && !is_later;
+	return *from && !streq(from, device->record.vm) && registry_find_vm(registry, from) &&
+	       device->wish.present && device->wish.rule[0] && !is_later;
 }
 
 static void go_back(struct registry *registry, struct device *device, bool was_full)
@@ -141,7 +142,7 @@ void attempt_fail(struct registry *registry, struct device *device, enum device_
 	snprintf(words, sizeof(words), "%s", *reason ? reason : "its VMM does not say why");
 	attempt_end(device);
 	record_failed(registry, device, state, words);
-	if (goes_back(device, state, delay_ms))
+	if (goes_back(registry, device, state, delay_ms))
 		go_back(registry, device, was_full);
 	else if (state == DEVICE_FAILED)
 		device->attempt.gave_up = true;

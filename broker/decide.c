@@ -282,9 +282,7 @@ static struct vm *vm_that_has_it(const struct registry *registry, const struct d
 	struct vm *vm = registry_find_cold(registry, device, &cold);
 	const struct vm *wanted = vm ? choose_vm(registry, device) : NULL;
 
-	if (!vm || !device_may_be_found_in(device, vm->name))
-		return NULL;
-	return wanted && wanted != vm && wanted->state == VM_UP ? NULL : vm;
+	return vm && wanted && wanted != vm && wanted->state == VM_UP ? NULL : vm;
 }
 
 static struct decision decide_nowhere(const struct registry *registry, const struct device *device,

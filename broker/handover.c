@@ -264,9 +264,9 @@ static void ask_to_let_go(struct device *device)
 void handover_take(struct registry *registry, struct device *device)
 {
 	struct device_attempt *attempt = &device->attempt;
-	bool moves = device->wish.present && device->wish.rule[0];
+	bool moves = device->wish.present && device->wish.rule[0] && *device_candidates(device);
 
-	/* Only a move can go back. */
+	/* Only a move can go back, and what is taken out by hand moves nowhere. */
 	kept_set(&attempt->move.from, moves ? device->record.vm : "");
 	kept_drop(&attempt->move.failed);
 	kept_drop(&attempt->failure);
@@ -328,8 +328,9 @@ void handover_detached(struct registry *registry, struct device *device,
 		record_set(registry, device, DEVICE_RELEASING, "%s", result->detail);
 	} else if (result->outcome == VMM_PENDING) {
 		await_guest(registry, device, result->detail);
-	} else if (result->outcome == VMM_RETRY) {
-		/* It is still there, as far as we know. */
+	} else if (result->outcome != VMM_OK && result->outcome != VMM_GONE) {
+		/* It is still there, as far as we know, also where asking again is not likely to
+		 * help. */
 		record_set(registry, device, DEVICE_ATTACHED, "still in %.60s: %.400s",
 			   device->record.vm, result->detail);
 		log_warning("%s: %s", device->id.kernel_name, device->record.reason);

@@ -63,7 +63,9 @@ struct vm *registry_find_cold(const struct registry *registry, const struct devi
 {
 	for (struct vm *vm = registry->vms; vm; vm = vm->next)
 		for (size_t i = 0; i < vm->cold.n && vm->state == VM_UP; i++) {
-			if (!cold_is(&vm->cold.items[i], device))
+			/* A VM says what it likes, and has no say over what is not for it. */
+			if (!cold_is(&vm->cold.items[i], device) ||
+			    !device_may_be_found_in(device, vm->name))
 				continue;
 			*ret_cold = &vm->cold.items[i];
 			return vm;

@@ -175,6 +175,7 @@ static int receive_answer(int fd, struct worker_answer *reply, int *fds)
 	reply->n_fds = (int) n_fds;
 	if (n == -EMFILE) {
 		reply->result = -EMFILE;
+		reply->has_node = reply->has_watch = false;
 		snprintf(reply->detail, sizeof(reply->detail), "%s", strerror(EMFILE));
 		return 0;
 	}

@@ -83,6 +83,7 @@ static struct world {
 	bool resets;      /* the rules say reset = yes */
 	bool grouped;     /* the functions below share an IOMMU group */
 	const char *cold; /* vm1 has had the device of that name since its start */
+	bool all_claim;   /* so say the others as well */
 } w;
 
 /* sysfs */
@@ -356,7 +357,7 @@ static void note_cold(struct vm *vm)
 	struct cold cold = {.handle = "their-own", .kind = DEVICE_USB};
 
 	cold_clear(&vm->cold);
-	if (!w.cold || !streq(vm->name, "vm1"))
+	if (!w.cold || (!w.all_claim && !streq(vm->name, "vm1")))
 		return;
 	snprintf(cold.kernel_name, sizeof(cold.kernel_name), "%s", w.cold);
 	assert_true(cold_add(&vm->cold, &cold));
@@ -1569,6 +1570,27 @@ static void test_detach_that_fails_is_repeated(void **state)
 	assert_null(device("1-2"));
 }
 
+/* Also where its VMM says that it never will: it is not taken for gone. */
+static void test_detach_that_is_refused(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	w.policy.vmm_waits = true;
+	stick->claimed = false;
+	manager_resync(&w.manager);
+	run();
+	answer('d', VMM_FAILED, "libvirt: Operation not supported");
+	run();
+	expect("1-2", "attached vm1");
+	assert_non_null(strstr(sql("select reason from assignments"),
+			       "still in vm1: libvirt: Operation not supported"));
+	run_for(300);
+	answer('d', VMM_OK, "");
+	run();
+	assert_null(device("1-2"));
+}
+
 static void test_detach_of_what_is_gone(void **state)
 {
 	(void) state;
@@ -1656,6 +1678,54 @@ static void test_move_that_fails_goes_back(void **state)
 	assert_int_equal(w.n_calls, 0);
 	assert_int_equal(w.n_attaches, 3);
 	assert_non_null(strstr(sql("select reason from assignments"), "the move to vm2 failed"));
+}
+
+/* One that was taken out by hand comes from nowhere: it does not go back into what it was taken
+ * from. */
+static void test_taken_by_hand_is_no_move(void **state)
+{
+	(void) state;
+	struct place *stick = plug("1-2", 100, "vm1");
+
+	device("1-2")->wish.away = AWAY_DETACHED;
+	device_mark(device("1-2"));
+	run();
+	expect("1-2", "detached vm1");
+	w.policy.vmm_waits = true;
+	device("1-2")->wish.away = AWAY_NOT;
+	stick->vms = "vm2";
+	manager_resync(&w.manager);
+	run();
+	answer('a', VMM_FAILED, "QEMU: it does not like it");
+	run();
+	expect("1-2", "failed vm2");
+	assert_int_equal(w.n_calls, 0);
+}
+
+/* Nor is there a way back to a VM that is not in the config any more. */
+static void test_no_way_back_to_a_vm_without_a_section(void **state)
+{
+	(void) state;
+	struct place *stick = place_new(USB "1-2", 100, "vm3");
+
+	manager_set_config(&w.manager, read_config("[vm vm3]\ntype = qemu\nsocket = /nosuch\n"));
+	event("add", stick, ++w.seqnum);
+	run();
+	expect("1-2", "attached vm3");
+	w.policy.vmm_waits = true;
+	stick->vms = "vm2";
+	manager_set_config(&w.manager, read_config(""));
+	manager_resync(&w.manager);
+	run();
+	answer('d', VMM_OK, "");
+	run();
+	answer('a', VMM_RETRY, "the VM has no free USB port");
+	run();
+	expect("1-2", "waiting vm2");
+	run_for(500);
+	answer('a', VMM_OK, "");
+	run();
+	expect("1-2", "attached vm2");
 }
 
 /* A VMM that asks for time (the guest's USB driver is not up yet) gets it: no way back for that. */
@@ -2214,6 +2284,19 @@ static void test_claim_of_a_vm_that_does_not_answer(void **state)
 	assert_int_equal(w.n_attaches, 1);
 }
 
+/* What another VM claims, which it is not for, does not hide that its own VM has it. */
+static void test_claimed_by_another_vm(void **state)
+{
+	(void) state;
+	place_new(USB "1-2", 100, "vm2");
+	w.cold = "1-2";
+	w.all_claim = true;
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "attached vm2");
+	assert_int_equal(w.n_attaches, 0);
+}
+
 /* A new rule finds it there, without another look at the VM. */
 static void test_rule_for_what_a_vm_has_had(void **state)
 {
@@ -2280,10 +2363,13 @@ int main(void)
 		STARTED(test_host_driver_does_not_let_go),
 		STARTED(test_host_driver_takes_it_back),
 		STARTED(test_detach_that_fails_is_repeated),
+		STARTED(test_detach_that_is_refused),
 		STARTED(test_detach_of_what_is_gone),
 		STARTED(test_guest_takes_its_time),
 		STARTED(test_vm_exits_while_releasing),
 		STARTED(test_move_that_fails_goes_back),
+		STARTED(test_taken_by_hand_is_no_move),
+		STARTED(test_no_way_back_to_a_vm_without_a_section),
 		STARTED(test_move_to_a_vm_that_asks_for_time),
 		STARTED(test_what_came_back_is_left_alone),
 		STARTED(test_group_moves_as_a_whole),
@@ -2315,6 +2401,7 @@ int main(void)
 		FRESH(test_rule_for_what_a_vm_has_had),
 		FRESH(test_claim_of_a_vm_that_does_not_answer),
 		FRESH(test_detached_and_there_at_the_next_start),
+		FRESH(test_claimed_by_another_vm),
 		FRESH(test_in_use_by_its_own_vm),
 	};
 

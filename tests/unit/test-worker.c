@@ -300,6 +300,8 @@ static void test_out_of_descriptors(void **state)
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
 	assert_true(answer->result < 0);
 	assert_int_equal(answer->n_fds, 0);
+	assert_false(answer->has_node);
+	assert_false(answer->has_watch);
 	/* And it can heal. */
 	answer = do_job(o, request_for(WORKER_USB_OPEN, NULL_DEVICE, "/dev/null"));
 	assert_int_equal(answer->result, 0);
