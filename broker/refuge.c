@@ -30,8 +30,9 @@ static void detach_database(sqlite3 *db)
 	database_execute(db, "detach other");
 }
 
-/* Devices and choices of the database at HOME, into the new one DB. Without the files beside it,
- * and without the right to make them, it can be read only as a file that nobody changes. */
+/* Devices and choices of the database at HOME, into the new one DB, which has a table more then: it
+ * says that what is missing in DB has been forgotten there. Without the files beside it, and
+ * without the right to make them, it can be read only as a file that nobody changes. */
 static int take_along(sqlite3 *db, const char *home)
 {
 	static const char *const ways[] = {"?mode=ro", "?immutable=1"};
@@ -42,7 +43,8 @@ static int take_along(sqlite3 *db, const char *home)
 		if (r < 0)
 			continue;
 		r = database_execute(db, "begin; insert into device select * from other.device;"
-					 "insert into choice select * from other.choice; commit");
+					 "insert into choice select * from other.choice;"
+					 "create table taken_along (time); commit");
 		detach_database(db);
 	}
 	return r;
@@ -76,6 +78,8 @@ static int bring_back(sqlite3 *db, const char *refuge)
 		 "begin immediate;"
 		 "insert into action (%s) select %s from other.action order by id;"
 		 "delete from device; insert into device select * from other.device;"
+		 "delete from choice where exists"
+		 " (select 1 from other.sqlite_master where name = 'taken_along');"
 		 "insert or replace into choice select * from other.choice; commit",
 		 columns, columns);
 	r = database_execute(db, sql);

@@ -641,6 +641,38 @@ static void test_is_roots_alone(void **state)
 	assert_int_equal(st.st_mode & 0777, 0600);
 }
 
+/* What was undone while the state was in the other place does not come back at home; what was there
+ * before is kept where it could not be taken along. */
+static void test_choices_of_the_refuge(void **state)
+{
+	struct archive *a = *state;
+	char refuge[120];
+	bool is_away;
+	sqlite3 *db;
+
+	snprintf(refuge, sizeof(refuge), "%s.refuge", a->path);
+	archive_close(a);
+	for (int is_taken_along = 1; is_taken_along >= 0; is_taken_along--) {
+		sql(a->reader,
+		    "insert into choice values ('one', 'vm1', 1, 0), ('two', 'vm1', 1, 0)");
+		assert_int_equal(refuge_begin(is_taken_along ? a->path : "/nosuch", refuge, &db),
+				 0);
+		sqlite3_exec(db,
+			     "delete from choice where whom = 'one'; insert or replace into choice "
+			     "values ('two', 'vm2', 0, 0)",
+			     NULL, NULL, NULL);
+		sqlite3_close(db);
+		assert_int_equal(refuge_open(a->path, refuge, &db, &is_away), 0);
+		assert_false(is_away);
+		sqlite3_close(db);
+		assert_string_equal(sql(a->reader, "select group_concat(whom || ' ' || vm, ',') "
+						   "from choice order by whom"),
+				    is_taken_along ? "two vm2" : "one vm1,two vm2");
+		sql(a->reader, "delete from choice");
+	}
+	archive_open(a, BOOT);
+}
+
 static void test_newer_schema_is_refused(void **state)
 {
 	struct archive *a = *state;
@@ -1170,6 +1202,7 @@ int main(void)
 		STORE_TEST(test_for_nobody_else),
 		STORE_TEST(test_newer_schema_is_refused),
 		STORE_TEST(test_is_roots_alone),
+		STORE_TEST(test_choices_of_the_refuge),
 		STORE_TEST(test_choices),
 		STORE_TEST(test_older_schema_is_brought_up),
 		STORE_TEST(test_damaged_header),
