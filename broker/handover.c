@@ -231,6 +231,7 @@ void handover_attached(struct registry *registry, struct device *device,
 		       const struct vmm_result *result)
 {
 	struct device_attempt *attempt = &device->attempt;
+	struct vm *vm = vm_ref(device->place.vm);
 
 	attempt_close_disks(device);
 	attempt->vmm_asked = false;
@@ -247,6 +248,10 @@ void handover_attached(struct registry *registry, struct device *device,
 	} else {
 		attempt_fail(registry, device, DEVICE_WAITING, result->detail, result->delay_ms);
 	}
+	/* It may not be wanted there any more: then nobody would try again, and find it. */
+	if (result->is_unknown)
+		vm_check(vm);
+	vm_unref(vm);
 }
 
 /* Detach: take, await the guest, repeat */

@@ -92,6 +92,7 @@ void op_queue_fail(struct op_queue *queue, const char *why)
 		struct op *next = op->next;
 
 		op_set_result(op, VMM_RETRY, why);
+		op->result.is_unknown = op->has_begun;
 		op_finish(op);
 		op = next;
 	}

@@ -174,11 +174,13 @@ bool qemu_op_reply(struct qemu_op *op, const json_t *reply, const char *error_cl
 		it_answers(op->qemu);
 	if (reply)
 		return true;
-	if (streq(class, "down"))
+	if (streq(class, "down")) {
 		op_set_result(&op->base, VMM_RETRY, text);
-	else if (op->base.result.outcome == VMM_OK && op->kind != QEMU_PROBE)
+		op->base.result.is_unknown = true;
+	} else if (op->base.result.outcome == VMM_OK && op->kind != QEMU_PROBE) {
 		op_set_result(&op->base, streq(class, "DeviceNotFound") ? VMM_GONE : VMM_FAILED,
 			      text);
+	}
 	return false;
 }
 

@@ -30,6 +30,7 @@ struct vmm_result {
 	enum vmm_outcome outcome;
 	unsigned delay_ms; /* VMM_RETRY: not before so many ms have passed; 0: as usual */
 	bool is_full;      /* attach: it may work when another device has left the VM */
+	bool is_unknown;   /* attach, VMM_RETRY: the answer was lost; the VM may have it */
 	bool until_end;    /* attach, VMM_FAILED: it has it open all the same; detach, VMM_PENDING:
 			    * nobody is asked again. What ends that is the end of its process. */
 	char detail[VMM_DETAIL_SIZE];

@@ -82,6 +82,7 @@ static void finish_request(struct request *request, enum vmm_outcome outcome, co
 	vsnprintf(detail, sizeof(detail), format, args);
 	va_end(args);
 	op_set_result(&request->base, outcome, detail);
+	request->base.result.is_unknown = request->error < 0;
 	op_finish(&request->base);
 }
 

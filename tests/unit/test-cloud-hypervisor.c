@@ -229,6 +229,7 @@ static void test_an_answer_that_is_lost(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
 		double_do(&f.ch, ways[i][0]);
 		attach(VMM_RETRY, ways[i][1]);
+		assert_true(notes.result.is_unknown);
 		double_do(&f.ch, ways[i][0]);
 		detach(VMM_RETRY, ways[i][1]);
 	}

@@ -1603,6 +1603,28 @@ static void test_detach_of_what_is_gone(void **state)
 			    "the VM no longer had it");
 }
 
+/* The answer to an attach is lost, and meanwhile somebody has taken the device out by hand: whether
+ * the VM has it is looked at, though nobody gives it the device again. */
+static void test_attach_whose_answer_is_lost(void **state)
+{
+	struct vmm_result lost = {.outcome = VMM_RETRY, .is_unknown = true};
+
+	(void) state;
+	w.policy.vmm_waits = true;
+	plug("1-2", 100, "vm1");
+	assert_int_equal(w.n_calls, 1);
+	struct call call = w.calls[0];
+	call_take(0);
+	handle_add("vm1", call.handle);
+	device("1-2")->wish.away = AWAY_DETACHED;
+	device_mark(device("1-2"));
+	vm_attached(call.vm, call.device, &lost);
+	w.policy.vmm_waits = false;
+	run();
+	expect("1-2", "detached vm1");
+	assert_int_equal(w.n_handles, 0);
+}
+
 /* PCI: the guest is asked, and asked again; never twice at the same time, which fake_detach would
  * notice. */
 static void test_guest_takes_its_time(void **state)
@@ -2365,6 +2387,7 @@ int main(void)
 		STARTED(test_detach_that_fails_is_repeated),
 		STARTED(test_detach_that_is_refused),
 		STARTED(test_detach_of_what_is_gone),
+		STARTED(test_attach_whose_answer_is_lost),
 		STARTED(test_guest_takes_its_time),
 		STARTED(test_vm_exits_while_releasing),
 		STARTED(test_move_that_fails_goes_back),

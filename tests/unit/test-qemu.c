@@ -498,8 +498,9 @@ static void on_sent(void *data, struct device *device)
 static void on_attached(void *data, struct device *device, const struct vmm_result *result)
 {
 	(void) data;
-	note("attached %s %d %u %s;", device->id.kernel_name, (int) result->outcome,
-	     device->place.port, result->outcome == VMM_OK ? "" : result->detail);
+	note("attached %s %d %u %s%s;", device->id.kernel_name, (int) result->outcome,
+	     device->place.port, result->outcome == VMM_OK ? "" : result->detail,
+	     result->is_unknown ? " (lost)" : "");
 }
 
 static void on_detached(void *data, struct vm *vm, struct device *device, const char *handle,
@@ -802,8 +803,8 @@ static void test_monitor_leaves_in_the_middle(void **state)
 	attach(&d);
 	attach(&e);
 	spin_for(m.loop, 200);
-	assert_non_null(strstr(s.log, "attached 1-2 3 0 it closed the connection;"));
-	assert_non_null(strstr(s.log, "attached 1-3 3 0 it closed the connection;"));
+	assert_non_null(strstr(s.log, "attached 1-2 3 0 it closed the connection (lost);"));
+	assert_non_null(strstr(s.log, "attached 1-3 3 0 it closed the connection (lost);"));
 	m.leaves = false;
 	s.log[0] = 0;
 	attach(&d);
@@ -854,7 +855,7 @@ static void test_busy_monitor(void **state)
 	assert_non_null(strstr(s.vm->reason, "does not answer"));
 	assert_string_equal(s.log, "sent 1-2;"); /* it goes on when it can */
 	hang_up();
-	expect("attached 1-2 3 0 it closed the connection;");
+	expect("sent 1-2;attached 1-2 3 0 it closed the connection (lost);");
 }
 
 static void test_free_while_under_way(void **state)
