@@ -674,12 +674,41 @@ static int check_regex(const struct key_place *place, char **ret)
 	return copy_if(place, true, "", ret);
 }
 
+bool key_is_late_property(const char *name)
+{
+	static const char *const names[] = {
+		"CURRENT_TAGS",
+		"DEVLINKS",
+		"ID_AUTOSEAT",
+		"ID_FOR_SEAT",
+		"ID_INPUT_JOYSTICK_INTEGRATION",
+		"ID_INPUT_TOUCHPAD_INTEGRATION",
+		"ID_SEAT",
+		"TAGS",
+		"USEC_INITIALIZED",
+	};
+	static const char *const prefixes[] = {"LIBINPUT_", "MOUSE_", "POINTINGSTICK_", "SYSTEMD_"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (streq(name, names[i]))
+			return true;
+	for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++)
+		if (startswith(name, prefixes[i]))
+			return true;
+	return false;
+}
+
 static int check_property(const struct key_place *place, char **ret)
 {
 	const char *value = place->key->value;
 	bool good = strspn(value, ALNUM "_") == strlen(value) && strlen(value) <= 60 &&
 		    !startswith(value, "VHOTPLUG_");
 
+	if (good && key_is_late_property(value))
+		return copy_if(
+			place, false,
+			"a property that udev sets before 66-vhotplug.rules; this one comes later",
+			ret);
 	return copy_if(place, good, "the name of a udev property, at most 60 bytes", ret);
 }
 

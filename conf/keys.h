@@ -39,6 +39,10 @@ extern const struct key_match match_keys[MATCH_KEYS];
  * "qemu or crosvm". */
 void key_list_vm_types(unsigned kinds, char *ret_list, size_t size);
 
+/* Whether udev sets the property NAME only behind 66-vhotplug.rules, by the rules files of systemd
+ * and libinput: there a comparison never holds. */
+bool key_is_late_property(const char *name);
+
 /* Whether NAME may name a VM, a guest bus, …: letters, digits, . _ - */
 bool key_is_name(const char *name);
 /* Those of a group for devices of KIND. */

@@ -275,6 +275,10 @@ static void evdev_rule(struct rule *rule)
 		lose_key(rule, "property", "no name of a property");
 		return;
 	}
+	if (key_is_late_property(property)) {
+		lose_key(rule, "property", "udev sets it only behind 66-vhotplug.rules");
+		return;
+	}
 	begin_rule(rule, "property");
 	fprintf(rule->i->out, "property = %s\n", property);
 	if (!import_value(rule->i, "value", value)) {

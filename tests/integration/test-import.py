@@ -548,6 +548,17 @@ class CarefulTest(unittest.TestCase):
         for words in ("acpiTable relative", "setUser and setGroup of acpiTable /acpi/B"):
             self.assertIn(words, said)
 
+    def test_a_property_that_udev_sets_too_late(self):
+        """Ours would never see it: an allow takes nothing, and a deny everything, until a person has looked."""
+        switch = reference.EvdevDevice(name=b"", path_tag=b"", on_usb=False, properties={b"ID_SEAT": b"seat1", b"A": b"1"})
+        late, other = {"property": "ID_SEAT", "value": "seat1"}, {"property": "A", "value": "1"}
+        for name in ("ID_SEAT", "LIBINPUT_DEVICE_GROUP", "ID_INPUT_TOUCHPAD_INTEGRATION"):
+            said = self.carry({"targetVm": "vm1", "allow": [other], "deny": [{**late, "property": name}]}, kind="evdev")
+            self.assertIn("takes nothing, until you say", said)
+            self.assertIsNone(self.vm_of(switch))
+        self.assertIn("behind 66-vhotplug.rules", self.carry({"targetVm": "vm1", "allow": [late]}, kind="evdev"))
+        self.assertIsNone(self.vm_of(switch))
+
     def ports_of(self, text):
         """The ports that each VM gets of a config of hotplugger's, and what is said of what is left behind."""
         done = import_text(text)

@@ -332,6 +332,8 @@ static void every_mistake_is_named(void **state)
 		{EVDEV "property = A\n", 6, "belong together"},
 		{EVDEV "value = A\n", 6, "belong together"},
 		{EVDEV "property = A B\nvalue = 1\n", 7, "a udev property"},
+		{EVDEV "property = ID_SEAT\nvalue = seat1\n", 7, "this one comes later"},
+		{EVDEV "property = MOUSE_DPI\nvalue = 1\n", 7, "this one comes later"},
 		{EVDEV "vendorId = 046d\n", 7, "no key of [allow], allowed here: name pathTag"},
 	};
 
