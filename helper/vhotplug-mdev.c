@@ -72,20 +72,18 @@ static int deliver_event(bool start)
 	return start && alone && status == EXIT_SUCCESS ? start_broker() : status;
 }
 
-static int handle_event(const struct config *config, bool start)
+/* An unplug needs no config, and is not lost while that has a mistake. */
+static int handle_remove(const char *devpath, bool start)
 {
-	const char *action = getenv("ACTION") ?: "", *devpath = getenv("DEVPATH") ?: "";
-	const char *subsystem = getenv("SUBSYSTEM") ?: "";
+	mdev_forget(getenv("SUBSYSTEM") ?: "", strrchr(devpath, '/') + 1, getenv("MAJOR"),
+		    getenv("MINOR"));
+	return deliver_event(start);
+}
+
+static int handle_add(const struct config *config, const char *devpath, bool start)
+{
 	int r;
 
-	if (!startswith(devpath, "/devices/"))
-		return report_failure("no event in the environment", -EINVAL);
-	if (streq(action, "remove")) {
-		mdev_forget(subsystem, strrchr(devpath, '/') + 1, getenv("MAJOR"), getenv("MINOR"));
-		return deliver_event(start);
-	}
-	if (!streq(action, "add"))
-		return EXIT_SUCCESS;
 	r = decide_device(config, devpath, true);
 	if (r < 0)
 		return report_failure(devpath, r);
@@ -172,6 +170,7 @@ int main(int argc, char **argv)
 {
 	_cleanup_(config_freep) struct config *config = NULL;
 	const char *path = VHOTPLUG_CONFDIR "/vhotplug.conf";
+	const char *action = getenv("ACTION") ?: "", *devpath = getenv("DEVPATH") ?: "";
 	bool all = false, start = false;
 	int r = parse_options(argc, argv, &path, &all, &start);
 
@@ -182,7 +181,13 @@ int main(int argc, char **argv)
 	if (root_exists("/run/udev/control") == 0)
 		return report_failure("udevd runs here, and vhotplug-gen-rules is for that",
 				      -EBUSY);
+	if (!all && !startswith(devpath, "/devices/"))
+		return report_failure("no event in the environment", -EINVAL);
+	if (!all && streq(action, "remove"))
+		return handle_remove(devpath, start);
 	if (config_load(path, stderr, &config) < 0)
 		return EXIT_FAILURE;
-	return all ? handle_all(config, start) : handle_event(config, start);
+	if (all)
+		return handle_all(config, start);
+	return streq(action, "add") ? handle_add(config, devpath, start) : EXIT_SUCCESS;
 }

@@ -158,6 +158,16 @@ class MdevTest(unittest.TestCase):
         self.assertIn("udevd runs here", self.run_it("--all", status=1))
         os.unlink("/run/udev/control")
 
+    def test_unplugged_while_the_config_has_a_mistake(self):
+        self.config(KEYBOARDS)
+        path = self.usb()
+        self.event("add", path)
+        self.config("[nonsense]\n")
+        self.host.remove_device(self.devices.pop())
+        self.event("remove", path, MAJOR="189", MINOR="1")
+        self.assertEqual([said["ACTION"] for said in self.spooled()], ["add", "remove"])
+        self.assertNotIn("c189:1", os.listdir("/run/udev/data"))
+
     def test_mistakes(self):
         self.config("[nonsense]\n")
         self.assertIn(":1: ", self.run_it("--all", status=1))
