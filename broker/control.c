@@ -3,6 +3,7 @@
 
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #include "broker/budget.h"
 #include "broker/log.h"
@@ -17,8 +18,8 @@ struct control {
 	gid_t group;
 	struct control_client *clients;
 	size_t n_clients, n_readers;
-	size_t unread;         /* bytes, of all clients */
-	struct budget readers; /* what those may have who may not change anything */
+	size_t unread;             /* bytes, of all clients */
+	struct budget bytes, time; /* what those may have who may not change anything */
 };
 
 static void watch_client(struct control_client *client)
@@ -144,7 +145,7 @@ static void append_text(struct control_client *client, const char *text, size_t 
 	client->out_length += length + 1;
 	client->control->unread += length + 1;
 	if (!client->may_change)
-		budget_use(&client->control->readers, length, now_monotonic_ms());
+		budget_use(&client->control->bytes, length, now_monotonic_ms());
 	write_out(client);
 	if (!client->is_closed)
 		watch_client(client);
@@ -174,24 +175,54 @@ static void pause_is_over(void *data)
 	client_go_on(data);
 }
 
-/* Has it a line, and may it be answered now? Otherwise later. */
+/* In how many ms the next line of those who may only read is answered; 0: now. */
+static uint64_t readers_wait(struct control *control)
+{
+	uint64_t now = now_monotonic_ms();
+	uint64_t bytes = budget_wait(&control->bytes, CONTROL_READERS_LINE, now);
+	uint64_t time = budget_wait(&control->time, 0, now);
+
+	return bytes > time ? bytes : time;
+}
+
+/* It has a line: may that be answered now? Otherwise later. */
 static bool may_ask(struct control_client *client)
 {
 	struct control *control = client->control;
-	uint64_t now = now_monotonic_ms();
+	uint64_t wait = client->may_change ? 0 : readers_wait(control);
 
-	if (client->may_change || budget_take(&control->readers, CONTROL_READERS_LINE, now))
+	if (wait == 0)
 		return true;
-	uint64_t wait = budget_wait(&control->readers, CONTROL_READERS_LINE, now);
 	loop_timer_start(control->loop, &client->pause, wait < PAUSE_MS ? PAUSE_MS : wait,
 			 pause_is_over, client);
 	return false;
 }
 
+/* The system's own clock: the loop's counts whole milliseconds, and most answers take less. */
+static uint64_t now_us(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t) now.tv_sec * 1000000 + (uint64_t) now.tv_nsec / 1000;
+}
+
+/* A short question can be a long search: the time counts, too. */
+static void handle_line(struct control_client *client, const char *line, size_t length)
+{
+	struct control *control = client->control;
+	uint64_t start = now_us();
+
+	control->handler->line(control->data, client, line, length);
+	if (client->may_change)
+		return;
+	budget_use(&control->bytes, CONTROL_READERS_LINE, now_monotonic_ms());
+	budget_use(&control->time, now_us() - start, now_monotonic_ms());
+}
+
 /* Hands out whole lines as long as nothing has to be waited for. */
 static void handle_lines(struct control_client *client)
 {
-	struct control *control = client->control;
 	size_t from = 0;
 
 	while (!client->is_closed && !client->is_held && client->out_length < CONTROL_EVENTS_MAX) {
@@ -202,7 +233,7 @@ static void handle_lines(struct control_client *client)
 			break;
 		*end = 0;
 		from += (size_t) (end - line) + 1;
-		control->handler->line(control->data, client, line, (size_t) (end - line));
+		handle_line(client, line, (size_t) (end - line));
 	}
 	client->in_length -= from;
 	if (from > 0)
@@ -361,7 +392,8 @@ int control_new(struct loop *loop, const struct control_handler *handler, void *
 	control->handler = handler;
 	control->data = data;
 	control->group = (gid_t) -1;
-	budget_init(&control->readers, CONTROL_READERS_BURST, CONTROL_READERS_RATE);
+	budget_init(&control->bytes, CONTROL_READERS_BURST, CONTROL_READERS_RATE);
+	budget_init(&control->time, CONTROL_READERS_TIME, CONTROL_READERS_SHARE);
 	*ret_control = control;
 	return 0;
 }

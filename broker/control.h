@@ -23,6 +23,8 @@
 					    */
 #define CONTROL_READERS_RATE (1024 * 1024) /* and in the long run, a second, together */
 #define CONTROL_READERS_LINE 4096          /* what a request of theirs costs at least */
+#define CONTROL_READERS_TIME 100000        /* us of the broker's that they get at once */
+#define CONTROL_READERS_SHARE 200000       /* and in the long run, a second, together */
 #define CONTROL_STALL_MS 10000 /* for a client to read something of what is there for it */
 
 struct control;
@@ -72,7 +74,8 @@ void control_set_group(struct control *control, gid_t group);
 
 /* Takes over the connected socket FD; IS_TRUSTED: the way to the socket was barred to everybody
  * who may not change things. FD is closed when there is no room. Whoever may only read can be
- * anybody, as often as he likes: that is answered at a pace which leaves the others alone. */
+ * anybody, as often as he likes: that is answered at a pace which leaves the others alone, by what
+ * it sends and by the time it takes. */
 void control_accept(struct control *control, int fd, enum control_dialect dialect, bool is_trusted);
 
 /* Sends the LENGTH bytes of TEXT and the end of the line. */

@@ -12,6 +12,7 @@ import pathlib
 import select
 import shutil
 import signal
+import sqlite3
 import statistics
 import subprocess
 import sys
@@ -334,7 +335,7 @@ while (left := end - time.monotonic()) > 0:
     readable, writable, _ = select.select(clients, clients, [], left)
     for client in writable:
         try:
-            client.send(b'{"action": "list"}\\n' * 50)
+            client.send(sys.argv[3].encode() * 50)
         except OSError:
             pass
     for client in readable:
@@ -346,15 +347,16 @@ print(n)
 """
 
 
-def test_questions_without_end(world):
-    """A user without rights asks over the control socket, with many clients, without end."""
+def ask_without_end(world, question):
+    """Returns the number of answers, and how long an event takes meanwhile, in ms."""
     world.write_config("good")
     Double(world, "honest", "good")
     zero = make_node("zero")
     broker = Broker(world, arguments=()).ready()
     world.event(device=zero, vms="good")
     check(attached(world, "good"), "a device is in the honest VM")
-    asker = subprocess.Popen(["/usr/bin/python3", "-S", "-c", READS, f"{world.event_socket.parent}/control.sock", str(SECONDS)],
+    asker = subprocess.Popen(["/usr/bin/python3", "-S", "-c", READS, f"{world.event_socket.parent}/control.sock", str(SECONDS),
+                              question + "\n"],
                              user="nobody", group="nogroup", extra_groups=[], stdout=subprocess.PIPE, text=True)
     world.processes.append(asker)
     times = []
@@ -363,10 +365,29 @@ def test_questions_without_end(world):
         check_quietly(world.event(device=zero, vms="good") == b"T", "an event is refused")
         times.append(time.monotonic() - start)
         time.sleep(0.05)
-    answers = int(asker.stdout.read())
-    print(f"      {answers} answers; an event takes {statistics.median(times) * 1000:.2f} ms")
-    check(0 < answers < 3000 + 300 * SECONDS, f"they are answered at a pace that costs little ({answers})")
+    answers, took = int(asker.stdout.read()), statistics.median(times) * 1000
+    print(f"      {answers} answers; an event takes {took:.2f} ms")
     check(broker.end() == 0, "the end")
+    return answers, took
+
+
+def test_questions_without_end(world):
+    """A user without rights asks over the control socket, with many clients, without end."""
+    answers, _ = ask_without_end(world, '{"action": "list"}')
+    check(0 < answers < 3000 + 300 * SECONDS, f"they are answered at a pace that costs little ({answers})")
+
+
+def test_long_searches_without_end(world):
+    """The same, with questions that are short, as their answers are, and take long."""
+    world.write_config("good")
+    check(Broker(world, arguments=()).ready().end() == 0, "there is a database")
+    with contextlib.closing(sqlite3.connect(world.database)) as db:
+        db.execute("with recursive n(i) as (select 1 union all select i + 1 from n where i < 200000)"
+                   " insert into action select i, unixepoch() * 1000, '1-3', 'A', '046d:c52b', 'vm1', 'attach', 'plug',"
+                   " 'usb/g/r', 'ok', 1, '' from n")
+        db.commit()
+    answers, took = ask_without_end(world, '{"action": "history", "device": "x"}')
+    check(answers > 0 and took < 100, f"they leave the broker time ({answers} answers, an event takes {took:.0f} ms)")
 
 
 CALLS = """

@@ -19,7 +19,8 @@ struct double_broker {
 	unsigned plugged;
 	bool is_stuck; /* what is to move is under way for ever */
 	char refusal[64];
-	json_t *query; /* of the history, borrowed */
+	json_t *query;       /* of the history, borrowed */
+	unsigned history_us; /* that it takes */
 	unsigned reloads;
 };
 
@@ -290,6 +291,7 @@ static int double_history(void *data, const json_t *query, json_t **ret_rows, ch
 	struct double_broker *broker = data;
 
 	(void) error, (void) size;
+	usleep(broker->history_us);
 	json_decref(broker->query);
 	broker->query = json_deep_copy(query);
 	*ret_rows = json_array();

@@ -198,10 +198,73 @@ static void test_exchanges(void **state)
 	assert_true(n > 90);
 }
 
+/* Who asks */
+
+#define OTHER 31002 /* a user and a group that nobody is in */
+
+/* A connection of somebody who is not root, in the group GID. */
+static int join_as_other(struct test *t, gid_t gid)
+{
+	int pair[2];
+
+	/* The kernel notes who makes them. */
+	assert_int_equal(setegid(gid) | seteuid(OTHER), 0);
+	int r = socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+	assert_int_equal(seteuid(0) | setegid(0), 0);
+	assert_int_equal(r, 0);
+	control_accept(api_control(t->api), pair[1], CONTROL_OWN, false);
+	return pair[0];
+}
+
+struct answers {
+	int fd;
+	size_t n, wanted;
+};
+
+static bool are_there(void *data)
+{
+	struct answers *answers = data;
+	char text[4096];
+	ssize_t n = recv(answers->fd, text, sizeof(text), MSG_DONTWAIT);
+
+	for (ssize_t i = 0; i < n; i++)
+		answers->n += text[i] == '\n';
+	return answers->n == answers->wanted;
+}
+
+/* How many ms of the loop's clock it takes until N questions, sent at once, are answered. */
+static uint64_t ask_often(struct test *t, size_t n)
+{
+	struct answers answers = {.fd = t->fd, .wanted = n};
+	uint64_t start = now_monotonic_ms();
+
+	for (size_t i = 0; i < n; i++)
+		write_all(t->fd, "{\"action\": \"history\"}\n");
+	spin_until(t->loop, are_there, &answers);
+	return now_monotonic_ms() - start;
+}
+
+static void test_time_of_readers(void **state)
+{
+	struct test *t = *state;
+
+	if (geteuid() != 0)
+		skip();
+	t->fd = join_as_other(t, OTHER);
+	assert_in_range(ask_often(t, 20), 0, 1000);
+	/* A fifth of the time in the long run, and a tenth of a second at once. */
+	t->broker.history_us = 10000;
+	assert_in_range(ask_often(t, 40), 1400, SPIN_LIMIT_MS);
+	close_fd(t->fd);
+	t->fd = join(t, CONTROL_OWN, false);
+	assert_in_range(ask_often(t, 40), 0, 1000); /* root's is not counted */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_exchanges, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_time_of_readers, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
