@@ -154,9 +154,14 @@ static int handle_history(struct api_request *request)
 {
 	struct api *api = request->api;
 	json_t *rows = NULL;
-	int r = api->verbs->history(api->data, request->message, &rows, request->error,
-				    sizeof(request->error));
+	int r;
 
+	if (!request->client->may_read_history)
+		return api_fail(request, -EPERM,
+				"not permitted: only root, and the groups in \"group\" and "
+				"\"controlGroup\" of vhotplug.conf, may read the history");
+	r = api->verbs->history(api->data, request->message, &rows, request->error,
+				sizeof(request->error));
 	if (r == 0)
 		json_object_set_new(request->answer, "history", rows);
 	return r;

@@ -15,7 +15,7 @@ struct control {
 	struct loop *loop;
 	const struct control_handler *handler;
 	void *data;
-	gid_t group;
+	gid_t group, readers;
 	struct control_client *clients;
 	size_t n_clients, n_readers;
 	size_t unread;             /* bytes, of all clients */
@@ -311,28 +311,38 @@ struct control_client *control_clients(struct control *control)
 	return control->clients;
 }
 
-/* Is the process behind FD root, or in GROUP? The kernel has noted it at connect(2).
- * Source: socket(7), SO_PEERCRED, SO_PEERGROUPS. */
-static bool peer_may_change(int fd, gid_t group, uid_t *ret_uid)
+/* Is the process behind FD in GROUP? */
+static bool is_member(int fd, gid_t gid, gid_t group)
 {
-	struct ucred peer;
 	gid_t groups[256];
-	socklen_t size = sizeof(peer);
+	socklen_t size = sizeof(groups);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0)
-		return false;
-	*ret_uid = peer.uid;
-	if (peer.uid == 0 || peer.uid == geteuid())
-		return true;
-	if (group == (gid_t) -1 || peer.gid == group)
+	if (group == (gid_t) -1 || gid == group)
 		return group != (gid_t) -1;
-	size = sizeof(groups);
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &size) < 0)
 		return false;
 	for (size_t i = 0; i < size / sizeof(*groups); i++)
 		if (groups[i] == group)
 			return true;
 	return false;
+}
+
+/* What the process behind the client may do. The kernel has noted who it is at connect(2).
+ * Source: socket(7), SO_PEERCRED, SO_PEERGROUPS. */
+static void note_rights(struct control_client *client, bool is_trusted)
+{
+	const struct control *control = client->control;
+	struct ucred peer;
+	socklen_t size = sizeof(peer);
+	bool is_known = getsockopt(client->fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0;
+
+	client->uid = is_known ? peer.uid : (uid_t) -1;
+	client->may_change = is_trusted;
+	if (is_known && !is_trusted)
+		client->may_change = peer.uid == 0 || peer.uid == geteuid() ||
+				     is_member(client->fd, peer.gid, control->group);
+	client->may_read_history = client->may_change || control->readers == (gid_t) -1 ||
+				   (is_known && is_member(client->fd, peer.gid, control->readers));
 }
 
 static bool is_full(const struct control *control, const struct control_client *client)
@@ -361,9 +371,8 @@ void control_accept(struct control *control, int fd, enum control_dialect dialec
 	}
 	client->control = control;
 	client->dialect = dialect;
-	client->uid = (uid_t) -1;
-	client->may_change = peer_may_change(fd, control->group, &client->uid) || is_trusted;
 	client->fd = fd;
+	note_rights(client, is_trusted);
 	if (is_full(control, client) ||
 	    loop_add(control->loop, fd, EPOLLIN, client_event, client, &client->source) < 0) {
 		refuse_caller(fd);
@@ -381,6 +390,11 @@ void control_set_group(struct control *control, gid_t group)
 	control->group = group;
 }
 
+void control_set_readers(struct control *control, gid_t readers)
+{
+	control->readers = readers;
+}
+
 int control_new(struct loop *loop, const struct control_handler *handler, void *data,
 		struct control **ret_control)
 {
@@ -391,7 +405,7 @@ int control_new(struct loop *loop, const struct control_handler *handler, void *
 	control->loop = loop;
 	control->handler = handler;
 	control->data = data;
-	control->group = (gid_t) -1;
+	control->group = control->readers = (gid_t) -1;
 	budget_init(&control->bytes, CONTROL_READERS_BURST, CONTROL_READERS_RATE);
 	budget_init(&control->time, CONTROL_READERS_TIME, CONTROL_READERS_SHARE);
 	*ret_control = control;

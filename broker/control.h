@@ -40,7 +40,8 @@ struct control_client {
 	struct control_client *next;
 	struct control *control;
 	enum control_dialect dialect;
-	bool may_change; /* everybody who gets this far may read */
+	bool may_change;       /* everybody who gets this far may look */
+	bool may_read_history; /* what has been */
 	bool wants_events;
 	uid_t uid; /* (uid_t) -1: not known, it is not on this host, or on TCP */
 
@@ -71,6 +72,9 @@ void control_free(struct control *control);
 /* Who may change things on sockets of the dialect CONTROL_OWN besides root; (gid_t) -1: nobody. It
  * counts for those who connect from now on. */
 void control_set_group(struct control *control, gid_t group);
+/* Who may read the history besides root and those who may change things; (gid_t) -1: everybody. It
+ * counts for those who connect from now on. */
+void control_set_readers(struct control *control, gid_t readers);
 
 /* Takes over the connected socket FD; IS_TRUSTED: the way to the socket was barred to everybody
  * who may not change things. FD is closed when there is no room. Whoever may only read can be

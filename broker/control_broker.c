@@ -347,7 +347,7 @@ bool control_broker_pass(struct control_broker *broker)
 }
 
 int control_broker_new(struct manager *manager, const char *run_directory, const char *config_path,
-		       struct control_broker **ret_broker)
+		       gid_t readers, struct control_broker **ret_broker)
 {
 	struct control_broker *broker = calloc(1, sizeof(*broker));
 	int r;
@@ -370,6 +370,7 @@ int control_broker_new(struct manager *manager, const char *run_directory, const
 		control_broker_free(broker);
 		return r;
 	}
+	control_set_readers(api_control(broker->api), readers);
 	listen_own(broker);
 	control_broker_reload(broker);
 	*ret_broker = broker;

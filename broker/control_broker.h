@@ -8,9 +8,11 @@
 struct control_broker;
 
 /* Listens on RUN_DIRECTORY/control.sock, and where the config says. MANAGER is borrowed. A socket
- * that can't be made is logged; devices are moved all the same. Returns 0 or -errno. */
+ * that can't be made is logged; devices are moved all the same. READERS is the group that may read
+ * the history there, as in the copy of the database, or (gid_t) -1: everybody. Returns 0 or
+ * -errno. */
 int control_broker_new(struct manager *manager, const char *run_directory, const char *config_path,
-		       struct control_broker **ret_broker) _must_check_;
+		       gid_t readers, struct control_broker **ret_broker) _must_check_;
 /* NULL is fine. */
 void control_broker_free(struct control_broker *broker);
 /* The config may be another one. */

@@ -336,7 +336,7 @@ static int start_broker(struct broker *broker, struct config *config)
 			       &manager_intake, &broker->manager, &broker->intake);
 	if (r == 0)
 		r = control_broker_new(&broker->manager, broker->home.run_directory,
-				       broker->config_path, &broker->control);
+				       broker->config_path, broker->home.readers, &broker->control);
 	if (r < 0)
 		return r;
 	broker->manager.reload = reload_config;

@@ -406,6 +406,23 @@ def test_permission(world):
         check(failed, "the other socket is closed to everybody else")
 
 
+def test_group_of_the_history(world):
+    """The config's "group" reads the copy of the database, and asks for the history: nobody else."""
+    for group, may_read in (("daemon", False), ("nogroup", True)):
+        world.write_config("vm1", "vm2", extra=f"[general]\ngroup = {group}\n")
+        with running(world, "vm1", "vm2") as (broker, *_):
+            check(world.state_is("attached", "vm1"), f"group = {group}")
+            result = ctl(world, "history", user="nobody")
+            check(result.returncode == (0 if may_read else 5) and ("attach" in result.stdout) == may_read,
+                  f"a member of nogroup may ask for the history: {may_read}")
+            check("attach" in ctl(world, "history").stdout, "root always")
+            check("null" in ctl(world, "list", user="nobody").stdout, "anybody may list")
+            result = ctl(world, "--json", "explain", "null", user="nobody")
+            check(result.returncode == 0 and bool(json.loads(result.stdout)["history"]) == may_read,
+                  "and is told why, without the history where that is not his")
+            broker.end()
+
+
 @takes_long
 def test_clients_that_do_not_read(world):
     with running(world, "vm1", "vm2") as (broker, *_):

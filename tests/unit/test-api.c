@@ -260,11 +260,38 @@ static void test_time_of_readers(void **state)
 	assert_in_range(ask_often(t, 40), 0, 1000); /* root's is not counted */
 }
 
+static void test_history_is_for_the_group(void **state)
+{
+	static const char question[] = "{\"action\": \"history\"}\n";
+	struct test *t = *state;
+
+	if (geteuid() != 0)
+		skip();
+	t->fd = join_as_other(t, OTHER);
+	assert_non_null(strstr(ask(t, t->fd, question), "\"ok\""));
+	close_fd(t->fd);
+	control_set_readers(api_control(t->api), OTHER);
+	t->fd = join_as_other(t, OTHER + 1);
+	assert_non_null(strstr(ask(t, t->fd, question), "not permitted"));
+	assert_non_null(strstr(ask(t, t->fd, "{\"action\": \"list\"}\n"), "\"ok\""));
+	close_fd(t->fd);
+	t->fd = join_as_other(t, OTHER);
+	assert_non_null(strstr(ask(t, t->fd, question), "\"ok\""));
+	close_fd(t->fd);
+	control_set_group(api_control(t->api), OTHER + 1);
+	t->fd = join_as_other(t, OTHER + 1);
+	assert_non_null(strstr(ask(t, t->fd, question), "\"ok\""));
+	close_fd(t->fd);
+	t->fd = join(t, CONTROL_OWN, false);
+	assert_non_null(strstr(ask(t, t->fd, question), "\"ok\""));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_exchanges, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_time_of_readers, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_history_is_for_the_group, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
