@@ -5,6 +5,9 @@
 #include <stdarg.h>
 
 #include "broker/api_members.h"
+#include "broker/log.h"
+
+#define TLS_HANDSHAKE 0x16 /* the type of its first record. Source: RFC 8446, 5.1 */
 
 int api_fail(struct api_request *request, int r, const char *format, ...)
 {
@@ -258,6 +261,19 @@ static void wait_for_devices(struct api_request *request)
 	loop_timer_start(request->api->loop, &request->limit, API_WAIT_MS, limit_passed, request);
 }
 
+/* Any page that a browser shows may have it send lines here, in a request of HTTP's or in the first
+ * message of TLS. JSON begins like neither. */
+static bool is_browser(const char *text, size_t length)
+{
+	size_t word = 0;
+
+	while (word < length && text[word] >= 'A' && text[word] <= 'Z')
+		word++;
+	if (word > 0 && word < length && text[word] == ' ')
+		return memmem(text, length, " HTTP/", 6) != NULL;
+	return length > 0 && text[0] == TLS_HANDSHAKE;
+}
+
 /* TEXT as JSON, or NULL. Who can't be answered in vhotplug's dialect is not answered: it skips such
  * lines. */
 static json_t *parse_request(struct control_client *client, const char *text, size_t length)
@@ -279,10 +295,17 @@ static json_t *parse_request(struct control_client *client, const char *text, si
 static void receive_line(void *data, struct control_client *client, const char *line, size_t length)
 {
 	struct api *api = data;
-	json_t *message = parse_request(client, line, length);
-	struct api_request *request = message ? calloc(1, sizeof(*request)) : NULL;
+	struct api_request *request;
+	json_t *message;
 	int r;
 
+	if (is_browser(line, length)) {
+		log_info("a client speaks HTTP or TLS, as browsers do: hung up on it");
+		control_hang_up(client);
+		return;
+	}
+	message = parse_request(client, line, length);
+	request = message ? calloc(1, sizeof(*request)) : NULL;
 	if (!request) {
 		json_decref(message);
 		return;

@@ -5,6 +5,9 @@
  * (CONTROL_VHOTPLUG, api_vhotplug.c) is that of the program of the same name, for its clients;
  * our sockets understand it too.
  *
+ * A line that is not JSON is answered in ours and skipped in vhotplug's; but one that begins a
+ * request of HTTP's, or TLS, ends the connection: what follows is a web page's.
+ *
  * A request that takes time (attach, detach …) is answered when it is over or a limit has passed;
  * the client's next line waits until then.
  */

@@ -69,6 +69,11 @@ static void client_close(struct control_client *client)
 	loop_discard(control->loop, &client->garbage, client_free, client);
 }
 
+void control_hang_up(struct control_client *client)
+{
+	client_close(client);
+}
+
 static void client_stalls(void *data)
 {
 	struct control_client *client = data;

@@ -92,5 +92,8 @@ void control_send_event(struct control_client *client, const char *text, size_t 
 void control_hold(struct control_client *client);
 void control_release(struct control_client *client);
 
+/* Ends the connection of CLIENT, with what lies there for it. */
+void control_hang_up(struct control_client *client);
+
 /* The clients, one after the other; they stay valid for the pass. */
 struct control_client *control_clients(struct control *control);

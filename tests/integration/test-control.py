@@ -315,6 +315,18 @@ def listen_on(world, broker, **keys):
     check(broker.says("read again"), f"the config says {keys}")
 
 
+def page_asks(port):
+    """What fetch() of a page sends; returns what comes back."""
+    body = b'{"action":"usb_detach","tag":"t"}\n'
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as browser:
+        browser.sendall(b"POST / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: keep-alive\r\nContent-Length: %d\r\n"
+                        b"Content-Type: text/plain;charset=UTF-8\r\nOrigin: http://a.example\r\n\r\n" % (port, len(body)) + body)
+        try:
+            return browser.recv(4096)
+        except ConnectionResetError:  # it has not read all
+            return b""
+
+
 def test_tcp(world):
     with running(world, "vm1", "vm2") as (broker, vm1, _):
         check(world.state_is("attached", "vm1"), "attached")
@@ -332,6 +344,7 @@ def test_tcp(world):
             check(ask_over(family, address, action="usb_detach", tag="t") == {"result": "ok"} and not vm1.has_device(),
                   "it may change things")
             check(ask_over(family, address, action="usb_attach", tag="t") == {"result": "ok"} and vm1.has_device(), "and back")
+        check(page_asks(port) == b"" and vm1.has_device(), "a page in a browser may not")
         check(not world.api.exists(), "the unix socket has gone")
 
 

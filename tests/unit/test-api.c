@@ -286,12 +286,47 @@ static void test_history_is_for_the_group(void **state)
 	assert_non_null(strstr(ask(t, t->fd, question), "\"ok\""));
 }
 
+static bool has_ended(int fd)
+{
+	char byte;
+
+	return recv(fd, &byte, 1, MSG_DONTWAIT) == 0;
+}
+
+/* A question that comes behind HEAD; with HANGS_UP it is not answered. */
+static void expect_behind(struct test *t, const char *head, bool hangs_up)
+{
+	for (int dialect = CONTROL_OWN; dialect <= CONTROL_VHOTPLUG; dialect++) {
+		t->fd = join(t, (enum control_dialect) dialect, true);
+		write_all(t->fd, head);
+		char *heard = ask(t, t->fd, "{\"action\": \"usb_list\"}\n");
+		assert_int_equal(strstr(heard, "\"ok\"") == NULL, hangs_up);
+		assert_int_equal(has_ended(t->fd), hangs_up);
+		t->fd = close_fd(t->fd);
+	}
+}
+
+static void test_browsers(void **state)
+{
+	struct test *t = *state;
+
+	expect_behind(t, "POST / HTTP/1.1\r\nHost: 127.0.0.1:2000\r\n\r\n", true);
+	expect_behind(t, "GET /?x={} HTTP/1.0\n", true);
+	expect_behind(t, "\n\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", true);
+	expect_behind(t, "\x16\x03\x01\n", true);
+	expect_behind(t, "", false);
+	expect_behind(t, "hello\n\n", false);
+	expect_behind(t, "GET up\n", false);
+	expect_behind(t, "\"POST / HTTP/1.1\"\n", false);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_exchanges, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_time_of_readers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_history_is_for_the_group, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_browsers, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
