@@ -310,6 +310,7 @@ static void listen_as_configured(struct control_broker *broker)
 
 	while (api->cids && api->cids[n_cids])
 		n_cids++;
+	control_drop_guests(api_control(broker->api), api->cids, api->vsock ? n_cids : 0);
 	if (api->unix_socket)
 		r = control_listen_unix(broker->listeners, &place);
 	if (api->tcp && control_listen_tcp(broker->listeners, api->host, api->port) < 0)

@@ -41,11 +41,18 @@ struct control_listeners {
 	struct listener *first;
 };
 
+static bool has_cid(const unsigned *cids, size_t n, unsigned cid)
+{
+	for (size_t i = 0; i < n; i++)
+		if (cids[i] == cid)
+			return true;
+	return false;
+}
+
 static bool is_allowed(const struct listener *listener, const struct sockaddr_vm *peer)
 {
-	for (size_t i = 0; i < listener->n_cids; i++)
-		if (listener->cids[i] == peer->svm_cid)
-			return true;
+	if (has_cid(listener->cids, listener->n_cids, peer->svm_cid))
+		return true;
 	log_warning("refused a vsock client with CID %u: it is not in allowedCids", peer->svm_cid);
 	return false;
 }
@@ -277,6 +284,22 @@ int control_listen_vsock(struct control_listeners *listeners, unsigned port, con
 	if (r < 0)
 		log_error("can't listen on vsock port %u: %s", port, strerror(-r));
 	return r;
+}
+
+void control_drop_guests(struct control *control, const unsigned *cids, size_t n)
+{
+	for (struct control_client *c = control_clients(control); c; c = c->next) {
+		struct sockaddr_vm peer = {0};
+		socklen_t size = sizeof(peer);
+
+		if (getpeername(c->fd, (struct sockaddr *) &peer, &size) < 0 ||
+		    peer.svm_family != AF_VSOCK || has_cid(cids, n, peer.svm_cid))
+			continue;
+		log_info("hung up on the vsock client with CID %u: it is not in allowedCids "
+			 "any more",
+			 peer.svm_cid);
+		control_hang_up(c);
+	}
 }
 
 int control_listeners_new(struct loop *loop, struct control *control,

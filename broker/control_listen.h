@@ -32,3 +32,5 @@ int control_listen_tcp(struct control_listeners *listeners, const char *host,
 /* Only the N guests in CIDS are let in. */
 int control_listen_vsock(struct control_listeners *listeners, unsigned port, const unsigned *cids,
 			 size_t n) _must_check_;
+/* Hangs up on the guests that have come in by vsock and are not among the N in CIDS. */
+void control_drop_guests(struct control *control, const unsigned *cids, size_t n);

@@ -4,8 +4,11 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/socket.h>
+/* After sys/socket.h. */
+#include <linux/vm_sockets.h>
 #include <cmocka.h>
 
+#include "broker/control_listen.h"
 #include "tests/unit/api-double.h"
 #include "tests/unit/spin.h"
 
@@ -320,6 +323,41 @@ static void test_browsers(void **state)
 	expect_behind(t, "\"POST / HTTP/1.1\"\n", false);
 }
 
+/* Guests */
+
+static int guest_fd = -1; /* who is there came by vsock, with the CID 7 */
+
+int __real_getpeername(int fd, struct sockaddr *address, socklen_t *size);
+int __wrap_getpeername(int fd, struct sockaddr *address, socklen_t *size);
+int __wrap_getpeername(int fd, struct sockaddr *address, socklen_t *size)
+{
+	const struct sockaddr_vm guest = {.svm_family = AF_VSOCK, .svm_cid = 7};
+
+	if (fd != guest_fd)
+		return __real_getpeername(fd, address, size);
+	assert_true(*size >= sizeof(guest));
+	memcpy(address, &guest, sizeof(guest));
+	*size = sizeof(guest);
+	return 0;
+}
+
+static void test_guests_that_may_no_more(void **state)
+{
+	static const unsigned cids[] = {3, 7};
+	struct test *t = *state;
+	struct control *control = api_control(t->api);
+
+	t->listener = join(t, CONTROL_VHOTPLUG, true);
+	t->fd = join(t, CONTROL_VHOTPLUG, true);
+	guest_fd = control_clients(control)->fd;
+	control_drop_guests(control, cids, 2);
+	assert_non_null(strstr(ask(t, t->fd, "{\"action\": \"usb_list\"}\n"), "\"ok\""));
+	control_drop_guests(control, cids, 1);
+	guest_fd = -1;
+	assert_true(has_ended(t->fd));
+	assert_non_null(strstr(ask(t, t->listener, "{\"action\": \"usb_list\"}\n"), "\"ok\""));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -327,6 +365,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_time_of_readers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_history_is_for_the_group, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_browsers, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_guests_that_may_no_more, setup, teardown),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
