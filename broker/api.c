@@ -300,7 +300,9 @@ static void receive_line(void *data, struct control_client *client, const char *
 	int r;
 
 	if (is_browser(line, length)) {
-		log_info("a client speaks HTTP or TLS, as browsers do: hung up on it");
+		/* Who may only look can't fill the log. */
+		if (client->may_change)
+			log_info("a client speaks HTTP or TLS, as browsers do: hung up on it");
 		control_hang_up(client);
 		return;
 	}

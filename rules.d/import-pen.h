@@ -22,8 +22,8 @@ void import_clean_line(char *s);
 
 #define IMPORT_VM_NAME 41 /* bytes that the name of a VM, and its end, take at most */
 
-/* Writes to RET what NAME becomes as the name of a VM here: at most IMPORT_VM_NAME bytes, with a dash
- * for all that can't be in one. Empty if NAME is. */
+/* Writes to RET what NAME becomes as the name of a VM here: at most IMPORT_VM_NAME bytes, with a
+ * dash for all that can't be in one. Empty if NAME is. */
 void import_vm_name(char ret[IMPORT_VM_NAME], const char *name);
 
 /* Whether VALUE is one, and the same, when it is read from a file behind "KEY = ". */
