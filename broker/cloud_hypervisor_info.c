@@ -44,6 +44,17 @@ bool ch_address_of(const char *handle, char *ret_address, size_t size)
 	return true;
 }
 
+void ch_address_in(const char *path, char *ret_address, size_t size)
+{
+	size_t length = strlen(path), start;
+
+	while (length > 0 && path[length - 1] == '/')
+		length--;
+	for (start = length; start > 0 && path[start - 1] != '/';)
+		start--;
+	snprintf(ret_address, size, "%.*s", (int) (length - start), path + start);
+}
+
 /* What the VM has */
 
 const json_t *ch_devices_of(const json_t *info)
@@ -106,18 +117,11 @@ void ch_note_cold(struct cold_list *list, const json_t *device)
 {
 	const char *path = json_string_value(json_object_get(device, "path"));
 	const char *name = json_string_value(json_object_get(device, "id"));
-	size_t length = path ? strlen(path) : 0;
 	struct cold cold = {.kind = DEVICE_PCI};
 
 	if (!name || startswith(name, CH_PREFIX) || strlen(name) >= sizeof(cold.handle))
 		return;
-	while (length > 0 && path[length - 1] == '/')
-		length--;
-	size_t start = length;
-	while (start > 0 && path[start - 1] != '/')
-		start--;
 	strcpy(cold.handle, name);
-	snprintf(cold.kernel_name, sizeof(cold.kernel_name), "%.*s", (int) (length - start),
-		 path ? path + start : "");
+	ch_address_in(path ? path : "", cold.kernel_name, sizeof(cold.kernel_name));
 	cold_add(list, &cold);
 }

@@ -16,6 +16,8 @@ void ch_make_name(char *ret_name, size_t size, const char *handle, unsigned n);
 void ch_handle_of(const char *name, char *ret_handle, size_t size);
 /* The PCI address in "vhp-0000.01.00.0-4436"; false when there is none. */
 bool ch_address_of(const char *handle, char *ret_address, size_t size);
+/* The last part of PATH, a function's directory perhaps with slashes at its end. */
+void ch_address_in(const char *path, char *ret_address, size_t size);
 
 /* What the VM is to have: an array, or NULL. */
 const json_t *ch_devices_of(const json_t *info);

@@ -15,7 +15,6 @@
 #define PREFIX "crosvm-start-"
 #define MAX_COMMAND_LINE 65536 /* what comes behind is not looked at */
 #define BUSES 256
-#define MAX_GROUPS 64 /* that it has open; more are not noticed */
 
 /* Returns the length of the words, each with a NUL behind it, and none where they can't be had. */
 static size_t read_command_line(pid_t pid, char *ret_words, size_t size)
@@ -46,35 +45,14 @@ struct start {
 	struct vm *vm;
 	struct crosvm_cards *cards;
 	bool has_bus[BUSES]; /* of the guest, from the start */
-	int groups[MAX_GROUPS];
-	size_t n_groups;
+	struct vfio_groups open;
 };
-
-/* The group of the function at ADDRESS, or -1. */
-static int group_of(const char *address)
-{
-	char name[16];
-	int r = root_link_name(name, sizeof(name), "/sys/bus/pci/devices/%s/iommu_group", address);
-
-	return r < 0 ? -1 : atoi(name);
-}
-
-static void note_group(void *data, int group)
-{
-	struct start *start = data;
-
-	if (start->n_groups < MAX_GROUPS)
-		start->groups[start->n_groups++] = group;
-}
 
 static bool is_open(const struct start *start, const char *address)
 {
-	int group = group_of(address);
+	int group = vfio_group_of(address);
 
-	for (size_t i = 0; i < start->n_groups; i++)
-		if (start->groups[i] == group)
-			return true;
-	return false;
+	return group >= 0 && vfio_groups_have(&start->open, group) > 0;
 }
 
 /* PATH may have options behind it: "/sys/bus/pci/devices/0000:01:00.0/,iommu=viommu". */
@@ -117,7 +95,7 @@ static bool is_known(const struct vm *vm, int group)
 		if (d->id.kind == DEVICE_PCI && d->id.group == group)
 			return true;
 	for (size_t i = 0; i < vm->cold.n; i++)
-		if (group_of(vm->cold.items[i].kernel_name) == group)
+		if (vfio_group_of(vm->cold.items[i].kernel_name) == group)
 			return true;
 	return false;
 }
@@ -127,12 +105,12 @@ static void look_for_strangers(const struct start *start)
 	const struct vm *vm = start->vm;
 	struct crosvm_cards *cards = start->cards;
 
-	for (size_t i = 0; i < start->n_groups && !cards->none[0]; i++)
-		if (!is_known(vm, start->groups[i]))
+	for (size_t i = 0; i < start->open.n && !cards->none[0]; i++)
+		if (!is_known(vm, start->open.numbers[i]))
 			snprintf(cards->none, sizeof(cards->none),
 				 "%s has a card of somebody else's (IOMMU group %d), and takes one"
 				 " while it runs; start it with --vfio for this one",
-				 vm->name, start->groups[i]);
+				 vm->name, start->open.numbers[i]);
 }
 
 static void look_at_command_line(struct start *start, const char *words, size_t length)
@@ -152,16 +130,17 @@ void crosvm_start_look(struct vm *vm, struct crosvm_cards *ret_cards)
 	_cleanup_free_ char *words = malloc(MAX_COMMAND_LINE);
 	size_t length = words ? read_command_line(vm->peer.pid, words, MAX_COMMAND_LINE) : 0;
 	struct start start = {.vm = vm, .cards = ret_cards, .has_bus[0] = true};
-	int r = vm->peer.pid == 0 ? -ESRCH : vfio_group_each_open(vm->peer.pid, note_group, &start);
 
+	vfio_groups_read(vm->peer.pid, &start.open);
 	cold_clear(&vm->cold);
 	*ret_cards = (struct crosvm_cards){0};
 	look_at_command_line(&start, words, length);
 	look_for_strangers(&start);
-	if (r < 0 || length == 0)
+	if (start.open.error < 0 || length == 0)
 		snprintf(ret_cards->none, sizeof(ret_cards->none),
 			 "can't tell which cards %s has: %s", vm->name,
-			 r < 0 ? strerror(-r) : "its command line can't be read");
+			 start.open.error < 0 ? vfio_groups_explain(start.open.error)
+					      : "its command line can't be read");
 }
 
 bool crosvm_start_takes(const struct vm *vm, const struct crosvm_cards *cards,

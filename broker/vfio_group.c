@@ -12,52 +12,77 @@
 
 #define NODES "/dev/vfio/"
 
-int vfio_group_each_open(pid_t pid, void (*fn)(void *data, int group), void *data)
+static bool is_noted(const struct vfio_groups *groups, int group)
 {
-	char nodes[PATH_MAX], path[PATH_MAX], found[PATH_MAX];
-	struct dirent *entry;
-	int r = root_path(nodes, sizeof(nodes), NODES);
+	for (size_t i = 0; i < groups->n; i++)
+		if (groups->numbers[i] == group)
+			return true;
+	return false;
+}
 
-	if (r < 0)
-		return r;
-	DIR *dir = root_opendir("/proc/%d/fd", (int) pid);
-	if (!dir)
-		return -errno;
-	while ((entry = readdir(dir))) {
-		if (root_path(path, sizeof(path), "/proc/%d/fd/%s", (int) pid, entry->d_name) < 0)
-			continue;
-		ssize_t n = readlink(path, found, sizeof(found) - 1);
-		found[n > 0 ? n : 0] = 0;
-		const char *number = startswith(found, nodes);
-		if (number && isdigit((unsigned char) *number))
-			fn(data, atoi(number));
-	}
-	closedir(dir);
+/* Returns 0, or -E2BIG when there is no room. */
+static int note_group(struct vfio_groups *groups, int group)
+{
+	if (is_noted(groups, group))
+		return 0;
+	if (groups->n == VFIO_MAX_GROUPS)
+		return -E2BIG;
+	groups->numbers[groups->n++] = group;
 	return 0;
 }
 
-struct search {
-	int group;
-	bool found;
-};
-
-static void compare_group(void *data, int group)
+/* Notes what the descriptors in DIR lead to, where that is below NODES. Returns 0 or -E2BIG. */
+static int note_descriptors(struct vfio_groups *groups, DIR *dir, const char *nodes)
 {
-	struct search *search = data;
+	char found[PATH_MAX];
+	struct dirent *entry;
+	int r = 0;
 
-	search->found |= group == search->group;
+	for (unsigned n = 0; r == 0 && (entry = readdir(dir)); n++) {
+		if (n == VFIO_MAX_DESCRIPTORS)
+			return -E2BIG;
+		ssize_t length = readlinkat(dirfd(dir), entry->d_name, found, sizeof(found) - 1);
+		found[length > 0 ? length : 0] = 0;
+		const char *number = startswith(found, nodes);
+		if (number && isdigit((unsigned char) *number))
+			r = note_group(groups, atoi(number));
+	}
+	return r;
 }
 
-int vfio_group_is_open(pid_t pid, const char *address)
+void vfio_groups_read(pid_t pid, struct vfio_groups *ret_groups)
 {
-	struct search search = {0};
-	char group[16];
-	int r = root_link_name(group, sizeof(group), "/sys/bus/pci/devices/%s/iommu_group",
-			       address);
+	char nodes[PATH_MAX];
+	int r = pid == 0 ? -ESRCH : root_path(nodes, sizeof(nodes), NODES);
+	DIR *dir = r < 0 ? NULL : root_opendir("/proc/%d/fd", (int) pid);
 
-	if (r < 0) /* The kernel takes a function away only when nobody has it any more. */
-		return root_inode("/sys/bus/pci/devices/%s", address) ? r : 0;
-	search.group = atoi(group);
-	r = vfio_group_each_open(pid, compare_group, &search);
-	return r < 0 ? r : search.found;
+	ret_groups->n = 0;
+	if (dir)
+		r = note_descriptors(ret_groups, dir, nodes);
+	else if (r == 0)
+		r = -errno;
+	ret_groups->error = r;
+	if (dir)
+		closedir(dir);
+}
+
+int vfio_groups_have(const struct vfio_groups *groups, int group)
+{
+	return is_noted(groups, group) ? 1 : groups->error;
+}
+
+const char *vfio_groups_explain(int r)
+{
+	return r == -E2BIG ? "it has more open than is looked at" : strerror(-r);
+}
+
+int vfio_group_of(const char *address)
+{
+	char name[16];
+	int r = root_link_name(name, sizeof(name), "/sys/bus/pci/devices/%s/iommu_group", address);
+
+	if (r == 0)
+		return atoi(name);
+	/* It goes away only when nobody has it any more. */
+	return root_inode("/sys/bus/pci/devices/%s", address) ? r : -ENODEV;
 }

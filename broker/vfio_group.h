@@ -8,9 +8,25 @@
 
 #include "helper/macro.h"
 
-/* Has process PID the IOMMU group of the PCI function at ADDRESS open? Returns 1, 0, or -errno when
- * that can't be told. */
-int vfio_group_is_open(pid_t pid, const char *address) _must_check_;
+#define VFIO_MAX_GROUPS 64
+#define VFIO_MAX_DESCRIPTORS 16384 /* a process may have far more: to tire us out, say */
 
-/* Calls FN for each group that process PID has open. Returns 0 or -errno. */
-int vfio_group_each_open(pid_t pid, void (*fn)(void *data, int group), void *data) _must_check_;
+struct vfio_groups {
+	int error; /* 0, or why there may be more of them: see vfio_groups_explain */
+	size_t n;
+	int numbers[VFIO_MAX_GROUPS];
+};
+
+/* Fills *RET_GROUPS with what process PID has open, by one walk through its descriptors; those
+ * behind the bounds are not looked at. */
+void vfio_groups_read(pid_t pid, struct vfio_groups *ret_groups);
+
+/* Is GROUP one of GROUPS? Returns 1, 0, or -errno when that can't be told. */
+int vfio_groups_have(const struct vfio_groups *groups, int group) _must_check_;
+
+/* Why something can't be told, R, in words for people. */
+const char *vfio_groups_explain(int r);
+
+/* The IOMMU group of the PCI function at ADDRESS, 0 or more; -ENODEV: the kernel has taken the
+ * function away, so nobody has it any more; another -errno when that can't be told. */
+int vfio_group_of(const char *address) _must_check_;

@@ -3,8 +3,9 @@
  * Each request begins with "vm.info", which has everything: config.devices is what the VM is to
  * have, device_tree what it has still. To remove a device is a request to the guest; what tells
  * that it has let go is that the process has the IOMMU group open no more, since a name may stay in
- * the tree. A name that is taken for good is followed by others of the same device ("vhp-….2"), so
- * that it comes back all the same; outside of this file a device has one handle.
+ * the tree; of several functions of one group the tree does (cloud_hypervisor_held.h). A name that
+ * is taken for good is followed by others of the same device ("vhp-….2"), so that it comes back all
+ * the same; outside of this file a device has one handle.
  *
  * One request at a time. Source: cloud-hypervisor, vmm/src/api/openapi/cloud-hypervisor.yaml.
  */
@@ -12,21 +13,20 @@
 #include <stdarg.h>
 #include <sys/socket.h>
 
+#include "broker/cloud_hypervisor_held.h"
 #include "broker/cloud_hypervisor_info.h"
 #include "broker/confinement.h"
 #include "broker/device.h"
 #include "broker/http.h"
 #include "broker/op.h"
-#include "broker/pci.h"
-#include "broker/vfio_group.h"
 #include "broker/vm.h"
 #include "helper/root.h"
 #include "helper/text.h"
 
 #define ANSWER_MS 10000 /* to map a big guest's memory takes its time */
 #define MAX_NAMES 9     /* of one device: "vhp-…", "vhp-….2" to "vhp-….9" */
-#define MAX_HANDLES 64
 #define API "/api/v1/"
+#define NOT_TOLD "can't tell whether its guest has let go of it: %.80s"
 
 struct cloud_hypervisor {
 	struct vm *vm;
@@ -42,29 +42,16 @@ struct request {
 	struct op base;
 	struct cloud_hypervisor *ch;
 	answer_fn answered; /* gets the answer to what was asked last */
-	void (*informed)(struct request *request, const json_t *info);
-	char handles[MAX_HANDLES][96]; /* probe */
-	size_t n_handles;
-	unsigned n_names; /* attach: tried so far */
-	bool is_first;    /* attach: the VM has no other card */
-	int error;        /* why it can't be asked, or 0 */
+	void (*informed)(struct request *request, const struct ch_held *held);
+	struct ch_handles handles; /* probe */
+	unsigned n_names;          /* attach: tried so far */
+	bool is_first;             /* attach: the VM has no other card */
+	int error;                 /* why it can't be asked, or 0 */
 };
 
 static struct request *request_of(struct op *op)
 {
 	return (struct request *) op;
-}
-
-/* Does the VM hold on to the device that HANDLE stands for? Where the kernel does not tell, INFO
- * does. */
-static bool is_held(const struct request *request, const char *handle, const json_t *info)
-{
-	char address[PCI_ADDRESS_SIZE];
-	int r = ch_address_of(handle, address, sizeof(address))
-			? vfio_group_is_open(request->ch->vm->peer.pid, address)
-			: -EINVAL;
-
-	return r < 0 ? ch_find_registered(info, handle) != NULL : r > 0;
 }
 
 /* Asking */
@@ -168,6 +155,18 @@ static bool check_state(struct request *request, const json_t *info)
 	return false;
 }
 
+/* Goes on with INFO, and what the kernel says to it. */
+static void use_info(struct request *request, const json_t *info)
+{
+	struct ch_held held;
+	int r = ch_held_read(&held, request->ch->vm->peer.pid, info);
+
+	if (r < 0)
+		can_not_ask(request, r, "it names more devices than a VM can have");
+	else
+		request->informed(request, &held);
+}
+
 static void info_is_there(struct request *request, const struct http_answer *answer)
 {
 	json_t *info = NULL;
@@ -182,7 +181,7 @@ static void info_is_there(struct request *request, const struct http_answer *ans
 	if (!json_is_object(info))
 		can_not_ask(request, -EBADMSG, "");
 	else if (check_state(request, info))
-		request->informed(request, info);
+		use_info(request, info);
 	json_decref(info);
 }
 
@@ -192,7 +191,8 @@ static void begin_request(struct op *op)
 }
 
 static struct request *request_new(struct cloud_hypervisor *ch, void (*end)(struct op *op),
-				   void (*informed)(struct request *request, const json_t *info),
+				   void (*informed)(struct request *request,
+						    const struct ch_held *held),
 				   struct device *device, const char *handle)
 {
 	struct request *request =
@@ -207,41 +207,22 @@ static struct request *request_new(struct cloud_hypervisor *ch, void (*end)(stru
 
 /* Probe */
 
-/* NAME is the VM's by INFO's config, or only by what it has still. */
-static void add_handle(struct request *request, const char *name, bool is_listed,
-		       const json_t *info)
-{
-	char handle[96];
-
-	if (!startswith(name, CH_PREFIX))
-		return;
-	ch_handle_of(name, handle, sizeof(handle));
-	for (size_t i = 0; i < request->n_handles; i++)
-		if (streq(request->handles[i], handle))
-			return;
-	if (request->n_handles < MAX_HANDLES && (is_listed || is_held(request, handle, info)))
-		strcpy(request->handles[request->n_handles++], handle);
-}
-
-static void note_handles(struct request *request, const json_t *info)
+static void note_devices(struct request *request, const struct ch_held *held)
 {
 	struct vm *vm = request->ch->vm;
-	json_t *tree = json_object_get(info, "device_tree"), *node;
-	const json_t *devices = ch_devices_of(info), *device;
-	const char *name;
+	const json_t *devices = ch_devices_of(held->info), *device;
 	size_t i;
+	int r = ch_held_list(held, &request->handles);
 
+	/* Not to be on a list that is cut means to be taken for gone. */
+	if (r < 0) {
+		can_not_ask(request, r, "it names more devices of ours than are counted");
+		return;
+	}
 	cold_clear(&vm->cold);
 	json_array_foreach(devices, i, device)
 	{
-		name = json_string_value(json_object_get(device, "id"));
-		add_handle(request, name ? name : "", true, info);
 		ch_note_cold(&vm->cold, device);
-	}
-	/* One that it is to have no more, and has still. */
-	json_object_foreach(tree, name, node)
-	{
-		add_handle(request, name, false, info);
 	}
 	op_finish(&request->base);
 }
@@ -250,12 +231,12 @@ static void end_probe(struct op *op)
 {
 	struct request *request = request_of(op);
 	struct vm *vm = request->ch->vm;
-	char *handles[MAX_HANDLES];
+	char *handles[CH_MAX_HANDLES];
 
-	for (size_t i = 0; i < request->n_handles; i++)
-		handles[i] = request->handles[i];
+	for (size_t i = 0; i < request->handles.n; i++)
+		handles[i] = request->handles.items[i];
 	if (op->result.outcome == VMM_OK)
-		vm_probed(vm, 0, "", handles, request->n_handles);
+		vm_probed(vm, 0, "", handles, request->handles.n);
 	else
 		vm_probed(vm, request->error, op->result.detail, NULL, 0);
 }
@@ -264,7 +245,7 @@ static void ch_probe(struct vm *vm)
 {
 	struct cloud_hypervisor *ch = vm->backend;
 
-	if (request_new(ch, end_probe, note_handles, NULL, ""))
+	if (request_new(ch, end_probe, note_devices, NULL, ""))
 		op_queue_run(&ch->ops);
 	else
 		vm_probed(vm, -ENOMEM, "", NULL, 0);
@@ -373,9 +354,22 @@ static void try_name(struct request *request)
 		add_was_answered);
 }
 
-static void add_device(struct request *request, const json_t *info)
+/* Does the guest hold on to what it was to give back, or may it do so? Then REQUEST ends. */
+static bool is_awaited(struct request *request, const struct ch_held *held)
+{
+	int r = ch_held_has(held, request->base.handle);
+
+	if (r > 0)
+		finish_request(request, VMM_RETRY, "its guest has not let go of it yet");
+	else if (r < 0)
+		finish_request(request, VMM_RETRY, NOT_TOLD, vfio_groups_explain(r));
+	return r != 0;
+}
+
+static void add_device(struct request *request, const struct ch_held *held)
 {
 	const char *other;
+	const json_t *info = held->info;
 	struct device *device = request->base.device;
 
 	if (ch_find_listed(info, request->base.handle)) {
@@ -389,10 +383,8 @@ static void add_device(struct request *request, const json_t *info)
 			       other);
 		return;
 	}
-	if (vfio_group_is_open(request->ch->vm->peer.pid, device->id.kernel_name) > 0) {
-		finish_request(request, VMM_RETRY, "its guest has not let go of it yet");
+	if (is_awaited(request, held))
 		return;
-	}
 	request->is_first = json_array_size(ch_devices_of(info)) == 0;
 	try_name(request);
 	if (!request->base.is_done)
@@ -443,20 +435,33 @@ static void remove_was_answered(struct request *request, const struct http_answe
 	finish_request(request, VMM_RETRY, "cloud-hypervisor: %s", text);
 }
 
-static void remove_device(struct request *request, const json_t *info)
+/* Why it may take its time. */
+static void describe_wait(const json_t *info, int held, char *ret_detail, size_t size)
 {
 	const char *state = json_string_value(json_object_get(info, "state"));
-	const char *name = ch_find_listed(info, request->base.handle);
 
-	/* Asked before: a guest that was just starting may not have heard it. */
-	if (!name && is_held(request, request->base.handle, info))
-		name = ch_find_registered(info, request->base.handle);
-	else if (!name) {
+	if (held < 0)
+		snprintf(ret_detail, size, NOT_TOLD, vfio_groups_explain(held));
+	else
+		snprintf(ret_detail, size, "%s",
+			 state && streq(state, "Paused") ? "the VM is paused" : "");
+}
+
+static void remove_device(struct request *request, const struct ch_held *held)
+{
+	const char *name = ch_find_listed(held->info, request->base.handle);
+	int r = name ? 1 : ch_held_has(held, request->base.handle);
+	char detail[160];
+
+	if (r == 0) {
 		finish_request(request, VMM_OK, "%s", "");
 		return;
 	}
-	op_set_result(&request->base, VMM_PENDING,
-		      state && streq(state, "Paused") ? "the VM is paused" : "");
+	/* Asked before: a guest that was just starting may not have heard it. */
+	if (!name)
+		name = ch_find_registered(held->info, request->base.handle);
+	describe_wait(held->info, r, detail, sizeof(detail));
+	op_set_result(&request->base, VMM_PENDING, detail);
 	if (name)
 		ask_vmm(request, "PUT", "vm.remove-device", json_pack("{s:s}", "id", name),
 			remove_was_answered);

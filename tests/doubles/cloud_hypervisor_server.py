@@ -15,6 +15,7 @@ It is told what happens to it by lines on standard input, and answers each with 
                      or not (at the start)
     add TEXT         the next vm.add-device is answered by 500 and TEXT
     cold ADDRESS     a device was given to it at its start
+    claim N          vm.info has N more names in the device tree that could be ours, all of the function ffff:ff:1f.7
     hang / go        nothing is read from the sockets; it is again
     cut              the next answer ends in its middle
     garbage          the next answer is no HTTP
@@ -51,7 +52,9 @@ class Machine:
 
     def __init__(self):
         self.state, self.keeps, self.names_stay, self.error = "Running", False, False, None
-        self.config, self.tree, self.groups = {}, {}, {}
+        self.config, self.tree = {}, {}
+        self.groups, self.nodes = {}, {}  # the group of each name; each group's descriptor
+        self.claims = 0
         self.container = None  # "empty": left from an add that failed, and never mapped
         self.unmapped = []
 
@@ -61,6 +64,7 @@ class Machine:
         devices = [{"path": path, "iommu": False, "id": name, "pci_segment": 0} for name, path in self.config.items()]
         tree = {name: {"id": name, "resources": [], "parent": "_pci_segment_0", "children": [],
                        "pci_bdf": f"0000:00:{number + 5:02x}.0"} for number, name in enumerate(self.tree)}
+        tree.update((f"vhp-ffff.ff.1f.7-{number}", {}) for number in range(self.claims))
         return {"config": {"cpus": {"boot_vcpus": 1}, "devices": devices or None}, "state": self.state,
                 "memory_actual_size": 1 << 28, "device_tree": tree}
 
@@ -94,17 +98,28 @@ class Machine:
         elif self.container == "empty":
             self.unmapped.append(name)
 
-    @staticmethod
-    def open_group(path):
+    def open_group(self, path):
+        """A group is open once, for all its functions that the VM has. The kernel refuses a second time. Source:
+        vfio-ioctls, src/vfio_device.rs (VfioContainer, get_group and put_group)."""
         if not os.path.isdir(os.path.join(ROOT, path.lstrip("/"))):
             raise Refused(500, *FAILED, "Cannot create a VFIO device", "invalid file path")
-        group = os.path.basename(os.readlink(os.path.join(ROOT, path.lstrip("/"), "iommu_group")))
         try:
-            return os.open(os.path.join(ROOT, "dev/vfio", group), os.O_RDWR)
+            group = os.path.basename(os.readlink(os.path.join(ROOT, path.lstrip("/"), "iommu_group")))
+        except OSError as error:
+            raise Refused(500, *FAILED, "Cannot create a VFIO device", "failed to get the IOMMU group") from error
+        try:
+            if group not in self.nodes:
+                self.nodes[group] = os.open(os.path.join(ROOT, "dev/vfio", group), os.O_RDWR)
+            return group
         except OSError as error:
             raise Refused(500, *FAILED, "Cannot create a VFIO device",
                           f"failed to open /dev/vfio/{group} group: {os.strerror(error.errno)} "
                           f"(os error {error.errno})", f"{os.strerror(error.errno)} (os error {error.errno})") from error
+
+    def close_group(self, name):
+        group = self.groups.pop(name)
+        if group not in self.groups.values():
+            os.close(self.nodes.pop(group))
 
     def remove(self, name):
         if name not in self.config and name not in self.tree:
@@ -118,7 +133,7 @@ class Machine:
             if name in self.config or self.keeps or self.state != "Running":
                 continue
             if name in self.groups:
-                os.close(self.groups.pop(name))
+                self.close_group(name)
                 self.unmapped = [other for other in self.unmapped if other != name]
             if not self.names_stay:
                 del self.tree[name]
@@ -214,6 +229,8 @@ class Server:
             self.vm.error = rest
         elif word == "cold":
             self.vm.config["_vfio1"] = self.vm.tree["_vfio1"] = f"/sys/bus/pci/devices/{rest}/"
+        elif word == "claim":
+            self.vm.claims = int(rest)
         elif word in ("hang", "go"):
             self.hanging = word == "hang"
         elif word in ("cut", "garbage", "late"):

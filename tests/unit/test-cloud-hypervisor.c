@@ -18,6 +18,8 @@
 
 #define ADDRESS "ffff:ff:1f.7" /* of a PCI function that no machine has */
 #define HANDLE "vhp-ffff.ff.1f.7-4436"
+#define SIBLING "ffff:ff:1f.6" /* of the same IOMMU group */
+#define SIBLING_HANDLE "vhp-ffff.ff.1f.6-4437"
 
 static struct fixture {
 	char *dir;
@@ -26,7 +28,23 @@ static struct fixture {
 	struct vm *vm;
 	struct crosvm_double ch; /* its server */
 	struct device nic;
+	struct device sound; /* in the group of nic */
+	unsigned n_walks;    /* through what a process has open */
 } f;
+
+DIR *__real_root_opendir(const char *format, ...) _printf_(1, 2);
+DIR *__wrap_root_opendir(const char *format, ...) _printf_(1, 2);
+DIR *__wrap_root_opendir(const char *format, ...)
+{
+	char path[PATH_MAX];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(path, sizeof(path), format, args);
+	va_end(args);
+	f.n_walks += strstr(path, "/fd") != NULL;
+	return __real_root_opendir("%s", path);
+}
 
 static bool is_up(void *data)
 {
@@ -60,7 +78,16 @@ static void make_vm(void)
 	assert_int_equal(vm_new(f.loop, &general, &config, &note_handler, NULL, &f.vm), 0);
 }
 
-/* A system with one PCI function; its processes are the real ones. */
+static void make_device(struct device *device, const char *address, const char *handle)
+{
+	double_pci_function(f.dir, address);
+	*device = (struct device){.id.kind = DEVICE_PCI, .wish.present = true};
+	device_init(device);
+	kept_set(&device->id.kernel_name, address);
+	kept_set(&device->place.handle, handle);
+}
+
+/* A system with two PCI functions; its processes are the real ones. */
 static int setup(void **state)
 {
 	char proc[200];
@@ -70,14 +97,11 @@ static int setup(void **state)
 	notes = (struct vm_notes){.handle = HANDLE};
 	log_init(false);
 	f.dir = temp_new();
-	double_pci_function(f.dir, ADDRESS);
+	make_device(&f.nic, ADDRESS, HANDLE);
+	make_device(&f.sound, SIBLING, SIBLING_HANDLE);
 	snprintf(proc, sizeof(proc), "%s/proc", f.dir);
 	assert_int_equal(symlink("/proc", proc), 0);
 	root_set(f.dir);
-	f.nic = (struct device){.id.kind = DEVICE_PCI, .wish.present = true};
-	device_init(&f.nic);
-	kept_set(&f.nic.id.kernel_name, ADDRESS);
-	kept_set(&f.nic.place.handle, HANDLE);
 	snprintf(f.socket, sizeof(f.socket), "%s/api.sock", f.dir);
 	assert_int_equal(loop_new(&f.loop), 0);
 	double_start_as(&f.ch, DOUBLES "/cloud_hypervisor_server.py", f.socket);
@@ -110,23 +134,35 @@ static void assert_result(enum vmm_outcome outcome, const char *words)
 			 notes.result.detail, outcome, words);
 }
 
-static void attach(enum vmm_outcome outcome, const char *words)
+static void attach_device(struct device *device, enum vmm_outcome outcome, const char *words)
 {
 	unsigned before = notes.n_answers;
 
-	begin_attach();
+	notes.n_sent = 0;
+	f.vm->vmm->attach(f.vm, device, -1);
 	spin_until(f.loop, is_answered, &before);
 	assert_result(outcome, words);
 	assert_int_equal(notes.n_answers, before + 1);
 }
 
-static void detach(enum vmm_outcome outcome, const char *words)
+static void attach(enum vmm_outcome outcome, const char *words)
+{
+	attach_device(&f.nic, outcome, words);
+}
+
+static void detach_device(struct device *device, enum vmm_outcome outcome, const char *words)
 {
 	unsigned before = notes.n_answers;
 
-	f.vm->vmm->detach(f.vm, &f.nic, HANDLE);
+	notes.handle = device->place.handle;
+	f.vm->vmm->detach(f.vm, device, device->place.handle);
 	spin_until(f.loop, is_answered, &before);
 	assert_result(outcome, words);
+}
+
+static void detach(enum vmm_outcome outcome, const char *words)
+{
+	detach_device(&f.nic, outcome, words);
 }
 
 /* The names that the VM has: PART is its config, or its device tree. */
@@ -320,6 +356,92 @@ static void test_a_function_that_has_gone(void **state)
 	detach(VMM_OK, "");
 }
 
+/* Each comes and goes by itself, though the kernel says of both the same: that their group is open.
+ */
+static void test_two_of_a_group(void **state)
+{
+	(void) state;
+	attach(VMM_OK, "");
+	attach_device(&f.sound, VMM_OK, "");
+	assert_string_equal(names("tree"), HANDLE " " SIBLING_HANDLE " ");
+	detach(VMM_PENDING, "");
+	detach(VMM_OK, "");
+	probe();
+	assert_int_equal(notes.n_handles, 1);
+	assert_string_equal(notes.handles[0], SIBLING_HANDLE);
+	attach(VMM_OK, "");
+	detach_device(&f.sound, VMM_PENDING, "");
+	detach_device(&f.sound, VMM_OK, "");
+	detach(VMM_PENDING, "");
+	detach(VMM_OK, "");
+	assert_string_equal(names("tree"), "");
+}
+
+/* That the other is there does not make up for what the guest has not let go of. */
+static void test_one_of_a_group_is_kept(void **state)
+{
+	(void) state;
+	attach(VMM_OK, "");
+	attach_device(&f.sound, VMM_OK, "");
+	double_do(&f.ch, "guest keep");
+	for (int i = 0; i < 2; i++) {
+		detach(VMM_PENDING, "");
+		attach(VMM_RETRY, "its guest has not let go of it yet");
+	}
+	probe();
+	assert_int_equal(notes.n_handles, 2);
+	/* Where none of them is to be there, the kernel's word counts. */
+	detach_device(&f.sound, VMM_PENDING, "");
+	attach(VMM_RETRY, "its guest has not let go of it yet");
+	double_do(&f.ch, "guest let-go");
+	detach(VMM_OK, "");
+	detach_device(&f.sound, VMM_OK, "");
+}
+
+static void test_group_can_not_be_told(void **state)
+{
+	char path[300];
+
+	(void) state;
+	snprintf(path, sizeof(path), "%s/sys/bus/pci/devices/" ADDRESS "/iommu_group", f.dir);
+	attach_device(&f.sound, VMM_OK, "");
+	assert_int_equal(unlink(path), 0);
+	attach(VMM_RETRY, "can't tell whether its guest has let go of it: No such file");
+	assert_int_equal(notes.n_sent, 0);
+	detach(VMM_PENDING, "can't tell whether its guest has let go of it: No such file");
+	assert_int_equal(double_requests(&f.ch, "vm.add-device"), 1);
+}
+
+static bool has_reason_or_is_up(void *data)
+{
+	return has_reason(data) || f.vm->state == VM_UP;
+}
+
+/* Its names are its own affair: the broker looks once at what it has open, whatever it says, and
+ * does not go through more than a VM can have. */
+static void test_names_without_end(void **state)
+{
+	(void) state;
+	f.n_walks = 0;
+	double_do(&f.ch, "claim 1000");
+	probe();
+	assert_int_equal(notes.n_handles, 0);
+	assert_in_range(f.n_walks, 1, 1);
+	/* Its group is open, so each of them may be true. */
+	attach(VMM_OK, "");
+	vm_unref(f.vm);
+	make_vm();
+	vm_check(f.vm);
+	spin_until(f.loop, has_reason_or_is_up, (void *) "it names more devices of ours");
+	assert_int_equal(f.vm->state, VM_DOWN);
+	double_do(&f.ch, "claim 3000");
+	attach(VMM_RETRY, "it names more devices than a VM can have");
+	detach(VMM_RETRY, "it names more devices than a VM can have");
+	double_do(&f.ch, "claim 0");
+	detach(VMM_PENDING, "");
+	assert_in_range(f.n_walks, 1, 5);
+}
+
 static void test_a_vm_that_does_not_run(void **state)
 {
 	static const char *const states[][2] = {
@@ -387,6 +509,10 @@ int main(void)
 		BACKEND(test_first_card_after_one_that_failed),
 		BACKEND(test_a_function_that_has_gone),
 		BACKEND(test_what_it_has_had_since_its_start),
+		BACKEND(test_two_of_a_group),
+		BACKEND(test_one_of_a_group_is_kept),
+		BACKEND(test_group_can_not_be_told),
+		BACKEND(test_names_without_end),
 		BACKEND(test_a_vm_that_does_not_run),
 		BACKEND(test_killed),
 		BACKEND(test_free_while_under_way),

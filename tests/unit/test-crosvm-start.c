@@ -154,6 +154,39 @@ static void test_nothing_can_be_told(void **state)
 	assert_non_null(strstr(cards.none, "its command line can't be read"));
 }
 
+/* It may open as much as it likes. What is behind the bound may be a card. */
+static void test_more_open_than_is_looked_at(void **state)
+{
+	char fd[20];
+
+	(void) state;
+	for (int i = 0; i < 70; i++) {
+		snprintf(fd, sizeof(fd), "%d", i + 100);
+		open_group(fd, "8"); /* the same each time: of one group */
+	}
+	COMMAND_LINE("crosvm\0run\0bzImage");
+	assert_non_null(strstr(cards.none, "a card of somebody else's (IOMMU group 8)"));
+	for (int i = 0; i < 17000; i++) {
+		snprintf(fd, sizeof(fd), "%d", i + 1000);
+		open_group(fd, "null");
+	}
+	COMMAND_LINE("crosvm\0run\0bzImage");
+	assert_non_null(strstr(cards.none, "can't tell which cards vm1 has: it has more open"));
+}
+
+static void test_more_groups_than_are_noted(void **state)
+{
+	char name[20];
+
+	(void) state;
+	for (int i = 0; i < 100; i++) {
+		snprintf(name, sizeof(name), "%d", i + 100);
+		open_group(name, name);
+	}
+	COMMAND_LINE("crosvm\0run\0bzImage");
+	assert_non_null(strstr(cards.none, "can't tell which cards vm1 has: it has more open"));
+}
+
 static void test_slots(void **state)
 {
 	(void) state;
@@ -174,6 +207,8 @@ int main(void)
 		TEST(test_from_somebody_else),
 		TEST(test_slots),
 		TEST(test_nothing_can_be_told),
+		TEST(test_more_open_than_is_looked_at),
+		TEST(test_more_groups_than_are_noted),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
