@@ -112,11 +112,15 @@ def nobody(why):
     wait_until(lambda: not brokers(), PATIENCE, lambda: f"nothing of ours runs {why}; there is {brokers()}")
 
 
+def vm_path(world):
+    """The unit that sees the VM start."""
+    return "vhotplug-vm@" + run("systemd-escape", "--path", str(world.vm.socket)).strip() + ".path"
+
+
 def on_demand(world):
     """No process between plug and unplug, and the VM's restart brings the device back all the same."""
-    path = "vhotplug-vm@" + run("systemd-escape", "--path", str(world.vm.socket)).strip() + ".path"
     run("systemctl", "disable", "--now", "vhotplug.service")
-    run("systemctl", "enable", "--now", "vhotplug-on-demand.socket", path)
+    run("systemctl", "enable", "--now", "vhotplug-on-demand.socket", vm_path(world))
     nobody("at first")
     world.expect_untouched()
     first = world.keyboard
@@ -132,9 +136,39 @@ def on_demand(world):
     world.note()
     run("vhotplug-gen-rules")
     nobody("after the config was applied")
-    run("systemctl", "disable", "--now", "vhotplug-on-demand.socket", path)
+
+
+def upgraded_on_demand(world):
+    """A newer package leaves it at that: the socket listens, the path waits, no process stays."""
+    run("dpkg", "-i", str(world.run / "new.deb"))
+    nobody("after the upgrade")
+    for name in ("vhotplug-on-demand.socket", vm_path(world)):
+        expect(unit(name)["ActiveState"] == "active", lambda: f"{name}: {unit(name)}")
+    expect(unit()["ActiveState"] == "inactive", lambda: str(unit()))
+    world.expect_untouched()
+
+
+def uninstalled_on_demand(world):
+    """scripts/uninstall: nothing starts a broker any more, and the VM keeps what it has."""
+    files = [file for file in run("dpkg", "-L", "vhotplug").splitlines()
+             if file.startswith("/usr/") and pathlib.Path(file).is_file()]
+    manifest = pathlib.Path("/usr/share/vhotplug/manifest")
+    manifest.parent.mkdir()
+    manifest.write_text("".join(f"{file}\n" for file in files))
+    run("/checkout/scripts/uninstall")
+    nobody("after the removal")
+    expect(unit("vhotplug-on-demand.socket")["ActiveState"] == "inactive", "nobody listens")
+    links = [str(link) for link in pathlib.Path("/etc/systemd/system").glob("*.wants/vhotplug*")]
+    expect(not links, f"nothing is left at {links}")
+    world.expect_untouched()
+
+
+def installed_again(world):
+    """The package again, with a broker that stays: it finds the device in the VM."""
+    run("dpkg", "-i", str(world.run / "new.deb"))
     run("systemctl", "enable", "--now", "vhotplug.service")
     expect(broker_pid() != 0, "the one that stays runs again")
+    world.expect_untouched()
 
 
 def removed(world):
@@ -164,7 +198,7 @@ def no_complaints(world):
 
 
 STEPS = [installed, plugged_in, restarted, upgraded, not_back_behind_the_database, unplugged_and_plugged,
-         watchdog, on_demand, removed, purged, no_complaints]
+         watchdog, on_demand, upgraded_on_demand, uninstalled_on_demand, installed_again, removed, purged, no_complaints]
 
 
 def journal():
