@@ -65,7 +65,7 @@ in
   config = mkIf cfg.enable {
     environment.systemPackages = [ cfg.package ];
     environment.etc."vhotplug/vhotplug.conf".source = "${made}/vhotplug.conf";
-    services.udev.packages = [ made ];
+    services.udev.packages = [ made cfg.package ];
     systemd.packages = [ cfg.package ];
     systemd.services.vhotplug = {
       wantedBy = [ "multi-user.target" ];

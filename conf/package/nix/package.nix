@@ -20,7 +20,13 @@ stdenv.mkDerivation {
   src = ../../..;
   nativeBuildInputs = [ cmake ninja pkg-config scdoc ];
   buildInputs = [ inih jansson kmod pciutils pcre2 sqlite udev ];
-  cmakeFlags = [ "-DBUILD_TESTING=OFF" "-DCMAKE_BUILD_TYPE=Release" "-DVHOTPLUG_UNITDIR=lib/systemd/system" ];
+  # Below the prefix, whatever that is.
+  cmakeFlags = [
+    "-DBUILD_TESTING=OFF"
+    "-DCMAKE_BUILD_TYPE=Release"
+    "-DVHOTPLUG_UNITDIR=lib/systemd/system"
+    "-DVHOTPLUG_LATE_RULESDIR=lib/udev/rules.d"
+  ];
   meta = {
     description = "Host devices into virtual machines as they are plugged in";
     license = lib.licenses.asl20;
