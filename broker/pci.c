@@ -117,12 +117,12 @@ int pci_get_group(const char *address, struct pci_group *ret_group)
 	group.number = atoi(number);
 	DIR *dir = root_opendir("/sys/kernel/iommu_groups/%d/devices", group.number);
 	if (!dir)
-		return -errno;
+		return errno == ENOENT ? -EAGAIN : -errno;
 	while (r == 0 && (entry = readdir(dir)))
 		if (entry->d_name[0] != '.')
 			r = add_member(&group, entry->d_name);
 	closedir(dir);
 	if (r == 0)
 		*ret_group = group;
-	return r;
+	return r == -ENOENT ? -EAGAIN : r;
 }

@@ -32,5 +32,5 @@ struct pci_group {
 };
 /* The IOMMU group of ADDRESS. Returns 0; -ENOENT when it has none (no IOMMU, or it is off); -E2BIG
  * for a group of more than PCI_MAX_GROUP functions; another -errno when it can't be told who is in
- * it. */
+ * it, -EAGAIN while one of them is just going. */
 int pci_get_group(const char *address, struct pci_group *ret_group) _must_check_;

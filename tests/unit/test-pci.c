@@ -120,6 +120,7 @@ static void test_group_that_is_not_known(void **state)
 {
 	struct pci_group group = {.number = -1};
 	struct rlimit limit, none;
+	char class[PATH_MAX];
 	int probe = dup(0);
 
 	close(probe);
@@ -134,6 +135,10 @@ static void test_group_that_is_not_known(void **state)
 	}
 	tree_write(*state, DEVICES "10000:e1:00.0/class", "?\n");
 	assert_int_equal(pci_get_group("0000:00:05.0", &group), -EIO);
+	/* One that is just going is still in it, or was: this is no device without a group. */
+	tree_path(class, *state, DEVICES "10000:e1:00.0/class");
+	assert_int_equal(unlink(class), 0);
+	assert_int_equal(pci_get_group("0000:00:05.0", &group), -EAGAIN);
 	assert_int_equal(group.number, -1);
 }
 
