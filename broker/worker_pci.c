@@ -184,6 +184,18 @@ static void return_member(const char *address)
 	root_write(address, "/sys/bus/pci/drivers_probe");
 }
 
+/* One without an IOMMU group. No VM has it by us; in VFIO's no-IOMMU mode somebody else may, and to
+ * take it from him would block. */
+static void return_ungrouped(const char *address)
+{
+	char driver[64];
+
+	if (pci_driver(address, driver, sizeof(driver)))
+		write_attribute(address, "driver_override", "\n");
+	else
+		return_member(address);
+}
+
 /* Waits for the node of the group, and makes it accessible to the VMM's user. */
 static int open_group_node(int group, uid_t uid, struct worker_answer *answer)
 {
@@ -352,7 +364,12 @@ void worker_pci_return(const struct worker_request *request, struct worker_answe
 	struct pci_group group;
 
 	/* Another card, in the same slot, may be somebody's. */
-	if (worker_has_gone(request, answer) || pci_get_group(address, &group) < 0)
+	if (worker_has_gone(request, answer))
+		return;
+	int r = pci_get_group(address, &group);
+	if (r == -ENOENT)
+		return_ungrouped(address);
+	if (r < 0)
 		return;
 	_cleanup_close_ int lock = lock_group(&group, answer);
 	if (lock < 0)

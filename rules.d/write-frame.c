@@ -117,6 +117,22 @@ void write_head(struct writer *w, const bool is_live[static CONFIG_KINDS])
 	"TEST==\"" GIVEN "\", RUN+=\"" HELPER "\"\n"                                       \
 	"# what no rule claims any more is opened\n" OPEN_INTERFACE "LABEL=\"vhp_below\"\n"
 
+/* The kernel puts a device into its IOMMU group before it tells of it: device_add has the bus
+ * notifier, then the uevent. Where the firmware describes the IOMMU (ARM, virtio-iommu), Linux
+ * before 6.15 does so only when a driver comes. What was set aside there would never have a group;
+ * so the host's driver comes first, and the broker takes the device from it.
+ * Source: kernel, drivers/base/core.c, drivers/iommu/iommu.c. */
+#define SET_ASIDE                                                                     \
+	"# before the host's driver comes, but not what can go to no VM; disks and\n" \
+	"# networks, which the host may need to start, only with force\n"             \
+	"ACTION!=\"add\", GOTO=\"vhp_fence\"\n"                                       \
+	"SUBSYSTEM!=\"pci\", GOTO=\"vhp_fence\"\n"                                    \
+	"TEST!=\"iommu_group\", GOTO=\"vhp_fence\"\n"                                 \
+	"ENV{VHOTPLUG_OPTIONS}==\"*iommu-skip-if-shared*\", GOTO=\"vhp_fence\"\n"     \
+	"ATTR{class}==\"0x01????|0x02????\", ENV{VHOTPLUG_OPTIONS}!=\"*force*\", "    \
+	"GOTO=\"vhp_fence\"\n"                                                        \
+	"ATTR{driver_override}=\"vfio-pci\", GOTO=\"vhp_fence\"\n"
+
 void write_tail(struct writer *w)
 {
 	fputc('\n', w->out);
@@ -133,16 +149,7 @@ void write_tail(struct writer *w)
 	fputs("\nLABEL=\"vhp_claimed\"\n"
 	      "TAG+=\"vhotplug\"\n"
 	      "ENV{VHOTPLUG_FENCE}==\"no\", GOTO=\"vhp_end\"\n"
-	      "TAG+=\"vhotplug-fence\"\n"
-	      "# before the host's driver comes; disks and networks, which the host may need to\n"
-	      "# start, only with force\n"
-	      "ACTION!=\"add\", GOTO=\"vhp_fence\"\n"
-	      "SUBSYSTEM!=\"pci\", GOTO=\"vhp_fence\"\n"
-	      "ENV{VHOTPLUG_OPTIONS}==\"*iommu-skip-if-shared*\", GOTO=\"vhp_fence\"\n"
-	      "ATTR{class}==\"0x01????|0x02????\", ENV{VHOTPLUG_OPTIONS}!=\"*force*\", "
-	      "GOTO=\"vhp_fence\"\n"
-	      "ATTR{driver_override}=\"vfio-pci\", GOTO=\"vhp_fence\"\n"
-	      "\nLABEL=\"vhp_remove\"\n"
+	      "TAG+=\"vhotplug-fence\"\n" SET_ASIDE "\nLABEL=\"vhp_remove\"\n"
 	      "ENV{VHOTPLUG_RULE}==\"?*\", RUN+=\"" HELPER "\"\n"
 	      "GOTO=\"vhp_end\"\n"
 	      "\n# below a claimed device: the host keeps its hands off\n"

@@ -15,6 +15,7 @@ import unittest
 import udevd
 
 GEN_RULES, MATCHER, LIBEXECDIR = sys.argv[1:4]
+GIVE_BACK = pathlib.Path(__file__).resolve().parents[2] / "conf/vhotplug-give-back"
 HUB_PORT = "pci0000:00/0000:00:14.0/usb1/1-1"
 BROKER = "/run/vhotplug/event.sock"
 VM = "[vm vm1]\nsocket = /run/vm1.sock\n[vm vm2]\nsocket = /run/vm2.sock\n"
@@ -264,6 +265,59 @@ class RulesTest(unittest.TestCase):
                                         {"vendor": b"0x8086\n", "class": b"0x010802\n"})
             self.assertEqual(b"VHOTPLUG_RULE" in self.host.event("add", path, "pci"), taken)
             self.host.remove_device(path)
+
+    def card(self, address, device_class=b"0x040300\n", group=None, driver=None):
+        """A PCI card as the host has it when no driver has come yet."""
+        path = self.host.add_device("pci0000:00/" + address, "pci", None, {
+            "vendor": b"0x8086\n", "class": device_class, "driver_override": b"(null)\n"})
+        if group:
+            members = f"/sys/kernel/iommu_groups/{group}/devices"
+            os.makedirs(members, exist_ok=True)
+            os.symlink("/sys" + path, f"{members}/{address}")
+            os.symlink(os.path.dirname(members), f"/sys{path}/iommu_group")
+        if driver:
+            os.symlink("/sys/bus/pci/drivers/" + driver, f"/sys{path}/driver")
+        return path
+
+    def override(self, path):
+        return pathlib.Path(f"/sys{path}/driver_override").read_text().strip()
+
+    def test_a_card_is_set_aside(self):
+        """Not one that the host may need to start, nor one that can go to no VM: it has no IOMMU group."""
+        self.use(VM + "[pci G]\ntargetVm = vm1\n[allow Any]\nvendorId = 8086\n")
+        sound, network = b"0x040300\n", b"0x020000\n"
+        for device_class, group, text in ((sound, 7, "vfio-pci"), (sound, None, "(null)"), (network, 7, "(null)")):
+            path = self.card("0000:00:1b.0", device_class, group)
+            found = self.host.event("add", path, "pci")
+            self.check_claimed(found, "pci/G/Any")
+            self.assertEqual(self.override(path), text, (device_class, group))
+            self.host.remove_device(path)
+            self.host.event("remove", path, "pci")
+            shutil.rmtree("/sys/kernel", ignore_errors=True)
+
+    def give_back(self):
+        """Runs conf/vhotplug-give-back. Returns the cards that the kernel was to find a driver for."""
+        text = pathlib.Path(GIVE_BACK).read_text().replace("@CMAKE_INSTALL_FULL_BINDIR@", os.path.dirname(GEN_RULES))
+        probe = pathlib.Path("/sys/bus/pci/drivers_probe")
+        probe.write_text("")
+        pathlib.Path("/run/give-back").write_text(text)
+        subprocess.run(["sh", "/run/give-back"], check=True, env={**os.environ, "SYSTEMD_DEVICE_VERIFY_SYSFS": "0"})
+        return probe.read_text().split()
+
+    def test_cards_are_given_back(self):
+        """When vhotplug is removed: also one without an IOMMU group; not what somebody may have open."""
+        config = VM + "[pci G]\ntargetVm = vm1\n[allow Any]\nvendorId = 8086\n"
+        for group, driver, back in ((7, None, True), (None, None, True), (None, "vfio-pci", False)):
+            self.use(config)
+            path = self.card("0000:00:1c.0", group=group, driver=driver)
+            pathlib.Path(f"/sys{path}/driver_override").write_text("vfio-pci\n")
+            self.check_claimed(self.host.event("add", path, "pci"), "pci/G/Any")
+            self.assertEqual(self.give_back(), ["0000:00:1c.0"] if back else [], (group, driver))
+            self.assertEqual(self.override(path), "" if back else "vfio-pci", (group, driver))
+            self.host.remove_device(path)
+            self.host.event("remove", path, "pci")
+            os.unlink("/sys/bus/pci/devices/0000:00:1c.0")
+            shutil.rmtree("/sys/kernel", ignore_errors=True)
 
     def test_a_keyboard_on_a_radio_is_no_usb_device(self):
         """hidp hangs a Bluetooth keyboard below the USB radio."""

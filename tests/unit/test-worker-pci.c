@@ -237,6 +237,15 @@ static size_t log_place(const char *text)
 	return (size_t) (place - k.log);
 }
 
+static void take_group_away(const char *address)
+{
+	char path[200], whole[PATH_MAX];
+
+	snprintf(path, sizeof(path), DEVICES "%s/iommu_group", address);
+	tree_path(whole, k.root, path);
+	assert_int_equal(unlink(whole), 0);
+}
+
 /* Taking */
 
 static void test_take(void **state)
@@ -325,8 +334,6 @@ static void test_node_that_does_not_come(void **state)
 
 static void test_not_to_be_taken(void **state)
 {
-	char path[PATH_MAX];
-
 	(void) state;
 	tree_write(k.root, DEVICES CARD "/class", "?\n");
 	struct worker_answer answer = do_job(worker_pci_take);
@@ -335,8 +342,7 @@ static void test_not_to_be_taken(void **state)
 	answer = do_job(worker_pci_take);
 	assert_answer(&answer, -EBUSY, "it is a bridge: such are never given away");
 	tree_write(k.root, DEVICES CARD "/class", "0x020000\n");
-	tree_path(path, k.root, DEVICES CARD "/iommu_group");
-	assert_int_equal(unlink(path), 0);
+	take_group_away(CARD);
 	answer = do_job(worker_pci_take);
 	assert_int_equal(answer.result, -EOPNOTSUPP);
 	assert_non_null(strstr(answer.detail, "it has no IOMMU group; switch the IOMMU on"));
@@ -563,6 +569,54 @@ static void test_return_alone(void **state)
 	assert_driver(SOUND, "none");
 }
 
+/* Without an IOMMU it could go to no VM, but the rules may have set it aside before. */
+static void test_return_without_a_group(void **state)
+{
+	static const unsigned options[] = {0, WORKER_ALONE};
+
+	(void) state;
+	take_group_away(CARD);
+	for (size_t i = 0; i < ARRAY_SIZE(options); i++) {
+		let_go(CARD);
+		tree_write(k.root, DEVICES CARD "/driver_override", "vfio-pci");
+		tree_write(k.root, DEVICES CARD "/modalias", "pci:v00008086\n");
+		struct worker_answer answer = do_job_with(worker_pci_return, options[i]);
+		assert_answer(&answer, 0, "");
+		assert_driver(CARD, "e1000e");
+		assert_string_equal(tree_read(k.root, DEVICES CARD "/driver_override"), "\n");
+		assert_true(log_place("/sbin/modprobe pci:v00008086") <
+			    log_place("drivers_probe " CARD));
+	}
+}
+
+/* Somebody may have it open in VFIO's no-IOMMU mode. */
+static void test_return_without_a_group_from_vfio(void **state)
+{
+	(void) state;
+	take_group_away(CARD);
+	let_go(CARD);
+	bind(CARD, "vfio-pci");
+	do_job(worker_pci_return);
+	assert_string_equal(k.log, "driver_override \n");
+	assert_driver(CARD, "vfio-pci");
+}
+
+/* Who has just gone may leave the group a moment later: it is not known then whether a VM has it.
+ */
+static void test_return_while_another_goes(void **state)
+{
+	char path[PATH_MAX];
+
+	(void) state;
+	add_group();
+	do_job(worker_pci_take);
+	tree_path(path, k.root, DEVICES SOUND "/class");
+	assert_int_equal(unlink(path), 0);
+	do_job(worker_pci_return);
+	assert_string_equal(k.log, "");
+	assert_driver(CARD, "vfio-pci");
+}
+
 /* A card in its slot by now is another one, and perhaps somebody's. */
 static void test_one_that_has_gone(void **state)
 {
@@ -606,6 +660,9 @@ int main(void)
 		PCI_TEST(test_return_waits_for_the_vm),
 		PCI_TEST(test_return_of_one_that_is_open),
 		PCI_TEST(test_return_alone),
+		PCI_TEST(test_return_without_a_group),
+		PCI_TEST(test_return_without_a_group_from_vfio),
+		PCI_TEST(test_return_while_another_goes),
 		PCI_TEST(test_one_that_has_gone),
 	};
 
