@@ -20,7 +20,7 @@ import reference
 import udevd
 
 GEN_RULES, MATCHER, LIBEXECDIR = sys.argv[1:4]
-ROUNDS = int(sys.argv[4]) if len(sys.argv) > 4 else 100
+ROUNDS = int(sys.argv[4]) if len(sys.argv) > 4 else 60
 FIRST_SEED = int(sys.argv[5]) if len(sys.argv) > 5 else None
 KEPT_SEEDS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "seeds-equivalence")
 DEVICES = 24

@@ -24,7 +24,7 @@ from world import PATIENCE, Broker, check, end_with_us, main, make_node, wait_fo
 DOUBLE = pathlib.Path(__file__).parent.parent / "doubles" / "hostile_monitor.py"
 UNASKED = ("nothing", "wrong", "twice", "huge", "flood", "half", "trickle", "endless", "silent", "close",
            "ports", "touches")
-SECONDS = int(os.environ.get("HOSTILE_SECONDS", "8"))  # of each long test
+SECONDS = int(os.environ.get("HOSTILE_SECONDS", "5"))  # of each long test
 NOBODY = 65534
 
 
