@@ -1,7 +1,6 @@
 /* The host's way to the network: see inuse.h.
  * Sources: kernel, Documentation/networking (proc/net/route); proc(5), /proc/PID/mountinfo;
  * Documentation/ABI/testing/sysfs-class-net (lower_DEVICE: what an interface is made of). */
-#include <glob.h>
 #include <net/route.h>
 #include <sys/socket.h>
 
@@ -150,32 +149,59 @@ static int read_ways(const struct inuse *inuse, const char *name,
 	return r == 0 && ferror(f) ? -EIO : r;
 }
 
-/* Has NAME, which is below one of the devices, a route to more than its own net, or is it a port of
- * a switch? Then a tunnel may go through it. */
-static bool may_carry(const char *name)
+static bool route_carries(const char *line, const char *name)
 {
-	char line[512], interface[64], master[64];
+	char interface[64];
 	unsigned flags;
-	_cleanup_fclose_ FILE *f = root_fopen("/proc/1/net/route");
-	_cleanup_fclose_ FILE *g = root_fopen("/proc/1/net/ipv6_route");
 
-	if (root_link_name(master, sizeof(master), "/sys/class/net/%s/master", name) == 0)
-		return true;
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "%63s %*s %*s %x", interface, &flags) == 2 &&
-		    streq(interface, name) && flags & (RTF_GATEWAY | RTF_HOST))
-			return true;
-	while (g && fgets(line, sizeof(line), g))
-		if (sscanf(line, "%*s %*s %*s %*s %*s %*s %*s %*s %x %63s", &flags, interface) ==
-			    2 &&
-		    streq(interface, name) && flags & RTF_GATEWAY)
-			return true;
-	return false;
+	return sscanf(line, "%63s %*s %*s %x", interface, &flags) == 2 && streq(interface, name) &&
+	       flags & (RTF_GATEWAY | RTF_HOST);
+}
+
+/* The same for /proc/net/ipv6_route, where each address of the host's own has a route, too. */
+static bool ipv6_route_carries(const char *line, const char *name)
+{
+	char interface[64];
+	unsigned flags;
+
+	return sscanf(line, "%*s %*s %*s %*s %*s %*s %*s %*s %x %63s", &flags, interface) == 2 &&
+	       streq(interface, name) && flags & RTF_GATEWAY;
+}
+
+/* Is there such a route in the file FILE? Returns 0, 1 or -errno. */
+static int any_route(const char *file, bool (*fn)(const char *line, const char *name),
+		     const char *name)
+{
+	char line[512];
+	int r = 0;
+	_cleanup_fclose_ FILE *f = root_fopen("/proc/1/net/%s", file);
+
+	if (!f)
+		return -errno;
+	while (r == 0 && fgets(line, sizeof(line), f))
+		r = fn(line, name);
+	return r == 0 && ferror(f) ? -EIO : r;
+}
+
+/* Has NAME, which is below one of the devices, a route to more than its own net, or is it a port of
+ * a switch? Then a tunnel may go through it. Returns 0, 1 or -errno. */
+static int may_carry(const char *name)
+{
+	char master[64];
+	int r = root_link_name(master, sizeof(master), "/sys/class/net/%s/master", name);
+
+	if (r != -ENOENT)
+		return r < 0 ? r : 1;
+	r = any_route("route", route_carries, name);
+	if (r != 0)
+		return r;
+	r = any_route("ipv6_route", ipv6_route_carries, name);
+	return r == -ENOENT ? 0 : r; /* a kernel without IPv6 */
 }
 
 /* Calls FN for each network interface below the devices, or made of one that is, until it says so.
  * Returns what it says last (0: for none), or -errno. */
-static int any_interface(const struct inuse *inuse, bool (*fn)(const char *name), char ret_name[64])
+static int any_interface(const struct inuse *inuse, int (*fn)(const char *name), char ret_name[64])
 {
 	const struct dirent *entry;
 	DIR *dir = root_opendir("/sys/class/net");
@@ -187,8 +213,8 @@ static int any_interface(const struct inuse *inuse, bool (*fn)(const char *name)
 		if (entry->d_name[0] == '.')
 			continue;
 		r = is_below(entry->d_name, inuse, MAX_LAYERS);
-		if (r == 1 && !fn(entry->d_name))
-			r = 0;
+		if (r == 1)
+			r = fn(entry->d_name);
 		if (r == 1)
 			snprintf(ret_name, 64, "%.63s", entry->d_name);
 	}
@@ -273,17 +299,26 @@ static int by_other_tables(struct inuse *inuse, int family)
 
 /* File systems and disks of other machines */
 
+static int say_unknown_way(struct inuse *inuse, const char *what, int r)
+{
+	return inuse_say(inuse,
+			 "can't tell whether %s comes to the host through it: %s; force = yes in"
+			 " its rule gives it away all the same",
+			 what, strerror(-r));
+}
+
 /* WHAT comes from ADDRESS. Returns 0, or -EBUSY with words. */
 static int by_address(struct inuse *inuse, const char *address, const char *what)
 {
 	char interface[IF_NAMESIZE];
 	int r = routes_find(address, interface);
 
-	if (r < 0)
+	if (r == -ENETUNREACH || r == -EHOSTUNREACH)
 		return 0; /* it is reached by no way at all */
-	r = is_below(interface, inuse, MAX_LAYERS);
+	if (r == 0)
+		r = is_below(interface, inuse, MAX_LAYERS);
 	if (r < 0)
-		return say_unknown(inuse, r);
+		return say_unknown_way(inuse, what, r);
 	if (r == 0)
 		return 0;
 	return inuse_say(
@@ -309,30 +344,48 @@ static int by_mount(struct inuse *inuse, const char *line)
 
 static int by_mounts(struct inuse *inuse)
 {
-	char line[4096];
-	int r = 0;
 	_cleanup_fclose_ FILE *f = root_fopen("/proc/1/mountinfo");
+	_cleanup_free_ char *line = NULL;
+	size_t size = 0;
+	int r = 0;
 
-	while (f && r == 0 && fgets(line, sizeof(line), f))
+	if (!f)
+		return say_unknown_way(inuse, "a file system", -errno);
+	while (r == 0 && getline(&line, &size, f) > 0)
 		r = by_mount(inuse, line);
-	return r;
+	return r == 0 && !feof(f) ? say_unknown_way(inuse, "a file system", -errno) : r;
+}
+
+/* A connection that is just down has only the address that it is made to again. */
+static int by_connection(struct inuse *inuse, const char *name)
+{
+	static const char *const attributes[] = {"address", "persistent_address"};
+	char address[64];
+	int r = -ENOENT;
+
+	for (size_t i = 0; r < 0 && i < ARRAY_SIZE(attributes); i++)
+		r = root_read(address, sizeof(address), "/sys/class/iscsi_connection/%s/%s", name,
+			      attributes[i]);
+	if (r == -ENOENT)
+		return 0; /* it has gone */
+	return r < 0 ? say_unknown_way(inuse, "an iSCSI disk", r)
+		     : by_address(inuse, address, "an iSCSI disk");
 }
 
 static int by_iscsi(struct inuse *inuse)
 {
-	char pattern[PATH_MAX], address[64];
-	glob_t found;
-	int r = root_path(pattern, sizeof(pattern), "/sys/class/iscsi_connection/*/address");
+	DIR *dir = root_opendir("/sys/class/iscsi_connection");
+	const struct dirent *entry = NULL;
+	int r = 0;
 
-	if (r < 0 || glob(pattern, 0, NULL, &found) != 0)
-		return 0;
-	for (size_t i = 0; r == 0 && i < found.gl_pathc; i++) {
-		_cleanup_fclose_ FILE *f = fopen(found.gl_pathv[i], "re");
-
-		if (f && fscanf(f, "%63s", address) == 1)
-			r = by_address(inuse, address, "an iSCSI disk");
-	}
-	globfree(&found);
+	if (!dir)
+		return errno == ENOENT ? 0 : say_unknown_way(inuse, "an iSCSI disk", -errno);
+	while (r == 0 && (errno = 0, entry = readdir(dir)))
+		if (entry->d_name[0] != '.')
+			r = by_connection(inuse, entry->d_name);
+	if (r == 0 && errno != 0)
+		r = say_unknown_way(inuse, "an iSCSI disk", -errno);
+	closedir(dir);
 	return r;
 }
 

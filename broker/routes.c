@@ -45,12 +45,25 @@ static uint32_t number_of(const struct rtattr *attribute, uint32_t otherwise)
 	return value;
 }
 
-/* An interface that is just going has no name any more, and no route. */
+/* An interface that is just going has no name any more, and no route: -ENETUNREACH. */
+static int name_interface(uint32_t index, char ret_interface[IF_NAMESIZE])
+{
+	if (index == 0)
+		return -ENETUNREACH;
+	if (if_indextoname(index, ret_interface))
+		return 0;
+	return errno == ENXIO || errno == ENODEV ? -ENETUNREACH : -errno;
+}
+
 static int call_for_route(routes_fn fn, void *data, uint32_t table, uint32_t index)
 {
 	char name[IF_NAMESIZE];
 
-	return index != 0 && if_indextoname(index, name) ? fn(data, table, name) : 0;
+	int r = name_interface(index, name);
+
+	if (r < 0)
+		return r == -ENETUNREACH ? 0 : r;
+	return fn(data, table, name);
 }
 
 /* A route may have several ways out. */
@@ -150,11 +163,29 @@ static int make_request(const char *address, struct request *ret)
 	return inet_pton(ret->route.rtm_family, address, RTA_DATA(target)) == 1 ? 0 : -EINVAL;
 }
 
+/* "fe80::1%2", "fe80::1%eth0": such an address says itself by which interface. */
+static int read_scope(const char *scope, char ret_interface[IF_NAMESIZE])
+{
+	char *end;
+	unsigned long index = strtoul(scope, &end, 10);
+
+	if (*scope && !*end)
+		return name_interface((uint32_t) index, ret_interface);
+	if (!*scope || strlen(scope) >= IF_NAMESIZE)
+		return -EINVAL;
+	strcpy(ret_interface, scope);
+	return 0;
+}
+
 int routes_find(const char *address, char ret_interface[IF_NAMESIZE])
 {
 	_Alignas(struct nlmsghdr) char buffer[4096];
 	const struct nlmsghdr *answer = (struct nlmsghdr *) buffer;
 	struct request request;
+	const char *scope = strchr(address, '%');
+
+	if (scope)
+		return read_scope(scope + 1, ret_interface);
 	int r = make_request(address, &request);
 	_cleanup_close_ int fd = r < 0 ? r : open_netlink();
 
@@ -168,5 +199,5 @@ int routes_find(const char *address, char ret_interface[IF_NAMESIZE])
 	if (!NLMSG_OK(answer, (size_t) n) || answer->nlmsg_type == NLMSG_ERROR)
 		return n >= (ssize_t) sizeof(*answer) ? error_of(answer) : -EIO;
 	uint32_t index = number_of(find_attribute(answer, RTA_OIF), 0);
-	return index != 0 && if_indextoname(index, ret_interface) ? 0 : -ENETUNREACH;
+	return name_interface(index, ret_interface);
 }

@@ -14,6 +14,7 @@
 typedef int (*routes_fn)(void *data, uint32_t table, const char *interface);
 int routes_each_default(int family, routes_fn fn, void *data) _must_check_;
 
-/* The interface by which the host reaches ADDRESS, "192.0.2.1" or "2001:db8::1". Returns 0; -EINVAL
- * for what is no address; -ENETUNREACH and the like; another -errno. */
+/* The interface by which the host reaches ADDRESS, "192.0.2.1", "2001:db8::1" or "fe80::1%2".
+ * Returns 0; -EINVAL for what is no address; -ENETUNREACH or -EHOSTUNREACH where there is no way to
+ * it; another -errno when that can't be told. */
 int routes_find(const char *address, char ret_interface[IF_NAMESIZE]) _must_check_;

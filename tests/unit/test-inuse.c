@@ -40,6 +40,7 @@ static int setup(void **state)
 	tree_mkdir(h->root, "/proc");
 	tree_mkdir(h->root, VHOTPLUG_RUNDIR);
 	tree_write(h->root, "/proc/1/net/route", "Iface\tDestination\n");
+	tree_write(h->root, "/proc/1/mountinfo", "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n");
 	*state = h;
 	return 0;
 }
@@ -360,6 +361,7 @@ static struct {
 	const char *interface; /* NULL: no route */
 } told[4];
 static const char *way_to[2]; /* the address, and the interface to it */
+static int way_error;         /* the kernel does not answer */
 
 int __wrap_routes_each_default(int family, routes_fn fn, void *data);
 int __wrap_routes_each_default(int family, routes_fn fn, void *data)
@@ -376,6 +378,8 @@ int __wrap_routes_each_default(int family, routes_fn fn, void *data)
 int __wrap_routes_find(const char *address, char ret_interface[IF_NAMESIZE]);
 int __wrap_routes_find(const char *address, char ret_interface[IF_NAMESIZE])
 {
+	if (way_error != 0)
+		return way_error;
 	if (!way_to[0] || !streq(address, way_to[0]))
 		return -ENETUNREACH;
 	strcpy(ret_interface, way_to[1]);
@@ -387,6 +391,7 @@ static void two_adapters(struct host *h)
 {
 	memset(told, 0, sizeof(told));
 	memset(way_to, 0, sizeof(way_to));
+	way_error = 0;
 	add_interface(h, "eth1", DEVICE "/usb1/1-2/1-2:1.0");
 	add_interface(h, "wlan0", "/sys/devices/pci0000:00/0000:00:04.0");
 	assert_int_equal(inuse_below(&h->inuse, DEVICE), 0);
@@ -435,6 +440,7 @@ static void test_routes_without_an_interface(void **state)
 static void test_routes_through_a_tunnel(void **state)
 {
 	struct host *h = *state;
+	char path[PATH_MAX];
 
 	two_adapters(h);
 	add_interface(h, "tun0", "/sys/devices/virtual");
@@ -448,6 +454,13 @@ static void test_routes_through_a_tunnel(void **state)
 	/* The port of a switch in software. */
 	tree_link(h->root, DEVICE "/usb1/1-2/1-2:1.0/net/eth1/master", "/sys/class/net/tun0");
 	assert_int_equal(look_at_routes(h, ROUTE("tun0"), NULL), -EBUSY);
+	/* Whether it is one can't be told. */
+	tree_path(path, h->root, DEVICE "/usb1/1-2/1-2:1.0/net/eth1/master");
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(look_at_routes(h, ROUTE("tun0"), NULL), 0);
+	tree_write(h->root, DEVICE "/usb1/1-2/1-2:1.0/net/eth1/master", "no link");
+	assert_int_equal(look_at_routes(h, ROUTE("tun0"), NULL), -EBUSY);
+	assert_words(h, "can't tell");
 }
 
 static void test_file_systems_of_other_machines(void **state)
@@ -469,6 +482,78 @@ static void test_file_systems_of_other_machines(void **state)
 	tree_write(h->root, "/sys/class/iscsi_connection/connection1:0/address", "10.0.9.2\n");
 	assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
 	assert_words(h, "an iSCSI disk comes to the host through it (eth1)");
+}
+
+#define NFS_MOUNT "22 1 0:20 / / rw - nfs4 srv:/root rw,vers=4.2,addr=10.0.9.2,local_lock=none\n"
+
+/* No way to the other machine is one thing, not to know it another. */
+static void test_way_that_is_not_known(void **state)
+{
+	struct host *h = *state;
+	static const int errors[] = {-ENOMEM, -EMFILE, -EAGAIN, -EINVAL, -EIO};
+
+	two_adapters(h);
+	tree_write(h->root, "/proc/1/mountinfo", NFS_MOUNT);
+	for (size_t i = 0; i < ARRAY_SIZE(errors); i++) {
+		way_error = errors[i];
+		*h->inuse.words = 0;
+		assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
+		assert_words(h, "can't tell whether the file system on / comes to the host");
+		assert_words(h, "force = yes");
+	}
+	way_error = -ENETUNREACH;
+	assert_int_equal(inuse_by_routes(&h->inuse), 0);
+	way_error = -EHOSTUNREACH;
+	assert_int_equal(inuse_by_routes(&h->inuse), 0);
+}
+
+static void test_mounts_that_cannot_be_read(void **state)
+{
+	struct host *h = *state;
+	char path[PATH_MAX];
+
+	two_adapters(h);
+	tree_path(path, h->root, "/proc/1/mountinfo");
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
+	assert_words(h, "can't tell whether a file system comes to the host through it");
+	/* It is there, and reading it fails. */
+	tree_mkdir(h->root, "/proc/1/mountinfo");
+	*h->inuse.words = 0;
+	assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
+	assert_words(h, "can't tell whether a file system comes to the host through it");
+}
+
+#define CONNECTION "/sys/class/iscsi_connection/connection1:0"
+
+static void test_iscsi_that_cannot_be_read(void **state)
+{
+	struct host *h = *state;
+	char path[PATH_MAX];
+
+	two_adapters(h);
+	way_to[0] = "10.0.9.2";
+	way_to[1] = "eth1";
+	/* Down for a moment: the kernel reads no address then. */
+	tree_mkdir(h->root, CONNECTION "/address");
+	tree_write(h->root, CONNECTION "/persistent_address", "10.0.9.2\n");
+	assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
+	assert_words(h, "an iSCSI disk comes to the host through it (eth1)");
+	tree_path(path, h->root, CONNECTION "/persistent_address");
+	assert_int_equal(unlink(path), 0);
+	tree_mkdir(h->root, CONNECTION "/persistent_address");
+	assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
+	assert_words(h, "can't tell whether an iSCSI disk comes to the host through it");
+}
+
+static void test_iscsi_that_cannot_be_listed(void **state)
+{
+	struct host *h = *state;
+
+	two_adapters(h);
+	tree_write(h->root, "/sys/class/iscsi_connection", "");
+	assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
+	assert_words(h, "can't tell whether an iSCSI disk comes to the host through it");
 }
 
 /* After a detach */
@@ -638,6 +723,10 @@ int main(void)
 		INUSE_TEST(test_routes_in_other_tables),
 		INUSE_TEST(test_routes_without_an_interface),
 		INUSE_TEST(test_routes_through_a_tunnel),
+		INUSE_TEST(test_way_that_is_not_known),
+		INUSE_TEST(test_mounts_that_cannot_be_read),
+		INUSE_TEST(test_iscsi_that_cannot_be_read),
+		INUSE_TEST(test_iscsi_that_cannot_be_listed),
 		INUSE_TEST(test_file_systems_of_other_machines),
 		INUSE_TEST(test_left_open),
 		INUSE_TEST(test_locks_of_others_on_usb),

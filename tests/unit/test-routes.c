@@ -84,6 +84,14 @@ static void test_the_way_to_an_address(void **state)
 	assert_string_equal(interface, "untouched");
 	assert_int_equal(routes_find("srv.example", interface), -EINVAL);
 	assert_int_equal(routes_find("", interface), -EINVAL);
+	/* Only its own interface can tell. */
+	assert_int_equal(routes_find("fe80::1%", interface), -EINVAL);
+	assert_int_equal(routes_find("fe80::1%77", interface), -ENETUNREACH);
+	assert_string_equal(interface, "untouched");
+	assert_int_equal(routes_find("fe80::1%1", interface), 0);
+	assert_string_equal(interface, "lo");
+	assert_int_equal(routes_find("fe80::1%eth7", interface), 0);
+	assert_string_equal(interface, "eth7");
 	assert_true(ip("route add 10.9.0.0/24 dev lo"));
 	assert_int_equal(routes_find("10.9.0.7", interface), 0);
 	assert_string_equal(interface, "lo");

@@ -173,6 +173,7 @@ static int setup(void **state)
 	tree_mkdir(k.root, "/dev/vfio");
 	tree_mkdir(k.root, VHOTPLUG_RUNDIR);
 	tree_write(k.root, "/proc/1/net/route", "Iface\tDestination\n");
+	tree_write(k.root, "/proc/1/mountinfo", "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n");
 	tree_write(k.root, "/proc/sys/kernel/modprobe", "/sbin/modprobe\n");
 	add_function(CARD, "0x020000\n", "e1000e");
 	return 0;
