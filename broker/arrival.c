@@ -45,16 +45,29 @@ static const char *follower_property(void *from, const char *key)
 	return streq(key, "SUBSYSTEM") ? "pci" : NULL;
 }
 
+/* FOLLOWER, which is there already, is to do what LEADER does now. */
+static void follow_again(struct device *follower, const struct device *leader)
+{
+	registry_follow(follower, leader);
+	device_set_cause(follower, leader->attempt.cause);
+	device_renew_return(follower);
+	device_retry(follower);
+}
+
 bool arrival_lead(struct registry *registry, const struct device *leader, const char *address)
 {
 	char path[PATH_MAX];
-	struct device *follower = NULL;
+	struct device *follower = registry_find_pci(registry, address);
 
-	if (root_resolve(path, "/sys/bus/pci/devices/%s", address) == 0 &&
-	    startswith(path, "/sys/devices/"))
+	if (follower) {
+		follow_again(follower, leader);
+		record_save(registry, follower);
+	} else if (root_resolve(path, "/sys/bus/pci/devices/%s", address) == 0 &&
+		   startswith(path, "/sys/devices/")) {
 		follower = arrival_new(registry, path + strlen("/sys"),
 				       sysfs_inode(path + strlen("/sys")), follower_property, NULL,
 				       leader, leader->attempt.cause);
+	}
 	if (follower)
 		log_info("%s (%s): goes with %s, whose IOMMU group it shares", address,
 			 follower->id.name, leader->id.kernel_name);
@@ -69,11 +82,9 @@ void arrival_lead_followers(struct registry *registry, const struct device *lead
 	     d = d->next) {
 		if (!streq(d->wish.leader, leader->id.devpath))
 			continue;
-		registry_follow(d, leader);
+		follow_again(d, leader);
 		if (!wanted)
 			kept_drop(&d->wish.rule);
-		device_set_cause(d, leader->attempt.cause);
 		record_save(registry, d);
-		device_retry(d);
 	}
 }

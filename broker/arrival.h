@@ -11,8 +11,8 @@ struct device *arrival_new(struct registry *registry, const char *devpath, uint6
 			   property_fn property, void *from, const struct device *leader,
 			   enum device_cause cause);
 
-/* Lets the PCI function at ADDRESS, which no rule claims, go wherever LEADER goes. Returns false
- * when there is no such function. */
+/* Lets the PCI function at ADDRESS, which no rule claims and no VM has, go wherever LEADER goes.
+ * Returns false when there is no such function. */
 bool arrival_lead(struct registry *registry, const struct device *leader, const char *address);
 
 /* What LEADER is to do, those that share its IOMMU group and go with it are to do, too. */

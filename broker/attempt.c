@@ -66,6 +66,7 @@ void attempt_end(struct device *device)
 	kept_drop(&attempt->group.strangers);
 	attempt->group.looked = false;
 	attempt->fence = (struct device_fence){0};
+	attempt->back = (struct device_back){0};
 }
 
 void attempt_note_unplugged(struct device *device)

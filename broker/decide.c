@@ -18,7 +18,7 @@ static const char *const step_names[] = {
 	[STEP_OPEN] = "open",         [STEP_FENCE] = "fence",     [STEP_ABANDON] = "abandon",
 	[STEP_GIVE] = "give",         [STEP_END] = "end",         [STEP_VERIFY] = "verify",
 	[STEP_TAKE] = "take",         [STEP_REPEAT] = "repeat",   [STEP_ASK] = "ask",
-	[STEP_KEEP_OUT] = "keep out", [STEP_SUSPEND] = "suspend",
+	[STEP_KEEP_OUT] = "keep out", [STEP_SUSPEND] = "suspend", [STEP_RETURN] = "return",
 };
 
 const char *decide_step_name(enum step step)
@@ -285,6 +285,30 @@ static struct vm *vm_that_has_it(const struct registry *registry, const struct d
 	return vm && wanted && wanted != vm && wanted->state == VM_UP ? NULL : vm;
 }
 
+/* No rule wants DEVICE: it stays on record until it is the host's again. */
+static struct decision return_device(const struct registry *registry, const struct device *device,
+				     uint64_t now)
+{
+	const struct device_back *back = &device->attempt.back;
+	const struct device *keeper = group_keeper(registry, device);
+	struct decision decision;
+
+	if (back->is_done)
+		return do_step(STEP_DROP, NULL);
+	if (keeper) {
+		decision = say_reason(STEP_RETURN, NULL,
+				      "not given back to the host yet: %s of its IOMMU group is"
+				      " %.60s's",
+				      keeper->id.kernel_name, keeper->record.vm);
+		decision = unless_told(device, decision, DEVICE_WAITING, "");
+		decision.again_ms = ELSEWHERE_MS;
+		return decision;
+	}
+	if (now < back->not_before)
+		return rest_until(back->not_before, now);
+	return do_step(STEP_RETURN, NULL);
+}
+
 static struct decision decide_nowhere(const struct registry *registry, const struct device *device,
 				      uint64_t now)
 {
@@ -292,11 +316,13 @@ static struct decision decide_nowhere(const struct registry *registry, const str
 	struct decision decision;
 	struct vm *vm;
 
-	/* The worker is at its fence: what comes after must not overtake that. */
-	if (device->wish.present && attempt->request != 0)
-		return do_nothing();
-	if (!device->wish.present || !device->wish.rule[0])
+	if (!device->wish.present)
 		return do_step(STEP_DROP, NULL);
+	/* The worker is at its fence, or gives it back: what comes after must not overtake that. */
+	if (attempt->request != 0)
+		return do_nothing();
+	if (!device->wish.rule[0])
+		return return_device(registry, device, now);
 	if ((vm = vm_that_has_it(registry, device)))
 		return do_step(STEP_ADOPT, vm);
 	if (is_kept_out(device, &decision))

@@ -9,7 +9,9 @@
 enum step {
 	STEP_REST,     /* nothing, until it is marked or AGAIN_MS have passed */
 	STEP_TELL,     /* say REASON, in the same state */
-	STEP_DROP,     /* nobody wants it: give it back to the host and forget it */
+	STEP_RETURN,   /* no rule wants it: give it back to the host; not yet where there is a
+			* REASON */
+	STEP_DROP,     /* it is the host's again, or unplugged: forget it */
 	STEP_HOLD,     /* was plugged in already: leave it to the host */
 	STEP_ASK,      /* several VMs may have it: wait until somebody chooses, as REASON says */
 	STEP_KEEP_OUT, /* a person has taken it out, as REASON says */

@@ -192,7 +192,15 @@ void device_retry(struct device *device)
 {
 	device->attempt.not_before = 0;
 	device->attempt.gave_up = false;
+	device->attempt.back.not_before = 0;
 	device_mark(device);
+}
+
+void device_renew_return(struct device *device)
+{
+	struct device_back *back = &device->attempt.back;
+
+	*back = (struct device_back){.is_asked = back->is_asked};
 }
 
 void device_set_cause(struct device *device, enum device_cause cause)
@@ -313,8 +321,12 @@ static const char *check_attempt(const struct device *device)
 		return "detaching means that the VMM is asked";
 	if (state == DEVICE_OPENING && attempt->request == 0)
 		return "opening means that the worker is asked";
-	if (attempt->request != 0 && !device->place.vm && !device->wish.fence)
-		return "the worker is asked only for a VM's sake, or for the fence";
+	if (attempt->request != 0 && !device->place.vm && !device->wish.fence &&
+	    !attempt->back.is_asked)
+		return "the worker is asked only for a VM's sake, for the fence, or to give it"
+		       " back";
+	if (attempt->back.is_asked && (attempt->request == 0 || device->place.vm))
+		return "what is given back is in no VM, and the worker is at it";
 	if (attempt->helpers && !attempt->awaits_send)
 		return "helpers wait only for an attach that is not on its way";
 	if (attempt->move.failed[0] && !attempt->move.from[0])

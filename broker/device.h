@@ -152,6 +152,14 @@ struct device_fence {
 	uint64_t not_before; /* ms, monotonic */
 };
 
+/* Its way back to the host, which no rule keeps it from any more. */
+struct device_back {
+	bool is_asked; /* request is for that */
+	bool is_done;
+	unsigned n_tries;
+	uint64_t not_before; /* ms, monotonic */
+};
+
 /* What is under way. */
 struct device_attempt {
 	enum device_cause cause;
@@ -175,6 +183,7 @@ struct device_attempt {
 	unsigned n_retries;
 	struct device_group group;
 	struct device_fence fence;
+	struct device_back back;
 	kept_text host_driver; /* PCI: what held it when it was taken from the host; "" */
 
 	uint64_t not_before; /* ms, monotonic: nothing is tried before; 0: at once */
@@ -247,6 +256,9 @@ bool device_is_at_rest(const struct device *device);
 void device_mark(struct device *device);
 /* Marked, and what failed or waits for its time may be tried at once. */
 void device_retry(struct device *device);
+
+/* What is wanted of DEVICE has changed: whatever came of giving it back before counts no more. */
+void device_renew_return(struct device *device);
 
 /* Sets DEVICE's cause, and the time from which its history counts. */
 void device_set_cause(struct device *device, enum device_cause cause);

@@ -33,6 +33,16 @@ bool group_is_awaited(const struct registry *registry, const struct device *devi
 	return false;
 }
 
+const struct device *group_keeper(const struct registry *registry, const struct device *device)
+{
+	struct device *d = NULL;
+
+	while ((d = next_member(registry, device, d)) && !d->place.vm &&
+	       !(d->wish.prepare && d->wish.rule[0]))
+		;
+	return d;
+}
+
 struct vm *group_vm(const struct registry *registry, const struct device *device)
 {
 	for (struct device *d = NULL; (d = next_member(registry, device, d));)

@@ -11,40 +11,12 @@
 
 #define FENCE_TRIES 5
 #define FENCE_RETRY_MS 2000
-
-/* No answer is waited for. */
-static void give_back_as(struct registry *registry, const struct device *device,
-			 enum worker_job job, unsigned options)
-{
-	uint64_t number;
-
-	if (job_send(registry, device, job, options, &number) < 0)
-		log_warning("%s: not given back to its host driver: the worker is overloaded",
-			    device->id.kernel_name);
-}
-
-/* Gives DEVICE back to its host driver, now that no VM has it and none shall have it. */
-static void give_back(struct registry *registry, const struct device *device)
-{
-	switch (device->id.kind) {
-	case DEVICE_USB:
-		give_back_as(registry, device, WORKER_USB_RETURN, 0);
-		break;
-	case DEVICE_PCI:
-		if (!group_is_in_use(registry, device))
-			give_back_as(registry, device, WORKER_PCI_RETURN, 0);
-		break;
-	case DEVICE_EVDEV:
-		give_back_as(registry, device, WORKER_EVDEV_RETURN, 0);
-		break;
-	}
-}
+#define RETURN_RETRY_MS 500 /* twice as long each time */
+#define MAX_RETURN_MS 30000
 
 void handback_drop(struct registry *registry, struct device *device)
 {
-	if (device->wish.present) {
-		give_back(registry, device);
-	} else if (device->id.kind == DEVICE_USB) {
+	if (!device->wish.present && device->id.kind == DEVICE_USB) {
 		mark_clear(MARK_GIVEN, device->id.kernel_name, device->id.node);
 		mark_clear(MARK_REFUSED, device->id.kernel_name, device->id.node);
 	}
@@ -53,11 +25,89 @@ void handback_drop(struct registry *registry, struct device *device)
 	registry_remove(registry, device);
 }
 
+/* The way back to the host */
+
+static enum worker_job return_job(enum device_kind kind)
+{
+	switch (kind) {
+	case DEVICE_USB:
+		return WORKER_USB_RETURN;
+	case DEVICE_PCI:
+		return WORKER_PCI_RETURN;
+	case DEVICE_EVDEV:
+		return WORKER_EVDEV_RETURN;
+	}
+	abort();
+}
+
+/* Tries again later, each time later. */
+static void delay_return(struct registry *registry, struct device *device, const char *reason)
+{
+	struct device_back *back = &device->attempt.back;
+	uint64_t delay = RETURN_RETRY_MS << (back->n_tries < 8 ? back->n_tries : 8);
+	char before[VMM_DETAIL_SIZE];
+
+	back->n_tries++;
+	back->not_before = now_monotonic_ms() + (delay < MAX_RETURN_MS ? delay : MAX_RETURN_MS);
+	snprintf(before, sizeof(before), "%s", device->record.reason);
+	record_set(registry, device, DEVICE_WAITING, "not given back to the host yet: %.400s",
+		   reason);
+	if (!streq(before, device->record.reason))
+		log_warning("%s (%s): %s", device->id.kernel_name, device->id.name,
+			    device->record.reason);
+	device_mark(device);
+}
+
+void handback_return(struct registry *registry, struct device *device, const char *reason)
+{
+	struct device_attempt *attempt = &device->attempt;
+
+	record_name_vm(device, "");
+	if (*reason) {
+		record_set(registry, device, DEVICE_WAITING, "%s", reason);
+		device_mark(device);
+		return;
+	}
+	/* Should a rule want it again. */
+	attempt->fence = (struct device_fence){0};
+	device_touch(device);
+	int r = job_send(registry, device, return_job(device->id.kind), 0, &attempt->request);
+	attempt->back.is_asked = r == 0;
+	if (r < 0)
+		delay_return(registry, device, "the worker process is overloaded");
+	else if (attempt->back.n_tries == 0)
+		record_set(registry, device, DEVICE_WAITING, "is being given back to the host");
+}
+
+static const char *words_for(const struct device *device, const struct worker_answer *answer)
+{
+	if (device->id.kind == DEVICE_PCI && answer->result == -EBUSY)
+		return "its IOMMU group is open: a VM has another device of it";
+	return answer->detail[0] ? answer->detail : strerror(-answer->result);
+}
+
+static void note_returned(struct registry *registry, struct device *device,
+			  const struct worker_answer *answer)
+{
+	device->attempt.back.is_asked = false;
+	if (device->wish.rule[0])
+		device_renew_return(device); /* a rule wants it again */
+	else if (answer->result == 0 || answer->result == -ENODEV)
+		device->attempt.back.is_done = true;
+	else
+		delay_return(registry, device, words_for(device, answer));
+	device_mark(device);
+}
+
 void handback_spare(struct registry *registry, const struct device *device)
 {
 	bool is_alone = group_is_in_use(registry, device) || group_is_awaited(registry, device);
+	uint64_t number;
 
-	give_back_as(registry, device, WORKER_PCI_RETURN, is_alone ? WORKER_ALONE : 0);
+	/* No answer is waited for: it is still its VM's, and tried again. */
+	if (job_send(registry, device, WORKER_PCI_RETURN, is_alone ? WORKER_ALONE : 0, &number) < 0)
+		log_warning("%s: not given back to its host driver: the worker is overloaded",
+			    device->id.kernel_name);
 }
 
 /* The fence */
@@ -74,7 +124,7 @@ void handback_fence(struct registry *registry, struct device *device)
 }
 
 /* A VMM that ends, or who looks what is on a disk, uses it for a moment longer. */
-void handback_note_fenced(struct device *device, const struct worker_answer *answer)
+static void note_fenced(struct device *device, const struct worker_answer *answer)
 {
 	struct device_fence *fence = &device->attempt.fence;
 
@@ -85,6 +135,15 @@ void handback_note_fenced(struct device *device, const struct worker_answer *ans
 		log_warning("%s (%s): the host keeps it until its VM takes it: %s",
 			    device->id.kernel_name, device->id.name, answer->detail);
 	device_mark(device);
+}
+
+void handback_note_answer(struct registry *registry, struct device *device,
+			  const struct worker_answer *answer)
+{
+	if (device->attempt.back.is_asked)
+		note_returned(registry, device, answer);
+	else
+		note_fenced(device, answer);
 }
 
 /* Who keeps it open */

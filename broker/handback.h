@@ -10,7 +10,10 @@
 
 /* Keeps the host from DEVICE, which is in no VM, unless it uses it. */
 void handback_fence(struct registry *registry, struct device *device);
-/* Gives DEVICE, which is in no VM, back to the host if it is there, and removes it. */
+/* Gives DEVICE, which is in no VM and which no rule wants, back to its host driver; tried again
+ * until that has worked. With a REASON it only says why it is not done yet. */
+void handback_return(struct registry *registry, struct device *device, const char *reason);
+/* Removes DEVICE, which is the host's again, or unplugged. */
 void handback_drop(struct registry *registry, struct device *device);
 
 /* For handover. */
@@ -23,5 +26,7 @@ void handback_look(struct registry *registry, const struct device *device);
 
 /* Answers. */
 
-void handback_note_fenced(struct device *device, const struct worker_answer *answer);
+/* To what was asked for the sake of DEVICE, which is in no VM. */
+void handback_note_answer(struct registry *registry, struct device *device,
+			  const struct worker_answer *answer);
 void handback_note_look(struct registry *registry, const struct worker_answer *answer);

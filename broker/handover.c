@@ -376,7 +376,7 @@ void handover_worker_answered(void *data, const struct worker_answer *answer, in
 	if (!device)
 		handback_note_look(registry, answer);
 	else if (!device->place.vm)
-		handback_note_fenced(device, answer);
+		handback_note_answer(registry, device, answer);
 	else if (answer->result != -ENODEV)
 		note_released(device);
 }

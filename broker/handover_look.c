@@ -17,8 +17,11 @@ static void look_at_member(void *data, const char *address)
 	struct group_search *search = data;
 	struct device *device = search->device;
 	unsigned options = device->wish.options;
+	const struct device *member = registry_find_pci(search->registry, address);
 
-	if (registry_find_pci(search->registry, address))
+	/* One that is on its way back to the host goes along as one that is the host's. */
+	if (member &&
+	    (member->wish.rule[0] || member->place.vm || !(options & OPTION_IOMMU_ADD_ALL)))
 		return;
 	if (options & OPTION_IOMMU_ADD_ALL && arrival_lead(search->registry, device, address))
 		return;

@@ -263,7 +263,8 @@ static bool is_busy(void *data)
 		enum device_state state = d->record.state;
 
 		if (state == DEVICE_OPENING || state == DEVICE_ATTACHING ||
-		    state == DEVICE_RELEASING || state == DEVICE_DETACHING)
+		    state == DEVICE_RELEASING || state == DEVICE_DETACHING ||
+		    d->attempt.back.is_asked)
 			return true;
 	}
 	for (size_t i = 0; i < config->n_vms; i++)

@@ -20,6 +20,7 @@
 static void wish_changed(struct registry *registry, struct device *device)
 {
 	device_set_cause(device, CAUSE_CONFIG);
+	device_renew_return(device);
 	arrival_lead_followers(registry, device);
 	record_save(registry, device);
 	device_mark(device);

@@ -101,6 +101,9 @@ static void take_step(struct registry *registry, struct device *device,
 	case STEP_FAIL:
 		tell_people(registry, device, decision);
 		break;
+	case STEP_RETURN:
+		handback_return(registry, device, decision->reason);
+		break;
 	case STEP_DROP:
 		handback_drop(registry, device);
 		break;

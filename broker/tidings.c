@@ -122,6 +122,8 @@ static void vm_has_exited(void *data, struct vm *vm)
 		/* Another process: what has failed may work, and there is no way back. */
 		if (device_may_be_in(d, vm->name))
 			d->attempt.n_retries = 0;
+		/* It may be why a group could not be given back. */
+		d->attempt.back.not_before = 0;
 		if (streq(d->attempt.move.from, vm->name)) {
 			kept_drop(&d->attempt.move.from);
 			kept_drop(&d->attempt.move.failed);

@@ -38,6 +38,9 @@
 #define AWAY (1u << 24)       /* taken out by hand */
 #define ASKS (1u << 25)       /* nobody has chosen one of its VMs */
 #define CHOSEN_2 (1u << 26)   /* somebody has chosen vm2 */
+#define BACK (1u << 27)       /* it has been given back to the host */
+#define NOT_BACK (1u << 28)   /* that has failed, and is to be tried LATER */
+#define AWAITED (1u << 29)    /* OTHER's VM is about to be started with it */
 
 struct row {
 	const char *what;
@@ -78,10 +81,22 @@ static const struct row rows[] = {
 	USB("gone while held", "uu", DEVICE_HELD, GONE | HELD, .step = STEP_DROP),
 	USB("gone while its VM is down", "dd", DEVICE_WAITING, GONE, .step = STEP_DROP),
 	USB("gone without a VM", "--", DEVICE_FAILED, GONE, .step = STEP_DROP),
-	USB("unclaimed", "uu", DEVICE_WAITING, UNCLAIMED, .step = STEP_DROP),
-	USB("unclaimed while refused", "uu", DEVICE_REFUSED, UNCLAIMED | NOT_YET, .step = STEP_DROP),
-	USB("unclaimed after it failed", "du", DEVICE_FAILED, UNCLAIMED | GAVE_UP, .step = STEP_DROP),
-	USB("unclaimed while held", "uu", DEVICE_HELD, UNCLAIMED | HELD, .step = STEP_DROP),
+	USB("unclaimed", "uu", DEVICE_WAITING, UNCLAIMED, .step = STEP_RETURN),
+	USB("unclaimed while refused", "uu", DEVICE_REFUSED, UNCLAIMED | NOT_YET, .step = STEP_RETURN),
+	USB("unclaimed after it failed", "du", DEVICE_FAILED, UNCLAIMED | GAVE_UP, .step = STEP_RETURN),
+	USB("unclaimed while held", "uu", DEVICE_HELD, UNCLAIMED | HELD, .step = STEP_RETURN),
+	USB("unclaimed at its fence", "uu", DEVICE_WAITING, UNCLAIMED | REQUEST, .step = STEP_REST),
+	USB("claimed again on its way back", "uu", DEVICE_WAITING, REQUEST, .step = STEP_REST),
+	USB("claimed again, given back before", "uu", DEVICE_WAITING, BACK | NOT_BACK, .step = STEP_OPEN, .to = "vm1"),
+	USB("is the host's again", "uu", DEVICE_WAITING, UNCLAIMED | BACK, .step = STEP_DROP),
+	USB("the host can't have it yet", "uu", DEVICE_WAITING, UNCLAIMED | NOT_BACK, .step = STEP_REST, .again = LATER),
+	USB("gone before the host had it", "uu", DEVICE_WAITING, GONE | NOT_BACK | REQUEST, .step = STEP_DROP),
+	EVDEV("an event node unclaimed", "uu", DEVICE_WAITING, UNCLAIMED, .step = STEP_RETURN),
+	PCI("a card unclaimed", "uu", DEVICE_WAITING, UNCLAIMED, .step = STEP_RETURN),
+	PCI("its group is in a VM", "uu", DEVICE_WAITING, UNCLAIMED | OF_GROUP, .other = DEVICE_ATTACHED, .other_wants = "vm1", .other_in = "vm1", .step = STEP_RETURN, .says = "0000:00:1f.1 of its IOMMU group is vm1's", .again = 2000),
+	PCI("another group is in a VM", "uu", DEVICE_WAITING, UNCLAIMED, .other = DEVICE_ATTACHED, .other_wants = "vm1", .other_in = "vm1", .step = STEP_RETURN),
+	PCI("its group is made ready for a VM", "du", DEVICE_WAITING, UNCLAIMED | OF_GROUP | AWAITED, .other = DEVICE_WAITING, .other_wants = "vm1", .step = STEP_RETURN, .says = "of its IOMMU group is", .again = 2000),
+	PCI("so it was, and nobody wants it any more", "du", DEVICE_WAITING, UNCLAIMED | OF_GROUP | AWAITED, .other = DEVICE_WAITING, .other_wants = "", .step = STEP_RETURN),
 	PCI("a card gone", "uu", DEVICE_WAITING, GONE, .step = STEP_DROP),
 	EVDEV("an event node gone", "uu", DEVICE_WAITING, GONE, .step = STEP_DROP),
 
@@ -319,6 +334,8 @@ static void set_attempt(struct device *d, unsigned facts)
 	attempt->opened = facts & OPENED;
 	attempt->gave_up = facts & GAVE_UP;
 	attempt->not_before = facts & NOT_YET ? NOW + LATER : 0;
+	attempt->back.is_done = facts & BACK;
+	attempt->back.not_before = facts & NOT_BACK ? NOW + LATER : 0;
 	attempt->check = facts & CHECK;
 	attempt->group.looked = facts & LOOKED;
 	if (facts & STRANGER)
@@ -373,6 +390,7 @@ static void set_other(struct scene *s, const struct row *row)
 	kept_set(&d->id.kernel_name, "0000:00:1f.1");
 	d->wish.present = true;
 	d->wish.order = row->facts & BEFORE ? 4 : 6;
+	d->wish.prepare = row->facts & AWAITED;
 	kept_set(&d->wish.rule, row->other_wants[0] ? "pci/g/r" : "");
 	kept_set(&d->wish.vms, row->other_wants);
 	d->record.state = row->other;
@@ -428,7 +446,7 @@ static void test_told_once(void **state)
 		set_scene(&s, row);
 		struct decision d = decide(&s.registry, &s.device, NOW), again;
 		if (d.step != STEP_TELL && d.step != STEP_WAIT && d.step != STEP_HOLD &&
-		    d.step != STEP_FAIL)
+		    d.step != STEP_FAIL && !(d.step == STEP_RETURN && *d.reason))
 			continue;
 		kept_set(&s.device.record.reason, d.reason);
 		if (d.vm && d.step == STEP_WAIT)
@@ -436,9 +454,9 @@ static void test_told_once(void **state)
 		else if (d.step == STEP_FAIL)
 			kept_set(&s.device.record.vm, s.device.wish.vms);
 		if (d.step != STEP_TELL)
-			s.device.record.state = d.step == STEP_WAIT   ? DEVICE_WAITING
-						: d.step == STEP_HOLD ? DEVICE_HELD
-								      : DEVICE_FAILED;
+			s.device.record.state = d.step == STEP_HOLD   ? DEVICE_HELD
+						: d.step == STEP_FAIL ? DEVICE_FAILED
+								      : DEVICE_WAITING;
 		again = decide(&s.registry, &s.device, NOW);
 		if (again.step != STEP_REST || again.again_ms != d.again_ms)
 			fail_msg("%s: %s (%s) again", row->what, decide_step_name(again.step),

@@ -33,6 +33,7 @@
 /* What the world does by itself. */
 struct policy {
 	bool worker_waits; /* the test answers the worker's jobs, otherwise they succeed */
+	bool worker_full;  /* it takes no more */
 	bool vmm_waits;    /* the test answers attach and detach, otherwise they succeed */
 	bool probe_waits;
 	bool udev_waits;     /* the test answers for udev's database */
@@ -188,6 +189,8 @@ int worker_watch(struct worker *worker, struct loop *loop, worker_fn fn, void *d
 int worker_send(struct worker *worker, struct worker_request *request)
 {
 	(void) worker;
+	if (w.policy.worker_full)
+		return -EAGAIN;
 	request->number = ++w.number;
 	if (request->job == WORKER_LOOK_OPEN) {
 		w.look = *request;
@@ -2134,7 +2137,239 @@ static void test_fence_then_rule_withdrawn(void **state)
 	job_answer(0, "");
 	run();
 	expect_job(WORKER_USB_RETURN);
+	/* It is forgotten when it is the host's, and not before. */
+	expect("1-2", "waiting ");
+	assert_string_equal(device("1-2")->record.reason, "is being given back to the host");
+	job_answer(0, "");
+	run();
 	assert_null(device("1-2"));
+	expect("1-2", "(none)");
+	assert_int_equal(w.n_jobs, 0);
+}
+
+/* Back to the host */
+
+static struct place *withdraw_rule(struct place *place)
+{
+	place->claimed = false;
+	manager_resync(&w.manager);
+	run();
+	return place;
+}
+
+/* A stick behind its fence, which no rule wants any more, and which is on its way to the host. */
+static struct place *stick_on_its_way_back(void)
+{
+	struct place *stick = plug_fenced();
+
+	job_answer(0, "");
+	run();
+	withdraw_rule(stick);
+	expect_job(WORKER_USB_RETURN);
+	assert_int_equal(w.jobs[0].inode, 100);
+	return stick;
+}
+
+static void expect_owed(const char *name, const char *why)
+{
+	char reason[200];
+
+	assert_int_equal(w.n_jobs, 0);
+	expect(name, "waiting ");
+	snprintf(reason, sizeof(reason), "not given back to the host yet: %s", why);
+	assert_string_equal(device(name)->record.reason, reason);
+}
+
+/* Nobody forgets what the host is owed: it is tried until it has worked, each time later. */
+static void test_return_that_fails(void **state)
+{
+	(void) state;
+	stick_on_its_way_back();
+	job_answer(-EIO, "the process that looked after it was killed");
+	run();
+	expect_owed("1-2", "the process that looked after it was killed");
+	run_for(600);
+	expect_job(WORKER_USB_RETURN);
+	job_answer(-EPERM, "can't give it back to the host: Operation not permitted");
+	run_for(700);
+	expect_owed("1-2", "can't give it back to the host: Operation not permitted");
+	run_for(400);
+	expect_job(WORKER_USB_RETURN);
+	job_answer(0, "");
+	run();
+	assert_null(device("1-2"));
+	run_for(60000);
+	assert_int_equal(w.n_jobs, 0);
+}
+
+static void test_return_with_an_overloaded_worker(void **state)
+{
+	(void) state;
+	struct place *stick = plug_fenced();
+
+	job_answer(0, "");
+	run();
+	w.policy.worker_full = true;
+	withdraw_rule(stick);
+	expect_owed("1-2", "the worker process is overloaded");
+	run_for(5000);
+	expect_owed("1-2", "the worker process is overloaded");
+	w.policy.worker_full = false;
+	run_for(30000);
+	expect_job(WORKER_USB_RETURN);
+	job_answer(0, "");
+	run();
+	assert_null(device("1-2"));
+}
+
+/* Whoever gets it next waits until the host has it, and fences it anew. */
+static void test_claimed_again_on_its_way_back(void **state)
+{
+	(void) state;
+	struct place *stick = stick_on_its_way_back();
+
+	stick->claimed = true;
+	manager_resync(&w.manager);
+	run();
+	expect_job(WORKER_USB_RETURN);
+	job_answer(0, "");
+	run();
+	expect_job(WORKER_USB_FENCE);
+	expect("1-2", "waiting vm1");
+	job_answer(0, "");
+	/* That it was given back once does not count any more. */
+	withdraw_rule(stick);
+	expect_job(WORKER_USB_RETURN);
+}
+
+static void test_claimed_again_while_owed(void **state)
+{
+	(void) state;
+	struct place *stick = stick_on_its_way_back();
+
+	job_answer(-EIO, "killed");
+	run();
+	expect_owed("1-2", "killed");
+	stick->claimed = true;
+	manager_resync(&w.manager);
+	run();
+	expect_job(WORKER_USB_FENCE);
+	job_answer(0, "");
+	run_for(60000);
+	assert_int_equal(w.n_jobs, 0);
+	expect("1-2", "waiting vm1");
+}
+
+static void test_unplugged_while_owed(void **state)
+{
+	(void) state;
+	struct place *stick = stick_on_its_way_back();
+
+	job_answer(-EIO, "killed");
+	run();
+	expect_owed("1-2", "killed");
+	unplug(stick);
+	assert_null(device("1-2"));
+	/* What comes to the same port is another one. */
+	place_new(USB "1-2", 101, NULL);
+	run_for(60000);
+	assert_int_equal(w.n_jobs, 0);
+}
+
+static void test_replugged_on_its_way_back(void **state)
+{
+	(void) state;
+	struct place *stick = stick_on_its_way_back();
+
+	unplug(stick);
+	place_new(USB "1-2", 101, NULL);
+	assert_null(device("1-2"));
+	job_answer(-EIO, "killed");
+	run_for(60000);
+	assert_int_equal(w.n_jobs, 0);
+}
+
+static void test_restart_while_owed(void **state)
+{
+	(void) state;
+	stick_on_its_way_back();
+	job_answer(-EIO, "killed");
+	run();
+	expect_owed("1-2", "killed");
+	close_broker();
+	open_broker("");
+	manager_start(&w.manager);
+	run();
+	expect_job(WORKER_USB_RETURN);
+	job_answer(0, "");
+	run();
+	assert_null(device("1-2"));
+	expect("1-2", "(none)");
+}
+
+/* A VM has another function of its group by its command line, of which no rule says anything. */
+static void test_return_of_a_group_that_is_open(void **state)
+{
+	(void) state;
+	struct place *place = card(FIRST, "");
+
+	event("add", place, ++w.seqnum);
+	run();
+	expect(FIRST, "attached vm1");
+	w.policy.worker_waits = true;
+	withdraw_rule(place);
+	expect_job(WORKER_PCI_RETURN);
+	job_answer(-EBUSY, "can't tell whether /dev/vfio/8 is open: Device or resource busy");
+	run();
+	expect_owed(FIRST, "its IOMMU group is open: a VM has another device of it");
+	for (int tries = 0; tries < 5; tries++) {
+		run_for(31000);
+		expect_job(WORKER_PCI_RETURN);
+		job_answer(-EBUSY, "");
+		run();
+	}
+	/* At once when that VM ends. */
+	vm_dies("vm1");
+	expect_job(WORKER_PCI_RETURN);
+	job_answer(0, "");
+	run();
+	assert_null(device(FIRST));
+}
+
+/* One function of a group loses its rule, the other one stays in its VM. */
+static void test_return_when_the_group_has_left(void **state)
+{
+	(void) state;
+	struct place *first = grouped_card(FIRST, "vm1");
+
+	grouped_card(SECOND, "vm1");
+	expect(SECOND, "attached vm1");
+	withdraw_rule(first);
+	expect_owed(FIRST, SECOND " of its IOMMU group is vm1's");
+	w.policy.worker_waits = true;
+	vm_dies("vm1");
+	expect_job(WORKER_PCI_RETURN);
+	job_answer(0, "");
+	run();
+	assert_null(device(FIRST));
+	expect(SECOND, "waiting vm1");
+}
+
+/* Its rule is gone, but it goes along with one whose rule says so. */
+static void test_led_on_its_way_back(void **state)
+{
+	(void) state;
+	struct place *first = grouped_card(FIRST, "vm1"), *second;
+
+	w.policy.worker_full = true;
+	withdraw_rule(first);
+	expect_owed(FIRST, "the worker process is overloaded");
+	w.policy.worker_full = false;
+	second = card(SECOND, "iommu-add-all");
+	event("add", second, ++w.seqnum);
+	run_for(4000);
+	expect(FIRST, "attached vm1");
+	expect(SECOND, "attached vm1");
 }
 
 /* It was there before the broker. */
@@ -2415,6 +2650,16 @@ int main(void)
 		STARTED(test_stop_in_the_middle),
 		STARTED(test_fence_of_a_vm_that_is_down),
 		STARTED(test_fence_then_rule_withdrawn),
+		STARTED(test_return_that_fails),
+		STARTED(test_return_with_an_overloaded_worker),
+		STARTED(test_claimed_again_on_its_way_back),
+		STARTED(test_claimed_again_while_owed),
+		STARTED(test_unplugged_while_owed),
+		STARTED(test_replugged_on_its_way_back),
+		STARTED(test_restart_while_owed),
+		STARTED(test_return_of_a_group_that_is_open),
+		STARTED(test_return_when_the_group_has_left),
+		STARTED(test_led_on_its_way_back),
 		FRESH(test_fence_of_what_was_there),
 		STARTED(test_fence_and_the_host),
 		STARTED(test_host_driver_comes_later),

@@ -66,6 +66,11 @@ void handover_verify(struct registry *registry, struct device *device)
 		device_mark(d);
 }
 
+void handback_return(struct registry *registry, struct device *device, const char *reason)
+{
+	(void) registry, (void) device, (void) reason;
+}
+
 void handback_drop(struct registry *registry, struct device *device)
 {
 	note_step(device, "drop");
