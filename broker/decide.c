@@ -309,6 +309,31 @@ static struct decision return_device(const struct registry *registry, const stru
 	return do_step(STEP_RETURN, NULL);
 }
 
+/* May a VM that is being asked for the first time have had DEVICE since its start? */
+static bool is_asked_for(const struct registry *registry, const struct device *device)
+{
+	for (const struct vm *vm = registry->vms; vm; vm = vm->next)
+		if (vm->state == VM_PROBING && !*vm->reason &&
+		    device_may_be_found_in(device, vm->name))
+			return true;
+	return false;
+}
+
+/* DEVICE is held, and the host's: the rules, which do not know that, have set it aside. */
+static struct decision hold_or_undo(const struct registry *registry, const struct device *device,
+				    uint64_t now)
+{
+	const struct device_fence *fence = &device->attempt.fence;
+	bool is_set_aside = device->id.kind == DEVICE_PCI || device->wish.fence;
+	struct decision decision = hold_device(device);
+
+	if (decision.step != STEP_REST || !is_set_aside || fence->undone ||
+	    is_asked_for(registry, device))
+		return decision;
+	return now < fence->not_before ? rest_until(fence->not_before, now)
+				       : do_step(STEP_RETURN, NULL);
+}
+
 static struct decision decide_nowhere(const struct registry *registry, const struct device *device,
 				      uint64_t now)
 {
@@ -328,7 +353,7 @@ static struct decision decide_nowhere(const struct registry *registry, const str
 	if (is_kept_out(device, &decision))
 		return fence_or(device, NULL, decision, now);
 	if (device->wish.held)
-		return hold_device(device);
+		return hold_or_undo(registry, device, now);
 	vm = choose_vm(registry, device);
 	if (!vm)
 		return fence_or(device, vm, fail_without_vm(device), now);

@@ -148,6 +148,7 @@ struct device_group {
 /* Its fence, since it is in no VM: up, or left down because the host uses it. */
 struct device_fence {
 	bool settled;
+	bool undone; /* held: what the rules have set aside is the host's again */
 	unsigned n_tries;
 	uint64_t not_before; /* ms, monotonic */
 };

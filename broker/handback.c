@@ -58,10 +58,28 @@ static void delay_return(struct registry *registry, struct device *device, const
 	device_mark(device);
 }
 
+/* DEVICE is held. */
+static void undo_rules(struct registry *registry, struct device *device)
+{
+	struct device_fence *fence = &device->attempt.fence;
+	/* Its IOMMU group, or vfio-pci where it has that, may be somebody else's doing. */
+	unsigned options = device->id.kind == DEVICE_PCI ? WORKER_ALONE : 0;
+	int r = job_send(registry, device, return_job(device->id.kind), options,
+			 &device->attempt.request);
+
+	fence->undone = r == 0;
+	fence->not_before = r < 0 ? now_monotonic_ms() + FENCE_RETRY_MS : 0;
+	device_mark(device);
+}
+
 void handback_return(struct registry *registry, struct device *device, const char *reason)
 {
 	struct device_attempt *attempt = &device->attempt;
 
+	if (device->wish.rule[0]) {
+		undo_rules(registry, device);
+		return;
+	}
 	record_name_vm(device, "");
 	if (*reason) {
 		record_set(registry, device, DEVICE_WAITING, "%s", reason);
@@ -123,6 +141,14 @@ void handback_fence(struct registry *registry, struct device *device)
 	device_mark(device);
 }
 
+static void note_undone(struct device *device, const struct worker_answer *answer)
+{
+	if (answer->result < 0 && answer->result != -ENODEV)
+		log_warning("%s (%s): not given back to the host: %s", device->id.kernel_name,
+			    device->id.name, answer->detail);
+	device_mark(device);
+}
+
 /* A VMM that ends, or who looks what is on a disk, uses it for a moment longer. */
 static void note_fenced(struct device *device, const struct worker_answer *answer)
 {
@@ -142,6 +168,8 @@ void handback_note_answer(struct registry *registry, struct device *device,
 {
 	if (device->attempt.back.is_asked)
 		note_returned(registry, device, answer);
+	else if (device->record.state == DEVICE_HELD)
+		note_undone(device, answer);
 	else
 		note_fenced(device, answer);
 }

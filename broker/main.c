@@ -316,6 +316,7 @@ static int start_broker(struct broker *broker, struct config *config)
 {
 	char boot_id[40];
 	int listen_fd = service_listen_fd();
+	bool is_passed = listen_fd >= 0;
 	int r = listen_fd < -1 ? listen_fd : read_boot_id(boot_id, sizeof(boot_id));
 
 	if (r == 0)
@@ -342,6 +343,8 @@ static int start_broker(struct broker *broker, struct config *config)
 		return r;
 	broker->manager.reload = reload_config;
 	broker->manager.reload_data = broker;
+	/* Without a socket for it, whoever has started it has spooled his event first. */
+	broker->manager.spool_starts = broker->exit_when_idle && !is_passed;
 	intake_drain_spool(broker->intake);
 	manager_start(&broker->manager);
 	loop_set_pass_end(broker->loop, pass_end, broker);

@@ -51,11 +51,10 @@ static void read_config(struct manager *manager, struct device *device)
 	kept_set(&wish->tag, tag ? tag : "");
 }
 
-/* attachConnected = no: only what is plugged in from now on leaves the host. */
+/* attachConnected = no: it stays with the host until its plug is seen. */
 static void hold_if_connected(struct manager *manager, struct device *device)
 {
-	device->wish.held = !manager->config->general.attach_connected &&
-			    !(manager->registry.started && device->attempt.cause == CAUSE_PLUG);
+	device->wish.held = !manager->config->general.attach_connected;
 }
 
 static bool read_known(struct manager *manager, struct device *device, property_fn property,
@@ -83,12 +82,12 @@ static bool is_about_what_is_there(const struct event *event, uint64_t inode,
 
 /* Takes in the device of an "add". Returns NULL when it can't be. */
 static struct device *take_in(struct manager *manager, const struct event *event,
-			      struct wire_msg *msg, bool is_plug)
+			      struct wire_msg *msg)
 {
 	struct registry *registry = &manager->registry;
-	enum device_cause cause = is_plug             ? CAUSE_PLUG
-				  : registry->started ? CAUSE_CONFIG
-						      : CAUSE_COLDPLUG;
+	enum device_cause cause = !wire_get(msg, "SYNTH_UUID") ? CAUSE_PLUG
+				  : registry->started          ? CAUSE_CONFIG
+							       : CAUSE_COLDPLUG;
 	struct device *device = arrival_new(registry, event->devpath, event->inode,
 					    message_property, msg, NULL, cause);
 
@@ -101,12 +100,28 @@ static struct device *take_in(struct manager *manager, const struct event *event
 	return device;
 }
 
+/* Is it being plugged in now? The kernel says so, and its helper waits, or has come to the spool
+ * since the start, or has started the broker. What else is in the spool may be of long ago. */
+static bool is_plugged_now(const struct manager *manager, const struct wire_msg *msg,
+			   const struct intake_client *client)
+{
+	return !wire_get(msg, "SYNTH_UUID") &&
+	       (client || manager->registry.started || manager->spool_starts);
+}
+
+/* An older config has decided that. What the new one says is in udev's database. */
+static bool is_outdated(const struct manager *manager, const struct wire_msg *msg)
+{
+	const char *digest = wire_get(msg, "VHOTPLUG_CONFIG");
+
+	return digest && !streq(digest, manager->config->digest);
+}
+
 static void handle_add(struct manager *manager, const struct event *event, struct wire_msg *msg,
 		       struct intake_client *client)
 {
 	struct registry *registry = &manager->registry;
 	struct device *device = registry_find(registry, event->devpath, event->inode);
-	bool is_plug = !wire_get(msg, "SYNTH_UUID");
 
 	uint64_t inode = sysfs_inode(event->devpath);
 	former_instances_have_gone(registry, event->devpath, inode);
@@ -117,16 +132,19 @@ static void handle_add(struct manager *manager, const struct event *event, struc
 		intake_acknowledge(client);
 		return;
 	}
+	if (!device && !client && registry->started && is_outdated(manager, msg)) {
+		manager_resync(manager);
+		return;
+	}
 	if (!device)
-		device = take_in(manager, event, msg, is_plug);
+		device = take_in(manager, event, msg);
 	else if (read_known(manager, device, message_property, msg))
 		wish_changed(registry, device);
 	if (!device) {
 		intake_acknowledge(client);
 		return;
 	}
-	/* udev's database was read before its helper could tell. */
-	if (device->wish.held && is_plug && registry->started) {
+	if (device->wish.held && is_plugged_now(manager, msg, client)) {
 		device_set_cause(device, CAUSE_PLUG);
 		device->wish.held = false;
 	}
@@ -319,7 +337,7 @@ static int handle_loaded(void *data, struct device *device)
 	struct vm *vm = registry_find_vm(registry, device->record.vm);
 
 	device->wish.present = true;
-	device->wish.held = state == DEVICE_HELD;
+	device->wish.held = device->attempt.fence.undone = state == DEVICE_HELD;
 	read_config(manager, device);
 	device->id.group = look_up_group(device);
 	device_set_cause(device, device->wish.rule[0] ? CAUSE_COLDPLUG : CAUSE_CONFIG);

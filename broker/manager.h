@@ -24,6 +24,7 @@ struct manager {
 	char boot_id[40];
 	struct udev_query *query;      /* to udev's database, while it is under way */
 	enum device_cause query_cause; /* of what it finds */
+	bool spool_starts; /* the broker was started for what is in the spool at its start */
 	loop_fn reload; /* reads the config again and calls manager_set_config or manager_resync */
 	void *reload_data;
 };

@@ -52,20 +52,77 @@ def test_readiness(world):
     check(not world.event_socket.exists(), "the socket is gone")
 
 
-def test_socket_activation(world):
+def listen_for(world):
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(str(world.event_socket))
     listener.listen(10)
+    return listener
 
-    # LISTEN_PID is the broker's own pid: a shell that becomes it knows that.
+
+def start_by_socket(world, listener, *arguments):
+    """LISTEN_PID is the broker's own pid: a shell that becomes it knows that."""
     process = subprocess.Popen(
-        ["/bin/sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0"', world.program],
+        ["/bin/sh", "-c", 'LISTEN_PID=$$ LISTEN_FDS=1 exec "$0" "$@"', world.program, *arguments],
         env=world.environment, preexec_fn=lambda: os.dup2(listener.fileno(), 3), pass_fds=(3, listener.fileno()),
         stderr=subprocess.DEVNULL)
     world.processes.append(process)
+    return process
+
+
+def test_socket_activation(world):
+    listener = listen_for(world)
+    process = start_by_socket(world, listener)
     check(world.event("remove") == b"T", "an event on a socket that was passed")
     process.terminate()
     check(process.wait(PATIENCE) == 0 and world.event_socket.exists(), "the socket stays")
+
+
+def test_started_by_a_plug(world):
+    """attachConnected = no: a plug that starts the broker is one, whoever starts it; what came before is held."""
+    def states():
+        sql = "select device, iif(reason like '%vm1 is not running%', 'for vm1', state) from assignments"
+        return dict(world.query(sql))
+    world.write_config("vm1", extra="[general]\nattachConnected = no\n")
+    world.spool(device=make_node("zero"))
+    listener = listen_for(world)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        client.settimeout(PATIENCE)
+        client.connect(str(world.event_socket))
+        client.send(world.message())
+        process = start_by_socket(world, listener, "--exit-when-idle")
+        check(client.recv(1) == b"T", "the event that the broker was started for is taken")
+    wanted = {"zero": "held", "null": "for vm1"}
+    check(wait_for(lambda: states() == wanted), f"by its socket: {states()} is {wanted}")
+    process.terminate()
+    process.wait(PATIENCE)
+    listener.close()
+    world.event_socket.unlink()
+    world.spool(device=make_node("full"))
+    broker = Broker(world, arguments=("-d", "--exit-when-idle")).ready()
+    wanted["full"] = "for vm1"
+    check(wait_for(lambda: states() == wanted), f"by mdev, which spools it: {states()} is {wanted}")
+    broker.end()
+    world.spool(device=make_node("random"))
+    broker = Broker(world).ready()
+    wanted["random"] = "held"
+    check(wait_for(lambda: states() == wanted), f"one that stays is started for no event: {states()} is {wanted}")
+    broker.end()
+
+
+def test_spool_while_locked(world):
+    """What is spooled is tried again and again, and changes nothing any more: another config may have come."""
+    broker = Broker(world).ready()
+    with contextlib.closing(sqlite3.connect(world.database, isolation_level=None)) as db:
+        db.execute("begin immediate")
+        world.spool(inode=1)
+        acted = "null: add 1 is not about what is there now"
+        check(broker.says(acted), "what can't be kept is acted upon")
+        broker.forget()
+        check(not broker.says(acted, 2), "once")
+        db.execute("rollback")
+    check(wait_for(lambda: world.query("select 1 from event")), "it is kept when that is possible")
+    check(not broker.says(acted, 1), "and not acted upon then, either")
+    check(broker.end() == 0, "the end")
 
 
 def test_two_brokers(world):

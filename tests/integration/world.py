@@ -214,9 +214,9 @@ class World:
         self.config.write_text(
             f"{extra}{text}[usb g]\ntargetVm = {vms[0]}\n[allow r]\nvendorId = 046d\n")
 
-    def event(self, action="add", vms="vm1", device="null", place=None, inode=None, node=None):
-        """What the helper sends; returns the broker's answer. DEVICE is one of the memory driver, or else it is at
-        PLACE below /sys, with INODE and NODE."""
+    def message(self, action="add", vms="vm1", device="null", place=None, inode=None, node=None):
+        """What the helper sends. DEVICE is one of the memory driver, or else it is at PLACE below /sys, with INODE
+        and NODE."""
         place = place or f"/devices/virtual/mem/{device}"
         self.seqnum += 1
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -224,11 +224,24 @@ class World:
                   f"BOOT_ID={boot}", f"SYSFS_INODE={inode or os.stat('/sys' + place).st_ino}",
                   "SUBSYSTEM=usb", "DEVTYPE=usb_device", f"DEVNAME={node or NODES[device]}",
                   "VHOTPLUG_RULE=usb/g/r", f"VHOTPLUG_VM={vms}"]
+        return b"".join(field.encode() + b"\0" for field in fields)
+
+    def event(self, *what, **more):
+        """Sends a message; returns the broker's answer."""
+        message = self.message(*what, **more)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
             client.settimeout(PATIENCE)
             client.connect(str(self.event_socket))
-            client.send(b"".join(field.encode() + b"\0" for field in fields))
+            client.send(message)
             return client.recv(1)
+
+    def spool(self, *what, **more):
+        """The same where no broker takes it."""
+        place = self.path / "runtime" / "spool"
+        place.mkdir(mode=0o700, exist_ok=True)
+        message = self.message(*what, **more)
+        (place / ".new").write_bytes(message)
+        (place / ".new").rename(place / f"{self.seqnum:020}")
 
     def takes_events(self):
         """Whether the broker listens. Its socket is there a moment before it does."""

@@ -41,6 +41,7 @@
 #define BACK (1u << 27)       /* it has been given back to the host */
 #define NOT_BACK (1u << 28)   /* that has failed, and is to be tried LATER */
 #define AWAITED (1u << 29)    /* OTHER's VM is about to be started with it */
+#define FENCED (1u << 30)     /* its rule keeps the host from it */
 
 struct row {
 	const char *what;
@@ -368,6 +369,7 @@ static void set_device(struct scene *s, const struct row *row)
 	kept_set(&d->id.kernel_name, "0000:00:1f.0");
 	d->wish.present = !(row->facts & GONE);
 	d->wish.held = row->facts & HELD;
+	d->wish.fence = row->facts & FENCED;
 	d->wish.order = 5;
 	d->wish.options = row->facts & ALONE ? OPTION_IOMMU_SKIP_IF_SHARED : 0;
 	kept_set(&d->wish.rule, row->facts & UNCLAIMED ? "" : "usb/g/r");
@@ -449,6 +451,7 @@ static void test_told_once(void **state)
 		    d.step != STEP_FAIL && !(d.step == STEP_RETURN && *d.reason))
 			continue;
 		kept_set(&s.device.record.reason, d.reason);
+		s.device.attempt.fence.undone = d.step == STEP_HOLD;
 		if (d.vm && d.step == STEP_WAIT)
 			kept_set(&s.device.record.vm, d.vm->name);
 		else if (d.step == STEP_FAIL)
@@ -464,6 +467,44 @@ static void test_told_once(void **state)
 		n++;
 	}
 	assert_true(n > 20);
+}
+
+/* What the rules have set aside, and nobody is to get, is given back: once, and not before it is
+ * known whether a VM has had it since its start. */
+static void test_held_is_given_back(void **state)
+{
+	static const struct row held[] = {
+		USB("fenced", "dd", DEVICE_WAITING, HELD | FENCED, .step = STEP_RETURN),
+		USB("fenced, its VM is up", "uu", DEVICE_WAITING, HELD | FENCED,
+		    .step = STEP_RETURN),
+		USB("fenced, its VM is being asked", "pu", DEVICE_WAITING, HELD | FENCED,
+		    .step = STEP_REST),
+		USB("fenced, its VM does not answer", "qu", DEVICE_WAITING, HELD | FENCED,
+		    .step = STEP_RETURN),
+		USB("not fenced", "uu", DEVICE_WAITING, HELD, .step = STEP_REST),
+		PCI("a card", "uu", DEVICE_WAITING, HELD, .step = STEP_RETURN),
+		EVDEV("an event node", "uu", DEVICE_WAITING, HELD, .step = STEP_REST),
+	};
+
+	(void) state;
+	for (size_t i = 0; i < ARRAY_SIZE(held); i++) {
+		struct scene s;
+
+		set_scene(&s, &held[i]);
+		struct decision d = decide(&s.registry, &s.device, NOW);
+		assert_int_equal(d.step, STEP_HOLD);
+		kept_set(&s.device.record.reason, d.reason);
+		s.device.record.state = DEVICE_HELD;
+		d = decide(&s.registry, &s.device, NOW);
+		if (d.step != held[i].step)
+			fail_msg("%s: %s", held[i].what, decide_step_name(d.step));
+		s.device.attempt.fence.not_before = NOW + LATER;
+		d = decide(&s.registry, &s.device, NOW);
+		assert_int_equal(d.step, STEP_REST);
+		assert_int_equal(d.again_ms, held[i].step == STEP_RETURN ? LATER : 0);
+		s.device.attempt.fence = (struct device_fence){.undone = true};
+		assert_int_equal(decide(&s.registry, &s.device, NOW).step, STEP_REST);
+	}
 }
 
 /* Whatever the facts: who is not wanted never gets further into a VM. */
@@ -509,6 +550,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_rows),
 		cmocka_unit_test(test_told_once),
+		cmocka_unit_test(test_held_is_given_back),
 		cmocka_unit_test(test_unwanted_goes_nowhere),
 		cmocka_unit_test(test_only_to_one_that_is_up),
 	};

@@ -80,11 +80,13 @@ static struct world {
 		char vm[64], handle[96];
 	} handles[MAX];
 	size_t n_handles;
-	int group_error;  /* nobody can look now */
-	bool resets;      /* the rules say reset = yes */
-	bool grouped;     /* the functions below share an IOMMU group */
-	const char *cold; /* vm1 has had the device of that name since its start */
-	bool all_claim;   /* so say the others as well */
+	int group_error;              /* nobody can look now */
+	bool resets;                  /* the rules say reset = yes */
+	bool grouped;                 /* the functions below share an IOMMU group */
+	const char *cold;             /* vm1 has had the device of that name since its start */
+	bool all_claim;               /* so say the others as well */
+	struct intake_client *helper; /* of the next event; NULL: it comes from the spool */
+	bool is_outdated;             /* an older config has decided the next event */
 } w;
 
 /* sysfs */
@@ -176,6 +178,32 @@ int udev_ask(struct loop *loop, const char *const *devpaths, size_t n,
 	if (!w.policy.udev_waits)
 		udev_answers(listener, data);
 	return 0;
+}
+
+/* Helpers */
+
+struct intake_client {
+	struct intake_client *next;
+	bool is_answered;
+};
+
+void intake_acknowledge(struct intake_client *client)
+{
+	if (client)
+		client->is_answered = true;
+}
+
+struct intake_client *intake_chain(struct intake_client *client, struct intake_client *list)
+{
+	client->next = list;
+	return client;
+}
+
+struct intake_client *intake_acknowledge_all(struct intake_client *list)
+{
+	for (; list; list = list->next)
+		intake_acknowledge(list);
+	return NULL;
 }
 
 /* The worker */
@@ -597,7 +625,12 @@ static void event_of(const char *action, struct place *place, uint64_t seqnum, c
 					 0);
 	if (uuid)
 		assert_int_equal(wire_add(&msg, "SYNTH_UUID", uuid), 0);
-	manager_intake.event(&w.manager, &event, &msg, NULL);
+	if (w.is_outdated) {
+		assert_int_equal(wire_add(&msg, "VHOTPLUG_CONFIG", "former"), 0);
+		if (!place->claimed)
+			assert_int_equal(wire_add(&msg, "VHOTPLUG_RULE", place->rule), 0);
+	}
+	manager_intake.event(&w.manager, &event, &msg, TAKE_PTR(w.helper));
 }
 
 static void event(const char *action, struct place *place, uint64_t seqnum)
@@ -2039,6 +2072,170 @@ static void test_attach_connected_no_and_a_late_helper(void **state)
 	expect_history("attach plug vm1 ok");
 }
 
+/* Closes the broker and opens one with attachConnected = no; its world has no device yet. */
+static void restart_holding(void)
+{
+	close_broker();
+	open_broker("[general]\nattachConnected = no\n");
+}
+
+/* The plug has started the broker: its helper waits before udev's database is known. */
+static void test_attach_connected_no_and_the_plug_that_starts_it(void **state)
+{
+	struct intake_client helper = {0};
+
+	(void) state;
+	restart_holding();
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+	w.policy.udev_waits = true;
+	manager_start(&w.manager);
+	w.helper = &helper;
+	event("add", stick, ++w.seqnum);
+	run();
+	assert_int_equal(w.n_attaches, 0);
+	udev_answers(w.listener, &w.manager);
+	run();
+	expect("1-2", "attached vm1");
+	expect_history("attach plug vm1 ok");
+	assert_true(helper.is_answered);
+}
+
+/* The same, found in udev's database first. */
+static void test_attach_connected_no_and_the_plug_is_heard_last(void **state)
+{
+	struct intake_client helper = {0}, other = {0};
+
+	(void) state;
+	restart_holding();
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+	struct place *old = place_new(USB "1-3", 101, "vm1");
+	w.policy.udev_waits = true;
+	manager_start(&w.manager);
+	w.listener->device(&w.manager, stick->devpath, place_property, stick);
+	w.helper = &helper;
+	event("add", stick, ++w.seqnum);
+	w.helper = &other;
+	event_of("add", old, ++w.seqnum, "0"); /* is no plug */
+	udev_answers(w.listener, &w.manager);
+	run();
+	expect("1-2", "attached vm1");
+	assert_string_equal(sql("select state from assignments where device = '1-3'"), "held");
+}
+
+/* mdev's helper spools the event and starts the broker then. */
+static void test_attach_connected_no_and_the_spool_starts_it(void **state)
+{
+	(void) state;
+	restart_holding();
+	w.manager.spool_starts = true;
+	event("add", place_new(USB "1-2", 100, "vm1"), ++w.seqnum);
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "attached vm1");
+}
+
+/* What has come while no broker ran is held, and the rules have set it aside all the same. */
+static void test_attach_connected_no_gives_back(void **state)
+{
+	(void) state;
+	restart_holding();
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+	stick->fence = "yes";
+	event("add", stick, ++w.seqnum);
+	w.policy.worker_waits = true;
+	manager_start(&w.manager);
+	run();
+	assert_string_equal(sql("select state from assignments"), "held");
+	assert_int_equal(w.n_jobs, 1);
+	assert_int_equal(w.jobs[0].job, WORKER_USB_RETURN);
+	/* Nothing overtakes it. */
+	manager_set_config(&w.manager, read_config("[general]\nattachConnected = yes\n"));
+	run();
+	assert_int_equal(w.n_jobs, 1);
+	job_answer(0, "");
+	w.policy.worker_waits = false;
+	run();
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_all_jobs, 2); /* it was opened */
+}
+
+static void test_attach_connected_no_gives_back_once(void **state)
+{
+	(void) state;
+	restart_holding();
+	event("add", place_new(PCI "0000:00:1f.3", 100, "vm1"), ++w.seqnum);
+	w.policy.worker_waits = true;
+	manager_start(&w.manager);
+	run();
+	assert_int_equal(w.n_jobs, 1);
+	assert_int_equal(w.jobs[0].job, WORKER_PCI_RETURN);
+	assert_int_equal(w.jobs[0].options, WORKER_ALONE);
+	job_answer(-EIO, "no");
+	run();
+	manager_resync(&w.manager);
+	run();
+	restart_holding();
+	manager_start(&w.manager);
+	run();
+	assert_string_equal(sql("select state from assignments"), "held");
+	assert_int_equal(w.n_all_jobs, 1);
+}
+
+/* Its VM has had it since its start, which is not known before it has been asked. */
+static void test_attach_connected_no_and_a_vm_that_has_it(void **state)
+{
+	(void) state;
+	restart_holding();
+	place_new(USB "1-2", 100, "vm1")->fence = "yes";
+	w.cold = "1-2";
+	w.policy.probe_waits = w.policy.worker_waits = true;
+	manager_start(&w.manager);
+	run();
+	assert_string_equal(sql("select state from assignments"), "held");
+	assert_int_equal(w.n_all_jobs, 0);
+	w.policy.probe_waits = false;
+	run();
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.jobs[0].job, WORKER_USB_RELEASE);
+	assert_int_equal(w.n_all_jobs, w.n_jobs);
+	for (size_t i = 0; i < w.n_jobs; i++)
+		assert_int_not_equal(w.jobs[i].job, WORKER_USB_RETURN);
+}
+
+/* In the spool for a while, and decided by a config that is no more. */
+static void test_spooled_by_an_older_config(void **state)
+{
+	(void) state;
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+
+	w.is_outdated = true;
+	stick->claimed = false;
+	event("add", stick, ++w.seqnum);
+	run();
+	assert_null(device("1-2"));
+	assert_int_equal(w.n_all_jobs, 0);
+	/* The new one may want it, too. */
+	stick->claimed = true;
+	event("add", stick, ++w.seqnum);
+	run();
+	expect("1-2", "attached vm1");
+}
+
+/* The same where a broker finds it at its start. */
+static void test_spooled_by_an_older_config_before_the_start(void **state)
+{
+	(void) state;
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+
+	w.is_outdated = true;
+	stick->claimed = false;
+	event("add", stick, ++w.seqnum);
+	manager_start(&w.manager);
+	run();
+	assert_null(device("1-2"));
+	assert_int_equal(w.n_attaches, 0);
+}
+
 static void test_events_before_the_start_move_nothing(void **state)
 {
 	(void) state;
@@ -2645,6 +2842,14 @@ int main(void)
 		FRESH(test_attach_connected_no),
 		STARTED(test_attach_connected_no_and_a_new_rule),
 		STARTED(test_attach_connected_no_and_a_late_helper),
+		FRESH(test_attach_connected_no_and_the_plug_that_starts_it),
+		FRESH(test_attach_connected_no_and_the_plug_is_heard_last),
+		FRESH(test_attach_connected_no_and_the_spool_starts_it),
+		FRESH(test_attach_connected_no_gives_back),
+		FRESH(test_attach_connected_no_gives_back_once),
+		FRESH(test_attach_connected_no_and_a_vm_that_has_it),
+		STARTED(test_spooled_by_an_older_config),
+		FRESH(test_spooled_by_an_older_config_before_the_start),
 		FRESH(test_events_before_the_start_move_nothing),
 		FRESH(test_candidates_in_order_at_start),
 		STARTED(test_stop_in_the_middle),

@@ -68,7 +68,8 @@ void handover_verify(struct registry *registry, struct device *device)
 
 void handback_return(struct registry *registry, struct device *device, const char *reason)
 {
-	(void) registry, (void) device, (void) reason;
+	(void) registry, (void) reason;
+	note_step(device, "return");
 }
 
 void handback_drop(struct registry *registry, struct device *device)

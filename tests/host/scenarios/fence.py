@@ -105,6 +105,21 @@ def module_is_not_let_near(world):
         wait_driver(card, "snd_intel8x0")
 
 
+@story
+def card_that_comes_while_no_broker_runs(world):
+    """With attachConnected = no such a card is in no VM, and the host has it, though the rules have kept its driver
+    from it."""
+    vm1 = world.vm("vm1").start()
+    world.configure("[general]\nattachConnected = no", vm1.config(), CARD)
+    with sound_card(world, "rp3") as card:
+        wait_until(lambda: card.override() == "vfio-pci", 60, "the rules have set it aside")
+        world.udev.settle()
+        expect(card.driver() is None, f"{card.driver()} has it")
+        world.broker.start()
+        world.wait_state(card, "held", "attachConnected")
+        wait_driver(card, "snd_intel8x0")
+
+
 def _load_keyboard_drivers():
     subprocess.run(["modprobe", "-a", "usbhid", "hid-generic"], check=True)
 

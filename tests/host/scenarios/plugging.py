@@ -171,6 +171,29 @@ def already_plugged_in_stays_out(world):
 
 
 @story
+def plugged_in_while_no_broker_runs(world):
+    """attachConnected = no, and a keyboard that comes while no broker runs: it is in no VM, and the host can use it
+    as if there were no rules. Plugged in again it goes to the VM."""
+    subprocess.run(["modprobe", "-a", "usbhid", "hid-generic"], check=True)
+    vm1 = world.vm("vm1").start()
+    world.configure("[general]\nattachConnected = no", vm1.config(), KEYBOARDS)
+    keyboard = world.host.plug_keyboard()
+
+    def is_shut():
+        return {path.read_text().strip() for path in keyboard.sys.glob(f"{keyboard.name}:*/authorized")} == {"0"}
+    wait_until(is_shut, 60, "the rules have set it aside")
+    world.udev.settle()
+    world.broker.start()
+    world.wait_state(keyboard, "held", "attachConnected")
+    wait_until(keyboard.drivers, 60, "the host has it back")
+    expect(not is_shut() and not vm1.usb_ids(), "and vm1 has nothing")
+    port = keyboard.name.split("-")[1]
+    keyboard.unplug()
+    again = world.host.plug_keyboard(port=port)
+    world.wait_attached(again, vm1)
+
+
+@story
 def reading_while_writing(world):
     """sqlite3 reads both views while the broker writes them, and after it has ended."""
     keyboard, vm1 = world.keyboard_in_vm1()
