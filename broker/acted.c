@@ -5,7 +5,7 @@
 
 static uint64_t *find_number(struct acted *acted, uint64_t number)
 {
-	for (size_t i = 0; number != 0 && i < ARRAY_SIZE(acted->numbers); i++)
+	for (size_t i = 0; acted->n > 0 && i < ARRAY_SIZE(acted->numbers); i++)
 		if (acted->numbers[i] == number)
 			return &acted->numbers[i];
 	return NULL;
@@ -13,11 +13,13 @@ static uint64_t *find_number(struct acted *acted, uint64_t number)
 
 bool acted_note(struct acted *acted, const struct event *event, bool is_kept)
 {
-	uint64_t *place = find_number(acted, event->seqnum);
+	uint64_t *place = event->seqnum ? find_number(acted, event->seqnum) : NULL;
 
 	if (place && is_kept) {
 		*place = 0;
-	} else if (!place && !is_kept) {
+		acted->n--;
+	} else if (!place && !is_kept && event->seqnum) {
+		acted->n += acted->numbers[acted->next] == 0;
 		acted->numbers[acted->next] = event->seqnum;
 		acted->next = (acted->next + 1) % ARRAY_SIZE(acted->numbers);
 	}

@@ -10,7 +10,7 @@ struct event;
 /* The last ones; as many as the spool holds. Zero is empty. */
 struct acted {
 	uint64_t numbers[SPOOL_MAX]; /* 0: none */
-	size_t next;
+	size_t next, n;
 };
 
 /* EVENT, which is new to the database or not known to be in it (is_new), has come. IS_KEPT: it is
