@@ -13,10 +13,11 @@
 #define MAX_COMMANDS 1024
 #define ID_PREFIX "vhp"
 #define NO_QMP "what answers there does not speak QMP"
-#define RESEND_MS 50    /* while the kernel takes no descriptors */
-#define ANSWER_MS 60000 /* since the last answer; pinning a guest's memory takes some seconds */
-#define PER_MS 1000     /* ids */
-#define PAUSE_MS 50     /* at least, so that a flood is read in pieces worth their while */
+#define RESEND_MS 50      /* while the kernel takes no descriptors */
+#define ANSWER_MS 60000   /* since the last answer; pinning a guest's memory takes some seconds */
+#define PER_MS 10         /* ids */
+#define CYCLE_MS 10000000 /* until they begin anew: nearly three hours, and they stay short */
+#define PAUSE_MS 50       /* at least, so that a flood is read in pieces worth their while */
 
 enum qmp_state {
 	QMP_GREETING,
@@ -501,7 +502,7 @@ int qmp_new(struct loop *loop, int fd, const struct qmp_handler *handler, void *
 	/* Ids that no former connection had, of no former broker either: QEMU tells whoever is
 	 * connected when it is done what came of a command, also of one that went before it
 	 * (monitor_qmp_respond in monitor/qmp.c). */
-	qmp->next_number = now_realtime_ms() * PER_MS;
+	qmp->next_number = now_realtime_ms() % CYCLE_MS * PER_MS;
 	budget_init(&qmp->own_input, QMP_BURST, QMP_RATE);
 	qmp->input = &qmp->own_input;
 	int r = loop_add(loop, fd, EPOLLIN, handle_events, qmp, &qmp->source);

@@ -291,11 +291,11 @@ static void test_answer_to_the_one_before(void **state)
 	connect_session(s);
 	ask(s, &q, "qom-list");
 	assert_int_equal(qmp_flush(s->qmp, -1), 0);
-	assert_string_equal(hear(s), "{\"execute\":\"qmp_capabilities\",\"id\":\"vhp1000\"}\n"
-				     "{\"execute\":\"qom-list\",\"id\":\"vhp1001\"}\n");
-	say(s, GREETING
-	    "{\"return\": {}, \"id\": \"vhp1\"}\r\n{\"return\": {}, \"id\": \"vhp1000\"}\r\n"
-	    "{\"return\": 7, \"id\": \"vhp1001\"}\r\n");
+	assert_string_equal(hear(s), "{\"execute\":\"qmp_capabilities\",\"id\":\"vhp10\"}\n"
+				     "{\"execute\":\"qom-list\",\"id\":\"vhp11\"}\n");
+	say(s,
+	    GREETING "{\"return\": {}, \"id\": \"vhp1\"}\r\n{\"return\": {}, \"id\": \"vhp10\"}\r\n"
+		     "{\"return\": 7, \"id\": \"vhp11\"}\r\n");
 	spin_until(s->loop, is_answered, &q);
 	assert_string_equal(s->log, "qom-list=7;");
 }
