@@ -5,7 +5,9 @@
 
 static uint64_t *find_number(struct acted *acted, uint64_t number)
 {
-	for (size_t i = 0; acted->n > 0 && i < ARRAY_SIZE(acted->numbers); i++)
+	if (acted->n == 0 || number == 0)
+		return NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(acted->numbers); i++)
 		if (acted->numbers[i] == number)
 			return &acted->numbers[i];
 	return NULL;
@@ -13,7 +15,7 @@ static uint64_t *find_number(struct acted *acted, uint64_t number)
 
 bool acted_note(struct acted *acted, const struct event *event, bool is_kept)
 {
-	uint64_t *place = event->seqnum ? find_number(acted, event->seqnum) : NULL;
+	uint64_t *place = find_number(acted, event->seqnum);
 
 	if (place && is_kept) {
 		*place = 0;

@@ -320,8 +320,8 @@ static bool is_asked_for(const struct registry *registry, const struct device *d
 }
 
 /* DEVICE is held, and the host's: the rules, which do not know that, have set it aside. */
-static struct decision hold_or_undo(const struct registry *registry, const struct device *device,
-				    uint64_t now)
+static struct decision hold_or_return(const struct registry *registry, const struct device *device,
+				      uint64_t now)
 {
 	const struct device_fence *fence = &device->attempt.fence;
 	bool is_set_aside = device->id.kind == DEVICE_PCI || device->wish.fence;
@@ -353,7 +353,7 @@ static struct decision decide_nowhere(const struct registry *registry, const str
 	if (is_kept_out(device, &decision))
 		return fence_or(device, NULL, decision, now);
 	if (device->wish.held)
-		return hold_or_undo(registry, device, now);
+		return hold_or_return(registry, device, now);
 	vm = choose_vm(registry, device);
 	if (!vm)
 		return fence_or(device, vm, fail_without_vm(device), now);
