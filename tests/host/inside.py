@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Runs inside the emulated host: brings up udevd, then runs what was asked for, and tells the
-outside by the virtio port "results", line by line; the last line carries the exit status."""
+outside by the virtio port "results", line by line; the last line carries the exit status, and for how many seconds the host
+has been up, by its own clock."""
 import faulthandler
 import importlib
 import json
@@ -95,9 +96,9 @@ def main():
     try:
         with alive.shown(sys.stdout):
             status = run(request)
-    except Exception:
-        print(traceback.format_exc())
-    print(f"::exit {status}")
+    except Exception as error:  # none of a story's
+        print(f"FAIL the emulated host: {error!r}\n{traceback.format_exc()}--- end of the emulated host")
+    print(f"::exit {status} {since_power_on():.0f}")
     sys.stdout.flush()
 
 

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 
+from . import tsc
 from .wait import wait_until
 
 INIT = """#!/bin/busybox sh
@@ -35,7 +36,7 @@ def arguments(kernel, folder):
     with (folder / "initramfs").open("wb") as file:
         subprocess.run("find . | cpio --quiet -o -H newc", shell=True, cwd=root, stdout=file, check=True)
     return ("-kernel", str(kernel), "-initrd", str(folder / "initramfs"), "-m", "160",
-            "-append", "console=ttyS0 quiet edd=off nokaslr mitigations=off tsc=reliable no_timer_check panic=-1",
+            "-append", f"console=ttyS0 quiet edd=off nokaslr mitigations=off {tsc.told()} no_timer_check panic=-1",
             "-serial", f"file:{folder / 'serial.log'}")
 
 

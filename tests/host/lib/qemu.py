@@ -3,14 +3,20 @@ import functools
 import re
 import subprocess
 
-# What makes the emulated host cheap. Its kernel is told to trust the processors' time stamps, which QEMU has from
-# one clock: else each look at the time is one at a register of the HPET, a way out of the emulated code and a lock
-# that all processors share. Page tables have four levels, not five. And without erms, nothing clears and copies memory
-# by rep movsb and rep stosb, of which each byte is a turn of a loop here: a tenth of all processor time. Programs lie at
-# the same addresses each time: QEMU translates code anew for each address that it is seen at, and looks a translation up
-# among all there are (1.3 million after a minute and a half, 0.4 without): a fifth of the rest, more in a long run.
+from . import tsc
+
+# What makes the emulated host cheap, as fast() does. Page tables have four levels, not five. Without erms, nothing clears
+# and copies memory by rep movsb and rep stosb, of which each byte is a turn of a loop here: a tenth of all processor time.
 CPU = "max,-la57,-erms"
-FAST = "no_timer_check tsc=reliable norandmaps"
+
+
+def fast(kvm=False):
+    """The kernel's parameters for that. Emulated, it is to trust the processors' time stamps, which QEMU has from one
+    clock: else each look at the time is one at a register of the HPET, a way out of the emulated code and a lock that all
+    processors share. KVM tells of its clock by itself. Programs lie at the same addresses each time: QEMU translates
+    code anew for each address that it is seen at, and looks a translation up among all there are (1.3 million after a
+    minute and a half, 0.4 without): a fifth of the rest, more in a long run."""
+    return f"no_timer_check {'tsc=reliable' if kvm else tsc.told()} norandmaps"
 
 
 @functools.cache
