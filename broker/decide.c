@@ -323,15 +323,15 @@ static bool is_asked_for(const struct registry *registry, const struct device *d
 static struct decision hold_or_return(const struct registry *registry, const struct device *device,
 				      uint64_t now)
 {
-	const struct device_fence *fence = &device->attempt.fence;
+	const struct device_back *back = &device->attempt.back;
 	bool is_set_aside = device->id.kind == DEVICE_PCI || device->wish.fence;
 	struct decision decision = hold_device(device);
 
-	if (decision.step != STEP_REST || !is_set_aside || fence->undone ||
+	if (decision.step != STEP_REST || !is_set_aside || back->is_done ||
 	    is_asked_for(registry, device))
 		return decision;
-	return now < fence->not_before ? rest_until(fence->not_before, now)
-				       : do_step(STEP_RETURN, NULL);
+	return now < back->not_before ? rest_until(back->not_before, now)
+				      : do_step(STEP_RETURN, NULL);
 }
 
 static struct decision decide_nowhere(const struct registry *registry, const struct device *device,

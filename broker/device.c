@@ -322,7 +322,7 @@ static const char *check_attempt(const struct device *device)
 	if (state == DEVICE_OPENING && attempt->request == 0)
 		return "opening means that the worker is asked";
 	if (attempt->request != 0 && !device->place.vm && !device->wish.fence &&
-	    state != DEVICE_HELD && !attempt->back.is_asked)
+	    !attempt->back.is_asked)
 		return "the worker is asked only for a VM's sake, for the fence, or to give it"
 		       " back";
 	if (attempt->back.is_asked && (attempt->request == 0 || device->place.vm))

@@ -148,12 +148,12 @@ struct device_group {
 /* Its fence, since it is in no VM: up, or left down because the host uses it. */
 struct device_fence {
 	bool settled;
-	bool undone; /* held: what the rules have set aside is the host's again */
 	unsigned n_tries;
 	uint64_t not_before; /* ms, monotonic */
 };
 
-/* Its way back to the host, which no rule keeps it from any more. */
+/* Its way back to the host, which no rule keeps it from any more; and from what the rules have set
+ * aside, if it is held. */
 struct device_back {
 	bool is_asked; /* request is for that */
 	bool is_done;

@@ -37,8 +37,10 @@ const struct device *group_keeper(const struct registry *registry, const struct 
 {
 	struct device *d = NULL;
 
+	/* One that is refused, or taken out by hand, does not get ready for its VM. */
 	while ((d = next_member(registry, device, d)) && !d->place.vm &&
-	       !(d->wish.prepare && d->wish.rule[0]))
+	       !(d->wish.prepare && d->wish.rule[0] && d->wish.away == AWAY_NOT &&
+		 d->record.state != DEVICE_REFUSED))
 		;
 	return d;
 }

@@ -40,48 +40,56 @@ static enum worker_job return_job(enum device_kind kind)
 	abort();
 }
 
-/* Tries again later, each time later. */
-static void delay_return(struct registry *registry, struct device *device, const char *reason)
+static bool is_held(const struct device *device)
 {
-	struct device_back *back = &device->attempt.back;
-	uint64_t delay = RETURN_RETRY_MS << (back->n_tries < 8 ? back->n_tries : 8);
+	return device->record.state == DEVICE_HELD;
+}
+
+/* One that no rule wants says why. */
+static void say_delayed(struct registry *registry, struct device *device, const char *reason)
+{
 	char before[VMM_DETAIL_SIZE];
 
-	back->n_tries++;
-	back->not_before = now_monotonic_ms() + (delay < MAX_RETURN_MS ? delay : MAX_RETURN_MS);
 	snprintf(before, sizeof(before), "%s", device->record.reason);
 	record_set(registry, device, DEVICE_WAITING, "not given back to the host yet: %.400s",
 		   reason);
 	if (!streq(before, device->record.reason))
 		log_warning("%s (%s): %s", device->id.kernel_name, device->id.name,
 			    device->record.reason);
+}
+
+/* Tries again later, each time later. */
+static void delay_return(struct registry *registry, struct device *device, const char *reason)
+{
+	struct device_back *back = &device->attempt.back;
+	uint64_t delay = RETURN_RETRY_MS << (back->n_tries < 8 ? back->n_tries : 8);
+
+	if (!is_held(device))
+		say_delayed(registry, device, reason);
+	else if (back->n_tries == 0)
+		log_warning("%s (%s): not given back to the host yet: %s", device->id.kernel_name,
+			    device->id.name, reason);
+	back->n_tries++;
+	back->not_before = now_monotonic_ms() + (delay < MAX_RETURN_MS ? delay : MAX_RETURN_MS);
 	device_mark(device);
 }
 
-/* DEVICE is held. */
-static void undo_rules(struct registry *registry, struct device *device)
+static void say_returning(struct registry *registry, struct device *device)
 {
-	struct device_fence *fence = &device->attempt.fence;
-	/* Its IOMMU group, or vfio-pci where it has that, may be somebody else's doing. */
-	unsigned options = device->id.kind == DEVICE_PCI ? WORKER_ALONE : 0;
-	int r = job_send(registry, device, return_job(device->id.kind), options,
-			 &device->attempt.request);
-
-	fence->undone = r == 0;
-	fence->not_before = r < 0 ? now_monotonic_ms() + FENCE_RETRY_MS : 0;
-	device_mark(device);
+	record_name_vm(device, "");
+	record_set(registry, device, DEVICE_WAITING, "is being given back to the host");
 }
 
 void handback_return(struct registry *registry, struct device *device, const char *reason)
 {
 	struct device_attempt *attempt = &device->attempt;
+	bool is_wanted = device->wish.rule[0];
+	/* Of what is held, its IOMMU group, or vfio-pci where it has that, may be somebody else's
+	 * doing. */
+	unsigned options = is_wanted && device->id.kind == DEVICE_PCI ? WORKER_ALONE : 0;
 
-	if (device->wish.rule[0]) {
-		undo_rules(registry, device);
-		return;
-	}
-	record_name_vm(device, "");
 	if (*reason) {
+		record_name_vm(device, "");
 		record_set(registry, device, DEVICE_WAITING, "%s", reason);
 		device_mark(device);
 		return;
@@ -89,12 +97,12 @@ void handback_return(struct registry *registry, struct device *device, const cha
 	/* Should a rule want it again. */
 	attempt->fence = (struct device_fence){0};
 	device_touch(device);
-	int r = job_send(registry, device, return_job(device->id.kind), 0, &attempt->request);
+	if (!is_wanted && attempt->back.n_tries == 0)
+		say_returning(registry, device);
+	int r = job_send(registry, device, return_job(device->id.kind), options, &attempt->request);
 	attempt->back.is_asked = r == 0;
 	if (r < 0)
 		delay_return(registry, device, "the worker process is overloaded");
-	else if (attempt->back.n_tries == 0)
-		record_set(registry, device, DEVICE_WAITING, "is being given back to the host");
 }
 
 static const char *words_for(const struct device *device, const struct worker_answer *answer)
@@ -108,8 +116,9 @@ static void note_returned(struct registry *registry, struct device *device,
 			  const struct worker_answer *answer)
 {
 	device->attempt.back.is_asked = false;
-	if (device->wish.rule[0])
-		device_renew_return(device); /* a rule wants it again */
+	/* A rule wants it again, or none wants it any more. */
+	if (is_held(device) != (device->wish.rule[0] != 0))
+		device_renew_return(device);
 	else if (answer->result == 0 || answer->result == -ENODEV)
 		device->attempt.back.is_done = true;
 	else
@@ -141,14 +150,6 @@ void handback_fence(struct registry *registry, struct device *device)
 	device_mark(device);
 }
 
-static void note_undone(struct device *device, const struct worker_answer *answer)
-{
-	if (answer->result < 0 && answer->result != -ENODEV)
-		log_warning("%s (%s): not given back to the host: %s", device->id.kernel_name,
-			    device->id.name, answer->detail);
-	device_mark(device);
-}
-
 /* A VMM that ends, or who looks what is on a disk, uses it for a moment longer. */
 static void note_fenced(struct device *device, const struct worker_answer *answer)
 {
@@ -168,8 +169,6 @@ void handback_note_answer(struct registry *registry, struct device *device,
 {
 	if (device->attempt.back.is_asked)
 		note_returned(registry, device, answer);
-	else if (device->record.state == DEVICE_HELD)
-		note_undone(device, answer);
 	else
 		note_fenced(device, answer);
 }

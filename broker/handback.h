@@ -10,9 +10,9 @@
 
 /* Keeps the host from DEVICE, which is in no VM, unless it uses it. */
 void handback_fence(struct registry *registry, struct device *device);
-/* Gives DEVICE, which is in no VM, back to its host driver: where no rule wants it, again and again
- * until that has worked; where it is held, once, for what the rules have set aside. With a REASON
- * it only says why it is not done yet. */
+/* Gives DEVICE, which is in no VM, back to its host driver, again and again until that has worked:
+ * no rule wants it, or it is held, for what the rules have set aside. With a REASON it only says
+ * why it is not done yet. */
 void handback_return(struct registry *registry, struct device *device, const char *reason);
 /* Removes DEVICE, which is the host's again, or unplugged. */
 void handback_drop(struct registry *registry, struct device *device);

@@ -337,7 +337,7 @@ static int handle_loaded(void *data, struct device *device)
 	struct vm *vm = registry_find_vm(registry, device->record.vm);
 
 	device->wish.present = true;
-	device->wish.held = device->attempt.fence.undone = state == DEVICE_HELD;
+	device->wish.held = state == DEVICE_HELD;
 	read_config(manager, device);
 	device->id.group = look_up_group(device);
 	device_set_cause(device, device->wish.rule[0] ? CAUSE_COLDPLUG : CAUSE_CONFIG);

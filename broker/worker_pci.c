@@ -171,29 +171,32 @@ static int bind_to_vfio(const char *address, struct worker_answer *answer)
 	return 0;
 }
 
-static void return_member(const char *address)
+/* Returns 0, also where no host driver wants it; or -errno: it is kept from them still. */
+static int return_member(const char *address)
 {
 	char driver[64], alias[256];
+	int r = write_attribute(address, "driver_override", "\n");
 
-	write_attribute(address, "driver_override", "\n");
-	if (pci_driver(address, driver, sizeof(driver)) && streq(driver, "vfio-pci"))
-		unbind_driver(address, driver);
+	if (r == 0 && pci_driver(address, driver, sizeof(driver)) && streq(driver, "vfio-pci"))
+		r = unbind_driver(address, driver);
+	if (r < 0)
+		return r == -ENOENT ? 0 : r; /* it has gone */
 	/* While the device was claimed, udevd was kept from loading the host's module for it. */
 	if (root_read(alias, sizeof(alias), "/sys/bus/pci/devices/%s/modalias", address) == 0)
 		load_module(alias);
 	root_write(address, "/sys/bus/pci/drivers_probe");
+	return 0;
 }
 
 /* One without an IOMMU group. No VM has it by us; in VFIO's no-IOMMU mode somebody else may, and to
  * take it from him would block. */
-static void return_ungrouped(const char *address)
+static int return_ungrouped(const char *address)
 {
 	char driver[64];
 
 	if (pci_driver(address, driver, sizeof(driver)))
-		write_attribute(address, "driver_override", "\n");
-	else
-		return_member(address);
+		return write_attribute(address, "driver_override", "\n");
+	return return_member(address);
 }
 
 /* Waits for the node of the group, and makes it accessible to the VMM's user. */
@@ -246,10 +249,17 @@ static int take_group(const struct pci_group *group, struct pci_group *taken,
 	return r;
 }
 
-static void return_members(const struct pci_group *group)
+/* All that can be. Returns 0, or the last -errno. */
+static int return_members(const struct pci_group *group)
 {
-	for (size_t i = 0; i < group->n_members; i++)
-		return_member(group->members[i]);
+	int result = 0;
+
+	for (size_t i = 0; i < group->n_members; i++) {
+		int r = return_member(group->members[i]);
+
+		result = r < 0 ? r : result;
+	}
+	return result;
 }
 
 /* Never a bridge's. Returns 0, or -errno with ANSWER filled. */
@@ -357,29 +367,43 @@ static bool await_closed(const struct worker_request *request, struct worker_ans
 	return false;
 }
 
+/* A VM may have another member by its own command line. To take that one from it would block, and
+ * a host driver beside it is what the kernel does not allow. Returns 0, or -errno, for which ANSWER
+ * may have words. */
+static int return_group(const struct worker_request *request, const struct pci_group *group,
+			struct worker_answer *answer)
+{
+	const char *address = strrchr(request->devpath, '/') + 1;
+	bool is_alone = request->options & WORKER_ALONE;
+	char driver[64];
+
+	_cleanup_close_ int lock = lock_group(group, answer);
+	if (lock < 0)
+		return lock;
+	if (is_alone && pci_driver(address, driver, sizeof(driver)))
+		return 0;
+	if (!await_closed(request, answer)) {
+		write_attribute(address, "driver_override", "\n");
+		return answer->result;
+	}
+	return is_alone ? return_member(address) : return_members(group);
+}
+
 void worker_pci_return(const struct worker_request *request, struct worker_answer *answer)
 {
 	const char *address = strrchr(request->devpath, '/') + 1;
-	char driver[64];
 	struct pci_group group;
 
 	/* Another card, in the same slot, may be somebody's. */
 	if (worker_has_gone(request, answer))
 		return;
 	int r = pci_get_group(address, &group);
-	if (r == -ENOENT)
-		return_ungrouped(address);
-	if (r < 0)
-		return;
-	_cleanup_close_ int lock = lock_group(&group, answer);
-	if (lock < 0)
-		return;
-	/* A VM may have another member by its own command line. To take that one from it would
-	 * block, and a host driver beside it is what the kernel does not allow. */
-	if (!await_closed(request, answer))
-		write_attribute(address, "driver_override", "\n");
-	else if (!(request->options & WORKER_ALONE))
-		return_members(&group);
-	else if (!pci_driver(address, driver, sizeof(driver)))
-		return_member(address);
+	if (r == -ENOENT || r == -E2BIG) /* no VM has it by us */
+		r = return_ungrouped(address);
+	else if (r < 0)
+		worker_fail(answer, r, "can't read its IOMMU group: %s", strerror(-r));
+	else
+		r = return_group(request, &group, answer);
+	if (r < 0 && answer->result == 0)
+		worker_fail(answer, r, "can't be taken from vfio-pci: %s", strerror(-r));
 }

@@ -97,6 +97,7 @@ static const struct row rows[] = {
 	PCI("its group is in a VM", "uu", DEVICE_WAITING, UNCLAIMED | OF_GROUP, .other = DEVICE_ATTACHED, .other_wants = "vm1", .other_in = "vm1", .step = STEP_RETURN, .says = "0000:00:1f.1 of its IOMMU group is vm1's", .again = 2000),
 	PCI("another group is in a VM", "uu", DEVICE_WAITING, UNCLAIMED, .other = DEVICE_ATTACHED, .other_wants = "vm1", .other_in = "vm1", .step = STEP_RETURN),
 	PCI("its group is made ready for a VM", "du", DEVICE_WAITING, UNCLAIMED | OF_GROUP | AWAITED, .other = DEVICE_WAITING, .other_wants = "vm1", .step = STEP_RETURN, .says = "of its IOMMU group is", .again = 2000),
+	PCI("of its group another one is refused", "du", DEVICE_WAITING, UNCLAIMED | OF_GROUP | AWAITED, .other = DEVICE_REFUSED, .other_wants = "vm1", .step = STEP_RETURN),
 	PCI("so it was, and nobody wants it any more", "du", DEVICE_WAITING, UNCLAIMED | OF_GROUP | AWAITED, .other = DEVICE_WAITING, .other_wants = "", .step = STEP_RETURN),
 	PCI("a card gone", "uu", DEVICE_WAITING, GONE, .step = STEP_DROP),
 	EVDEV("an event node gone", "uu", DEVICE_WAITING, GONE, .step = STEP_DROP),
@@ -451,7 +452,7 @@ static void test_told_once(void **state)
 		    d.step != STEP_FAIL && !(d.step == STEP_RETURN && *d.reason))
 			continue;
 		kept_set(&s.device.record.reason, d.reason);
-		s.device.attempt.fence.undone = d.step == STEP_HOLD;
+		s.device.attempt.back.is_done = d.step == STEP_HOLD;
 		if (d.vm && d.step == STEP_WAIT)
 			kept_set(&s.device.record.vm, d.vm->name);
 		else if (d.step == STEP_FAIL)
@@ -498,11 +499,11 @@ static void test_held_is_given_back(void **state)
 		d = decide(&s.registry, &s.device, NOW);
 		if (d.step != held[i].step)
 			fail_msg("%s: %s", held[i].what, decide_step_name(d.step));
-		s.device.attempt.fence.not_before = NOW + LATER;
+		s.device.attempt.back.not_before = NOW + LATER;
 		d = decide(&s.registry, &s.device, NOW);
 		assert_int_equal(d.step, STEP_REST);
 		assert_int_equal(d.again_ms, held[i].step == STEP_RETURN ? LATER : 0);
-		s.device.attempt.fence = (struct device_fence){.undone = true};
+		s.device.attempt.back = (struct device_back){.is_done = true};
 		assert_int_equal(decide(&s.registry, &s.device, NOW).step, STEP_REST);
 	}
 }

@@ -2159,6 +2159,18 @@ static void test_attach_connected_no_gives_back(void **state)
 	assert_int_equal(w.n_all_jobs, 2); /* it was opened */
 }
 
+/* The worker begins to give the card back that is held, or is given back. */
+static void expect_way_back(unsigned options)
+{
+	device("0000:00:1f.3")->attempt.back.not_before = 0;
+	device_mark(device("0000:00:1f.3"));
+	run();
+	assert_int_equal(w.n_jobs, 1);
+	assert_int_equal(w.jobs[0].job, WORKER_PCI_RETURN);
+	assert_int_equal(w.jobs[0].options, options);
+}
+
+/* Until that has worked; and a new broker does not know whether the former one came that far. */
 static void test_attach_connected_no_gives_back_once(void **state)
 {
 	(void) state;
@@ -2167,18 +2179,45 @@ static void test_attach_connected_no_gives_back_once(void **state)
 	w.policy.worker_waits = true;
 	manager_start(&w.manager);
 	run();
-	assert_int_equal(w.n_jobs, 1);
-	assert_int_equal(w.jobs[0].job, WORKER_PCI_RETURN);
-	assert_int_equal(w.jobs[0].options, WORKER_ALONE);
+	expect_way_back(WORKER_ALONE);
 	job_answer(-EIO, "no");
 	run();
+	assert_int_equal(w.n_jobs, 0); /* not at once */
+	expect_way_back(WORKER_ALONE);
+	job_answer(0, "");
 	manager_resync(&w.manager);
 	run();
+	assert_int_equal(w.n_jobs, 0);
 	restart_holding();
+	w.policy.worker_waits = true;
 	manager_start(&w.manager);
 	run();
 	assert_string_equal(sql("select state from assignments"), "held");
-	assert_int_equal(w.n_all_jobs, 1);
+	expect_way_back(WORKER_ALONE);
+	job_answer(0, "");
+	assert_int_equal(w.n_all_jobs, 3);
+}
+
+/* Alone is not enough for one that no rule wants any more, whatever came of it. */
+static void test_attach_connected_no_and_no_rule_any_more(void **state)
+{
+	(void) state;
+	restart_holding();
+	struct place *card = place_new(PCI "0000:00:1f.3", 100, "vm1");
+	event("add", card, ++w.seqnum);
+	w.policy.worker_waits = true;
+	manager_start(&w.manager);
+	run();
+	expect_way_back(WORKER_ALONE);
+	card->claimed = false;
+	manager_resync(&w.manager);
+	run();
+	assert_int_equal(w.n_jobs, 1);
+	job_answer(0, "");
+	expect_way_back(0);
+	job_answer(0, "");
+	run();
+	assert_string_equal(sql("select count(*) from assignments"), "0");
 }
 
 /* Its VM has had it since its start, which is not known before it has been asked. */
@@ -2847,6 +2886,7 @@ int main(void)
 		FRESH(test_attach_connected_no_and_the_spool_starts_it),
 		FRESH(test_attach_connected_no_gives_back),
 		FRESH(test_attach_connected_no_gives_back_once),
+		FRESH(test_attach_connected_no_and_no_rule_any_more),
 		FRESH(test_attach_connected_no_and_a_vm_that_has_it),
 		STARTED(test_spooled_by_an_older_config),
 		FRESH(test_spooled_by_an_older_config_before_the_start),

@@ -613,9 +613,43 @@ static void test_return_while_another_goes(void **state)
 	do_job(worker_pci_take);
 	tree_path(path, k.root, DEVICES SOUND "/class");
 	assert_int_equal(unlink(path), 0);
-	do_job(worker_pci_return);
+	struct worker_answer answer = do_job(worker_pci_return);
+	assert_answer(&answer, -EAGAIN,
+		      "can't read its IOMMU group: Resource temporarily unavailable");
 	assert_string_equal(k.log, "");
 	assert_driver(CARD, "vfio-pci");
+}
+
+/* What vfio-pci does not let go of is not the host's yet; the others of the group are. */
+static void test_return_of_one_that_is_stuck(void **state)
+{
+	(void) state;
+	add_group();
+	do_job(worker_pci_take);
+	k.stubborn = "vfio-pci";
+	struct worker_answer answer = do_job(worker_pci_return);
+	assert_answer(&answer, -EIO, "can't be taken from vfio-pci: Input/output error");
+	k.stubborn = NULL;
+	answer = do_job(worker_pci_return);
+	assert_answer(&answer, 0, "");
+	assert_driver(CARD, "e1000e");
+}
+
+/* No VM gets one of such a group, but the rules may have set it aside. */
+static void test_return_of_a_group_too_large(void **state)
+{
+	(void) state;
+	let_go(CARD);
+	tree_write(k.root, DEVICES CARD "/driver_override", "vfio-pci");
+	for (unsigned i = 0; i <= PCI_MAX_GROUP; i++) {
+		char address[PCI_ADDRESS_SIZE];
+
+		snprintf(address, sizeof(address), "0000:01:%02x.%x", i / 8, i % 8);
+		add_function(address, "0x020000\n", NULL);
+	}
+	struct worker_answer answer = do_job(worker_pci_return);
+	assert_answer(&answer, 0, "");
+	assert_driver(CARD, "e1000e");
 }
 
 /* A card in its slot by now is another one, and perhaps somebody's. */
@@ -664,6 +698,8 @@ int main(void)
 		PCI_TEST(test_return_without_a_group),
 		PCI_TEST(test_return_without_a_group_from_vfio),
 		PCI_TEST(test_return_while_another_goes),
+		PCI_TEST(test_return_of_one_that_is_stuck),
+		PCI_TEST(test_return_of_a_group_too_large),
 		PCI_TEST(test_one_that_has_gone),
 	};
 
