@@ -69,14 +69,17 @@ struct machine {
 
 static void finish_machine(struct importer *i, struct machine *m)
 {
+	char name[sizeof("Ports for ") + IMPORT_VM_NAME];
+
 	if (m->name[0] && !m->socket[0]) {
 		import_note(i, "VM %s: it has no socket with an absolute path", m->name);
 	} else if (m->name[0]) {
 		fprintf(i->out, "\n[vm %s]\ntype = qemu\nsocket = %s\n", m->name, m->socket);
 		if (m->hubs[0])
 			fprintf(i->out, "usbBus = %s\n", m->hubs);
-		fprintf(i->out, "\n[usb Ports for %.30s]\ntargetVm = %s\n%s", m->name, m->name,
-			m->ports);
+		snprintf(name, sizeof(name), "Ports for %s", m->name);
+		import_header(i, 0, "usb", name, "");
+		fprintf(i->out, "targetVm = %s\n%s", m->name, m->ports);
 	}
 	*m = (struct machine){0};
 }

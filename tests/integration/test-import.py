@@ -552,7 +552,7 @@ class CarefulTest(unittest.TestCase):
         """Ours would never see it: an allow takes nothing, and a deny everything, until a person has looked."""
         switch = reference.EvdevDevice(name=b"", path_tag=b"", on_usb=False, properties={b"ID_SEAT": b"seat1", b"A": b"1"})
         late, other = {"property": "ID_SEAT", "value": "seat1"}, {"property": "A", "value": "1"}
-        for name in ("ID_SEAT", "LIBINPUT_DEVICE_GROUP", "ID_INPUT_TOUCHPAD_INTEGRATION"):
+        for name in ("ID_SEAT", "LIBINPUT_DEVICE_GROUP", "ID_INPUT_TOUCHPAD_INTEGRATION", "ID_INPUT_TRACKBALL"):
             said = self.carry({"targetVm": "vm1", "allow": [other], "deny": [{**late, "property": name}]}, kind="evdev")
             self.assertIn("takes nothing, until you say", said)
             self.assertIsNone(self.vm_of(switch))
@@ -587,6 +587,12 @@ class CarefulTest(unittest.TestCase):
         self.assertIn("VM a: it has no socket", said)
         ports, _ = self.ports_of(f"virtual_machines:\n{other}more:\n  - /devices/x/3-9\n  b:\n{theirs}")
         self.assertEqual(ports, {"linux": ["x/3-1"]})
+
+    def test_hotpluggers_vms_of_long_names_alike(self):
+        """Each has a group, of a name of its own."""
+        machines = "".join(f"  {'x' * 35}{end}:\n    socket: /{end}\n    ports:\n      - /devices/x/{end}\n" for end in "abc")
+        ports, said = self.ports_of("virtual_machines:\n" + machines)
+        self.assertEqual((ports, said), ({"x" * 35 + end: [f"x/{end}"] for end in "abc"}, ""))
 
     def test_hotpluggers_lists(self):
         start = "virtual_machines:\n  a:\n    socket: /a\n"
