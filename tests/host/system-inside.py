@@ -148,6 +148,13 @@ def upgraded_on_demand(world):
     world.expect_untouched()
 
 
+def removed_and_back_on_demand(world):
+    """Removed, and installed again: it is on demand at once, and not only after the next boot."""
+    run("dpkg", "-r", "vhotplug")
+    nobody("without the package")
+    upgraded_on_demand(world)
+
+
 def uninstalled_on_demand(world):
     """scripts/uninstall: nothing starts a broker any more, and the VM keeps what it has."""
     files = [file for file in run("dpkg", "-L", "vhotplug").splitlines()
@@ -198,7 +205,8 @@ def no_complaints(world):
 
 
 STEPS = [installed, plugged_in, restarted, upgraded, not_back_behind_the_database, unplugged_and_plugged,
-         watchdog, on_demand, upgraded_on_demand, uninstalled_on_demand, installed_again, removed, purged, no_complaints]
+         watchdog, on_demand, upgraded_on_demand, removed_and_back_on_demand, uninstalled_on_demand, installed_again, removed,
+         purged, no_complaints]
 
 
 def journal():
