@@ -311,7 +311,7 @@ void control_release(struct control_client *client)
 		client_go_on(client);
 }
 
-struct control_client *control_clients(struct control *control)
+struct control_client *control_clients(const struct control *control)
 {
 	return control->clients;
 }

@@ -96,4 +96,4 @@ void control_release(struct control_client *client);
 void control_hang_up(struct control_client *client);
 
 /* The clients, one after the other; they stay valid for the pass. */
-struct control_client *control_clients(struct control *control);
+struct control_client *control_clients(const struct control *control);

@@ -342,6 +342,11 @@ void control_broker_reload(struct control_broker *broker)
 	listen_as_configured(broker);
 }
 
+bool control_broker_is_used(const struct control_broker *broker)
+{
+	return broker && control_clients(api_control(broker->api));
+}
+
 bool control_broker_pass(struct control_broker *broker)
 {
 	return broker && api_pass(broker->api);

@@ -248,17 +248,9 @@ static void pass_end(void *data)
 	attend_pass_end(&broker->attend);
 }
 
-/* Whether somebody is still to answer: the worker, a VMM, a guest; or a VM may start that
- * nobody else can see: one that has no socket of its own, or dials in. */
-static bool is_busy(void *data)
+/* Whether somebody is still to answer: the worker, a VMM, a guest. */
+static bool is_awaiting(const struct registry *registry)
 {
-	struct broker *broker = data;
-	const struct config *config = broker->manager.config;
-
-	const struct registry *registry = &broker->manager.registry;
-
-	if (broker->manager.query)
-		return true;
 	for (const struct device *d = NULL; (d = registry_find_unsettled(registry, d));) {
 		enum device_state state = d->record.state;
 
@@ -267,10 +259,33 @@ static bool is_busy(void *data)
 		    d->attempt.back.is_asked)
 			return true;
 	}
+	return false;
+}
+
+/* Whether nobody else would notice: somebody is connected; what is suspended goes back when its VM
+ * ends. */
+static bool is_needed(const struct broker *broker)
+{
+	const struct registry *registry = &broker->manager.registry;
+
+	for (const struct device *d = NULL; (d = registry_find_unsettled(registry, d));)
+		if (d->record.state == DEVICE_SUSPENDED)
+			return true;
+	return control_broker_is_used(broker->control);
+}
+
+/* Or a VM may start that nobody else can see: one that has no socket of its own, or dials in. */
+static bool is_busy(void *data)
+{
+	struct broker *broker = data;
+	const struct config *config = broker->manager.config;
+
+	if (broker->manager.query || is_awaiting(&broker->manager.registry))
+		return true;
 	for (size_t i = 0; i < config->n_vms; i++)
 		if (config->vms[i].listen || !config->vms[i].socket)
 			return true;
-	return false;
+	return broker->exit_when_idle && is_needed(broker);
 }
 
 /* Whoever starts us again finds a new database, and the VMs tell what they have. */

@@ -6,8 +6,12 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "helper/wire.h"
+
 #define READ_SIZE 65536
 #define LINE_MAX_BYTES (64 * 1024 * 1024)
+#define WAKING_MS 10000 /* for a broker to start */
+#define WAKING_STEP_MS 20
 
 struct ctl_connection {
 	int fd;
@@ -15,16 +19,53 @@ struct ctl_connection {
 	size_t length, size;
 };
 
-int ctl_connect(const char *path, struct ctl_connection **ret_connection)
+/* Connects a socket of TYPE to PATH. Returns it, or -1 with errno set. */
+static int connect_socket(int type, const char *path)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	struct ctl_connection *connection;
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
 
-	if (strlen(path) >= sizeof(address.sun_path))
+	memcpy(address.sun_path, path, strlen(path));
+	if (fd >= 0 && connect(fd, (struct sockaddr *) &address, sizeof(address)) == 0)
+		return fd;
+	int error = errno;
+	close_fd(fd);
+	errno = error;
+	return -1;
+}
+
+/* Where the event socket beside PATH is a service manager's, its broker starts by that, and makes
+ * PATH. Returns a connection to it, or -1 with errno set. */
+static int wake_broker(const char *path)
+{
+	char events[sizeof(((struct sockaddr_un *) 0)->sun_path)];
+	size_t room = (size_t) (strrchr(path, '/') ? strrchr(path, '/') + 1 - path : 0);
+
+	if (room + sizeof(WIRE_SOCKET_NAME) > sizeof(events))
+		return -1;
+	snprintf(events, sizeof(events), "%.*s" WIRE_SOCKET_NAME, (int) room, path);
+	_cleanup_close_ int knocking = connect_socket(SOCK_SEQPACKET, events);
+	for (int waited = 0; knocking >= 0 && waited < WAKING_MS; waited += WAKING_STEP_MS) {
+		int fd = connect_socket(SOCK_STREAM, path);
+
+		if (fd >= 0 || (errno != ENOENT && errno != ECONNREFUSED))
+			return fd;
+		usleep(WAKING_STEP_MS * 1000);
+	}
+	errno = ENOENT;
+	return -1;
+}
+
+int ctl_connect(const char *path, struct ctl_connection **ret_connection)
+{
+	struct ctl_connection *connection;
+
+	if (strlen(path) >= sizeof(((struct sockaddr_un *) 0)->sun_path))
 		return ctl_fail(CTL_USAGE, "%s: too long for a socket", path);
-	strcpy(address.sun_path, path);
-	if (fd < 0 || connect(fd, (struct sockaddr *) &address, sizeof(address)) < 0)
+	_cleanup_close_ int fd = connect_socket(SOCK_STREAM, path);
+	if (fd < 0 && (errno == ENOENT || errno == ECONNREFUSED))
+		fd = wake_broker(path);
+	if (fd < 0)
 		return ctl_fail(errno == EACCES ? CTL_NOT_ALLOWED : CTL_NO_BROKER,
 				errno == ENOENT || errno == ECONNREFUSED
 					? "the broker does not run (%s: %s)"

@@ -138,6 +138,20 @@ def on_demand(world):
     nobody("after the config was applied")
 
 
+def asked_on_demand(world):
+    """vhotplugctl starts the broker, which stays while a device is suspended, and no longer."""
+    tool = "/checkout/.build-release/helper/vhotplugctl"
+    expect(str(world.keyboard.sys.name) in run(tool, "list"), "the tool shows the device")
+    nobody("after the list")
+    run(tool, "suspend")
+    wait_until(lambda: not world.vm.usb_ids(world.keyboard), PATIENCE, "the device has left the VM")
+    stays(brokers, 8, "the broker stays while a device is suspended")
+    run(tool, "resume")
+    world.wait_attached()
+    nobody("after the resume")
+    world.note()
+
+
 def upgraded_on_demand(world):
     """A newer package leaves it at that: the socket listens, the path waits, no process stays."""
     run("dpkg", "-i", str(world.run / "new.deb"))
@@ -205,7 +219,7 @@ def no_complaints(world):
 
 
 STEPS = [installed, plugged_in, restarted, upgraded, not_back_behind_the_database, unplugged_and_plugged,
-         watchdog, on_demand, upgraded_on_demand, removed_and_back_on_demand, uninstalled_on_demand, installed_again, removed,
+         watchdog, on_demand, asked_on_demand, upgraded_on_demand, removed_and_back_on_demand, uninstalled_on_demand, installed_again, removed,
          purged, no_complaints]
 
 
