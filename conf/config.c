@@ -72,14 +72,21 @@ char *config_safe_name(const char *name)
 	char *safe = strdup(name);
 
 	for (char *s = safe; s && *s;) {
-		size_t n = utf8_length(s);
+		size_t n = text_plain(s);
 
-		if (n == 0 || (n == 1 && ((unsigned char) *s < ' ' || strchr("\"\\$%/\x7f", *s))))
+		if (n == 0 || (n == 1 && strchr("\"\\$%/", *s)))
 			*s++ = '_';
 		else
 			s += n;
 	}
 	return safe;
+}
+
+bool config_same_name(const char *a, const char *b)
+{
+	_cleanup_free_ char *safe_a = config_safe_name(a), *safe_b = config_safe_name(b);
+
+	return safe_a && safe_b ? streq(safe_a, safe_b) : streq(a, b);
 }
 
 /* What is behind NAME and a slash at the beginning of TEXT; NULL when it begins otherwise. */

@@ -195,9 +195,11 @@ const struct config_vm *config_find_vm(const struct config *config, const char *
  * has no such rule any more. */
 const struct config_group *config_find_rule(const struct config *config, const char *rule,
 					    const struct config_rule **ret_rule);
-/* A copy of NAME without what means something in a udev rule ("\$%), control characters, slashes
- * and broken UTF-8: those bytes become _. NULL when there is no memory. */
+/* A copy of NAME without what means something in a udev rule ("\$%), slashes, broken UTF-8 and what
+ * text_clean (helper/text.h) would replace: those bytes become _. NULL when there is no memory. */
 char *config_safe_name(const char *name) _must_check_;
+/* Whether config_safe_name makes one name of both: then nobody could tell the two apart. */
+bool config_same_name(const char *a, const char *b);
 
 /* The word for KIND ("usb") and the key for MATCH ("vendorId") as they are in the file. */
 const char *config_kind_name(enum config_kind kind);

@@ -239,6 +239,12 @@ static void check_target(const struct loader *loader, const struct ini_section *
 			     section->name);
 }
 
+/* What it is about two names that are one. */
+static const char *explain_same(const char *a, const char *b)
+{
+	return streq(a, b) ? "" : "; / \" \\ $ % and what can't be seen are _ in both";
+}
+
 static void check_group_name(const struct loader *loader, const struct ini_section *section,
 			     enum config_kind kind)
 {
@@ -246,13 +252,16 @@ static void check_group_name(const struct loader *loader, const struct ini_secti
 		mistakes_add(loader->mistakes, section->line,
 			     "[%s] without a description, allowed here: [%s Some words]",
 			     section->kind, section->kind);
-	for (size_t i = 0; i < loader->config->n_groups; i++)
-		if (loader->config->groups[i].kind == kind &&
-		    streq(loader->config->groups[i].name, section->name))
-			mistakes_add(
-				loader->mistakes, section->line,
-				"[%s %s] again (first in line %u), allowed here: each group once",
-				section->kind, section->name, loader->config->groups[i].line);
+	for (size_t i = 0; i < loader->config->n_groups; i++) {
+		const struct config_group *other = &loader->config->groups[i];
+
+		if (other->kind == kind && config_same_name(other->name, section->name))
+			mistakes_add(loader->mistakes, section->line,
+				     "[%s %s] again (first in line %u%s), "
+				     "allowed here: each group once",
+				     section->kind, section->name, other->line,
+				     explain_same(other->name, section->name));
+	}
 }
 
 static int read_group(struct loader *loader, const struct ini_section *section,
@@ -333,12 +342,16 @@ static void check_rule_name(const struct loader *loader, const struct ini_sectio
 		mistakes_add(loader->mistakes, section->line,
 			     "[%s] without a description, allowed here: [%s Some words]",
 			     section->kind, section->kind);
-	for (size_t i = 0; i < group->n_rules; i++)
-		if (streq(group->rules[i].name, section->name))
+	for (size_t i = 0; i < group->n_rules; i++) {
+		const struct config_rule *other = &group->rules[i];
+
+		if (config_same_name(other->name, section->name))
 			mistakes_add(loader->mistakes, section->line,
-				     "a second rule \"%s\" in this group (first in line %u), "
+				     "a second rule \"%s\" in this group (first in line %u%s), "
 				     "allowed here: a name of its own",
-				     section->name, group->rules[i].line);
+				     section->name, other->line,
+				     explain_same(other->name, section->name));
+	}
 }
 
 static int read_rule_keys(struct loader *loader, const struct ini_section *section,

@@ -11,8 +11,8 @@
  * that no longer fit: a value cut short would be a wrong value. ACTION, DEVPATH and SEQNUM must be
  * there, whole, at any length that fits.
  *
- * Returns 1 and the message; 0 when the action is neither add nor remove, which is all the broker
- * wants to hear of; -EINVAL when one of the three is missing or makes no sense; -EMSGSIZE when
- * one is over-long; another -errno when the boot id can't be read. *RET_MSG is written only with
- * 1. */
+ * Returns 1 and the message; 0 when the action is none of add, remove and bind, which is all
+ * that the broker wants to hear of; -EINVAL when one of the three is missing or makes no sense;
+ * -EMSGSIZE when one is over-long; another -errno when the boot id can't be read. *RET_MSG is
+ * written only with 1. */
 int collect_event(struct wire_msg *ret_msg) _must_check_;

@@ -9,6 +9,7 @@
 #include <sys/sysmacros.h>
 
 #include "helper/ctl_explain.h"
+#include "helper/ctl_select.h"
 #include "helper/ctl_show.h"
 #include "helper/root.h"
 
@@ -134,13 +135,6 @@ static void print_place(const json_t *device, const char *vm)
 	printf("\n");
 }
 
-/* USB input devices belong to [usb]. */
-static bool is_of_usb(const json_t *device)
-{
-	return streq(json_text(device, "kind"), "evdev") &&
-	       strstr(json_text(device, "devpath"), "/usb");
-}
-
 static bool was_there(const json_t *former, const json_t *device)
 {
 	json_t *other;
@@ -164,7 +158,7 @@ static long long print_new(const struct ctl_options *options, const json_t *form
 
 	json_array_foreach(devices, i, device)
 	{
-		if (was_there(former, device) || is_of_usb(device))
+		if (was_there(former, device) || select_is_usb(device))
 			continue;
 		n++;
 		if (options->json)

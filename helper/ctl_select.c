@@ -114,3 +114,19 @@ json_t *select_some(json_t *devices, const char *text)
 	json_decref(found);
 	return NULL;
 }
+
+/* Buses that may begin at a USB device, and whose input devices are none of USB: rules.d/compile.h,
+ * BUSES_ON_USB, as the names of their devices. */
+static bool is_on_bus(const char *devpath)
+{
+	return strstr(devpath, "/bluetooth/") || strstr(devpath, "/serio") ||
+	       strstr(devpath, "/i2c-");
+}
+
+bool select_is_usb(const json_t *device)
+{
+	const char *devpath = text_of(device, "devpath");
+	const char *usb = streq(text_of(device, "kind"), "evdev") ? strstr(devpath, "/usb") : NULL;
+
+	return usb && !is_on_bus(usb);
+}

@@ -15,3 +15,6 @@ json_t *select_one(json_t *devices, const char *text);
 /* Those that TEXT means: one, or for "tag:NAME" all that have the tag. NULL when there is none or
  * TEXT is ambiguous; then it has been said. A new reference. */
 json_t *select_some(json_t *devices, const char *text);
+
+/* Whether DEVICE is an input device on USB: such belong to [usb]. */
+bool select_is_usb(const json_t *device);

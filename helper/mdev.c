@@ -9,11 +9,13 @@
 
 #include "conf/array.h"
 #include "helper/root.h"
+#include "helper/text.h"
 #include "rules.d/evaluate.h"
 #include "rules.d/outcome.h"
 
 #define DATA "/run/udev/data"
 #define TAGS "/run/udev/tags/vhotplug"
+#define UDEV_TEXT 63
 
 /* Adds NAME=VALUE. Returns 0 or -ENOMEM. */
 static int add_property(void *data, const char *name, const char *value)
@@ -62,23 +64,49 @@ static int add_uevent(struct mdev_device *device)
 	return r;
 }
 
-/* Makes a string of the device what udev's usb_id makes of it: blanks at the ends go, those within
- * become one _, and so does each byte that is not to be in a name. */
+/* How many bytes at S udev's usb_id leaves as they are: what may be in a name, the beginning of
+ * \xNN, or a whole character beyond ASCII that is one. 0: the first becomes _. */
+static size_t kept_bytes(const char *s)
+{
+	const unsigned char *u = (const unsigned char *) s;
+	size_t n = utf8_length(s);
+	bool is_3 = n == 3 && u[0] == 0xef, is_4 = n == 4 && (u[1] & 0x0f) == 0x0f;
+
+	if (isalnum(u[0]) || strchr("#+-.:=@_", *s))
+		return 1;
+	if (s[0] == '\\' && s[1] == 'x')
+		return 2;
+	/* U+FDD0 to U+FDEF, and the last two of each plane, are no characters. */
+	if ((is_3 && u[1] == 0xb7 && u[2] >= 0x90 && u[2] <= 0xaf) ||
+	    (is_3 && u[1] == 0xbf && u[2] >= 0xbe) || (is_4 && u[2] == 0xbf && u[3] >= 0xbe))
+		return 0;
+	return n > 1 ? n : 0;
+}
+
+/* Makes a string of the device what udev's usb_id makes of it: of the first UDEV_TEXT bytes blanks
+ * at the ends go, those within become one _, and so does each byte that is not to be in a name.
+ * Source: systemd, udev_replace_whitespace() and udev_replace_chars(). */
 static void make_safe(char *text)
 {
 	char *to = text;
-	size_t n = strlen(text);
 
-	while (n > 0 && isspace((unsigned char) text[n - 1]))
-		text[--n] = '\0';
+	text[strnlen(text, UDEV_TEXT)] = '\0';
 	for (const char *from = text; *from; from++) {
-		bool blank = isspace((unsigned char) *from);
-
-		if (blank && (to == text || isspace((unsigned char) from[1])))
+		if (!isspace((unsigned char) *from)) {
+			*to++ = *from;
 			continue;
-		*to++ = isalnum((unsigned char) *from) || strchr("#+-.:=@_", *from) ? *from : '_';
+		}
+		while (isspace((unsigned char) from[1]))
+			from++;
+		if (to != text && from[1])
+			*to++ = '_';
 	}
 	*to = '\0';
+	for (size_t n; *text; text += n > 0 ? n : 1) {
+		n = kept_bytes(text);
+		if (n == 0)
+			*text = '_';
+	}
 }
 
 /* udev takes no serial number with odd bytes in it. */
@@ -90,12 +118,14 @@ static bool is_serial(const char *text)
 	return true;
 }
 
-static int add_string(struct mdev_device *device, const char *name, const char *attribute)
+/* Where the device has no such string: what ATTRIBUTE udev puts in its place, if it does. */
+static int add_string(struct mdev_device *device, const char *name, const char *attribute,
+		      const char *otherwise)
 {
-	char value[256];
+	char value[512]; /* 126 characters, of three bytes at most */
 
 	if (root_read(value, sizeof(value), "/sys%s/%s", device->devpath, attribute) < 0)
-		return 0;
+		return otherwise ? add_string(device, name, otherwise, NULL) : 0;
 	if (streq(attribute, "serial") && !is_serial(value))
 		return 0;
 	make_safe(value);
@@ -104,9 +134,11 @@ static int add_string(struct mdev_device *device, const char *name, const char *
 
 static int add_usb(struct mdev_device *device)
 {
-	static const char *const strings[][2] = {
-		{"ID_VENDOR_ID", "idVendor"},  {"ID_MODEL_ID", "idProduct"},
-		{"ID_VENDOR", "manufacturer"}, {"ID_MODEL", "product"},
+	static const char *const strings[][3] = {
+		{"ID_VENDOR_ID", "idVendor"},
+		{"ID_MODEL_ID", "idProduct"},
+		{"ID_VENDOR", "manufacturer", "idVendor"},
+		{"ID_MODEL", "product", "idProduct"},
 		{"ID_SERIAL_SHORT", "serial"},
 	};
 	const struct match_places places = {.devpath = device->devpath};
@@ -114,7 +146,7 @@ static int add_usb(struct mdev_device *device)
 	int r = 0;
 
 	for (size_t i = 0; r == 0 && i < ARRAY_SIZE(strings); i++)
-		r = add_string(device, strings[i][0], strings[i][1]);
+		r = add_string(device, strings[i][0], strings[i][1], strings[i][2]);
 	if (r == 0 && match_interfaces(&places, interfaces) == 0)
 		r = add_property(device, "ID_USB_INTERFACES", interfaces);
 	return r;

@@ -68,6 +68,14 @@ static bool is_steering(unsigned code)
 	return false;
 }
 
+size_t text_plain(const char *s)
+{
+	size_t length = utf8_length(s);
+
+	return length > 0 && !is_steering(code_point((const unsigned char *) s, length)) ? length
+											 : 0;
+}
+
 void text_clean(char *to, size_t size, const char *from)
 {
 	const char *s = from ? from : "";
@@ -75,8 +83,7 @@ void text_clean(char *to, size_t size, const char *from)
 
 	while (*s) {
 		size_t length = utf8_length(s);
-		bool good =
-			length > 0 && !is_steering(code_point((const unsigned char *) s, length));
+		bool good = text_plain(s) > 0;
 		size_t n = good ? length : 1;
 
 		if (at + n >= size)

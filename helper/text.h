@@ -10,6 +10,9 @@
  * it starts with none, and at its end. */
 size_t utf8_length(const char *s);
 
+/* The same, and 0 as well for a character that text_clean replaces. */
+size_t text_plain(const char *s);
+
 /* Puts a copy of FROM into TO that can be shown to a person: what is not UTF-8, is a control
  * character (of a terminal, or of the direction of writing), or is a line's end becomes '?'. Cut at
  * SIZE - 1 bytes, never inside a character. FROM may be NULL. Everything that a device, a VM or a

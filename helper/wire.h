@@ -6,7 +6,7 @@
  * The answer is one byte: WIRE_TAKEN after the event is committed to disk, WIRE_REFUSED when it
  * can't be (the sender then spools it at once).
  *
- * From the helper:       ACTION=add|remove, DEVPATH, SEQNUM, BOOT_ID, SYSFS_INODE (0 when the
+ * From the helper:       ACTION=add|remove|bind, DEVPATH, SEQNUM, BOOT_ID, SYSFS_INODE (0 when the
  *                        directory is gone) and the udev properties listed in helper/property.h.
  * From vhotplug-gen-rules: ACTION=reconcile and nothing else: the rules have changed, udevd has
  *                        evaluated them for every device, bring all devices in line.

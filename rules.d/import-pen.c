@@ -4,6 +4,7 @@
 #include <stdarg.h>
 
 #include "conf/array.h"
+#include "conf/config.h"
 #include "conf/ini.h"
 #include "conf/keys.h"
 
@@ -86,7 +87,7 @@ static void clean_name(char *s)
 static bool name_is_used(const struct importer *i, size_t first, const char *name)
 {
 	for (size_t n = first; n < i->n_names; n++)
-		if (i->names[n] && streq(i->names[n], name))
+		if (i->names[n] && config_same_name(i->names[n], name))
 			return true;
 	return false;
 }

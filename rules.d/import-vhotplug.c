@@ -410,6 +410,7 @@ static void import_absent_vm(struct importer *i, json_t *root, const char *name,
 struct target {
 	char line[CONFIG_VALUE_SIZE + 16];
 	bool absent;
+	bool takes; /* there the next group decides on what one without a VM matches */
 };
 
 /* Adds the VM NAME to the line. False when there is no room. */
@@ -440,14 +441,17 @@ static void read_allowed_vms(struct importer *i, json_t *root, json_t *list, str
 	}
 }
 
-/* Prints sections of VMs that are needed only for this. */
-static void read_target(struct importer *i, json_t *root, json_t *group, struct target *ret)
+/* Prints sections of VMs that are needed only for this. Only of a group for USB devices allowedVms
+ * means something there. */
+static void read_target(struct importer *i, json_t *root, json_t *group, const struct kind *kind,
+			struct target *ret)
 {
 	const char *name = text_of(group, "targetVm");
-	json_t *list = json_object_get(group, "allowedVms");
+	json_t *list = kind == &usb_kind ? json_object_get(group, "allowedVms") : NULL;
 	char absent[64];
 
-	*ret = (struct target){0};
+	name = name && *name ? name : NULL;
+	*ret = (struct target){.takes = name || json_array_size(list) > 0};
 	if (name && find_vm(root, name))
 		(void) add_vm(ret, "targetVm", name);
 	else if (!name)
@@ -484,8 +488,6 @@ static void print_group_keys(struct importer *i, json_t *root, json_t *group,
 	static const char *const buses[] = {"qemuUseRootBus", "crosvmUseRootBus"};
 	const char *tag = text_of(group, "tag");
 
-	if (is_disabled(group))
-		fputs("disable = yes\n", i->out);
 	if (tag && key_is_name(tag) && strlen(tag) < CONFIG_TAG_SIZE)
 		fprintf(i->out, "tag = %s\n", tag);
 	else if (tag)
@@ -512,10 +514,15 @@ static void import_group(struct importer *i, json_t *root, json_t *group, const 
 	struct target target;
 	size_t first;
 
-	read_target(i, root, group, &target);
+	read_target(i, root, group, kind, &target);
 	import_header(i, 0, kind->word, name, "");
 	first = i->n_names;
 	fprintf(i->out, "%s\n", target.line);
+	if (is_disabled(group) || !target.takes)
+		fputs("disable = yes\n", i->out);
+	if (!target.takes)
+		import_note(i, "\"%s\" takes nothing: it has no targetVm%s", name,
+			    kind == &usb_kind ? " and no allowedVms" : "");
 	if (target.absent)
 		fputs("fence = no\n", i->out);
 	/* There a person is asked which of them it is to be. */

@@ -111,7 +111,9 @@ static bool field_is_implied(const struct config_rule *special, const struct con
 
 	if (same && streq(same->value, general->value))
 		return true;
-	if (streq(general->value, ".*"))
+	/* Not every device is asked for its driverPath, and a value is no pattern. */
+	if (streq(general->value, ".*") && general->match != MATCH_DRIVER_PATH &&
+	    general->match != MATCH_VALUE)
 		return true;
 	if (same && general->match == MATCH_DEVPATH)
 		return startswith(same->value, general->value) && same->value[n] == '/';
@@ -233,7 +235,8 @@ static void lint_earlier_group(struct lint *lint, const struct config_group *gro
 				earlier->name, other->line);
 			return;
 		}
-		if (same_ids(other, rule, product) && !same_vms(earlier, group)) {
+		if (!has_deny(earlier) && same_ids(other, rule, product) &&
+		    !same_vms(earlier, group)) {
 			print_warning(lint, rule->line,
 				      "[allow %s] wants for %s what [allow %s] in line %u wants "
 				      "for %s; the "

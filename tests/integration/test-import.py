@@ -456,8 +456,6 @@ class CarefulTest(unittest.TestCase):
                 self.assertIn((True, False), [(name == found, keys.get("fence") == b"yes")
                                               for kind, name, keys in self.sections])
                 self.assertIn("its devices wait", said)
-        self.carry({"allow": everything}, rest)
-        self.assertEqual(self.vm_of(usb_device()), [b"nobody"])
         self.carry({"allowedVms": ["nowhere", "vm1"], "allow": everything}, rest)
         self.assertEqual(self.vm_of(usb_device()), [b"vm1"])
         for kind, device in (("pci", reference.PciDevice(
@@ -468,6 +466,18 @@ class CarefulTest(unittest.TestCase):
             self.carry({"targetVm": "nowhere", "allow": [rule]},
                        {"targetVm": "vm2", "allow": [rule]}, kind=kind)
             self.assertEqual(self.vm_of(device), [b"nowhere"])
+
+    def test_a_group_without_a_vm_takes_nothing(self):
+        """There the next group decides; and for cards and input devices allowedVms names none."""
+        pci = reference.PciDevice(address=b"0000:00:01.0", pci_class=(2, 0, 0), vendor_id=b"", device_id=b"")
+        evdev = reference.EvdevDevice(name=b"n", path_tag=b"", on_usb=False, properties={})
+        for kind, device, rule, lists in (("usb", usb_device(), {"interfaceClass": 3}, [{}, {"allowedVms": []}]),
+                                          ("pci", pci, {"deviceClass": 2}, [{}, {"allowedVms": ["vm1"]}]),
+                                          ("evdev", evdev, {"name": "n"}, [{"targetVm": ""}, {"allowedVms": ["vm1"]}])):
+            for target in lists:
+                said = self.carry({**target, "allow": [rule]}, {"targetVm": "vm2", "allow": [rule]}, kind=kind)
+                self.assertEqual(self.vm_of(device), [b"vm2"], (kind, target))
+                self.assertIn("takes nothing: it has no targetVm", said)
 
     def test_allowed_vms_means_ask(self):
         for target, expected in (({"allowedVms": ["vm1", "vm2"]}, b"ask"),

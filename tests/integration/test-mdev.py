@@ -100,6 +100,24 @@ class MdevTest(unittest.TestCase):
         self.assertEqual(os.listdir("/run/udev/tags/vhotplug"), [])
         self.assertEqual(os.listdir("/run/udev/data"), [])
 
+    def test_names_as_udev_makes_them(self):
+        """What a rule matches is to be the same with and without udev: systemd's usb_id."""
+        self.config(KEYBOARDS)
+        names = [("Microsoft\u00ae Nano  Tr", "Microsoft\u00ae_Nano_Tr"), ("\u65e5\u672c \x0b x", "\u65e5\u672c_x"),
+                 ("a\\x41\\y", "a\\x41_y"), ("y" * 62 + " zz", "y" * 62), ("\u65e5" * 126, "\u65e5" * 21),
+                 ("\ufffe!", "____"), (None, "c52b")]
+        for port, (name, expected) in enumerate(names, 1):
+            path = self.usb(port, **({"product": name} if name else {}))
+            self.event("add", path)
+            self.assertEqual(self.properties(path)["ID_MODEL"], expected, name)
+        self.assertEqual(self.properties(path)["ID_VENDOR"], "046d")
+        self.assertNotIn("ID_SERIAL_SHORT", self.properties(path))
+
+    def test_a_deny_by_a_name_beyond_ascii(self):
+        self.config(KEYBOARDS + "[deny D]\nproductName = Microsoft\u00ae\n")
+        self.event("add", self.usb(product="Microsoft\u00ae Nano"))
+        self.assertEqual(self.spooled(), [])
+
     def test_who_is_not_taken(self):
         self.config(VM + "[usb G]\ntargetVm = vm1\n[allow A]\nmatchAll = yes\n[deny D]\nserial = X1\n")
         for path in (self.usb(1, interfaces=((9, 0, 0),), device_class=(9, 0, 0)), self.usb(2, serial="X1"),

@@ -109,6 +109,7 @@ static void names_are_made_safe(void **state)
 		{"\xc3", "_"},
 		{"\xffx\xe4\xb8", "_x__"},
 		{"a\nRUN+=", "a_RUN+="},
+		{"\xdb\x8c\xe2\x80\x8c\xd9\x87", "\xdb\x8c___\xd9\x87"}, /* U+200C, unseen */
 	};
 
 	(void) state;

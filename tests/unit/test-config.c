@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "conf/load.h"
+#include "helper/text.h"
 
 #define SIXTY "u23456789012345678901234567890123456789012345678901234567890"
 #define VM "[vm vm1]\ntype = qemu\nsocket = /run/vm1.sock\n"
@@ -247,6 +248,8 @@ static void every_mistake_is_named(void **state)
 		{"[usb G]\ntargetVm = vm2\n", 2, "there is none"},
 		{"[vm b]\nsocket = /b\n" VM "[usb G]\ntargetVm = vm1, b\n", 7, "one VM"},
 		{GROUP "[usb G]\ntargetVm = vm1\n", 6, "again (first in line 4)"},
+		{GROUP "[usb a/b]\ntargetVm = vm1\n[usb a_b]\ntargetVm = vm1\n", 8,
+		 "again (first in line 6; / \" \\ $ % and what can't be seen are _ in both)"},
 		{GROUP "fence = maybe\n", 6, "yes or no"},
 		{GROUP "skipOnSuspend = 1\n", 6, "yes or no"},
 		{GROUP "choose = ask\n", 4, "choose with allowedVms"},
@@ -267,6 +270,7 @@ static void every_mistake_is_named(void **state)
 		{"[allow R]\nvendorId = 046d\n", 1, "before the first group"},
 		{GROUP "[allow]\nbus = 1\n", 6, "without a description"},
 		{GROUP "[allow R]\nbus = 1\n[deny R]\nbus = 2\n", 8, "a second rule \"R\""},
+		{GROUP "[allow R%]\nbus = 1\n[deny R$]\nbus = 2\n", 8, "a second rule \"R$\""},
 		{GROUP "[allow R]\n", 6, "has no field"},
 		{GROUP "[allow R]\ndisable = yes\n", 6, "has no field"},
 		{GROUP "[allow R]\nmatchAll = no\n", 6, "has no field"},
@@ -487,6 +491,23 @@ static void rules_are_found_by_name(void **state)
 	assert_null(config_find_rule(config, "", &rule));
 }
 
+/* The broker knows a rule by what it may show of its name. */
+static void rules_are_found_by_what_is_shown(void **state)
+{
+	(void) state;
+	_cleanup_(config_freep) struct config *config =
+		read_good("[vm a]\nsocket = /a\n[usb \xe2\x80\x8bG\xc2\xad]\ntargetVm = a\n"
+			  "[allow R\xe2\x80\x8d]\nbus = 1\n");
+	const struct config_rule *rule = NULL;
+	_cleanup_free_ char *group = config_safe_name(config->groups[0].name);
+	_cleanup_free_ char *name = config_safe_name(config->groups[0].rules[0].name);
+	char whole[100], shown[100];
+
+	snprintf(whole, sizeof(whole), "usb/%s/%s", group, name);
+	text_clean(shown, sizeof(shown), whole);
+	assert_ptr_equal(config_find_rule(config, shown, &rule), &config->groups[0]);
+}
+
 static void addresses_of_any_domain(void **state)
 {
 	(void) state;
@@ -581,6 +602,7 @@ int main(void)
 		cmocka_unit_test(api_is_stored),
 		cmocka_unit_test(api_has_defaults),
 		cmocka_unit_test(rules_are_found_by_name),
+		cmocka_unit_test(rules_are_found_by_what_is_shown),
 		cmocka_unit_test(addresses_of_any_domain),
 		cmocka_unit_test(digest_is_about_the_meaning),
 		cmocka_unit_test(samples_are_good),

@@ -46,6 +46,33 @@ static void expect(const char *text, const char *name)
 	json_decref(devices);
 }
 
+static void test_on_usb(void **state)
+{
+	static const struct {
+		const char *kind, *devpath;
+		bool is_usb;
+	} rows[] = {
+		{"evdev", "/devices/pci0/usb1/1-3/1-3:1.0/0003:046D:C52B.1/input/input5/event5",
+		 true},
+		{"evdev", "/devices/pci0/usb1/1-3/1-3:1.0/bluetooth/hci0/hci0:1/input20/event5",
+		 false},
+		{"evdev", "/devices/pci0/usb1/1-3/1-3:1.0/tty/serio2/input/input6/event6", false},
+		{"evdev", "/devices/pci0/usb1/1-3/1-3:1.0/i2c-5/5-0020/input/input7/event7", false},
+		{"evdev", "/devices/platform/i8042/serio0/input/input0/event0", false},
+		{"usb", "/devices/pci0/usb1/1-3", false},
+	};
+
+	(void) state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		json_t *device =
+			json_pack("{s:s, s:s}", "kind", rows[i].kind, "devpath", rows[i].devpath);
+
+		if (select_is_usb(device) != rows[i].is_usb)
+			fail_msg("%s", rows[i].devpath);
+		json_decref(device);
+	}
+}
+
 static void test_every_way(void **state)
 {
 	(void) state;
@@ -110,6 +137,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_every_way),
+		cmocka_unit_test(test_on_usb),
 		cmocka_unit_test(test_none_and_too_many),
 		cmocka_unit_test(test_tags_mean_several),
 		cmocka_unit_test(test_times),

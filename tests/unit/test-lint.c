@@ -82,6 +82,15 @@ static void what_may_be_meant(void **state)
 	expect(A "[allow 1]\nportPath = 1.2\n[deny 2]\nportPath = 3-1.2\n" USED, NULL);
 	expect(A "[allow 1]\nportPath = 3-1.2\n[deny 2]\nportPath = 4, 1.2\n" USED, NULL);
 	expect(VMS "[pci P]\ntargetVm = a\n[allow 1]\nvendorId = 1234\n" USED, NULL);
+	expect(A "[allow 1]\ndriverPath = .*\n[allow 2]\ninterfaceClass = 3\n" USED, NULL);
+	expect(VMS "[evdev E]\ntargetVm = a\n[allow 1]\nproperty = P\nvalue = .*\n"
+		   "[allow 2]\nproperty = P\nvalue = 1\n" USED,
+	       NULL);
+	/* All but one. */
+	expect(A
+	       "[allow 1]\nvendorId = 1234\nproductId = 0001\n[deny 2]\nserial = A\n"
+	       "[usb B]\ntargetVm = b\n[allow 3]\nvendorId = 1234\nproductId = 0001\nserial = A\n",
+	       NULL);
 }
 
 int main(void)
