@@ -63,6 +63,7 @@ void attempt_end(struct device *device)
 	attempt->node_fd = close_fd(attempt->node_fd);
 	attempt_close_disks(device);
 	attempt->is_full = false;
+	kept_drop(&attempt->host_driver);
 	kept_drop(&attempt->group.strangers);
 	attempt->group.looked = false;
 	attempt->fence = (struct device_fence){0};

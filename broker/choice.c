@@ -194,13 +194,35 @@ void choice_resume(struct registry *registry, const char *name, unsigned kinds)
 	}
 }
 
+static bool is_suspended_from(const struct device *device, const struct vm *vm)
+{
+	return device->wish.away == AWAY_SUSPENDED && streq(device->record.vm, vm->name);
+}
+
+static void go_on(struct registry *registry, struct device *device)
+{
+	device->wish.away = AWAY_NOT;
+	record_save(registry, device);
+	device_mark(device);
+}
+
 void choice_vm_has_exited(struct registry *registry, const struct vm *vm)
 {
+	for (struct device *d = registry->devices; d; d = d->next)
+		if (is_suspended_from(d, vm))
+			go_on(registry, d);
+}
+
+void choice_vm_was_found(struct registry *registry, const struct vm *vm)
+{
+	uint64_t age = peer_age_ms(&vm->peer), now = now_realtime_ms();
+
 	for (struct device *d = registry->devices; d; d = d->next) {
-		if (d->wish.away != AWAY_SUSPENDED || !streq(d->record.vm, vm->name))
-			continue;
-		d->wish.away = AWAY_NOT;
-		record_save(registry, d);
-		device_mark(d);
+		bool is_new = age > 0 && d->record.since < now - age;
+
+		if (is_suspended_from(d, vm) && d->wish.was_away && is_new)
+			go_on(registry, d);
+		if (streq(d->record.vm, vm->name))
+			d->wish.was_away = false;
 	}
 }

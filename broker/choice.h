@@ -32,3 +32,5 @@ void choice_suspend(struct registry *registry, const char *name, unsigned kinds)
 void choice_resume(struct registry *registry, const char *name, unsigned kinds);
 /* VM has ended: what was suspended in it goes to the next one that is started. */
 void choice_vm_has_exited(struct registry *registry, const struct vm *vm);
+/* VM runs, perhaps since a former broker has ended: then the same. */
+void choice_vm_was_found(struct registry *registry, const struct vm *vm);

@@ -274,7 +274,7 @@ static void run_program(void *data)
 	const char *const words[] = {program, "vfio",     request->add ? "add" : "remove",
 				     path,    vm->socket, NULL};
 
-	if (sysfs_inode(device->id.devpath) != device->id.inode) {
+	if (device_has_gone(device)) {
 		/* The kernel takes it away only when nobody has it any more. */
 		vmm_set_result(&request->base.result, VMM_GONE, "it has been unplugged");
 		op_finish(&request->base);

@@ -140,10 +140,8 @@ static struct decision fail_without_vm(const struct device *device)
 	struct decision decision =
 		say_reason(STEP_FAIL, NULL,
 			   "no VM \"%.60s\" in the broker's config; run vhotplug-gen-rules", vms);
-	char name[DEVICE_WORD_SIZE];
 
-	snprintf(name, sizeof(name), "%.60s", vms);
-	return unless_told(device, decision, DEVICE_FAILED, name);
+	return unless_told(device, decision, DEVICE_FAILED, vms);
 }
 
 static struct decision hold_device(const struct device *device)

@@ -105,6 +105,7 @@ struct device_wish {
 
 	/* What people want of it (choice.h), and what the config says about that. */
 	unsigned away; /* enum device_away */
+	bool was_away; /* so it is on record, of a former broker */
 	bool asks;     /* without a choice it goes to none */
 	bool skips_suspend;
 	kept_text chosen; /* one of vms; "": nobody has chosen */
@@ -128,6 +129,7 @@ struct device_place {
 	bool is_cold;      /* the VM has had it since its start, under a name of somebody else's */
 	bool unverified;   /* attached on record; the VMM has not been asked yet */
 	bool was_arriving; /* on record it was still on its way there */
+	bool was_lost;     /* so it is by the book of this broker, which has not heard the answer */
 	struct device_unplug unplug;
 };
 
@@ -185,7 +187,8 @@ struct device_attempt {
 	struct device_group group;
 	struct device_fence fence;
 	struct device_back back;
-	kept_text host_driver; /* PCI: what held it when it was taken from the host; "" */
+	kept_text host_driver; /* PCI: what held it when it was taken from the host; "". USB: why
+				* the worker has left it to the host's driver */
 
 	uint64_t not_before; /* ms, monotonic: nothing is tried before; 0: at once */
 	kept_text failure;   /* why the last attempt came to nothing; the history has it once */
@@ -295,6 +298,11 @@ const char *device_cause_name(enum device_cause cause);
 
 /* The inode of /sys + DEVPATH, or 0 when it is not there. */
 uint64_t sysfs_inode(const char *devpath);
+/* Is DEVICE no longer there, whatever has its place and its names by now? */
+static inline bool device_has_gone(const struct device *device)
+{
+	return sysfs_inode(device->id.devpath) != device->id.inode;
+}
 
 /* Calls FN with the name of every interface of the USB device at DEVPATH, "1-2:1.0". */
 void usb_each_interface(const char *devpath, void (*fn)(void *data, const char *interface),

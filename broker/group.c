@@ -124,9 +124,28 @@ static void add_member(const struct device *member, char *names, size_t size)
 		 member->wish.rule[0] ? member->wish.vms : "the host");
 }
 
+/* Another device of DEVICE's group that is held, and so the host's, or NULL. */
+static const struct device *find_held(const struct registry *registry, const struct device *device)
+{
+	struct device *d = NULL;
+
+	while ((d = next_member(registry, device, d)) && (!d->wish.held || d->place.vm))
+		;
+	return d;
+}
+
 bool group_may_go(const struct registry *registry, const struct device *device, const struct vm *vm,
 		  char *reason, size_t size)
 {
+	const struct device *held = find_held(registry, device);
+
+	if (held) {
+		snprintf(reason, size,
+			 "%s (%.60s) of its IOMMU group is the host's (attachConnected = no); "
+			 "attach that one as well",
+			 held->id.kernel_name, held->id.name);
+		return false;
+	}
 	bool goes_alone = device->wish.options & OPTION_IOMMU_SKIP_IF_SHARED;
 	char others[GROUP_WORDS_SIZE];
 

@@ -163,15 +163,14 @@ static bool host_has_it(const struct device *device, char *ret_driver, size_t si
 
 static void note_host_driver(struct registry *registry, struct device *device, const char *driver)
 {
-	const char *vm = device->place.vm->name;
+	const char *vm = device->place.vm->name, *use = device->attempt.host_driver;
 
 	if (device->record.state != DEVICE_ATTACHING || device->attempt.n_retries == 0)
-		log_warning("%s: %s has it, but so has the host driver %s", device->id.kernel_name,
-			    vm, driver);
+		log_warning("%s: %s has it, but so has the host driver %s%s%s",
+			    device->id.kernel_name, vm, driver, *use ? ": " : "", use);
 	record_set(registry, device, DEVICE_ATTACHING,
-		   "%s has it, but so has the host driver %s, which"
-		   " does not let go; is the fence off (fence = no)?",
-		   vm, driver);
+		   "%s has it, but so has the host driver %s%s%s", vm, driver, *use ? ": " : "",
+		   *use ? use : ", which does not let go; is the fence off (fence = no)?");
 	attempt_back_off(device, 0);
 }
 
@@ -192,6 +191,8 @@ void handover_verify(struct registry *registry, struct device *device)
 	char driver[200];
 
 	attempt->released = attempt->check = false;
+	if (!released)
+		kept_drop(&attempt->host_driver);
 	if (host_has_it(device, driver, sizeof(driver))) {
 		if (released || job_ask(registry, device, WORKER_USB_RELEASE) < 0)
 			note_host_driver(registry, device, driver);
@@ -227,11 +228,24 @@ static void note_kept(struct registry *registry, struct device *device, const ch
 	attempt_mark_all(registry, device);
 }
 
+/* The answer is lost, and the VM may have DEVICE: nobody else gets it before the VM has said. */
+static void await_word(struct registry *registry, struct device *device, const char *detail)
+{
+	struct device_place *place = &device->place;
+
+	attempt_release_helpers(device);
+	record_set(registry, device, DEVICE_ATTACHING, "%s",
+		   *detail ? detail : "its VM has not said whether it has it");
+	record_pass_through(device, DEVICE_ATTACHED);
+	place->unverified = place->was_arriving = place->was_lost = true;
+	device_mark(device);
+	vm_check(place->vm);
+}
+
 void handover_attached(struct registry *registry, struct device *device,
 		       const struct vmm_result *result)
 {
 	struct device_attempt *attempt = &device->attempt;
-	struct vm *vm = vm_ref(device->place.vm);
 
 	attempt_close_disks(device);
 	attempt->vmm_asked = false;
@@ -245,13 +259,11 @@ void handover_attached(struct registry *registry, struct device *device,
 		note_kept(registry, device, result->detail);
 	} else if (result->outcome == VMM_FAILED) {
 		attempt_fail(registry, device, DEVICE_FAILED, result->detail, 0);
+	} else if (result->is_unknown) {
+		await_word(registry, device, result->detail);
 	} else {
 		attempt_fail(registry, device, DEVICE_WAITING, result->detail, result->delay_ms);
 	}
-	/* It may not be wanted there any more: then nobody would try again, and find it. */
-	if (result->is_unknown)
-		vm_check(vm);
-	vm_unref(vm);
 }
 
 /* Detach: take, await the guest, repeat */
@@ -349,8 +361,9 @@ void handover_detached(struct registry *registry, struct device *device,
 /* The worker's answers */
 
 /* A host driver was told to let go of a device that is in its VM. */
-static void note_released(struct device *device)
+static void note_released(struct device *device, const struct worker_answer *answer)
 {
+	kept_clean(&device->attempt.host_driver, VMM_DETAIL_SIZE, answer->detail);
 	device->attempt.released = device->attempt.check = true;
 	device_mark(device);
 }
@@ -378,13 +391,20 @@ void handover_worker_answered(void *data, const struct worker_answer *answer, in
 	else if (!device->place.vm)
 		handback_note_answer(registry, device, answer);
 	else if (answer->result != -ENODEV)
-		note_released(device);
+		note_released(device, answer);
 }
 
 /* What edges have learnt */
 
 void handover_note_never_arrived(struct registry *registry, struct device *device)
 {
+	char detail[VMM_DETAIL_SIZE];
+
+	snprintf(detail, sizeof(detail), "%s", device->record.reason);
+	if (device->place.was_lost) {
+		attempt_fail(registry, device, DEVICE_WAITING, detail, 0);
+		return;
+	}
 	attempt_let_go(device);
 	record_set(registry, device, DEVICE_WAITING,
 		   "the broker has ended before it was in its VM");
@@ -395,7 +415,7 @@ void handover_resume(struct registry *registry, struct device *device)
 {
 	const struct vmm_result result = {.outcome = VMM_OK};
 
-	device->place.unverified = device->place.was_arriving = false;
+	device->place.unverified = device->place.was_arriving = device->place.was_lost = false;
 	record_pass_through(device, DEVICE_ATTACHING);
 	handover_attached(registry, device, &result);
 }

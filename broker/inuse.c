@@ -258,12 +258,17 @@ static int by_claims(struct inuse *inuse)
 	return inuse_say(inuse, "the USB device %s is held by %s", node->name, who);
 }
 
-int inuse_by_processes(struct inuse *inuse)
+int inuse_by_readers(struct inuse *inuse)
 {
 	int r = inuse_by_kernel(inuse);
 
-	if (r == 0)
-		r = by_openers(inuse, &inuse->nodes, "");
+	return r < 0 ? r : by_openers(inuse, &inuse->nodes, "");
+}
+
+int inuse_by_processes(struct inuse *inuse)
+{
+	int r = inuse_by_readers(inuse);
+
 	return r < 0 ? r : by_claims(inuse);
 }
 

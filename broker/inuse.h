@@ -46,6 +46,8 @@ void inuse_finish(struct inuse *inuse);
  */
 int inuse_below(struct inuse *inuse, const char *path) _must_check_;
 int inuse_by_processes(struct inuse *inuse) _must_check_;
+/* The same without those that have claimed a USB device: the programs that use its disks. */
+int inuse_by_readers(struct inuse *inuse) _must_check_;
 int inuse_by_holders(struct inuse *inuse) _must_check_;
 int inuse_by_routes(struct inuse *inuse) _must_check_;
 

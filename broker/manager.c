@@ -338,6 +338,7 @@ static int handle_loaded(void *data, struct device *device)
 
 	device->wish.present = true;
 	device->wish.held = state == DEVICE_HELD;
+	device->wish.was_away = state == DEVICE_SUSPENDED;
 	read_config(manager, device);
 	device->id.group = look_up_group(device);
 	device_set_cause(device, device->wish.rule[0] ? CAUSE_COLDPLUG : CAUSE_CONFIG);

@@ -152,9 +152,13 @@ _Static_assert(DEVICE_LIST_SIZE > 2 * INI_NAME_BYTES + sizeof("usb//"),
 
 bool properties_read_wish(struct device *d, property_fn property, void *from)
 {
-	char rule[DEVICE_LIST_SIZE], vms[DEVICE_LIST_SIZE];
+	char rule[DEVICE_LIST_SIZE], vms[DEVICE_LIST_SIZE], config[DEVICE_CONFIG_SIZE];
 
-	kept_clean(&d->wish.config, DEVICE_CONFIG_SIZE, property(from, "VHOTPLUG_CONFIG"));
+	text_clean(config, sizeof(config), property(from, "VHOTPLUG_CONFIG"));
+	/* It was kept in the VM of its family by what an older config has said. */
+	if (d->wish.config[0] && !streq(config, d->wish.config))
+		kept_drop(&d->wish.family_vm);
+	kept_set(&d->wish.config, config);
 	kept_clean(&d->wish.family, DEVICE_WORD_SIZE, property(from, "VHOTPLUG_FAMILY"));
 	text_clean(rule, sizeof(rule), property(from, "VHOTPLUG_RULE"));
 	text_clean(vms, sizeof(vms), property(from, "VHOTPLUG_VM"));

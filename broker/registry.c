@@ -156,7 +156,11 @@ void registry_remember_family(struct registry *registry, const struct device *de
 {
 	struct family *family;
 
-	if (!device->wish.family[0] || !device->place.vm)
+	enum device_state state = device->record.state;
+
+	/* One that is to leave its VM, as somebody wants, does not come back to it. */
+	if (!device->wish.family[0] || !device->place.vm || state == DEVICE_DETACHING ||
+	    state == DEVICE_RELEASING)
 		return;
 	family = &registry->families[registry->next_family++ % REGISTRY_FAMILIES];
 	snprintf(family->devpath, sizeof(family->devpath), "%s", device->id.devpath);

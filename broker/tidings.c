@@ -9,6 +9,8 @@
 #include "broker/record.h"
 #include "broker/store.h"
 
+#define STRANGE_RETRY_MS 30000 /* for what a VM should not have */
+
 static bool has_handle(char *const *handles, size_t n, const char *handle)
 {
 	for (size_t i = 0; i < n; i++)
@@ -95,6 +97,7 @@ static void vm_is_up(void *data, struct vm *vm, char *const *handles, size_t n)
 {
 	struct registry *registry = data;
 
+	choice_vm_was_found(registry, vm);
 	for (struct device *d = registry->devices; d; d = d->next) {
 		struct device_move *move = &d->attempt.move;
 
@@ -120,8 +123,10 @@ static void vm_has_exited(void *data, struct vm *vm)
 		enum device_state state = d->record.state;
 
 		/* Another process: what has failed may work, and there is no way back. */
-		if (device_may_be_in(d, vm->name))
+		if (device_may_be_in(d, vm->name)) {
 			d->attempt.n_retries = 0;
+			device_retry(d);
+		}
 		/* It may be why a group could not be given back. */
 		d->attempt.back.not_before = 0;
 		if (streq(d->attempt.move.from, vm->name)) {
@@ -131,6 +136,10 @@ static void vm_has_exited(void *data, struct vm *vm)
 		if (streq(d->attempt.move.failed, vm->name))
 			d->attempt.move.failed_pid = -1;
 		device_mark(d);
+		if (d->place.vm == vm && d->place.was_lost) {
+			handover_note_never_arrived(registry, d);
+			continue;
+		}
 		/* Attaching still: the VM had it, but a host driver had not let go. */
 		if (d->place.vm != vm || (state != DEVICE_ATTACHED && state != DEVICE_RELEASING &&
 					  state != DEVICE_ATTACHING))
@@ -148,6 +157,7 @@ static void vm_reason_changed(void *data, struct vm *vm)
 	registry_mark_of_vm(registry, vm->name);
 	if (vm->state != VM_DOWN || !vm->is_absent)
 		return;
+	choice_vm_has_exited(registry, vm);
 	for (struct device *d = registry->devices; d; d = d->next) {
 		if (d->place.vm != vm || !d->place.unverified)
 			continue;
@@ -187,6 +197,14 @@ static bool has_lost_its_claim(const struct device *device, const struct vm *vm,
 	       *device_candidates(device) && !device_may_stay_in(device, vm->name);
 }
 
+/* HANDLE, of no device that we know, is in VM still: the next probe finds it. */
+static void ask_again(struct vm *vm, const char *handle, const char *detail)
+{
+	log_warning("%s: has not let go of %s yet%s%s", vm->name, handle, *detail ? ": " : "",
+		    detail);
+	vm_check_later(vm, STRANGE_RETRY_MS);
+}
+
 static void handle_detached(void *data, struct vm *vm, struct device *device, const char *handle,
 			    const struct vmm_result *result)
 {
@@ -197,8 +215,8 @@ static void handle_detached(void *data, struct vm *vm, struct device *device, co
 		result = &gone;
 	if (device)
 		handover_detached(data, device, result);
-	else if (result->outcome == VMM_RETRY)
-		log_warning("%s: could not take %s away: %s", vm->name, handle, result->detail);
+	else if (result->outcome == VMM_RETRY || result->outcome == VMM_PENDING)
+		ask_again(vm, handle, result->detail);
 	else
 		registry_note_room(data, vm);
 }

@@ -69,7 +69,7 @@ static void finish_request(struct request *request, enum vmm_outcome outcome, co
 	vsnprintf(detail, sizeof(detail), format, args);
 	va_end(args);
 	op_set_result(&request->base, outcome, detail);
-	request->base.result.is_unknown = request->error < 0;
+	request->base.result.is_unknown = request->error < 0 && request->n_names > 0;
 	op_finish(&request->base);
 }
 
@@ -385,6 +385,10 @@ static void add_device(struct request *request, const struct ch_held *held)
 	}
 	if (is_awaited(request, held))
 		return;
+	if (device_has_gone(device)) {
+		finish_request(request, VMM_GONE, "it has been unplugged");
+		return;
+	}
 	request->is_first = json_array_size(ch_devices_of(info)) == 0;
 	try_name(request);
 	if (!request->base.is_done)

@@ -241,11 +241,8 @@ static enum vmm_outcome read_outcome(const json_t *answer, const char **ret_deta
 	static const struct {
 		const char *word;
 		enum vmm_outcome outcome;
-	} words[] = {{"ok", VMM_OK},
-		     {"gone", VMM_GONE},
-		     {"pending", VMM_PENDING},
-		     {"retry", VMM_RETRY},
-		     {"failed", VMM_FAILED}};
+	} words[] = {{"ok", VMM_OK},       {"gone", VMM_GONE},     {"pending", VMM_PENDING},
+		     {"retry", VMM_RETRY}, {"unknown", VMM_RETRY}, {"failed", VMM_FAILED}};
 	const char *word = json_string_value(json_object_get(answer, "outcome"));
 	const char *detail = json_string_value(json_object_get(answer, "detail"));
 
@@ -353,16 +350,22 @@ static json_t *describe_device(const struct device *device)
 
 static void attach_was_answered(struct request *request, const json_t *answer)
 {
-	const char *detail;
+	const char *detail, *word = json_string_value(json_object_get(answer, "outcome"));
 	enum vmm_outcome outcome = read_outcome(answer, &detail);
 
-	finish_request(request, outcome, detail);
+	op_set_result(&request->base, outcome, detail);
+	request->base.result.is_unknown = word && streq(word, "unknown");
+	op_finish(&request->base);
 }
 
+/* It may have waited for long: its node may be another device's by now. */
 static void step_attach(struct op *op)
 {
+	if (device_has_gone(op->device)) {
+		finish_request(request_of(op), VMM_GONE, "it has been unplugged");
+		return;
+	}
 	json_t *words = describe_device(op->device);
-
 	if (words)
 		json_object_set_new(words, "alias", alias_of(op->handle));
 	ask_program(request_of(op), words, attach_was_answered);

@@ -296,6 +296,29 @@ static int reset_function(const struct worker_request *request, const char *addr
 		     : 0;
 }
 
+/* Waits a little for a VMM that has just ended, the one before ours say, to close GROUP. Returns 0
+ * when nobody but REQUEST's VMM has it open, or -errno with ANSWER filled. */
+static int await_others(const struct worker_request *request, const struct pci_group *group,
+			struct worker_answer *answer)
+{
+	struct node node = {.number = group_node(group->members[0])};
+	struct nodes nodes = {1, &node};
+	char who[96];
+	int r = 0;
+
+	for (int tries = 0; node.number != 0 && tries < CLOSING_TRIES; tries++) {
+		r = inuse_find_stranger(&nodes, request->pid, who, sizeof(who));
+		if (r <= 0)
+			break;
+		usleep(CLOSING_MS * 1000);
+	}
+	if (r > 0)
+		return worker_fail(answer, -EBUSY, "its IOMMU group is open in %s", who);
+	return r < 0 ? worker_fail(answer, r, "can't tell who has its IOMMU group open: %s",
+				   strerror(-r))
+		     : 0;
+}
+
 void worker_pci_take(const struct worker_request *request, struct worker_answer *answer)
 {
 	const char *address = strrchr(request->devpath, '/') + 1;
@@ -308,7 +331,8 @@ void worker_pci_take(const struct worker_request *request, struct worker_answer 
 	_cleanup_close_ int lock = lock_group(&group, answer);
 	if (lock < 0)
 		return;
-	if (check_group(request, &group, &inuse, answer) == 0 &&
+	if (await_others(request, &group, answer) == 0 &&
+	    check_group(request, &group, &inuse, answer) == 0 &&
 	    !worker_has_gone(request, answer)) {
 		load_module("vfio-pci");
 		r = take_group(&group, &taken, answer);

@@ -205,13 +205,34 @@ static void disconnect_interface(void *data, const char *interface)
 	ioctl(release->fd, USBDEVFS_IOCTL, &command);
 }
 
+/* A disk that the host uses stays its own, whatever its VM says that it has; who has claimed the
+ * device by usbfs may be that VM. Returns 0, or -errno with ANSWER filled. */
+static int check_disks(const struct worker_request *request, struct inuse *inuse,
+		       struct worker_answer *answer)
+{
+	char path[PATH_MAX], driver[256];
+
+	if (!usb_host_driver(request->devpath, driver, sizeof(driver)))
+		return 0;
+	snprintf(path, sizeof(path), "/sys%s", request->devpath);
+	int r = inuse_below(inuse, path);
+	if (r == 0)
+		r = inuse_by_readers(inuse);
+	return r < 0 ? worker_fail(answer, -EBUSY, "%s", inuse->words) : 0;
+}
+
 void worker_usb_release(const struct worker_request *request, struct worker_answer *answer)
 {
+	_cleanup_(inuse_finish) struct inuse inuse = {0};
 	char driver[256];
 	int fd = worker_open_node(request, answer);
 
 	if (fd < 0)
 		return;
+	if (check_disks(request, &inuse, answer) < 0) {
+		close(fd);
+		return;
+	}
 	struct release release = {.devpath = request->devpath, .fd = fd};
 	if (request->options & WORKER_FOUND &&
 	    mark_set(MARK_GIVEN, name_of(request), request->node) == 0)
@@ -219,7 +240,7 @@ void worker_usb_release(const struct worker_request *request, struct worker_answ
 	usb_each_interface(request->devpath, disconnect_interface, &release);
 	close(fd);
 	if (usb_host_driver(request->devpath, driver, sizeof(driver)))
-		worker_fail(answer, -EBUSY, "host driver %s does not let go", driver);
+		answer->result = -EBUSY; /* who asks, looks as well */
 }
 
 /* Source: kernel, Documentation/ABI/testing/sysfs-bus, drivers_probe. */

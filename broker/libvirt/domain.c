@@ -20,7 +20,7 @@ static const char *const condition_names[] = {
 
 static const char *const outcome_names[] = {
 	[DOMAIN_OK] = "ok",       [DOMAIN_GONE] = "gone",     [DOMAIN_PENDING] = "pending",
-	[DOMAIN_RETRY] = "retry", [DOMAIN_FAILED] = "failed",
+	[DOMAIN_RETRY] = "retry", [DOMAIN_FAILED] = "failed", [DOMAIN_UNKNOWN] = "unknown",
 };
 
 const char *domain_condition_name(enum domain_condition condition)
@@ -313,14 +313,14 @@ static enum domain_outcome outcome_of_error(char *detail, size_t size)
 	return is_final(virGetLastErrorCode()) ? DOMAIN_FAILED : DOMAIN_RETRY;
 }
 
-/* Is ALIAS one of those that READ finds in the domain now? When that can't be told, it is as
- * OTHERWISE says. */
-static bool has_alias(virDomainPtr found, reader read, const char *alias, bool otherwise)
+/* Is ALIAS one of those that READ finds in the domain now? Returns 1, 0, or -1 when that can't be
+ * told. */
+static int has_alias(virDomainPtr found, reader read, const char *alias)
 {
 	struct domain_view view = {0};
 
 	if (read_aliases(found, read, &view) < 0)
-		return otherwise;
+		return -1;
 	bool has = false;
 
 	for (size_t i = 0; i < view.n_aliases; i++)
@@ -334,7 +334,7 @@ static bool has_alias(virDomainPtr found, reader read, const char *alias, bool o
 static enum domain_outcome check_attached(virDomainPtr found, const char *alias, char *detail,
 					  size_t size)
 {
-	if (!has_alias(found, device_xml_missing, alias, false))
+	if (has_alias(found, device_xml_missing, alias) <= 0)
 		return DOMAIN_OK;
 	(void) virDomainDetachDeviceAlias(found, alias, VIR_DOMAIN_AFFECT_LIVE);
 	snprintf(detail, size, "libvirt has not found it any more");
@@ -349,7 +349,10 @@ static enum domain_outcome attach_found(virDomainPtr found, const char *alias, c
 		return check_attached(found, alias, detail, size);
 	enum domain_outcome outcome = outcome_of_error(detail, size);
 
-	if (!has_alias(found, device_xml_aliases, alias, false))
+	int has = has_alias(found, device_xml_aliases, alias);
+	if (has < 0)
+		return DOMAIN_UNKNOWN;
+	if (has == 0)
 		return outcome;
 	*detail = 0;
 	return DOMAIN_OK;
@@ -383,7 +386,7 @@ static enum domain_outcome detach_found(virDomainPtr found, const char *alias, c
 		return DOMAIN_PENDING;
 	enum domain_outcome outcome = outcome_of_error(detail, size);
 
-	if (virDomainIsActive(found) == 0 || !has_alias(found, device_xml_aliases, alias, true)) {
+	if (virDomainIsActive(found) == 0 || has_alias(found, device_xml_aliases, alias) == 0) {
 		*detail = 0;
 		return DOMAIN_GONE;
 	}

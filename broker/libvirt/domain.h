@@ -24,6 +24,7 @@ enum domain_outcome {
 	DOMAIN_GONE,    /* detach: it has no such device */
 	DOMAIN_PENDING, /* detach: under way; handler.device tells */
 	DOMAIN_RETRY,   /* may heal by itself */
+	DOMAIN_UNKNOWN, /* attach: it may have it, and can't be asked */
 	DOMAIN_FAILED,  /* will not heal by waiting */
 };
 

@@ -12,8 +12,10 @@
  *   {"id":2,"do":"attach","alias":"ua-vhp-…","kind":"pci","address":"0000:03:00.0"}
  *   {"id":2,"do":"attach","alias":"ua-vhp-…","kind":"evdev","node":"/dev/input/event3"}
  *   {"id":3,"do":"detach","alias":"ua-vhp-…"}
- *       → {"id":2,"outcome":"ok"|"gone"|"pending"|"retry"|"failed","detail":WORDS}
+ *       → {"id":2,"outcome":"ok"|"gone"|"pending"|"retry"|"unknown"|"failed",
+ *          "detail":WORDS}
  *         pending (detach): the guest has been asked, and has not let go yet; "removed" follows.
+ *         unknown (attach): the domain may have it.
  *
  * Unasked: {"event":"changed"}: the domain has started, ended, come or gone, or libvirt has: look
  * again. {"event":"removed","alias":…}, {"event":"refused","alias":…}: what a pending detach has

@@ -17,7 +17,7 @@ It is told what happens to it by lines on standard input, and answers each with 
     cold ADDRESS     a device was given to it at its start
     claim N          vm.info has N more names in the device tree that could be ours, all of the function ffff:ff:1f.7
     hang / go        nothing is read from the sockets; it is again
-    cut              the next answer ends in its middle
+    cut [WHAT]       the next answer, to a request for WHAT (vm.info), ends in its middle
     garbage          the next answer is no HTTP
     late             the next request is carried out, and its answer never sent
     state            nothing
@@ -143,7 +143,7 @@ class Machine:
 
 class Server:
     def __init__(self, path):
-        self.vm, self.log, self.clients, self.hanging, self.next = Machine(), [], {}, False, None
+        self.vm, self.log, self.clients, self.hanging, self.next = Machine(), [], {}, False, ("", "")
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(path)
         self.listener.listen(10)
@@ -188,7 +188,7 @@ class Server:
         self.clients[client] += data
         while client in self.clients and (request := self.take(client)):
             self.log.append(" ".join(request))
-            self.send(client, self.answer(*request))
+            self.send(client, self.answer(*request), request[1])
 
     def take(self, client):
         """One request: method, path and body; None while it is not whole."""
@@ -204,8 +204,9 @@ class Server:
         method, path, _ = lines[0].split(" ")
         return method, path, rest[:length].decode()
 
-    def send(self, client, data):
-        how, self.next = self.next, None
+    def send(self, client, data, path):
+        how = self.next[0] if path.endswith(self.next[1]) else ""
+        self.next = ("", "") if how else self.next
         if how == "late":
             return
         data = b"220 a mail server\r\n\r\n" if how == "garbage" else data[:len(data) - 5] if how == "cut" else data
@@ -234,7 +235,7 @@ class Server:
         elif word in ("hang", "go"):
             self.hanging = word == "hang"
         elif word in ("cut", "garbage", "late"):
-            self.next = word
+            self.next = word, rest
         self.vm.settle()
         print(json.dumps(self.state()), flush=True)
 

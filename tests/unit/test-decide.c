@@ -116,6 +116,7 @@ static const struct row rows[] = {
 	USB("its VM is being asked", "pu", DEVICE_WAITING, 0, .step = STEP_WAIT, .to = "vm1", .says = "its VM is being asked"),
 	USB("its VM is asked again", "qu", DEVICE_WAITING, 0, .step = STEP_WAIT, .to = "vm1", .says = "vm1 is down"),
 	USB("its VM is not in the config", "-u", DEVICE_WAITING, 0, .step = STEP_FAIL, .says = "no VM \"vm1\""),
+	USB("none of many", "--", DEVICE_WAITING, 0, .wants = "a-vm-of-a-long-name-1,a-vm-of-a-long-name-2,a-vm-of-a-long-name-3,a-vm-of-a-long-name-4", .step = STEP_FAIL, .says = "no VM \"a-vm"),
 	USB("none is", "--", DEVICE_WAITING, 0, .wants = "vm1,vm2", .step = STEP_FAIL, .says = "no VM \"vm1,vm2\""),
 	USB("a name that begins alike", "uu", DEVICE_WAITING, 0, .wants = "vm12,vm", .step = STEP_FAIL, .says = "run vhotplug-gen-rules"),
 	USB("its VM is in the config again", "uu", DEVICE_FAILED, 0, .step = STEP_OPEN, .to = "vm1"),

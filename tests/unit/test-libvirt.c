@@ -233,6 +233,7 @@ static int setup(void **state)
 	kept_set(&f.device.id.kernel_name, "1-2.3");
 	kept_set(&f.device.id.node, "/dev/bus/usb/001/009");
 	kept_set(&f.device.place.handle, HANDLE);
+	f.device.id.inode = sysfs_inode(f.device.id.devpath);
 	config.domain = config.uri = NULL;
 	assert_int_equal(loop_new(&f.loop), 0);
 	assert_int_equal(vm_new(f.loop, &general, &config, &note_handler, NULL, &f.vm), 0);
@@ -296,6 +297,34 @@ static void test_other_kinds(void **state)
 	await(VMM_FAILED, "libvirt: it is not supported");
 }
 
+/* Its event node may be the host's keyboard's by now. */
+static void test_unplugged_while_it_waits(void **state)
+{
+	(void) state;
+	start();
+	f.vm->vmm->detach(f.vm, NULL, "vhp-1-3-78");
+	f.vm->vmm->attach(f.vm, &f.device, -1);
+	expect("{\"alias\":\"ua-vhp-1-3-78\",\"do\":\"detach\"}");
+	f.device.id.inode++;
+	notes.handle = "vhp-1-3-78";
+	answer(OUTCOME("ok", ""));
+	spin_for(f.loop, 20);
+	assert_int_equal(notes.n_answers, 2);
+	assert_int_equal(notes.result.outcome, VMM_GONE);
+	vm_check(f.vm);
+	answer_look(RUNNING("4", "")); /* and it was asked nothing else */
+}
+
+/* The domain may have it, and can't be asked. */
+static void test_attach_is_not_known(void **state)
+{
+	(void) state;
+	start();
+	attach(ATTACH, OUTCOME("unknown", "libvirt: gone"));
+	await(VMM_RETRY, "libvirt: gone");
+	assert_true(notes.result.is_unknown);
+}
+
 static void test_guest_takes_its_time(void **state)
 {
 	(void) state;
@@ -321,6 +350,7 @@ static void test_one_after_the_other(void **state)
 
 	(void) state;
 	device_init(&second);
+	second.id.inode = f.device.id.inode;
 	kept_set(&second.place.handle, "vhp-1-3-78");
 	start();
 	f.vm->vmm->attach(f.vm, &f.device, -1);
@@ -514,6 +544,8 @@ int main(void)
 		T(test_what_is_ours),
 		T(test_plug_and_unplug),
 		T(test_other_kinds),
+		T(test_unplugged_while_it_waits),
+		T(test_attach_is_not_known),
 		T(test_guest_takes_its_time),
 		T(test_one_after_the_other),
 		T(test_domain_that_is_off),

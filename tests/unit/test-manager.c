@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "broker/choice.h"
 #include "broker/handover.h"
 #include "broker/manager.h"
 #include "broker/pci.h"
@@ -64,7 +65,7 @@ static struct world {
 		uint64_t inode;
 		char driver[64];
 		bool claimed;
-		const char *subsystem, *rule, *vms, *options, *fence;
+		const char *subsystem, *rule, *vms, *options, *fence, *family, *config;
 	} places[MAX];
 	const struct udev_listener *listener;
 	/* the worker */
@@ -156,6 +157,10 @@ static const char *place_property(void *from, const char *key)
 		return place->options;
 	if (streq(key, "VHOTPLUG_FENCE"))
 		return place->fence;
+	if (streq(key, "VHOTPLUG_FAMILY"))
+		return place->family;
+	if (streq(key, "VHOTPLUG_CONFIG"))
+		return place->config;
 	if (streq(key, "ID_MODEL"))
 		return "Stick";
 	return NULL;
@@ -616,9 +621,9 @@ static void event_of(const char *action, struct place *place, uint64_t seqnum, c
 	snprintf(event.devpath, sizeof(event.devpath), "%s", place->devpath);
 	event.inode = place->inode;
 	wire_init(&msg);
-	static const char *const keys[] = {"SUBSYSTEM",     "DEVTYPE",          "DEVNAME",
-					   "VHOTPLUG_RULE", "PRODUCT",          "VHOTPLUG_VM",
-					   "ID_MODEL",      "VHOTPLUG_OPTIONS", "VHOTPLUG_FENCE"};
+	static const char *const keys[] = {
+		"SUBSYSTEM",   "DEVTYPE",  "DEVNAME",          "VHOTPLUG_RULE",  "PRODUCT",
+		"VHOTPLUG_VM", "ID_MODEL", "VHOTPLUG_OPTIONS", "VHOTPLUG_FENCE", "VHOTPLUG_FAMILY"};
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		if (place_property(place, keys[i]))
 			assert_int_equal(wire_add(&msg, keys[i], place_property(place, keys[i])),
@@ -1192,7 +1197,7 @@ static void test_wish_withdrawn_while_a_host_driver_holds_on(void **state)
 	strcpy(stick->driver, "usb-storage on 1-2:1.0");
 	job_answer(0, "");
 	run();
-	job_answer(-EBUSY, "host driver usb-storage does not let go");
+	job_answer(-EBUSY, "");
 	run();
 	expect("1-2", "attaching vm1");
 	stick->claimed = false;
@@ -1473,6 +1478,22 @@ static void test_failed_for_good(void **state)
 	expect("1-2", "attached vm1");
 }
 
+/* The other VM that may have it is up, and its own has ended. */
+static void test_failed_for_good_at_one(void **state)
+{
+	(void) state;
+	w.policy.vmm_waits = true;
+	plug("1-2", 100, "vm1,vm2");
+	answer('a', VMM_FAILED, "QEMU: No 'usb-bus' bus found");
+	run();
+	expect("1-2", "failed vm1");
+	w.policy.vmm_waits = false;
+	vm_dies("vm1");
+	w.policy.probes_refused = false;
+	run();
+	expect("1-2", "attached vm2");
+}
+
 static void test_disk_in_use(void **state)
 {
 	(void) state;
@@ -1555,7 +1576,12 @@ static void test_host_driver_does_not_let_go(void **state)
 	run();
 	expect("1-2", "attaching vm1");
 	assert_non_null(strstr(sql("select reason from assignments"), "usb-storage"));
+	assert_non_null(strstr(sql("select reason from assignments"), "is the fence off"));
 	run_for(250);
+	job_answer(-EBUSY, "/dev/sda is in use on the host");
+	run();
+	assert_non_null(strstr(sql("select reason from assignments"), ": /dev/sda is in use"));
+	run_for(500);
 	job_answer(0, ""); /* now it does */
 	run();
 	expect("1-2", "attached vm1");
@@ -1659,6 +1685,66 @@ static void test_attach_whose_answer_is_lost(void **state)
 	run();
 	expect("1-2", "detached vm1");
 	assert_int_equal(w.n_handles, 0);
+}
+
+/* The oldest attach is carried out, if IS_DONE, and nobody hears the answer. */
+static void lose_answer(bool is_done)
+{
+	struct vmm_result lost = {.outcome = VMM_RETRY, .is_unknown = true};
+	struct call call = w.calls[0];
+
+	assert_int_equal(call.what, 'a');
+	call_take(0);
+	if (is_done)
+		handle_add(call.vm->name, call.handle);
+	vm_attached(call.vm, call.device, &lost);
+	w.policy.vmm_waits = false;
+}
+
+static void begin_move(struct place *stick);
+
+/* Nobody else gets it before its VM has said whether it has it. */
+static void test_move_whose_answer_is_lost(void **state)
+{
+	(void) state;
+	begin_move(plug("1-2", 100, "vm1"));
+	lose_answer(true);
+	run();
+	expect("1-2", "attached vm2");
+	assert_int_equal(w.n_attaches, 2);
+	assert_int_equal(w.n_handles, 1);
+	expect_history("attach plug vm1 ok; detach config vm1 ok; attach config vm2 ok");
+}
+
+static void test_move_that_was_lost_and_failed(void **state)
+{
+	(void) state;
+	begin_move(plug("1-2", 100, "vm1"));
+	lose_answer(false);
+	run();
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_handles, 1);
+}
+
+static void test_answer_is_lost_with_its_vm(void **state)
+{
+	(void) state;
+	w.policy.vmm_waits = true;
+	plug("1-2", 100, "vm1");
+	w.policy.probe_waits = true;
+	lose_answer(true);
+	run();
+	assert_int_equal(device("1-2")->record.state, DEVICE_ATTACHED);
+	assert_true(device("1-2")->place.unverified);
+	w.policy.probe_waits = false;
+	forget_handles("vm1");
+	w.policy.probes_refused = true;
+	run();
+	expect("1-2", "waiting vm1");
+	w.policy.probes_refused = false;
+	vm_starts("vm1");
+	expect("1-2", "attached vm1");
+	assert_string_equal(sql("select count(*) from history where action = 'detach'"), "0");
 }
 
 /* PCI: the guest is asked, and asked again; never twice at the same time, which fake_detach would
@@ -1980,6 +2066,110 @@ static void test_orphan_is_removed(void **state)
 	assert_int_equal(w.n_detaches > 0, 1);
 }
 
+/* A guest that does not let go of it yet is asked again. */
+static void test_orphan_that_stays(void **state)
+{
+	(void) state;
+	handle_add("vm1", "vhp-1-7-666");
+	w.policy.vmm_waits = true;
+	manager_start(&w.manager);
+	run();
+	answer('d', VMM_PENDING, "");
+	run();
+	assert_int_equal(w.n_calls, 0);
+	run_for(31000);
+	answer('d', VMM_RETRY, "no answer");
+	run_for(31000);
+	answer('d', VMM_OK, "");
+	run_for(31000);
+	assert_int_equal(w.n_calls, 0);
+	assert_int_equal(w.n_detaches, 3);
+}
+
+/* Suspended, and its VM is started anew while no broker runs: it goes back at once. */
+static void test_suspended_before_a_restart(void **state)
+{
+	(void) state;
+	plug("1-2", 100, "vm1");
+	choice_suspend(&w.manager.registry, NULL, 1U << DEVICE_USB);
+	run();
+	expect("1-2", "suspended vm1");
+	restart();
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "suspended vm1");
+	restart();
+	w.policy.probes_refused = true;
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "waiting vm1");
+	w.policy.probes_refused = false;
+	vm_starts("vm1");
+	expect("1-2", "attached vm1");
+}
+
+static void test_suspended_before_a_restart_of_all(void **state)
+{
+	(void) state;
+	plug("1-2", 100, "vm1");
+	choice_suspend(&w.manager.registry, NULL, 1U << DEVICE_USB);
+	run();
+	restart();
+	device("1-2")->record.since = 1; /* long before that process began */
+	registry_find_vm(&w.manager.registry, "vm1")->peer = (struct peer){.pid = getpid()};
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "attached vm1");
+}
+
+/* It is kept in the VM of its family as long as the config says the same, */
+static void test_family_and_a_new_config(void **state)
+{
+	(void) state;
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+	stick->family = "sticks";
+	event("add", stick, ++w.seqnum);
+	run();
+	unplug(stick);
+	stick = place_new(USB "1-2", 101, "vm2");
+	stick->family = "sticks";
+	event("add", stick, ++w.seqnum);
+	run();
+	stick->config = w.manager.config->digest;
+	manager_resync(&w.manager);
+	run();
+	expect("1-2", "attached vm1");
+	stick->config = NULL;
+	manager_set_config(&w.manager, read_config("[general]\npersistency = no\n"));
+	stick->config = w.manager.config->digest;
+	manager_resync(&w.manager);
+	run();
+	expect("1-2", "attached vm2");
+}
+
+/* and does not come back to one that it was leaving. */
+static void test_family_that_was_leaving(void **state)
+{
+	(void) state;
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+	stick->family = "sticks";
+	event("add", stick, ++w.seqnum);
+	run();
+	w.policy.vmm_waits = true;
+	stick->vms = "vm2";
+	manager_resync(&w.manager);
+	run();
+	unplug(stick); /* as its host resets it */
+	answer('d', VMM_OK, "");
+	w.policy.vmm_waits = false;
+	run();
+	stick = place_new(USB "1-2", 101, "vm2");
+	stick->family = "sticks";
+	event("add", stick, ++w.seqnum);
+	run();
+	expect("1-2", "attached vm2");
+}
+
 static void test_coldplug(void **state)
 {
 	(void) state;
@@ -2218,6 +2408,28 @@ static void test_attach_connected_no_and_no_rule_any_more(void **state)
 	job_answer(0, "");
 	run();
 	assert_string_equal(sql("select count(*) from assignments"), "0");
+}
+
+/* One function of a group is held, and the host's: the other one does not take it along. */
+static void test_attach_connected_no_and_a_group(void **state)
+{
+	(void) state;
+	restart_holding();
+	w.grouped = true;
+	event("add", card(FIRST, ""), ++w.seqnum);
+	event("add", card(SECOND, ""), ++w.seqnum);
+	manager_start(&w.manager);
+	run();
+	device(FIRST)->wish.held = false; /* attached by hand */
+	device_retry(device(FIRST));
+	run();
+	expect(FIRST, "refused vm1");
+	assert_non_null(strstr(device(FIRST)->record.reason, "attach that one as well"));
+	device(SECOND)->wish.held = false;
+	device_retry(device(SECOND));
+	run_for(5000);
+	expect(FIRST, "attached vm1");
+	expect(SECOND, "attached vm1");
 }
 
 /* Its VM has had it since its start, which is not known before it has been asked. */
@@ -2850,6 +3062,7 @@ int main(void)
 		STARTED(test_full_vm_is_not_asked_all_the_time),
 		STARTED(test_room_is_used_at_once),
 		STARTED(test_failed_for_good),
+		STARTED(test_failed_for_good_at_one),
 		STARTED(test_disk_in_use),
 		STARTED(test_disk_that_stays_in_use),
 		STARTED(test_unplug_of_a_refused_device),
@@ -2859,6 +3072,9 @@ int main(void)
 		STARTED(test_detach_that_is_refused),
 		STARTED(test_detach_of_what_is_gone),
 		STARTED(test_attach_whose_answer_is_lost),
+		STARTED(test_answer_is_lost_with_its_vm),
+		STARTED(test_move_that_was_lost_and_failed),
+		STARTED(test_move_whose_answer_is_lost),
 		STARTED(test_guest_takes_its_time),
 		STARTED(test_vm_exits_while_releasing),
 		STARTED(test_move_that_fails_goes_back),
@@ -2875,6 +3091,11 @@ int main(void)
 		STARTED(test_restart_after_an_unplug),
 		STARTED(test_killed_before_the_attach_was_recorded),
 		FRESH(test_orphan_is_removed),
+		FRESH(test_orphan_that_stays),
+		STARTED(test_suspended_before_a_restart),
+		STARTED(test_suspended_before_a_restart_of_all),
+		STARTED(test_family_and_a_new_config),
+		STARTED(test_family_that_was_leaving),
 		FRESH(test_coldplug),
 		FRESH(test_coldplug_before_udev_answers),
 		STARTED(test_new_vm_before_udev_answers),
@@ -2887,6 +3108,7 @@ int main(void)
 		FRESH(test_attach_connected_no_gives_back),
 		FRESH(test_attach_connected_no_gives_back_once),
 		FRESH(test_attach_connected_no_and_no_rule_any_more),
+		FRESH(test_attach_connected_no_and_a_group),
 		FRESH(test_attach_connected_no_and_a_vm_that_has_it),
 		STARTED(test_spooled_by_an_older_config),
 		FRESH(test_spooled_by_an_older_config_before_the_start),

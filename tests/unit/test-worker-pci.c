@@ -26,6 +26,7 @@ static struct kernel {
 	bool no_node;         /* udevd makes none for the group */
 	unsigned n_open;      /* looks that find the group open */
 	unsigned n_slept;
+	pid_t pid;        /* of its VM */
 	const char *disk; /* begins to be there while the job sleeps */
 } k;
 
@@ -197,7 +198,7 @@ typedef void (*job_fn)(const struct worker_request *request, struct worker_answe
 
 static struct worker_answer do_job_with(job_fn job, unsigned options)
 {
-	struct worker_request request = {.options = options, .uid = getuid()};
+	struct worker_request request = {.options = options, .uid = getuid(), .pid = k.pid};
 	struct worker_answer answer = {0};
 
 	strcpy(request.devpath, "/devices/pci0000:00/" CARD);
@@ -513,6 +514,32 @@ static void test_look_whose(void **state)
 	assert_answer(&answer, -EBUSY, "");
 }
 
+/* A card that another VM has open, by no doing of ours, is not touched, and least of all reset: its
+ * own VM may have another function of the group. */
+static void test_open_in_another(void **state)
+{
+	char path[PATH_MAX];
+
+	(void) state;
+	add_group();
+	do_job(worker_pci_take);
+	tree_path(path, k.root, "/dev/vfio/7");
+	unlink(path);
+	assert_int_equal(symlink("/dev/null", path), 0);
+	tree_write(k.root, DEVICES CARD "/reset", "");
+	add_opener(k.root, 20, "qemu\n", "02");
+	tree_write(k.root, "/proc/20/stat", "20 (qemu) S 1 20 20 0\n");
+	tree_write(k.root, "/proc/1/stat", "1 (init) S 0 1 1 0\n");
+	struct worker_answer answer =
+		do_job_with(worker_pci_take, WORKER_RESET | WORKER_MUST_RESET);
+	assert_answer(&answer, -EBUSY, "its IOMMU group is open in qemu (process 20)");
+	assert_string_equal(k.log, "");
+	assert_string_equal(tree_read(k.root, DEVICES CARD "/reset"), "");
+	k.pid = 20;
+	answer = do_job(worker_pci_take);
+	assert_answer(&answer, 0, "");
+}
+
 /* Giving back */
 
 static void test_return(void **state)
@@ -691,6 +718,7 @@ int main(void)
 		PCI_TEST(test_no_room_for_locks),
 		PCI_TEST(test_look),
 		PCI_TEST(test_look_whose),
+		PCI_TEST(test_open_in_another),
 		PCI_TEST(test_return),
 		PCI_TEST(test_return_waits_for_the_vm),
 		PCI_TEST(test_return_of_one_that_is_open),

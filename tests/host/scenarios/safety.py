@@ -53,6 +53,20 @@ def mounted_disk_is_refused(world):
 
 
 @story
+def mounted_disk_on_a_command_line(world):
+    """A mounted disk that a QEMU which has not run yet names on its command line is the host's; unmounted, it goes."""
+    disk, node = _mounted_disk(world)
+    bus, port = disk.name.split("-")
+    vm1 = world.vm("vm1", arguments=("-device", f"usb-host,hostbus={bus},hostport={port}")).start()
+    with _mounted(node) as folder:
+        world.configure(vm1.config(), DISKS)
+        world.broker.start()
+        world.wait_state(disk, "attaching", str(folder))
+        stays(lambda: disk.drivers() == ["usb-storage"], 3, "the host keeps it")
+    wait_until(lambda: not disk.drivers(), 60, lambda: f"the host has let go of it: {disk.drivers()}")
+
+
+@story
 def disk_mounted_elsewhere_is_refused(world):
     """So does one that is mounted only in another mount namespace, where nobody else sees it."""
     disk, node = _mounted_disk(world)
