@@ -1,6 +1,8 @@
 /* The model: names, and how to find and free what is in it. conf/load.c fills it. */
 #include "conf/config.h"
 
+#include <ctype.h>
+
 #include "helper/text.h"
 
 static const char *const kind_names[CONFIG_KINDS] = {
@@ -67,14 +69,22 @@ const struct config_field *config_rule_field(const struct config_rule *rule,
 	return NULL;
 }
 
+/* The length of the character at S, or 0 when each of its bytes becomes _. */
+static size_t safe_length(const char *s)
+{
+	size_t n = text_plain(s);
+
+	return n == 1 && strchr("\"\\$%/", *s) ? 0 : n;
+}
+
 char *config_safe_name(const char *name)
 {
 	char *safe = strdup(name);
 
 	for (char *s = safe; s && *s;) {
-		size_t n = text_plain(s);
+		size_t n = safe_length(s);
 
-		if (n == 0 || (n == 1 && strchr("\"\\$%/", *s)))
+		if (n == 0)
 			*s++ = '_';
 		else
 			s += n;
@@ -84,9 +94,17 @@ char *config_safe_name(const char *name)
 
 bool config_same_name(const char *a, const char *b)
 {
-	_cleanup_free_ char *safe_a = config_safe_name(a), *safe_b = config_safe_name(b);
+	size_t same = 0;
 
-	return safe_a && safe_b ? streq(safe_a, safe_b) : streq(a, b);
+	/* Most differ early, and by what is in a name anyway. */
+	while (a[same] && a[same] == b[same])
+		same++;
+	if (a[same] == b[same])
+		return true;
+	if (isalnum((unsigned char) a[same]) && isalnum((unsigned char) b[same]))
+		return false;
+	_cleanup_free_ char *safe_a = config_safe_name(a), *safe_b = config_safe_name(b);
+	return safe_a && safe_b && streq(safe_a, safe_b);
 }
 
 /* What is behind NAME and a slash at the beginning of TEXT; NULL when it begins otherwise. */
