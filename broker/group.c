@@ -54,6 +54,15 @@ struct vm *group_vm(const struct registry *registry, const struct device *device
 	return NULL;
 }
 
+bool group_is_with(const struct registry *registry, const struct device *device,
+		   const struct vm *vm)
+{
+	for (struct device *d = NULL; (d = next_member(registry, device, d));)
+		if (vm && d->place.vm == vm)
+			return true;
+	return false;
+}
+
 bool group_stays(const struct registry *registry, const struct device *device)
 {
 	for (struct device *d = NULL; (d = next_member(registry, device, d));)

@@ -17,6 +17,10 @@ bool group_is_awaited(const struct registry *registry, const struct device *devi
 const struct device *group_keeper(const struct registry *registry, const struct device *device);
 /* The VM that another device of DEVICE's group is in, or on its way to, or NULL. */
 struct vm *group_vm(const struct registry *registry, const struct device *device);
+/* Is another device of DEVICE's group in VM, or on its way there or back? Then VM may have the
+ * group open. */
+bool group_is_with(const struct registry *registry, const struct device *device,
+		   const struct vm *vm);
 /* Is another device of DEVICE's group attached to DEVICE's VM, and stays there? Then that the group
  * is open says nothing about DEVICE. */
 bool group_stays(const struct registry *registry, const struct device *device);

@@ -94,6 +94,20 @@ static void read_node_name(const char *path, char *name, size_t size)
 	}
 }
 
+int inuse_note_node(struct inuse *inuse, dev_t number, const char *format, ...)
+{
+	struct node *slot = ARRAY_APPEND(inuse->others.list, inuse->others.n);
+	va_list args;
+
+	if (!slot)
+		return inuse_say(inuse, "can't tell who has it open: %s", strerror(ENOMEM));
+	*slot = (struct node){.number = number};
+	va_start(args, format);
+	vsnprintf(slot->name, sizeof(slot->name), format, args);
+	va_end(args);
+	return 0;
+}
+
 /* A node of another kind than a disk's. */
 static int note_other(struct inuse *inuse, const char *path)
 {

@@ -51,6 +51,11 @@ int inuse_by_readers(struct inuse *inuse) _must_check_;
 int inuse_by_holders(struct inuse *inuse) _must_check_;
 int inuse_by_routes(struct inuse *inuse) _must_check_;
 
+/* Adds a node of no disk that sysfs does not know: NUMBER, called as FORMAT says. Returns 0, or
+ * -EBUSY with words. */
+int inuse_note_node(struct inuse *inuse, dev_t number, const char *format, ...)
+	_printf_(3, 4) _must_check_;
+
 /* Sets the words; returns -EBUSY. */
 int inuse_say(struct inuse *inuse, const char *format, ...) _printf_(2, 3);
 

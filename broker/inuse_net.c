@@ -328,18 +328,59 @@ static int by_address(struct inuse *inuse, const char *address, const char *what
 		what, interface);
 }
 
-/* One line of a mount table: NFS and SMB say where the server is. */
+/* LIST (changed) has the addresses of Ceph's monitors, with ports, and SEPARATOR between:
+ * "10.0.9.2:6789,[fd00::2]:6789". */
+static int by_monitors(struct inuse *inuse, char *list, const char *separator, const char *what)
+{
+	char *monitor;
+	int r = 0;
+
+	while (r == 0 && (monitor = strsep(&list, separator))) {
+		bool is_v6 = *monitor == '[';
+
+		monitor[strcspn(monitor, is_v6 ? "]" : ":")] = 0;
+		r = *monitor ? by_address(inuse, monitor + is_v6, what) : 0;
+	}
+	return r;
+}
+
+/* From Linux 5.17 on they are in an option, else in what is mounted, before ":/". */
+static int by_ceph(struct inuse *inuse, char *source, char *options, const char *what)
+{
+	char *list = strstr(options, "mon_addr=");
+	char *end = strstr(source, ":/");
+
+	if (list) {
+		list += strlen("mon_addr=");
+		list[strcspn(list, ",")] = 0;
+		return by_monitors(inuse, list, "/", what);
+	}
+	if (end)
+		*end = 0;
+	return by_monitors(inuse, source, ",", what);
+}
+
+/* One line of a mount table: says where the server is. No other types are asked: a user may mount
+ * file systems of his own, with any words in the line. */
 static int by_mount(struct inuse *inuse, const char *line)
 {
-	char address[64], where[100], what[140];
+	static const char *const types[] = {"nfs", "nfs4", "cifs", "smb3"};
+	char address[64], where[100], what[140], type[32], source[1000], options[2000];
 	const char *tail = strstr(line, " - ");
-	const char *option = tail ? strstr(tail, ",addr=") : NULL;
 
-	if (!option || sscanf(option, ",addr=%63[^, \n]", address) != 1 ||
+	if (!tail || sscanf(tail, " - %31s %999s %1999[^\n]", type, source, options) != 3 ||
 	    sscanf(line, "%*s %*s %*s %*s %99s", where) != 1)
 		return 0;
 	snprintf(what, sizeof(what), "the file system on %s", where);
-	return by_address(inuse, address, what);
+	if (streq(type, "ceph"))
+		return by_ceph(inuse, source, options, what);
+	if (streq(type, "9p") && (strstr(options, "trans=tcp") || strstr(options, "trans=rdma")))
+		return by_address(inuse, source, what);
+	const char *option = strstr(options, ",addr=");
+	for (size_t i = 0; option && i < ARRAY_SIZE(types); i++)
+		if (streq(type, types[i]) && sscanf(option, ",addr=%63[^, \n]", address) == 1)
+			return by_address(inuse, address, what);
+	return 0;
 }
 
 static int by_mounts(struct inuse *inuse)
@@ -372,19 +413,39 @@ static int by_connection(struct inuse *inuse, const char *name)
 		     : by_address(inuse, address, "an iSCSI disk");
 }
 
-static int by_iscsi(struct inuse *inuse)
+/* A controller that another machine has. Source: kernel, drivers/nvme/host/sysfs.c. */
+static int by_controller(struct inuse *inuse, const char *name)
 {
-	DIR *dir = root_opendir("/sys/class/iscsi_connection");
+	char transport[32], line[300], address[64];
+	int r = root_read(transport, sizeof(transport), "/sys/class/nvme/%s/transport", name);
+
+	if (r == 0 && (streq(transport, "tcp") || streq(transport, "rdma")))
+		r = root_read(line, sizeof(line), "/sys/class/nvme/%s/address", name);
+	else
+		return r == 0 || r == -ENOENT ? 0 : say_unknown_way(inuse, "an NVMe disk", r);
+	const char *traddr = r == 0 ? strstr(line, "traddr=") : NULL;
+	if (r == -ENOENT)
+		return 0; /* it has gone */
+	if (!traddr || sscanf(traddr, "traddr=%63[^,]", address) != 1)
+		return say_unknown_way(inuse, "an NVMe disk", r < 0 ? r : -EBADMSG);
+	return by_address(inuse, address, "an NVMe disk");
+}
+
+/* FN for each device of CLASS. */
+static int by_class(struct inuse *inuse, const char *class, const char *what,
+		    int (*fn)(struct inuse *inuse, const char *name))
+{
+	DIR *dir = root_opendir("/sys/class/%s", class);
 	const struct dirent *entry = NULL;
 	int r = 0;
 
 	if (!dir)
-		return errno == ENOENT ? 0 : say_unknown_way(inuse, "an iSCSI disk", -errno);
+		return errno == ENOENT ? 0 : say_unknown_way(inuse, what, -errno);
 	while (r == 0 && (errno = 0, entry = readdir(dir)))
 		if (entry->d_name[0] != '.')
-			r = by_connection(inuse, entry->d_name);
+			r = fn(inuse, entry->d_name);
 	if (r == 0 && errno != 0)
-		r = say_unknown_way(inuse, "an iSCSI disk", -errno);
+		r = say_unknown_way(inuse, what, -errno);
 	closedir(dir);
 	return r;
 }
@@ -401,5 +462,7 @@ int inuse_by_routes(struct inuse *inuse)
 		r = by_other_tables(inuse, AF_INET6);
 	if (r == 0)
 		r = by_mounts(inuse);
-	return r < 0 ? r : by_iscsi(inuse);
+	if (r == 0)
+		r = by_class(inuse, "iscsi_connection", "an iSCSI disk", by_connection);
+	return r < 0 ? r : by_class(inuse, "nvme", "an NVMe disk", by_controller);
 }

@@ -22,7 +22,7 @@ int job_send(struct registry *registry, const struct device *device, enum worker
 }
 
 /* Some VMMs expect a device as it is after its plug; a rule may ask for that whatever the VMM. */
-static unsigned options_for(const struct device *device)
+static unsigned options_for(const struct registry *registry, const struct device *device)
 {
 	unsigned wish = device->wish.options, options = 0;
 
@@ -32,6 +32,8 @@ static unsigned options_for(const struct device *device)
 		options |= WORKER_RESET;
 	if (device->attempt.was_used)
 		options |= WORKER_WAS_USED;
+	if (device->id.kind == DEVICE_PCI && group_is_with(registry, device, device->place.vm))
+		options |= WORKER_GROUP_IS_OURS;
 	if (wish & OPTION_RESET)
 		options |= WORKER_RESET | WORKER_MUST_RESET;
 	return options;
@@ -40,7 +42,8 @@ static unsigned options_for(const struct device *device)
 int job_ask(struct registry *registry, struct device *device, enum worker_job job)
 {
 	device_touch(device);
-	return job_send(registry, device, job, options_for(device), &device->attempt.request);
+	return job_send(registry, device, job, options_for(registry, device),
+			&device->attempt.request);
 }
 
 int job_look(struct registry *registry, const struct device *device, struct vm_look *look)

@@ -44,6 +44,10 @@ enum worker_job {
 #define WORKER_WAS_USED \
 	(1u << 5) /* USB_OPEN, USB_FENCE, PCI_TAKE: the host used it at the last look */
 
+#define WORKER_GROUP_IS_OURS                                                \
+	(1u << 6) /* PCI_TAKE: its VM may have the IOMMU group open already \
+		   */
+
 struct worker_request {
 	uint64_t number;
 	enum worker_job job;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <spawn.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <sys/wait.h>
 
 #include "broker/device.h"
@@ -18,6 +19,7 @@
 #define CLOSING_TRIES 20   /* for a VMM that has just ended to close a group */
 #define CLOSING_MS 100     /* between two looks */
 #define MAX_NAMED 3        /* virtual functions that are named */
+#define NVIDIA_MAJOR 195   /* of its nodes: kernel, Documentation/admin-guide/devices.txt */
 
 static int write_attribute(const char *address, const char *attribute, const char *text)
 {
@@ -100,6 +102,27 @@ static int check_vfs(struct inuse *inuse, const char *address)
 	return inuse_say(inuse, "%s has %s virtual function(s): %s", address, number, vfs);
 }
 
+/* NVIDIA's driver makes no device of its node, which nvidia-persistenced and CUDA have open;
+ * unbound then, it waits for them for ever. Source: open-gpu-kernel-modules, nv-procfs.c and
+ * nv-pci.c. */
+static int note_nvidia(struct inuse *inuse, const char *address)
+{
+	char line[200], driver[64];
+	unsigned number;
+
+	if (!pci_driver(address, driver, sizeof(driver)) || !streq(driver, "nvidia"))
+		return 0;
+	_cleanup_fclose_ FILE *f = root_fopen("/proc/driver/nvidia/gpus/%s/information", address);
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "Device Minor: %u", &number) == 1)
+			return inuse_note_node(inuse, makedev(NVIDIA_MAJOR, number), "nvidia%u",
+					       number);
+	return inuse_say(inuse,
+			 "can't tell whether %s is in use: nvidia does not say which node "
+			 "it has",
+			 address);
+}
+
 static int check_member(struct inuse *inuse, const char *address)
 {
 	char path[PATH_MAX];
@@ -111,7 +134,10 @@ static int check_member(struct inuse *inuse, const char *address)
 	if (r < 0 && r != -ENOENT)
 		return inuse_say(inuse, "can't tell whether %s is in use: %s", address,
 				 strerror(-r));
-	return r < 0 ? 0 : inuse_below(inuse, path);
+	if (r < 0)
+		return 0;
+	r = inuse_below(inuse, path);
+	return r < 0 ? r : note_nvidia(inuse, address);
 }
 
 /* The group must have no virtual functions, hold nothing in use, and not the host's last way to the
@@ -306,9 +332,11 @@ static int await_others(const struct worker_request *request, const struct pci_g
 	char who[96];
 	int r = 0;
 
+	if (request->options & WORKER_GROUP_IS_OURS)
+		return 0;
 	for (int tries = 0; node.number != 0 && tries < CLOSING_TRIES; tries++) {
 		r = inuse_find_stranger(&nodes, request->pid, who, sizeof(who));
-		if (r <= 0)
+		if (r <= 0 && r != -ENOENT && r != -ESRCH) /* it ends just now */
 			break;
 		usleep(CLOSING_MS * 1000);
 	}

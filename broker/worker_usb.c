@@ -46,10 +46,16 @@ static const char *name_of(const struct worker_request *request)
 
 static int look_at_use(const struct worker_request *request, struct inuse *inuse)
 {
-	char path[PATH_MAX];
+	char path[PATH_MAX], driver[64];
 	int r;
 
 	snprintf(path, sizeof(path), "/sys%s", request->devpath);
+	/* Source: kernel, Documentation/usb/usbip_protocol.rst; a driver of the whole device. */
+	r = root_link_name(driver, sizeof(driver), "%s/driver", path);
+	if (r == 0 && streq(driver, "usbip-host"))
+		return inuse_say(inuse, "the host exports it by USB/IP");
+	if (r < 0 && r != -ENOENT)
+		return inuse_say(inuse, "can't tell which driver has it: %s", strerror(-r));
 	r = inuse_below(inuse, path);
 	if (r == 0)
 		r = inuse_by_processes(inuse);
@@ -224,8 +230,9 @@ static int check_disks(const struct worker_request *request, struct inuse *inuse
 void worker_usb_release(const struct worker_request *request, struct worker_answer *answer)
 {
 	_cleanup_(inuse_finish) struct inuse inuse = {0};
+	_cleanup_close_ int lock = worker_lock(name_of(request), answer);
 	char driver[256];
-	int fd = worker_open_node(request, answer);
+	int fd = lock < 0 ? lock : worker_open_node(request, answer);
 
 	if (fd < 0)
 		return;

@@ -24,8 +24,9 @@ static inline void add_device(const char *root, const char *path, const char *su
 	tree_link(root, file, class);
 }
 
-/* Process PID has a node open, the one with NULL_NUMBERS, with FLAGS of open(2) in octal. */
-static inline void add_opener(const char *root, int pid, const char *name, const char *flags)
+/* Process PID has NODE open, with FLAGS of open(2) in octal. */
+static inline void add_opener_of(const char *root, int pid, const char *name, const char *flags,
+				 const char *node)
 {
 	char path[64], link[PATH_MAX], text[64];
 
@@ -37,7 +38,13 @@ static inline void add_opener(const char *root, int pid, const char *name, const
 	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
 	tree_mkdir(root, path);
 	assert_int_equal(text_path(link, sizeof(link), "%s%s/5", root, path), 0);
-	assert_int_equal(symlink("/dev/null", link), 0);
+	assert_int_equal(symlink(node, link), 0);
+}
+
+/* The node with NULL_NUMBERS. */
+static inline void add_opener(const char *root, int pid, const char *name, const char *flags)
+{
+	add_opener_of(root, pid, name, flags, "/dev/null");
 }
 
 /* Anybody may open a directory of sysfs, and so lock it. */

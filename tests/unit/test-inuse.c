@@ -484,6 +484,48 @@ static void test_file_systems_of_other_machines(void **state)
 	assert_words(h, "an iSCSI disk comes to the host through it (eth1)");
 }
 
+static void test_other_kinds_of_other_machines(void **state)
+{
+	struct host *h = *state;
+	static const char *const mounts[] = {
+		"22 1 0:20 / / rw - ceph 10.0.9.1:6789,10.0.9.2:6789:/a.b:c rw,name=x\n",
+		"22 1 0:20 / / rw - ceph x@fsid.fs=/ "
+		"rw,mon_addr=10.0.9.1:3300/10.0.9.2:3300,name=x\n",
+		"22 1 0:20 / / rw - 9p 10.0.9.2 rw,access=client,trans=tcp\n",
+		"22 1 0:20 / / rw - cifs //10.0.9.2/x rw,vers=3.1.1,addr=10.0.9.2\n",
+		"22 1 0:20 / / rw - nfs [fd00::2]:/,addr=10.0.9.1 rw,addr=10.0.9.2\n",
+	};
+	/* By anybody, with fusermount. */
+	static const char *const others[] = {
+		"22 1 0:20 / / rw - fuse.x a,addr=10.0.9.2 rw,user_id=1000\n",
+		"22 1 0:20 / / rw - fuse.nfs a rw,user_id=1000,addr=10.0.9.2\n",
+		"22 1 0:20 / / rw - ceph 10.0.9.1:6789:/ rw\n",
+		"22 1 0:20 / / rw - 9p 10.0.9.2 rw,trans=virtio\n",
+	};
+
+	two_adapters(h);
+	way_to[0] = "10.0.9.2";
+	way_to[1] = "eth1";
+	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
+		tree_write(h->root, "/proc/1/mountinfo", mounts[i]);
+		assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
+		assert_words(h, "the file system on / comes to the host through it (eth1)");
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
+		tree_write(h->root, "/proc/1/mountinfo", others[i]);
+		assert_int_equal(inuse_by_routes(&h->inuse), 0);
+	}
+	tree_write(h->root, "/sys/class/nvme/nvme0/transport", "pcie\n");
+	tree_write(h->root, "/sys/class/nvme/nvme1/transport", "tcp\n");
+	assert_int_equal(inuse_by_routes(&h->inuse), 0); /* that one has just gone */
+	tree_write(h->root, "/sys/class/nvme/nvme1/address", "traddr=10.0.9.2,trsvcid=4420\n");
+	assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
+	assert_words(h, "an NVMe disk comes to the host through it (eth1)");
+	tree_write(h->root, "/sys/class/nvme/nvme1/address", "?\n");
+	assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
+	assert_words(h, "can't tell whether an NVMe disk comes to the host through it");
+}
+
 #define NFS_MOUNT "22 1 0:20 / / rw - nfs4 srv:/root rw,vers=4.2,addr=10.0.9.2,local_lock=none\n"
 
 /* No way to the other machine is one thing, not to know it another. */
@@ -631,6 +673,17 @@ static void test_fence(void **state)
 	assert_non_null(strstr(tree_read(h->root, "/sys/bus/usb/drivers_probe"), "1-2:1."));
 }
 
+/* Another machine has it. */
+static void test_exported(void **state)
+{
+	struct host *h = *state;
+
+	add_stick(h);
+	tree_link(h->root, STICK "/driver", "/sys/bus/usb/drivers/usbip-host");
+	assert_int_equal(do_usb(worker_usb_fence), -EBUSY);
+	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "1");
+}
+
 static void test_fence_leaves_what_is_in_use(void **state)
 {
 	struct host *h = *state;
@@ -728,10 +781,12 @@ int main(void)
 		INUSE_TEST(test_iscsi_that_cannot_be_read),
 		INUSE_TEST(test_iscsi_that_cannot_be_listed),
 		INUSE_TEST(test_file_systems_of_other_machines),
+		INUSE_TEST(test_other_kinds_of_other_machines),
 		INUSE_TEST(test_left_open),
 		INUSE_TEST(test_locks_of_others_on_usb),
 		INUSE_TEST(test_no_room_for_locks),
 		INUSE_TEST(test_fence),
+		INUSE_TEST(test_exported),
 		INUSE_TEST(test_opener_in_the_real_proc),
 		INUSE_TEST(test_fence_leaves_what_is_in_use),
 	};

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/sysmacros.h>
 
 #include <cmocka.h>
 
@@ -535,8 +536,36 @@ static void test_open_in_another(void **state)
 	assert_answer(&answer, -EBUSY, "its IOMMU group is open in qemu (process 20)");
 	assert_string_equal(k.log, "");
 	assert_string_equal(tree_read(k.root, DEVICES CARD "/reset"), "");
+	answer = do_job_with(worker_pci_take, WORKER_GROUP_IS_OURS);
+	assert_answer(&answer, 0, "");
 	k.pid = 20;
 	answer = do_job(worker_pci_take);
+	assert_answer(&answer, 0, "");
+}
+
+/* NVIDIA's node is none of sysfs's. */
+static void test_nvidia(void **state)
+{
+	char path[PATH_MAX];
+
+	(void) state;
+	let_go(CARD);
+	bind(CARD, "nvidia");
+	struct worker_answer answer = do_job(worker_pci_take);
+	assert_int_equal(answer.result, -EBUSY);
+	assert_non_null(strstr(answer.detail, "nvidia does not say which node it has"));
+	tree_write(k.root, "/proc/driver/nvidia/gpus/" CARD "/information",
+		   "Model: \t\t NVIDIA T4\nDevice Minor: \t 7\n");
+	tree_path(path, k.root, "/nvidia7");
+	if (mknod(path, S_IFCHR | 0600, makedev(195, 7)) < 0)
+		skip();
+	add_opener_of(k.root, 20, "nvidia-persiste\n", "02", path);
+	answer = do_job(worker_pci_take);
+	assert_int_equal(answer.result, -EBUSY);
+	assert_non_null(
+		strstr(answer.detail, "/dev/nvidia7 is in use on the host: nvidia-persiste"));
+	assert_null(strstr(k.log, "unbind"));
+	answer = do_job_with(worker_pci_take, WORKER_FORCE);
 	assert_answer(&answer, 0, "");
 }
 
@@ -719,6 +748,7 @@ int main(void)
 		PCI_TEST(test_look),
 		PCI_TEST(test_look_whose),
 		PCI_TEST(test_open_in_another),
+		PCI_TEST(test_nvidia),
 		PCI_TEST(test_return),
 		PCI_TEST(test_return_waits_for_the_vm),
 		PCI_TEST(test_return_of_one_that_is_open),
