@@ -36,10 +36,11 @@ static const size_t identity_offsets[] = {
 };
 
 static const size_t wish_offsets[] = {
-	offsetof(struct device_wish, rule),   offsetof(struct device_wish, vms),
-	offsetof(struct device_wish, config), offsetof(struct device_wish, family),
-	offsetof(struct device_wish, leader), offsetof(struct device_wish, family_vm),
-	offsetof(struct device_wish, chosen), offsetof(struct device_wish, tag),
+	offsetof(struct device_wish, rule),    offsetof(struct device_wish, vms),
+	offsetof(struct device_wish, config),  offsetof(struct device_wish, family),
+	offsetof(struct device_wish, leader),  offsetof(struct device_wish, family_vm),
+	offsetof(struct device_wish, chosen),  offsetof(struct device_wish, tag),
+	offsetof(struct device_wish, own_vms),
 };
 
 static const size_t record_offsets[] = {

@@ -99,6 +99,7 @@ struct device_wish {
 	kept_text config;
 	kept_text family;    /* keeps its VM when it comes back as another device; "" */
 	kept_text family_vm; /* the VM it was kept in for its family's sake; "" */
+	kept_text own_vms;   /* of one with a family: what its rule says; "": not known */
 	kept_text leader;    /* devpath of the device whose IOMMU group it is given with; "" */
 	uint64_t seqnum;     /* of the newest event that counted */
 	unsigned options;    /* enum config_option */

@@ -232,10 +232,11 @@ static void pass_end(void *data)
 	if (broker->lost < 0)
 		return;
 	intake_flush(broker->intake);
-	/* An answer may bring the next request of its client. */
-	do
+	/* An answer speaks of what is on disk, and may bring the next request of its client. */
+	do {
 		reconcile_pass(&broker->manager.registry);
-	while (control_broker_pass(broker->control));
+		store_flush(broker->store);
+	} while (control_broker_pass(broker->control));
 	store_flush(broker->store);
 	intake_settle(broker->intake, store_lost_events(broker->store) == 0);
 	if (snapshot_takes_damage(broker->snapshot))

@@ -155,13 +155,17 @@ bool properties_read_wish(struct device *d, property_fn property, void *from)
 	char rule[DEVICE_LIST_SIZE], vms[DEVICE_LIST_SIZE], config[DEVICE_CONFIG_SIZE];
 
 	text_clean(config, sizeof(config), property(from, "VHOTPLUG_CONFIG"));
-	/* It was kept in the VM of its family by what an older config has said. */
-	if (d->wish.config[0] && !streq(config, d->wish.config))
-		kept_drop(&d->wish.family_vm);
+	bool is_new = d->wish.config[0] && !streq(config, d->wish.config);
 	kept_set(&d->wish.config, config);
 	kept_clean(&d->wish.family, DEVICE_WORD_SIZE, property(from, "VHOTPLUG_FAMILY"));
 	text_clean(rule, sizeof(rule), property(from, "VHOTPLUG_RULE"));
 	text_clean(vms, sizeof(vms), property(from, "VHOTPLUG_VM"));
+	/* It was kept in the VM of its family against what its rule said, but not against another
+	 * rule. What that was is not known after a restart. */
+	if (d->wish.own_vms[0] ? !streq(vms, d->wish.own_vms) || !streq(rule, d->wish.rule)
+			       : is_new)
+		kept_drop(&d->wish.family_vm);
+	kept_set(&d->wish.own_vms, d->wish.family[0] ? vms : "");
 	if (d->wish.family_vm[0] && d->wish.family[0])
 		snprintf(vms, sizeof(vms), "%s", d->wish.family_vm);
 	read_options(d, property(from, "VHOTPLUG_OPTIONS"));

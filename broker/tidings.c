@@ -10,6 +10,7 @@
 #include "broker/store.h"
 
 #define STRANGE_RETRY_MS 30000 /* for what a VM should not have */
+#define STRANGE_TRIES 5
 
 static bool has_handle(char *const *handles, size_t n, const char *handle)
 {
@@ -200,9 +201,14 @@ static bool has_lost_its_claim(const struct device *device, const struct vm *vm,
 /* HANDLE, of no device that we know, is in VM still: the next probe finds it. */
 static void ask_again(struct vm *vm, const char *handle, const char *detail)
 {
-	log_warning("%s: has not let go of %s yet%s%s", vm->name, handle, *detail ? ": " : "",
-		    detail);
-	vm_check_later(vm, STRANGE_RETRY_MS);
+	bool is_last = vm->n_strange >= STRANGE_TRIES;
+
+	log_warning("%s: has not let go of %s yet%s%s%s", vm->name, handle, *detail ? ": " : "",
+		    detail, is_last ? "; it is not asked again: reset or stop it" : "");
+	if (is_last)
+		return;
+	vm->n_strange++;
+	vm_check_by(vm, STRANGE_RETRY_MS);
 }
 
 static void handle_detached(void *data, struct vm *vm, struct device *device, const char *handle,

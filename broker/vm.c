@@ -43,6 +43,12 @@ void vm_check_later(struct vm *vm, uint64_t delay_ms)
 	loop_timer_start(vm->loop, &vm->retry, delay_ms, retry_check, vm);
 }
 
+void vm_check_by(struct vm *vm, uint64_t delay_ms)
+{
+	if (!vm->retry.loop)
+		vm_check_later(vm, delay_ms);
+}
+
 void vm_wake(struct vm *vm)
 {
 	vm->n_retries = 0;
@@ -78,6 +84,7 @@ static void forget_process(struct vm *vm)
 	vm->exit_source = loop_source_free(vm->exit_source);
 	vm->pidfd = close_fd(vm->pidfd);
 	vm->peer = (struct peer){0};
+	vm->n_strange = 0;
 }
 
 /* The process has ended, or another one has taken its place. */

@@ -101,6 +101,7 @@ struct vm {
 	struct watch *watch;
 	struct loop_timer retry;
 	unsigned n_retries;
+	unsigned n_strange; /* how often it was asked again to give back what is not for it */
 
 	const struct vmm *vmm;
 	void *backend;
@@ -126,6 +127,8 @@ void vm_check(struct vm *vm);
 void vm_wake(struct vm *vm);
 /* The same, in so many ms. */
 void vm_check_later(struct vm *vm, uint64_t delay_ms);
+/* The same, unless that is to be sooner. */
+void vm_check_by(struct vm *vm, uint64_t delay_ms);
 
 /* For vm_listen.c. */
 
