@@ -489,8 +489,7 @@ static void test_other_kinds_of_other_machines(void **state)
 	struct host *h = *state;
 	static const char *const mounts[] = {
 		"22 1 0:20 / / rw - ceph 10.0.9.1:6789,10.0.9.2:6789:/a.b:c rw,name=x\n",
-		"22 1 0:20 / / rw - ceph x@fsid.fs=/ "
-		"rw,mon_addr=10.0.9.1:3300/10.0.9.2:3300,name=x\n",
+		"22 1 0:20 / / rw - ceph x@f.fs=/ rw,mon_addr=10.0.9.1:3300/10.0.9.2:3300\n",
 		"22 1 0:20 / / rw - 9p 10.0.9.2 rw,access=client,trans=tcp\n",
 		"22 1 0:20 / / rw - cifs //10.0.9.2/x rw,vers=3.1.1,addr=10.0.9.2\n",
 		"22 1 0:20 / / rw - nfs [fd00::2]:/,addr=10.0.9.1 rw,addr=10.0.9.2\n",
