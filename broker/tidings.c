@@ -120,6 +120,10 @@ static void vm_has_exited(void *data, struct vm *vm)
 	struct registry *registry = data;
 
 	choice_vm_has_exited(registry, vm);
+	/* It may have been the one whose process another VM has claimed to be. */
+	for (struct vm *v = registry->vms; v; v = v->next)
+		if (v != vm && v->is_taken)
+			vm_wake(v);
 	for (struct device *d = registry->devices; d; d = d->next) {
 		enum device_state state = d->record.state;
 

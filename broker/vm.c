@@ -160,6 +160,7 @@ int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size)
 	if ((r = peer_check(vm->socket, &peer, vm->user, reason, size)) < 0)
 		return r;
 	const char *other = vm_name_of_process(vm, &peer);
+	vm->is_taken = other != NULL;
 	if (other) {
 		snprintf(reason, size, "process %d, which answers on %s, is the VM %s",
 			 (int) peer.pid, vm->socket, other);

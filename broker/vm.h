@@ -92,6 +92,7 @@ struct vm {
 	bool is_probing;  /* the backend has been asked and has not answered */
 	bool is_quiet;    /* that probe is vm_refresh's */
 	bool probe_again; /* something changed while a probe was under way */
+	bool is_taken;    /* its process counts as another VM, whose socket led there first */
 	struct budget looks; /* how often it is asked what it has */
 	struct budget input; /* what its monitor may say, in bytes */
 	struct peer peer;

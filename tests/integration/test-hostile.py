@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import re
 import select
 import shutil
 import signal
@@ -284,6 +285,10 @@ def test_one_process_is_one_vm(world):
     broker = Broker(world).ready()
     check(broker.says("not trusted: process [0-9]+, which answers on .*, is the VM vm[12]"),
           "a process that is another VM already is not trusted")
+    first = re.search("is the VM (vm[12])", broker.log())[1]
+    Double(world, "honest", "vm3")
+    os.rename(world.path / "vm3.sock", world.path / f"{first}.sock")
+    check(broker.says(f"{'vm2' if first == 'vm1' else 'vm1'}: up"), "it is, when that one is another process after all")
     check(broker.end() == 0, "the end")
 
 
