@@ -27,10 +27,10 @@ void handover_repeat(struct registry *registry, struct device *device);
 
 /* Facts that edges have learnt. */
 
-/* DEVICE was on its way to its VM when the former broker ended, and has not arrived. */
+/* DEVICE was on its way to its VM when the former broker ended, or when the answer was lost
+ * (device_place.was_lost), and has not arrived. */
 void handover_note_never_arrived(struct registry *registry, struct device *device);
-/* DEVICE was on its way to its VM when the former broker ended, and the VM has it: goes on there.
- */
+/* The same, and the VM has it: goes on there. */
 void handover_resume(struct registry *registry, struct device *device);
 /* VM has DEVICE, as a former broker has left it and did not live to record. */
 void handover_adopt(struct registry *registry, struct device *device, struct vm *vm);

@@ -20,11 +20,13 @@
 enum worker_job {
 	WORKER_USB_OPEN, /* open the node for reading and writing and hold its disks exclusively, if
 			  * the host does not use it; take it from host drivers */
-	WORKER_USB_RELEASE, /* take the device's interfaces from their host drivers */
+	WORKER_USB_RELEASE, /* take the device's interfaces from their host drivers. -EBUSY: one
+			     * has its interface still; detail says why, where the host uses a disk
+			     * of it, and nothing was done */
 	WORKER_USB_FENCE,  /* no VM has it: shut its interfaces for everybody. -EBUSY: the host uses
 			    * it, nothing was done */
 	WORKER_USB_RETURN, /* open its interfaces, and let host drivers have those that have none */
-	WORKER_PCI_TAKE,   /* bind the IOMMU group to vfio-pci */
+	WORKER_PCI_TAKE, /* bind the IOMMU group to vfio-pci, if nobody but its VM has that open */
 	WORKER_PCI_RETURN, /* give the function back to its host driver, and those of its IOMMU
 			    * group with it if nobody has the group open */
 	WORKER_PCI_LOOK,   /* has anybody the IOMMU group open? -EBUSY: yes; where it is not

@@ -50,7 +50,8 @@ static int look_at_use(const struct worker_request *request, struct inuse *inuse
 	int r;
 
 	snprintf(path, sizeof(path), "/sys%s", request->devpath);
-	/* Source: kernel, Documentation/usb/usbip_protocol.rst; a driver of the whole device. */
+	/* Another machine's, by a driver of the whole device. Source: kernel,
+	 * drivers/usb/usbip/stub_main.c. */
 	r = root_link_name(driver, sizeof(driver), "%s/driver", path);
 	if (r == 0 && streq(driver, "usbip-host"))
 		return inuse_say(inuse, "the host exports it by USB/IP");
