@@ -16,10 +16,20 @@ static bool devpath_valid(const char *s)
 	       !(n >= 3 && streq(s + n - 3, "/.."));
 }
 
-static int add_mandatory(struct wire_msg *msg, const char *key)
+/* What ACTION is to the broker: add, remove, the bind of an interface, or NULL for none of its. For
+ * a device that is claimed the rules have us run at another event only when they have not claimed
+ * it before, so that it comes to the broker now. Interfaces have no rule. */
+static const char *told_action(const char *action)
 {
-	const char *value = getenv(key);
+	if (streq(action, "add") || streq(action, "remove"))
+		return action;
+	if (getenv("VHOTPLUG_RULE"))
+		return "add";
+	return streq(action, "bind") ? action : NULL;
+}
 
+static int add_mandatory(struct wire_msg *msg, const char *key, const char *value)
+{
 	if (!value || !*value)
 		return -EINVAL;
 	return wire_add(msg, key, value);
@@ -44,17 +54,17 @@ static int add_inode(struct wire_msg *msg, const char *devpath)
 	return wire_add(msg, "SYSFS_INODE", number);
 }
 
-static int add_identity(struct wire_msg *msg)
+static int add_identity(struct wire_msg *msg, const char *action)
 {
-	static const char *const mandatory[] = {"ACTION", "DEVPATH", "SEQNUM"};
 	uint64_t seqnum;
-	int r;
+	int r = add_mandatory(msg, "ACTION", action);
 
-	for (size_t i = 0; i < ARRAY_SIZE(mandatory); i++) {
-		r = add_mandatory(msg, mandatory[i]);
-		if (r < 0)
-			return r;
-	}
+	if (r == 0)
+		r = add_mandatory(msg, "DEVPATH", getenv("DEVPATH"));
+	if (r == 0)
+		r = add_mandatory(msg, "SEQNUM", getenv("SEQNUM"));
+	if (r < 0)
+		return r;
 	if (!devpath_valid(wire_get(msg, "DEVPATH")) || wire_get_number(msg, "SEQNUM", &seqnum) < 0)
 		return -EINVAL;
 	r = add_boot_id(msg);
@@ -69,10 +79,10 @@ int collect_event(struct wire_msg *ret_msg)
 	struct wire_msg msg;
 	int r;
 
-	if (action && !streq(action, "add") && !streq(action, "remove") && !streq(action, "bind"))
+	if (action && !(action = told_action(action)))
 		return 0;
 	wire_init(&msg);
-	r = add_identity(&msg);
+	r = add_identity(&msg, action);
 	if (r < 0)
 		return r;
 

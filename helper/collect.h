@@ -11,6 +11,9 @@
  * that no longer fit: a value cut short would be a wrong value. ACTION, DEVPATH and SEQNUM must be
  * there, whole, at any length that fits.
  *
+ * A device with a rule (VHOTPLUG_RULE) that comes by another action than add and remove has been
+ * claimed by that event: the message says add.
+ *
  * Returns 1 and the message; 0 when the action is none of add, remove and bind, which is all
  * that the broker wants to hear of; -EINVAL when one of the three is missing or makes no sense;
  * -EMSGSIZE when one is over-long; another -errno when the boot id can't be read. *RET_MSG is

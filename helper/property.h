@@ -41,7 +41,7 @@ enum property {
 
 struct property_row {
 	const char *name; /* in udev's database and in the message */
-	bool decided;     /* the rules set it on add, and keep it on every other event */
+	bool decided;     /* the rules set it, and keep it on every event but add */
 };
 
 extern const struct property_row property_table[PROPERTIES];

@@ -153,20 +153,11 @@ static bool is_name(const struct expression *e)
 static bool may_assign(const struct expression *e)
 {
 	static const char *const names[] = {
-		".VHOTPLUG_KNOWN",
-		"MODALIAS",
-		"ID_MM_DEVICE_IGNORE",
-		"ID_MM_PORT_IGNORE",
-		"UDISKS_IGNORE",
-		"SYSTEMD_READY",
-		"MTP_NO_PROBE",
-		"ID_INPUT_KEY",
-		"LIBINPUT_IGNORE_DEVICE",
-		"ID_INPUT_SWITCH",
-		"NM_UNMANAGED",
-		"PULSE_IGNORE",
-		"ACP_IGNORE",
-		"DM_UDEV_DISABLE_OTHER_RULES_FLAG",
+		".VHOTPLUG_KNOWN",        ".VHOTPLUG_NEW",     "MODALIAS",
+		"ID_MM_DEVICE_IGNORE",    "ID_MM_PORT_IGNORE", "UDISKS_IGNORE",
+		"SYSTEMD_READY",          "MTP_NO_PROBE",      "ID_INPUT_KEY",
+		"LIBINPUT_IGNORE_DEVICE", "ID_INPUT_SWITCH",   "NM_UNMANAGED",
+		"PULSE_IGNORE",           "ACP_IGNORE",        "DM_UDEV_DISABLE_OTHER_RULES_FLAG",
 	};
 
 	if (streq(e->name, "authorized"))

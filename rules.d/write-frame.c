@@ -60,7 +60,7 @@ void write_head(struct writer *w, const bool is_live[static CONFIG_KINDS])
 	      "TEST!=\"" HELPER "\", GOTO=\"vhp_end\"\n"
 	      "SUBSYSTEM!=\"usb|pci|input\", GOTO=\"vhp_child\"\n"
 	      "ACTION==\"remove\", GOTO=\"vhp_remove\"\n"
-	      "# keep what was decided on add: every other event would wipe it, and on unbind\n"
+	      "# keep what was decided: every event but add would wipe it, and on unbind\n"
 	      "# there is nothing left to decide by\n"
 	      "ACTION!=\"add\", IMPORT{db}=\"VHOTPLUG_RULE\", GOTO=\"vhp_keep\"\n"
 	      "ACTION==\"unbind\", GOTO=\"vhp_child\"\n",
@@ -137,9 +137,11 @@ void write_tail(struct writer *w)
 {
 	fputc('\n', w->out);
 	write_label(w, &w->hit);
+	/* Only who is claimed now comes by here, at whatever event: the rules may be others than
+	 * those that saw it come. The late file has to know. */
 	fprintf(w->out,
 		"ENV{VHOTPLUG_CONFIG}=\"%s\"\n"
-		"ACTION==\"add\", RUN+=\"" HELPER "\"\n"
+		"ENV{.VHOTPLUG_NEW}=\"1\", RUN+=\"" HELPER "\"\n"
 		"GOTO=\"vhp_claimed\"\n",
 		w->config->digest);
 	fputs("\nLABEL=\"vhp_keep\"\n", w->out);

@@ -139,6 +139,20 @@ class LateTest(unittest.TestCase):
         self.event("remove", path)
         self.assertEqual([run[b"ACTION"] for run in self.host.helper_runs()], [b"remove"])
 
+    def test_the_helper_is_not_taken_back(self):
+        """Whatever event it is that a rule first claims the device at."""
+        for action in ("add", "change", "bind"):
+            self.use(self.own_rules())
+            path = self.usb("1234", "0001", ((6, 1, 1),))
+            for _ in range(2):
+                self.event(action, path)
+            runs = [run[b"ACTION"].decode() for run in self.host.helper_runs()]
+            self.assertEqual(runs, [action] * (2 if action == "add" else 1))
+            self.assertEqual(self.started(), set(), action)
+            self.host.remove_device(path)
+            self.event("remove", path)
+            self.host.helper_runs()
+
     def test_nothing_is_started_for_what_is_below(self):
         self.use(self.own_rules())
         path = self.usb("1234", "0001", ((3, 1, 1),))

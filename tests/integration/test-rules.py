@@ -108,6 +108,20 @@ class RulesTest(unittest.TestCase):
             self.assertEqual(run[b"VHOTPLUG_RULE"], b"usb/Input/Keyboards")
             self.assertEqual(run[b"VHOTPLUG_VM"], b"vm1")
 
+    def test_claimed_after_it_came(self):
+        """Rules that came later claim a device at whatever event is the next: the broker hears of that, and once."""
+        for action in ("change", "bind"):
+            self.use(VM)
+            device = Device(self.host, HUB_PORT)
+            self.check_free(device.event("add"))
+            self.use(KEYBOARDS)
+            for _ in range(2):
+                self.check_claimed(device.event(action))
+            self.assertEqual([(run[b"ACTION"], run[b"VHOTPLUG_RULE"]) for run in self.host.helper_runs()],
+                             [(action.encode(), b"usb/Input/Keyboards")])
+            self.remove(device)
+            self.host.helper_runs()
+
     def test_nobody_wants_it(self):
         self.use(KEYBOARDS)
         device = Device(self.host, HUB_PORT, interfaces=((8, 6, 80),))

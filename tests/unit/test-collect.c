@@ -115,6 +115,26 @@ static void test_other_actions(void **state)
 	assert_int_equal(collect_event(&msg), 1);
 }
 
+/* The rules have the helper run only when they have not claimed the device before. */
+static void test_claimed_later(void **state)
+{
+	static const struct {
+		const char *action, *told;
+	} rows[] = {{"change", "add"}, {"bind", "add"}, {"add", "add"}, {"remove", "remove"}};
+
+	(void) state;
+	setenv("VHOTPLUG_RULE", "usb/G/R", 1);
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		setenv("ACTION", rows[i].action, 1);
+		assert_int_equal(collect_event(&msg), 1);
+		assert_string_equal(wire_get(&msg, "ACTION"), rows[i].told);
+	}
+	unsetenv("VHOTPLUG_RULE");
+	setenv("ACTION", "bind", 1);
+	assert_int_equal(collect_event(&msg), 1);
+	assert_string_equal(wire_get(&msg, "ACTION"), "bind");
+}
+
 static void test_mandatory(void **state)
 {
 	static const struct {
@@ -225,11 +245,17 @@ static void test_every_property_of_the_table(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		EVENT_TEST(test_identity),     EVENT_TEST(test_inode_of_a_present_device),
-		EVENT_TEST(test_properties),   EVENT_TEST(test_other_actions),
-		EVENT_TEST(test_mandatory),    EVENT_TEST(test_no_boot_id),
-		EVENT_TEST(test_long_values),  EVENT_TEST(test_full_message),
-		EVENT_TEST(test_long_devpath), EVENT_TEST(test_every_property_of_the_table),
+		EVENT_TEST(test_identity),
+		EVENT_TEST(test_inode_of_a_present_device),
+		EVENT_TEST(test_properties),
+		EVENT_TEST(test_other_actions),
+		EVENT_TEST(test_claimed_later),
+		EVENT_TEST(test_mandatory),
+		EVENT_TEST(test_no_boot_id),
+		EVENT_TEST(test_long_values),
+		EVENT_TEST(test_full_message),
+		EVENT_TEST(test_long_devpath),
+		EVENT_TEST(test_every_property_of_the_table),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -75,5 +75,21 @@ in
         "${cfg.package}/bin/vhotplug-broker --debug"
       ];
     };
+    # A rebuild has udevd read the rules, but look at no device again. As vhotplug-gen-rules does it: by add, since at
+    # another event a device keeps what was decided; then the broker is told.
+    systemd.services.vhotplug-rules = {
+      description = "Devices that are there already, by vhotplug's rules";
+      wantedBy = [ "multi-user.target" ];
+      after = [ "systemd-udevd.service" "vhotplug.service" ];
+      restartTriggers = [ made ];
+      serviceConfig = {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        ExecStart = [
+          "${config.systemd.package}/bin/udevadm trigger --settle --action=add -s usb -s pci -s input"
+          "${config.systemd.package}/bin/systemctl try-reload-or-restart vhotplug.service"
+        ];
+      };
+    };
   };
 }
