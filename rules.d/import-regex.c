@@ -6,7 +6,7 @@
 #include "conf/regex.h"
 
 struct translation {
-	const char *at; /* what is left of the pattern */
+	const char *pattern, *at; /* what is left of it */
 	bool in_class;
 	bool class_begins; /* a ] here is no end */
 	char *out;
@@ -90,10 +90,34 @@ static const char *translate_in_class(struct translation *t)
 	return too_long(append_text(t, t->at++, 1));
 }
 
+/* Whether the file would not have C, a byte of the pattern: a blank at an end, or where a comment
+ * could begin behind it, or a ; that could begin one. */
+static bool is_lost(const struct translation *t, const char *c)
+{
+	if (*c == ';')
+		return c == t->pattern;
+	return *c == ' ' && (c == t->pattern || c[1] == '\0' || c[1] == ';');
+}
+
+/* The same byte, C, in a way that the file keeps. A glob knows only the class, but within one there
+ * is none. */
+static const char *translate_lost(struct translation *t, char c)
+{
+	t->class_begins = false;
+	if (t->in_class)
+		return too_long(append_text(t, "\\x20", 4));
+	return too_long(append_text(t, c == ' ' ? "[ ]" : "[;]", 3));
+}
+
 static const char *translate_next(struct translation *t)
 {
 	char c = *t->at;
+	const char *meant = t->at + (c == '\\');
 
+	if (is_lost(t, meant)) {
+		t->at = meant + 1;
+		return translate_lost(t, *meant);
+	}
 	if ((unsigned char) c >= 0x80)
 		return "a character above ASCII";
 	if ((unsigned char) c < ' ' || c == 127)
@@ -124,7 +148,7 @@ static const char *translate_next(struct translation *t)
 
 const char *import_regex(const char *pattern, char *ret, size_t size)
 {
-	struct translation t = {.at = pattern, .out = ret, .size = size};
+	struct translation t = {.pattern = pattern, .at = pattern, .out = ret, .size = size};
 	char error[128];
 	pcre2_code *code;
 

@@ -78,21 +78,6 @@ static void begin_rule(struct rule *rule, const char *detail)
 	print_removable(rule);
 }
 
-/* PATTERN so that it survives in the file: a blank at its ends, and a ; where a comment could
- * begin, stand in brackets. */
-static void bracket_pattern(const char *pattern, char *ret, size_t size)
-{
-	size_t n = 0;
-
-	ret[0] = '\0';
-	for (const char *s = pattern; *s && n + 4 < size; s++) {
-		bool blank = *s == ' ' && (s == pattern || s[1] == '\0' || s[1] == ';');
-		bool comment = *s == ';' && s == pattern;
-
-		n += (size_t) snprintf(ret + n, size - n, blank || comment ? "[%c]" : "%c", *s);
-	}
-}
-
 /* Says that KEY of the rule can't be carried over. A deny must not get lost by that. */
 static void lose_key(struct rule *rule, const char *key, const char *why)
 {
@@ -103,7 +88,7 @@ static void lose_key(struct rule *rule, const char *key, const char *why)
 static void pattern_alternative(struct rule *rule, const char *key)
 {
 	const char *pattern = text_of(rule->json, key), *why;
-	char ours[256], value[256];
+	char ours[256];
 
 	if (!pattern)
 		return;
@@ -115,8 +100,7 @@ static void pattern_alternative(struct rule *rule, const char *key)
 		return;
 	}
 	begin_rule(rule, key);
-	bracket_pattern(ours, value, sizeof(value));
-	if (!import_value(rule->i, key, value))
+	if (!import_value(rule->i, key, ours))
 		lose_key(rule, key, "no value for a line");
 }
 

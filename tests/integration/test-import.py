@@ -428,10 +428,14 @@ class CarefulTest(unittest.TestCase):
     def test_what_only_python_means(self):
         """The same devices as Python's re.match takes, or a note."""
         names = ["US", "UUS", "UUUUS", "USB", "U{,3}S", "x", "aab", "a[:b", ":", "[", "a\x0bb", "]",
-                 "a-b", "a b", "", "A", "{,}", "a{,2}", "aa"]
+                 "a-b", "a b", "", "A", "{,}", "a{,2}", "aa", "USB Key", "USB;Key", "Foo ;Bar", "Foo[ ];Bar", "x ", "x",
+                 " x", ";x", "a\\ ;b", "a\\\\ ;b", "] ;", "x\\ ", " ;", " ;" * 70]
         for pattern in ("U{,3}S", "U{,}S", "a{,2}$", "[{,3}]", "[[:a]", "[[:alpha:]]", "[]a]",
                         "[^]]$", "a\\Z", "a$", "[\\w-]+$", "\\x41", "(?P<n>a)(?P=n)", "(?i:u)s",
-                        "[a\\]]", "\\[:", "(a|b){,1}$", "a??$", "(?#x)a", "(?<!x)a", "\\{,3}"):
+                        "[a\\]]", "\\[:", "(a|b){,1}$", "a??$", "(?#x)a", "(?<!x)a", "\\{,3}",
+                        "USB[ ;]Key", "[^ ;]SB", "[] ;]", "[ ;]x", "(?: ;)?x", " x", "x +$", "x ", "x\\ ", "x\\\\ ", ";x",
+                        " ;", "; x", "[;]x", "\\;x", re.escape("Foo ;Bar"), re.escape("a\\ ;b"), "a\\\\ ;b", "a[\\ ;]b",
+                        "a[^\\ ;]b", "[\\\\ ;]+x", "[x ]$", "(Foo ;)*Bar", " ;" * 30):
             for deny in (False, True):
                 rules = [{"productName": pattern}]
                 self.carry({"targetVm": "vm1", "deny": rules if deny else [],
