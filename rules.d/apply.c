@@ -12,7 +12,6 @@
 
 #include "conf/array.h"
 #include "helper/text.h"
-#include "rules.d/install.h"
 #include "rules.d/udev.h"
 #include "rules.d/write.h"
 
@@ -240,11 +239,8 @@ static int wait_for_broadcasts(struct pass *pass)
 int rules_apply(const struct config *config)
 {
 	_cleanup_(pass_finish) struct pass pass = {0};
-	int r = rules_reload();
+	int r = pass_init(&pass, config);
 
-	if (r < 0)
-		return r;
-	r = pass_init(&pass, config);
 	if (r >= 0)
 		r = send_events(&pass);
 	if (r >= 0)

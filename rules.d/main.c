@@ -173,17 +173,23 @@ static int check_rules(const struct options *o, const char *text)
 
 static int apply_rules(const struct config *config)
 {
-	int r = rules_apply(config);
+	int applied, r;
 
-	if (r < 0)
+	if (rules_reload() < 0)
 		return EXIT_FAILURE;
+	applied = rules_apply(config);
+	/* One device that udevd is not done with must not keep the broker from what holds for all
+	 * others. */
 	r = rules_tell_broker(VHOTPLUG_RUNDIR "/" WIRE_SOCKET_NAME, BROKER_WAIT_MS);
 	if (r == -ENOENT || r == -ECONNREFUSED)
-		puts("The rules are in force; the broker is not running.");
+		puts(applied < 0 ? "The broker is not running."
+				 : "The rules are in force; the broker is not running.");
 	else if (r < 0)
-		return report_failure("the rules are in force, but the broker did not take note",
-				      r);
-	return EXIT_SUCCESS;
+		return report_failure(
+			applied < 0 ? "the broker did not take note"
+				    : "the rules are in force, but the broker did not take note",
+			r);
+	return applied < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 static int explain_devices(const struct options *o)

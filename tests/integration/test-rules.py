@@ -6,6 +6,7 @@ database, when the helper runs, and what the fence does to a claimed device's ch
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ GEN_RULES, MATCHER, LIBEXECDIR = sys.argv[1:4]
 GIVE_BACK = pathlib.Path(__file__).resolve().parents[2] / "conf/vhotplug-give-back"
 HUB_PORT = "pci0000:00/0000:00:14.0/usb1/1-1"
 BROKER = "/run/vhotplug/event.sock"
+TAKEN = b"T"  # helper/wire.h
 VM = "[vm vm1]\nsocket = /run/vm1.sock\n[vm vm2]\nsocket = /run/vm2.sock\n"
 UUID_LENGTH = 36
 KEYBOARDS = VM + "[usb Input]\ntargetVm = vm1\n[allow Keyboards]\ninterfaceClass = 3\n"
@@ -580,6 +582,32 @@ class RulesTest(unittest.TestCase):
                 self.assertEqual(done.returncode, status, done.stderr)
                 for words in ("Broken pipe", "not in force"):
                     self.assertEqual(done.stderr.count(words), status, done.stderr)
+
+    def test_the_broker_hears_of_a_config_that_one_device_does_not_take(self):
+        self.use(VM)
+        device = Device(self.host, HUB_PORT)
+        # The event can't be asked for: it is no file of the device's own.
+        uevent = pathlib.Path(f"/sys{device.path}/uevent")
+        uevent.rename("/sys/elsewhere")
+        uevent.symlink_to("/sys/elsewhere")
+        os.unlink(BROKER)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as broker, \
+                tempfile.NamedTemporaryFile("w", suffix=".conf") as config:
+            broker.bind(BROKER)
+            broker.listen()
+            broker.settimeout(60)
+            config.write(KEYBOARDS)
+            config.flush()
+            with subprocess.Popen([GEN_RULES, "-c", config.name], text=True, stderr=subprocess.PIPE,
+                                  env={**os.environ, "SYSTEMD_DEVICE_VERIFY_SYSFS": "0"}) as process:
+                client = broker.accept()[0]
+                self.assertIn(b"ACTION=reconcile", client.recv(1000))
+                client.send(TAKEN)
+                self.assertIn("not in force for every device", process.communicate()[1])
+            self.assertEqual(process.returncode, 1)
+            client.close()
+        os.unlink(BROKER)
+        self.remove(device)
 
     def test_withdrawn_rule(self):
         self.use(KEYBOARDS)
