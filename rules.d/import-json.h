@@ -14,16 +14,24 @@ static inline const char *text_of(json_t *object, const char *key)
 	return text && *text ? text : NULL;
 }
 
-static inline long number_of(json_t *object, const char *key)
-{
-	json_t *value = json_object_get(object, key);
-
-	return json_is_integer(value) ? (long) json_integer_value(value) : 0;
-}
-
+/* What Python takes for true: all but null, false, 0, and what is empty. */
 static inline bool is_true(json_t *value)
 {
-	return json_is_true(value) || (json_is_integer(value) && json_integer_value(value) != 0);
+	return json_is_true(value) || (json_is_number(value) && json_number_value(value) != 0.0) ||
+	       json_string_length(value) > 0 || json_array_size(value) > 0 ||
+	       json_object_size(value) > 0;
+}
+
+/* The number under KEY, 0 if it says nothing. False when it is something else, which equals no
+ * number. */
+static inline bool read_number(json_t *object, const char *key, long *ret)
+{
+	json_t *value = json_object_get(object, key);
+	double number = json_is_true(value) ? 1 : json_number_value(value);
+
+	*ret = number > -1e6 && number < 1e6 ? (long) number : -1;
+	return !is_true(value) || json_is_true(value) || json_is_integer(value) ||
+	       (json_is_real(value) && number == (double) *ret);
 }
 
 /* "disable" counts before "enable". */

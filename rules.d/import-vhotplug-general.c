@@ -176,12 +176,13 @@ void import_general(struct importer *i, json_t *root, bool attach_connected)
 		"general",         "vms", "usbPassthrough", "pciPassthrough", "evdevPassthrough",
 		"acpiPassthrough", NULL};
 	json_t *general = json_object_get(root, "general");
+	json_t *persistency = json_object_get(general, "persistency");
 	const char *crosvm = text_of(general, "crosvm");
 
 	fprintf(i->out, "[general]\nattachConnected = %s\n", attach_connected ? "yes" : "no");
 	if (crosvm && !(crosvm[0] == '/' && import_value(i, "crosvm", crosvm)))
 		import_note(i, "crosvm %s: no path from the root", crosvm);
-	if (json_is_false(json_object_get(general, "persistency")))
+	if (persistency && !is_true(persistency))
 		fputs("persistency = no\n", i->out);
 	print_setting(i, general, false, "ovmfCode");
 	print_setting(i, general, false, "ovmfVars");

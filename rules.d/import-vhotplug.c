@@ -85,13 +85,36 @@ static void lose_key(struct rule *rule, const char *key, const char *why)
 	rule->lost = true;
 }
 
+/* Does KEY say something that is no text? There it ends the search for the device's VM. */
+static bool lose_no_text(struct rule *rule, const char *key)
+{
+	json_t *value = json_object_get(rule->json, key);
+
+	if (!is_true(value) || json_is_string(value))
+		return false;
+	lose_key(rule, key, "no text");
+	return true;
+}
+
+/* The number under KEY, 0 if there is none. False when what is there is no number, which is said.
+ */
+static bool take_number(struct rule *rule, const char *key, long *ret)
+{
+	if (read_number(rule->json, key, ret))
+		return true;
+	lose_key(rule, key, "no whole number, which never matches");
+	return false;
+}
+
 static void pattern_alternative(struct rule *rule, const char *key)
 {
 	const char *pattern = text_of(rule->json, key), *why;
 	char ours[256];
 
-	if (!pattern)
+	if (!pattern) {
+		lose_no_text(rule, key);
 		return;
+	}
 	why = import_regex(pattern, ours, sizeof(ours));
 	if (!why && strlen(ours) > 160)
 		why = "too long for a line";
@@ -126,6 +149,8 @@ static void ids_alternative(struct rule *rule, const char *product, bool number)
 
 	if (!json_object_get(rule->json, "vendorId") && !json_object_get(rule->json, product))
 		return;
+	if (lose_no_text(rule, "vendorId") || lose_no_text(rule, product))
+		return;
 	if (!read_identity(rule->json, "vendorId", number, vendor_id) ||
 	    !read_identity(rule->json, product, number, product_id)) {
 		import_note(rule->i, "vendorId and %s of \"%s\": not two ids, which never match",
@@ -138,14 +163,12 @@ static void ids_alternative(struct rule *rule, const char *product, bool number)
 
 static void class_alternative(struct rule *rule, const char *const keys[3], const char *detail)
 {
-	long class = number_of(rule->json, keys[0]);
+	long numbers[3];
 
-	if (class == 0)
-		return;
 	for (size_t k = 0; k < 3; k++) {
-		long value = number_of(rule->json, keys[k]);
-
-		if (value >= 0 && value <= 255)
+		if (!take_number(rule, keys[k], &numbers[k]) || numbers[0] == 0)
+			return;
+		if (numbers[k] >= 0 && numbers[k] <= 255)
 			continue;
 		import_note(rule->i, "%s of \"%s\": no class", keys[k],
 			    description_of(rule->json, "rule"));
@@ -153,16 +176,16 @@ static void class_alternative(struct rule *rule, const char *const keys[3], cons
 	}
 	begin_rule(rule, detail);
 	for (size_t k = 0; k < 3; k++)
-		if (number_of(rule->json, keys[k]) != 0)
-			fprintf(rule->i->out, "%s = %ld\n", keys[k],
-				number_of(rule->json, keys[k]));
+		if (numbers[k] != 0)
+			fprintf(rule->i->out, "%s = %ld\n", keys[k], numbers[k]);
 }
 
 static void port_alternative(struct rule *rule)
 {
-	long bus = number_of(rule->json, "bus"), port = number_of(rule->json, "port");
+	long bus, port;
 
-	if (bus < 1 || port < 1 || bus > 999 || port > 999)
+	if (!take_number(rule, "bus", &bus) || bus == 0 || !take_number(rule, "port", &port) ||
+	    bus < 1 || port < 1 || bus > 999 || port > 999)
 		return;
 	begin_rule(rule, "port");
 	fprintf(rule->i->out, "bus = %ld\nport = %ld\n", bus, port);
@@ -226,7 +249,7 @@ static void pci_rule(struct rule *rule)
 	static const char *const class[] = {"deviceClass", "deviceSubclass", "deviceProgIf"};
 	const char *address = text_of(rule->json, "address");
 
-	if (address) {
+	if (!lose_no_text(rule, "address") && address) {
 		if (is_address(address)) {
 			begin_rule(rule, "address");
 			fprintf(rule->i->out, "address = %s\n", address);
@@ -253,7 +276,7 @@ static void evdev_rule(struct rule *rule)
 
 	pattern_alternative(rule, "name");
 	pattern_alternative(rule, "pathTag");
-	if (!property || !value)
+	if (lose_no_text(rule, "property") || lose_no_text(rule, "value") || !property || !value)
 		return;
 	if (!is_property(property)) {
 		lose_key(rule, "property", "no name of a property");

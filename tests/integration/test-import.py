@@ -425,6 +425,43 @@ class CarefulTest(unittest.TestCase):
         self.carry({"targetVm": "vm1", "allow": allow, "deny": {"vendorName": "x"}})
         self.assertIsNone(self.vm_of(keyboard))
 
+    def test_values_of_other_types(self):
+        """Numbers and flags are Python's; what equals none there matches nothing here, and a deny of it is closed."""
+        keys = {"interfaceClass": 3, "interfaceSubclass": 1, "interfaceProtocol": 2, "deviceClass": 255, "bus": 1,
+                "port": 1, "disable": 0, "enable": 1}
+        devices = [usb_device(bus=bus, device_class=(device_class, 0, 0), interfaces=[triple], listed=[triple])
+                   for bus, device_class, triple in ((1, 0, (3, 1, 2)), (1, 0, (3, 0, 0)), (2, 0, (2, 1, 2)),
+                                                     (2, 0, (3, 1, 1)), (2, 255, (1, 0, 0)), (2, 1, (1, 0, 0)))]
+        for key, good in keys.items():
+            start = {"bus": {"port": 1}, "port": {"bus": 1}, "deviceClass": {}}.get(key, {"interfaceClass": 3})
+            for value in (good, float(good), good + 0.5, str(good), True, False, None, "", 0, 0.0, "no", [good]):
+                rule = {**start, key: value}
+                odd = key not in ("disable", "enable") and \
+                    (isinstance(value, list) or value in (good + 0.5, str(good), "no"))
+                fits = {device: usb_fits(rule, device) for device in devices}
+                said = self.carry({"targetVm": "vm1", "allow": [rule]})
+                self.assertEqual(f"{key} of" in said, odd, (rule, said))
+                for device in devices:
+                    self.assertEqual(self.vm_of(device), [b"vm1"] if fits[device] else None, rule)
+                self.carry({"targetVm": "vm1", "allow": [{"vendorId": "046d", "productId": "c52b"}], "deny": [rule]})
+                for device in devices:
+                    self.assertEqual(self.vm_of(device), None if fits[device] or odd else [b"vm1"], rule)
+
+    def test_no_text_closes_a_deny(self):
+        """There it is an error, and the device gets no VM."""
+        key, card = (reference.EvdevDevice(name=b"n", path_tag=b"", on_usb=False, properties={b"A": b"1"}),
+                     reference.PciDevice(address=b"0000:00:01.0", pci_class=(2, 0, 0), vendor_id=b"8086", device_id=b"1"))
+        for kind, device, allow, deny in (
+                ("usb", usb_device(), {"interfaceClass": 3}, {"productName": 5}),
+                ("usb", usb_device(), {"interfaceClass": 3}, {"vendorId": 1133, "productId": "c52b"}),
+                ("pci", card, {"deviceClass": 2}, {"address": ["0000:00:01.0"]}),
+                ("evdev", key, {"name": "n"}, {"property": "A", "value": 1})):
+            group = {"targetVm": "vm1", "allow": [allow]}
+            self.carry({**group, "deny": []}, kind=kind)
+            self.assertEqual(self.vm_of(device), [b"vm1"])
+            self.assertIn("no text", self.carry({**group, "deny": [deny]}, kind=kind))
+            self.assertIsNone(self.vm_of(device), deny)
+
     def test_what_only_python_means(self):
         """The same devices as Python's re.match takes, or a note."""
         names = ["US", "UUS", "UUUUS", "USB", "U{,3}S", "x", "aab", "a[:b", ":", "[", "a\x0bb", "]",
