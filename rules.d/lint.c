@@ -131,6 +131,14 @@ static bool rule_covers(const struct config_rule *general, const struct config_r
 	return true;
 }
 
+/* Whether PATH is OTHER, or something that OTHER is behind. */
+static bool path_is_above(const char *path, const char *other)
+{
+	const char *rest = startswith(other, path);
+
+	return rest && strchr("/", *rest);
+}
+
 /* Whether no device can match both. */
 static bool rules_are_disjoint(const struct config_rule *a, const struct config_rule *b)
 {
@@ -142,6 +150,10 @@ static bool rules_are_disjoint(const struct config_rule *a, const struct config_
 			return true;
 		if (other && field->match == MATCH_PORT_PATH &&
 		    paths_are_disjoint(field->value, other->value))
+			return true;
+		if (other && field->match == MATCH_DEVPATH &&
+		    !path_is_above(field->value, other->value) &&
+		    !path_is_above(other->value, field->value))
 			return true;
 	}
 	return false;
@@ -200,7 +212,31 @@ static bool has_deny(const struct config_group *group)
 	return false;
 }
 
-/* Whether both rules name the same vendor and product. */
+/* Whether nobody can tell if what FIELD asks for is something that OTHER lets through: texts are
+ * not compared, nor is a place that is said in another way. */
+static bool is_vague(const struct config_field *field, const struct config_rule *other)
+{
+	const struct config_field *same = config_rule_field(other, field->match);
+
+	if (is_exact(field->match))
+		return false;
+	return !same || (field->match != MATCH_PORT_PATH && field->match != MATCH_DEVPATH &&
+			 !streq(field->value, same->value));
+}
+
+/* Whether there may be no device that matches both: twins that A tells apart in its way, and B in
+ * its own. */
+static bool may_be_disjoint(const struct config_rule *a, const struct config_rule *b)
+{
+	if (rule_covers(b, a))
+		return false;
+	for (size_t i = 0; i < a->n_fields; i++)
+		if (is_vague(&a->fields[i], b))
+			return true;
+	return false;
+}
+
+/* Whether both rules name the same vendor and product, and a device can match both. */
 static bool same_ids(const struct config_rule *a, const struct config_rule *b,
 		     enum config_match product)
 {
@@ -211,7 +247,7 @@ static bool same_ids(const struct config_rule *a, const struct config_rule *b,
 	for (size_t i = 0; i < ARRAY_SIZE(fields); i += 2)
 		if (!fields[i] || !fields[i + 1] || !streq(fields[i]->value, fields[i + 1]->value))
 			return false;
-	return !rules_are_disjoint(a, b);
+	return !rules_are_disjoint(a, b) && !may_be_disjoint(a, b) && !may_be_disjoint(b, a);
 }
 
 /* What an earlier group of the same kind takes away from RULE of GROUP. */

@@ -63,7 +63,50 @@ static void every_warning(void **state)
 	expect(A "[allow 1]\nport = 1\nportPath = 2, 3-11\n" USED, "[allow 1] can never match");
 	expect(A "[allow 1]\nportPath = 3-1.2\n[deny 2]\nportPath = 3-1, 1-1.2\n" USED,
 	       "[deny 2] denies nothing");
+	expect(A "[allow 1]\ndevpath = /devices/x\n[deny 2]\ndevpath = /devices/xy\n" USED,
+	       "[deny 2] denies nothing");
 	expect(A USED, "x.conf:5: [usb A] takes nothing");
+}
+
+/* Twins, of which each VM has one: one key of the first group's rule, one of the second's. */
+static void twins(void **state)
+{
+	static const struct {
+		const char *first, *second;
+		bool said;
+	} rows[] = {
+		{"pathTag = pci-0000_00_14_0-usb-0_1$", "pathTag = pci-0000_00_14_0-usb-0_2$",
+		 false},
+		{"devpath = /devices/x/1-1", "devpath = /devices/x/1-2", false},
+		{"devpath = /devices/x/1-1", "devpath = /devices/x/1-11", false},
+		{"productString = Left", "productString = Right", false},
+		{"vendorName = A", "vendorName = B", false},
+		{"removable = fixed", "removable = removable", false},
+		{"interfaceClass = 3", "interfaceClass = 8", false},
+		{"driverPath = .*a", "driverPath = .*b", false},
+		{"pathTag = pci-0000_00_14_0-usb-0_1$", "portPath = 2", false},
+		{"devpath = /devices/x/1-1", "port = 2", false},
+		{"portPath = 1-1.2", "serial = A", false},
+		{"productString = Left", "productName = Right", false},
+		{"serial = A", "serial = B", false},
+		{"devpath = /devices/x/1-1/1-1.2", "devpath = /devices/x/1-1", true},
+		{"portPath = 1.2", "portPath = 1.2, 1.3", true},
+		{"pathTag = x", "pathTag = x\nserial = A", true},
+		{"productString = Left", "disable = no", true},
+		{"bus = 1", "port = 2", true},
+	};
+
+	(void) state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+		char text[500];
+
+		snprintf(text, sizeof(text),
+			 A
+			 "[allow L]\nvendorId = 1234\nproductId = 0001\n%s\n[usb B]\ntargetVm = b\n"
+			 "[allow R]\nvendorId = 1234\nproductId = 0001\n%s\n",
+			 rows[i].first, rows[i].second);
+		expect(text, rows[i].said ? "[allow R]" : NULL);
+	}
 }
 
 static void what_may_be_meant(void **state)
@@ -77,6 +120,7 @@ static void what_may_be_meant(void **state)
 		 "1\n",
 	       NULL);
 	expect(A "[allow 1]\ndevpath = /devices/x\n[allow 2]\ndevpath = /devices/xy\n" USED, NULL);
+	expect(A "[allow 1]\ndevpath = /devices/x\n[deny 2]\ndevpath = /devices/x/y\n" USED, NULL);
 	expect(A "[allow 1]\nport = 1\n[allow 2]\nportPath = 3-11\n" USED, NULL);
 	expect(A "[allow 1]\nport = 1\nportPath = 3-11, 1.2\n" USED, NULL);
 	expect(A "[allow 1]\nportPath = 1.2\n[deny 2]\nportPath = 3-1.2\n" USED, NULL);
@@ -97,6 +141,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(every_warning),
+		cmocka_unit_test(twins),
 		cmocka_unit_test(what_may_be_meant),
 	};
 
