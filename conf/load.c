@@ -134,8 +134,20 @@ static void check_type_keys(const struct loader *loader, const struct ini_sectio
 static void check_way(const struct loader *loader, const struct ini_section *section,
 		      enum vm_type type)
 {
-	if (!config_vm_type_has(type, "socket") || has_key(section, "socket") ||
-	    has_key(section, "listen"))
+	unsigned n = 0;
+
+	if (!config_vm_type_has(type, "socket"))
+		return;
+	for (size_t i = 0; i < section->n_keys; i++) {
+		const struct ini_key *key = &section->keys[i];
+
+		if (!streq(key->name, "socket") && !streq(key->name, "listen"))
+			continue;
+		if (n++ > 0 && config_vm_type_has(type, "listen"))
+			mistakes_add(loader->mistakes, key->line,
+				     "socket and listen, allowed here: one of them");
+	}
+	if (n > 0)
 		return;
 	mistakes_add(loader->mistakes, section->line,
 		     "[vm %s] says no socket, allowed here: socket = /path%s", section->name,
