@@ -15,7 +15,8 @@
 
 #define DATA "/run/udev/data"
 #define TAGS "/run/udev/tags/vhotplug"
-#define UDEV_TEXT 63
+#define UDEV_TEXT 63    /* bytes that udev's usb_id keeps of a name */
+#define UDEV_SERIAL 511 /* … of a serial number */
 
 /* Adds NAME=VALUE. Returns 0 or -ENOMEM. */
 static int add_property(void *data, const char *name, const char *value)
@@ -83,14 +84,14 @@ static size_t kept_bytes(const char *s)
 	return n > 1 ? n : 0;
 }
 
-/* Makes a string of the device what udev's usb_id makes of it: of the first UDEV_TEXT bytes blanks
- * at the ends go, those within become one _, and so does each byte that is not to be in a name.
+/* Makes a string of the device what udev's usb_id makes of it: of the first MAX bytes blanks at the
+ * ends go, those within become one _, and so does each byte that is not to be in a name.
  * Source: systemd, udev_replace_whitespace() and udev_replace_chars(). */
-static void make_safe(char *text)
+static void make_safe(char *text, size_t max)
 {
 	char *to = text;
 
-	text[strnlen(text, UDEV_TEXT)] = '\0';
+	text[strnlen(text, max)] = '\0';
 	for (const char *from = text; *from; from++) {
 		if (!isspace((unsigned char) *from)) {
 			*to++ = *from;
@@ -109,11 +110,11 @@ static void make_safe(char *text)
 	}
 }
 
-/* udev takes no serial number with odd bytes in it. */
+/* udev takes no serial number with odd bytes in it; 0x7f is none of them. */
 static bool is_serial(const char *text)
 {
 	for (; *text; text++)
-		if ((unsigned char) *text < ' ' || (unsigned char) *text > '~' || *text == ',')
+		if ((unsigned char) *text < ' ' || (unsigned char) *text > 0x7f || *text == ',')
 			return false;
 	return true;
 }
@@ -123,12 +124,13 @@ static int add_string(struct mdev_device *device, const char *name, const char *
 		      const char *otherwise)
 {
 	char value[512]; /* 126 characters, of three bytes at most */
+	bool serial = streq(attribute, "serial");
 
 	if (root_read(value, sizeof(value), "/sys%s/%s", device->devpath, attribute) < 0)
 		return otherwise ? add_string(device, name, otherwise, NULL) : 0;
-	if (streq(attribute, "serial") && !is_serial(value))
+	if (serial && !is_serial(value))
 		return 0;
-	make_safe(value);
+	make_safe(value, serial ? UDEV_SERIAL : UDEV_TEXT);
 	return *value ? add_property(device, name, value) : 0;
 }
 

@@ -112,11 +112,22 @@ class MdevTest(unittest.TestCase):
             self.assertEqual(self.properties(path)["ID_MODEL"], expected, name)
         self.assertEqual(self.properties(path)["ID_VENDOR"], "046d")
         self.assertNotIn("ID_SERIAL_SHORT", self.properties(path))
+        for port, (serial, expected) in enumerate((("S" * 126, "S" * 126), ("A\x7fB", "A_B"), ("A,B", None),
+                                                   ("A\u00e9", None)), 20):
+            path = self.usb(port, serial=serial)
+            self.event("add", path)
+            self.assertEqual(self.properties(path).get("ID_SERIAL_SHORT"), expected, serial)
 
     def test_a_deny_by_a_name_beyond_ascii(self):
         self.config(KEYBOARDS + "[deny D]\nproductName = Microsoft\u00ae\n")
         self.event("add", self.usb(product="Microsoft\u00ae Nano"))
         self.assertEqual(self.spooled(), [])
+
+    def test_a_long_serial_number_is_whole(self):
+        self.config(KEYBOARDS + f"[deny D]\nserial = {'S' * 80}1\n")
+        for port, end in ((1, "1"), (2, "2")):
+            self.event("add", self.usb(port, serial="S" * 80 + end))
+        self.assertEqual([said["DEVNAME"] for said in self.spooled()], ["/dev/bus/usb/001/002"])
 
     def test_who_is_not_taken(self):
         self.config(VM + "[usb G]\ntargetVm = vm1\n[allow A]\nmatchAll = yes\n[deny D]\nserial = X1\n")
