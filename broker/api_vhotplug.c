@@ -433,6 +433,5 @@ const struct api_action api_vhotplug_actions[] = {
 	{"pci_suspend", pci_suspend, true, NULL},
 	{"pci_resume", pci_resume, true, NULL},
 	{"vmm_args", api_vmm_args, true, NULL},
-	{"vmm_args", api_vmm_args, true, NULL},
 	{NULL, NULL, false, NULL},
 };

@@ -121,6 +121,7 @@ def on_demand(world):
     """No process between plug and unplug, and the VM's restart brings the device back all the same."""
     run("systemctl", "disable", "--now", "vhotplug.service")
     run("systemctl", "enable", "--now", "vhotplug-on-demand.socket", vm_path(world))
+    run("systemctl", "enable", "vhotplug-sleep.service")
     nobody("at first")
     world.expect_untouched()
     first = world.keyboard
@@ -169,6 +170,11 @@ def removed_and_back_on_demand(world):
     upgraded_on_demand(world)
 
 
+def wanted():
+    """What of ours is enabled."""
+    return [str(link) for link in pathlib.Path("/etc/systemd/system").glob("*.wants/vhotplug*")]
+
+
 def uninstalled_on_demand(world):
     """scripts/uninstall: nothing starts a broker any more, and the VM keeps what it has."""
     files = [file for file in run("dpkg", "-L", "vhotplug").splitlines()
@@ -179,8 +185,7 @@ def uninstalled_on_demand(world):
     run("/checkout/scripts/uninstall")
     nobody("after the removal")
     expect(unit("vhotplug-on-demand.socket")["ActiveState"] == "inactive", "nobody listens")
-    links = [str(link) for link in pathlib.Path("/etc/systemd/system").glob("*.wants/vhotplug*")]
-    expect(not links, f"nothing is left at {links}")
+    expect(not wanted(), f"nothing is left at {wanted()}")
     world.expect_untouched()
 
 
@@ -188,6 +193,7 @@ def installed_again(world):
     """The package again, with a broker that stays: it finds the device in the VM."""
     run("dpkg", "-i", str(world.run / "new.deb"))
     run("systemctl", "enable", "--now", "vhotplug.service")
+    run("systemctl", "enable", "vhotplug-sleep.service")
     expect(broker_pid() != 0, "the one that stays runs again")
     world.expect_untouched()
 
@@ -205,6 +211,7 @@ def purged(world):
     """Purged: nothing is left but what the VM has."""
     run("dpkg", "-P", "vhotplug")
     expect(not CONFIG.parent.exists() and not DATABASE.parent.exists(), "config and database are gone")
+    expect(not wanted(), f"nothing is left at {wanted()}")
     expect(world.vm.usb_ids(world.keyboard) == world.ids and world.guest_sees(), "the VM has it, and its guest")
 
 

@@ -6,6 +6,8 @@
   inih,
   jansson,
   kmod,
+  libvirt,
+  libxml2,
   ninja,
   pciutils,
   pcre2,
@@ -19,7 +21,7 @@ stdenv.mkDerivation {
   version = "0.1.0";
   src = ../../..;
   nativeBuildInputs = [ cmake ninja pkg-config scdoc ];
-  buildInputs = [ inih jansson kmod pciutils pcre2 sqlite udev ];
+  buildInputs = [ inih jansson kmod libvirt libxml2 pciutils pcre2 sqlite udev ];
   # Below the prefix, whatever that is.
   cmakeFlags = [
     "-DBUILD_TESTING=OFF"
