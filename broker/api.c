@@ -102,10 +102,13 @@ static void finish_request(struct api_request *request, int r)
 
 /* Requests that wait */
 
+/* A VM has it still while it is leaving, and on record only before it has been asked: neither is an
+ * arrival. */
 static void settle_arrival(struct api_request *request, struct api_await *await,
 			   const struct control_device *device)
 {
-	bool is_there = *device->vm && (!await->vm[0] || streq(await->vm, device->vm));
+	bool is_there =
+		*device->vm && !device->is_busy && (!await->vm[0] || streq(await->vm, device->vm));
 
 	await->is_settled = is_there || !device->is_busy || request->is_late;
 	if (await->is_settled && !is_there && !await->is_quiet)

@@ -110,7 +110,8 @@ static struct api_told *add_told(struct api *api, const struct control_device *d
 	return told;
 }
 
-/* The same place in every state of a device: what it was, what it is. */
+/* The same place in every state of a device: what it was, what it is. One that is on its way from
+ * where it was is told again when it has arrived. */
 static void tell_vm(struct api *api, struct api_told *told, const struct control_device *device)
 {
 	if (*told->vm && !streq(told->vm, device->vm))
@@ -118,7 +119,7 @@ static void tell_vm(struct api *api, struct api_told *told, const struct control
 	if (device->asks && !told->asks)
 		tell_vhotplug(api, device->kind, "select_vm", told->view, "allowed_vms",
 			      view_vms(device->vms));
-	if (*device->vm && (!*told->vm || told->repeats))
+	if (*device->vm && (!*told->vm || (told->repeats && !device->is_busy)))
 		tell_vhotplug(api, device->kind, "attached", told->view, "vm",
 			      json_string(device->vm));
 }

@@ -201,6 +201,69 @@ static void test_exchanges(void **state)
 	assert_true(n > 90);
 }
 
+/* What is on its way */
+
+static const char stick[] = "{\"sys_name\": \"1-2\", \"device_node\": \"/dev/bus/usb/001/002\", "
+			    "\"vid\": \"46f4\", \"pid\": \"0001\", \"vms\": \"vm1,vm2\", "
+			    "\"vm\": \"vm1\"}";
+
+static void plug_stick(struct test *t)
+{
+	json_t *json = json_loads(stick, 0, NULL);
+
+	double_plug(&t->broker, json);
+	json_decref(json);
+}
+
+/* The stick is in VM now, and moves or rests. */
+static void set_stick(struct test *t, const char *vm, bool is_busy)
+{
+	json_t *json = json_pack("{s:s, s:b}", "vm", vm, "busy", is_busy);
+
+	double_set(double_find(&t->broker, "1-2"), json);
+	json_decref(json);
+}
+
+#define ATTACH_TO(vm)                                                                           \
+	"{\"action\": \"usb_attach\", \"device_node\": \"/dev/bus/usb/001/002\", \"vm\": \"" vm \
+	"\"}\n"
+#define OK "{\"result\": \"ok\"}\n"
+
+static void test_events_of_a_slow_move(void **state)
+{
+	struct test *t = *state;
+
+	plug_stick(t);
+	t->fd = join(t, CONTROL_VHOTPLUG, true);
+	t->listener = join(t, CONTROL_VHOTPLUG, true);
+	assert_string_equal(ask(t, t->listener, "{\"action\": \"enable_notifications\"}\n"), OK);
+	t->broker.is_stuck = true;
+	assert_string_equal(ask(t, t->fd, ATTACH_TO("vm2")), "");
+	assert_string_equal(hear(t, t->listener), ""); /* vm1 has it still */
+	set_stick(t, "", true);
+	assert_non_null(strstr(hear(t, t->listener), "usb_detached"));
+	set_stick(t, "vm2", false);
+	assert_string_equal(hear(t, t->fd), OK);
+	char *heard = hear(t, t->listener);
+	assert_ptr_equal(strstr(heard, "{\"event\": \"usb_attached\""), heard);
+	assert_ptr_equal(strchr(heard, '\n'), heard + strlen(heard) - 1);
+}
+
+/* Its guest has been asked to let go of it, and still may. */
+static void test_back_before_it_has_left(void **state)
+{
+	struct test *t = *state;
+
+	plug_stick(t);
+	t->fd = join(t, CONTROL_VHOTPLUG, true);
+	t->broker.is_stuck = true;
+	assert_string_equal(ask(t, t->fd, ATTACH_TO("vm1")), "");
+	set_stick(t, "", true);
+	assert_string_equal(hear(t, t->fd), "");
+	set_stick(t, "vm1", false);
+	assert_string_equal(hear(t, t->fd), OK);
+}
+
 /* Who asks */
 
 #define OTHER 31002 /* a user and a group that nobody is in */
@@ -362,6 +425,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_exchanges, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_events_of_a_slow_move, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_back_before_it_has_left, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_time_of_readers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_history_is_for_the_group, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_browsers, setup, teardown),
