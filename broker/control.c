@@ -10,6 +10,7 @@
 
 #define READ_SIZE 4096
 #define PAUSE_MS 20
+#define ROOM_KEPT 4096 /* bytes of a buffer that its client keeps in any case */
 
 struct control {
 	struct loop *loop;
@@ -90,6 +91,40 @@ static bool is_done(const struct control_client *client)
 	       client->out_length == 0;
 }
 
+/* Room for N more bytes behind LENGTH in BUFFER. */
+static bool make_room(char **buffer, size_t *size, size_t length, size_t n)
+{
+	size_t wanted = *size > 0 ? *size : 512;
+	char *bigger;
+
+	while (wanted < length + n)
+		wanted *= 2;
+	if (wanted == *size)
+		return true;
+	bigger = realloc(*buffer, wanted);
+	if (!bigger)
+		return false;
+	*buffer = bigger;
+	*size = wanted;
+	return true;
+}
+
+/* The way back, with LENGTH bytes left in BUFFER: who has had one long answer and stays does not
+ * keep the room for it. */
+static void give_back_room(char **buffer, size_t *size, size_t length)
+{
+	size_t wanted = *size;
+	char *smaller;
+
+	while (wanted > ROOM_KEPT && length < wanted / 4)
+		wanted /= 2;
+	smaller = wanted < *size ? realloc(*buffer, wanted) : NULL;
+	if (!smaller)
+		return;
+	*buffer = smaller;
+	*size = wanted;
+}
+
 static void write_out(struct control_client *client)
 {
 	size_t sent = 0;
@@ -110,29 +145,12 @@ static void write_out(struct control_client *client)
 	client->control->unread -= sent;
 	client->out_length -= sent;
 	memmove(client->out, client->out + sent, client->out_length);
+	give_back_room(&client->out, &client->out_size, client->out_length);
 	if (client->out_length == 0)
 		loop_timer_stop(&client->stall);
 	else if (sent > 0 || !client->stall.loop)
 		loop_timer_start(client->control->loop, &client->stall, CONTROL_STALL_MS,
 				 client_stalls, client);
-}
-
-/* Room for N more bytes behind LENGTH in BUFFER. */
-static bool make_room(char **buffer, size_t *size, size_t length, size_t n)
-{
-	size_t wanted = *size > 0 ? *size : 512;
-	char *bigger;
-
-	while (wanted < length + n)
-		wanted *= 2;
-	if (wanted == *size)
-		return true;
-	bigger = realloc(*buffer, wanted);
-	if (!bigger)
-		return false;
-	*buffer = bigger;
-	*size = wanted;
-	return true;
 }
 
 static void append_text(struct control_client *client, const char *text, size_t length)
@@ -241,8 +259,10 @@ static void handle_lines(struct control_client *client)
 		handle_line(client, line, (size_t) (end - line));
 	}
 	client->in_length -= from;
-	if (from > 0)
+	if (from > 0) {
 		memmove(client->in, client->in + from, client->in_length);
+		give_back_room(&client->in, &client->in_size, client->in_length);
+	}
 }
 
 /* After whatever has happened to CLIENT: goes on, waits for more, or ends. */

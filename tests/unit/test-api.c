@@ -386,6 +386,49 @@ static void test_browsers(void **state)
 	expect_behind(t, "\"POST / HTTP/1.1\"\n", false);
 }
 
+/* What clients may hold */
+
+static void plug_many(struct test *t, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		json_t *json =
+			json_pack("{s:o, s:s}", "sys_name", json_sprintf("1-%u", i), "vms", "vm1");
+
+		double_plug(&t->broker, json);
+		json_decref(json);
+	}
+}
+
+static bool has_line(void *data)
+{
+	const struct control_client *client = data;
+
+	return client->in_length == CONTROL_LINE_MAX - 2;
+}
+
+/* Everybody may ask for something long, and then stay. */
+static void test_buffers_are_given_back(void **state)
+{
+	struct test *t = *state;
+	char line[CONTROL_LINE_MAX - 1];
+
+	plug_many(t, 1000);
+	t->fd = join(t, CONTROL_OWN, true);
+	const struct control_client *client = control_clients(api_control(t->api));
+	write_all(t->fd, "{\"action\": \"list\"}\n");
+	spin_for(t->loop, 1);
+	assert_true(client->out_length > 65536);
+	while (*hear(t, t->fd))
+		;
+	assert_in_range(client->out_size, 0, 4096);
+	memset(line, 'x', sizeof(line) - 1);
+	line[sizeof(line) - 1] = 0;
+	write_all(t->fd, line);
+	spin_until(t->loop, has_line, (void *) client);
+	assert_non_null(strstr(ask(t, t->fd, "\n"), "not JSON"));
+	assert_in_range(client->in_size, 0, 4096);
+}
+
 /* Guests */
 
 static int guest_fd = -1; /* who is there came by vsock, with the CID 7 */
@@ -430,6 +473,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_time_of_readers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_history_is_for_the_group, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_browsers, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_buffers_are_given_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_guests_that_may_no_more, setup, teardown),
 	};
 
