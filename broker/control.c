@@ -23,14 +23,22 @@ struct control {
 	struct budget bytes, time; /* what those may have who may not change anything */
 };
 
+/* Has it gone? Then nothing comes of its socket but what it has sent before. */
+static bool has_gone(const struct control_client *client)
+{
+	return !client->source;
+}
+
 static void watch_client(struct control_client *client)
 {
 	bool reads = !client->has_ended && !client->pause.loop &&
 		     client->in_length < CONTROL_LINE_MAX &&
 		     client->out_length < CONTROL_EVENTS_MAX;
 
-	loop_source_set_events(client->source,
-			       (reads ? EPOLLIN : 0U) | (client->out_length > 0 ? EPOLLOUT : 0U));
+	if (!has_gone(client))
+		loop_source_set_events(client->source,
+				       (reads ? EPOLLIN : 0U) |
+					       (client->out_length > 0 ? EPOLLOUT : 0U));
 }
 
 static void client_free(void *data)
@@ -125,6 +133,21 @@ static void give_back_room(char **buffer, size_t *size, size_t length)
 	*size = wanted;
 }
 
+/* It hears no answer any more. What it has sent is done all the same, but for questions: those of
+ * who may only look are for nobody now. */
+static void client_goes_deaf(struct control_client *client)
+{
+	if (!client->may_change) {
+		client_close(client);
+		return;
+	}
+	client->is_deaf = true;
+	client->control->unread -= client->out_length;
+	client->out_length = 0;
+	give_back_room(&client->out, &client->out_size, client->out_length);
+	loop_timer_stop(&client->stall);
+}
+
 static void write_out(struct control_client *client)
 {
 	size_t sent = 0;
@@ -135,7 +158,7 @@ static void write_out(struct control_client *client)
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0 && errno != EAGAIN) {
-			client_close(client);
+			client_goes_deaf(client);
 			return;
 		}
 		if (n < 0)
@@ -176,13 +199,13 @@ static void append_text(struct control_client *client, const char *text, size_t 
 
 void control_send(struct control_client *client, const char *text, size_t length)
 {
-	if (!client->is_closed)
+	if (!client->is_closed && !client->is_deaf)
 		append_text(client, text, length);
 }
 
 void control_send_event(struct control_client *client, const char *text, size_t length)
 {
-	if (client->is_closed)
+	if (client->is_closed || client->is_deaf)
 		return;
 	if (client->out_length > CONTROL_EVENTS_MAX) {
 		client_stalls(client);
@@ -265,28 +288,6 @@ static void handle_lines(struct control_client *client)
 	}
 }
 
-/* After whatever has happened to CLIENT: goes on, waits for more, or ends. */
-static void client_go_on(struct control_client *client)
-{
-	static const char words[] =
-		"{\"result\": \"failed\", \"error\": "
-		"\"a request has at most 65536 bytes, and ends with a newline\"}";
-
-	handle_lines(client);
-	if (client->is_closed)
-		return;
-	if (client->in_length >= CONTROL_LINE_MAX && !client->is_held &&
-	    !memchr(client->in, '\n', client->in_length)) {
-		control_send(client, words, sizeof(words) - 1);
-		client_close(client);
-		return;
-	}
-	if (is_done(client))
-		client_close(client);
-	else
-		watch_client(client);
-}
-
 static void read_in(struct control_client *client)
 {
 	ssize_t n;
@@ -304,19 +305,60 @@ static void read_in(struct control_client *client)
 		client_close(client);
 }
 
+/* The rest of what one that has gone has sent, up to a line that has to be waited for. */
+static void handle_rest(struct control_client *client)
+{
+	while (has_gone(client) && !client->is_closed && !client->has_ended && !client->is_held &&
+	       client->in_length < CONTROL_LINE_MAX) {
+		size_t before = client->in_length;
+
+		read_in(client);
+		client->has_ended = client->in_length == before;
+		handle_lines(client);
+	}
+}
+
+/* After whatever has happened to CLIENT: goes on, waits for more, or ends. */
+static void client_go_on(struct control_client *client)
+{
+	static const char words[] =
+		"{\"result\": \"failed\", \"error\": "
+		"\"a request has at most 65536 bytes, and ends with a newline\"}";
+
+	handle_lines(client);
+	handle_rest(client);
+	if (client->is_closed)
+		return;
+	if (client->in_length >= CONTROL_LINE_MAX && !client->is_held &&
+	    !memchr(client->in, '\n', client->in_length)) {
+		control_send(client, words, sizeof(words) - 1);
+		client_close(client);
+		return;
+	}
+	if (is_done(client))
+		client_close(client);
+	else
+		watch_client(client);
+}
+
+/* Who closes a unix socket while answers lie there unread leaves an error behind, not only an end.
+ * Source: kernel, net/unix/af_unix.c, unix_release_sock. */
 static void client_event(void *data, uint32_t events)
 {
 	struct control_client *client = data;
 
-	if (events & EPOLLOUT)
-		write_out(client);
-	if (!client->is_closed && (events & EPOLLIN))
-		read_in(client);
-	/* What it has sent before it went is done all the same. */
+	if (events & (EPOLLHUP | EPOLLERR)) {
+		client_goes_deaf(client);
+		/* It would be told at every pass. */
+		client->source = loop_source_free(client->source);
+	} else {
+		if (events & EPOLLOUT)
+			write_out(client);
+		if (!client->is_closed && (events & EPOLLIN))
+			read_in(client);
+	}
 	if (!client->is_closed)
 		client_go_on(client);
-	if (!client->is_closed && (events & (EPOLLHUP | EPOLLERR)))
-		client_close(client);
 }
 
 void control_hold(struct control_client *client)

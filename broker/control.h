@@ -3,6 +3,7 @@
  * This file frames lines and keeps connections in bounds; what a line means is the business of
  * whoever handles it (api.h). The kernel says who a client is before its first byte is read. A
  * client that does not read what it has asked for loses its connection, never the broker's time.
+ * What one that may change things has sent before it went is done all the same, line by line.
  */
 #pragma once
 
@@ -53,6 +54,7 @@ struct control_client {
 	size_t in_length, in_size, out_length, out_size;
 	bool is_held;   /* its next line waits until the one before has been answered */
 	bool has_ended; /* it sends nothing any more */
+	bool is_deaf;   /* it hears nothing any more */
 	bool is_closed;
 	struct loop_garbage garbage;
 };

@@ -264,6 +264,60 @@ static void test_back_before_it_has_left(void **state)
 	assert_string_equal(hear(t, t->fd), OK);
 }
 
+/* Those who go */
+
+static bool is_nobody_there(void *data)
+{
+	const struct test *t = data;
+
+	return !control_clients(api_control(t->api));
+}
+
+static const char reload[] = "{\"action\": \"reload\"}\n";
+
+/* Somebody sends a line that has to be waited for and N others behind it, and goes; with
+ * UNREAD he has not read the answer to the one before. */
+static void send_and_go(struct test *t, unsigned n, bool unread)
+{
+	char text[2 * CONTROL_LINE_MAX];
+
+	t->broker.is_stuck = true;
+	t->broker.reloads = 0;
+	t->fd = join(t, CONTROL_OWN, true);
+	if (unread) {
+		write_all(t->fd, "{\"action\": \"status\"}\n");
+		spin_for(t->loop, 2);
+	}
+	strcpy(text, ATTACH_TO("vm2"));
+	for (unsigned i = 0; i < n; i++)
+		strcat(text, reload);
+	write_all(t->fd, text);
+	t->fd = close_fd(t->fd);
+	spin_for(t->loop, 10); /* for ever, if the loop did not rest */
+	assert_int_equal(t->broker.reloads, 0);
+	assert_false(is_nobody_there(t));
+	set_stick(t, "vm2", false);
+	spin_until(t->loop, is_nobody_there, t);
+	assert_int_equal(t->broker.reloads, n);
+}
+
+static void test_lines_of_one_that_has_gone(void **state)
+{
+	struct test *t = *state;
+
+	plug_stick(t);
+	send_and_go(t, 1, false);
+	send_and_go(t, 1, true);
+	send_and_go(t, 5 * CONTROL_LINE_MAX / 4 / sizeof(reload), false);
+	/* Half a line is none. */
+	t->fd = join(t, CONTROL_OWN, true);
+	assert_int_equal(send(t->fd, reload, strlen(reload) - 1, 0), strlen(reload) - 1);
+	t->fd = close_fd(t->fd);
+	t->broker.reloads = 0;
+	spin_until(t->loop, is_nobody_there, t);
+	assert_int_equal(t->broker.reloads, 0);
+}
+
 /* Who asks */
 
 #define OTHER 31002 /* a user and a group that nobody is in */
@@ -321,7 +375,11 @@ static void test_time_of_readers(void **state)
 	/* A fifth of the time in the long run, and a tenth of a second at once. */
 	t->broker.history_us = 10000;
 	assert_in_range(ask_often(t, 40), 1400, SPIN_LIMIT_MS);
+	for (size_t i = 0; i < 40; i++)
+		write_all(t->fd, "{\"action\": \"history\"}\n");
 	close_fd(t->fd);
+	spin_for(t->loop, 1);
+	assert_true(is_nobody_there(t)); /* nobody would hear the answers */
 	t->fd = join(t, CONTROL_OWN, false);
 	assert_in_range(ask_often(t, 40), 0, 1000); /* root's is not counted */
 }
@@ -470,6 +528,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_exchanges, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_events_of_a_slow_move, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_back_before_it_has_left, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_lines_of_one_that_has_gone, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_time_of_readers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_history_is_for_the_group, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_browsers, setup, teardown),
