@@ -13,23 +13,30 @@
 #include "broker/account.h"
 #include "broker/log.h"
 #include "broker/socket.h"
+#include "broker/watch.h"
 #include "conf/config.h"
+#include "helper/text.h"
 
 #define BACKLOG 1024
-#define ACCEPT_RETRY_MS 1000
+#define RETRY_MS 1000  /* while something is amiss */
+#define CLEARED_MS 200 /* for whoever clears a directory to be done with it */
 #define MAX_CIDS 64
 #define AT_ONCE 64 /* clients taken in one pass */
 
 struct listener {
 	struct listener *next;
 	struct control_listeners *all;
-	int fd;
+	int fd; /* -1: its unix socket has been removed, and can't be made again yet */
 	struct loop_source *source;
-	struct loop_timer retry;
+	struct loop_timer retry, again;
 	enum control_dialect dialect;
 	bool is_trusted;
 	char path[CONFIG_SOCKET_SIZE]; /* of a unix socket; "" */
 	ino_t inode;                   /* ours there */
+	mode_t mode;
+	uid_t uid;
+	gid_t gid;
+	struct watch *watch;
 	unsigned cids[MAX_CIDS];
 	size_t n_cids;
 	bool is_vsock;
@@ -69,8 +76,7 @@ static void pause_listener(struct listener *listener)
 {
 	log_warning("can't accept a client: %s", strerror(errno));
 	loop_source_set_events(listener->source, 0);
-	loop_timer_start(listener->all->loop, &listener->retry, ACCEPT_RETRY_MS, accept_again,
-			 listener);
+	loop_timer_start(listener->all->loop, &listener->retry, RETRY_MS, accept_again, listener);
 }
 
 static void listener_readable(void *data, uint32_t events)
@@ -97,34 +103,50 @@ static void listener_readable(void *data, uint32_t events)
 	}
 }
 
-static void listener_free(struct listener *listener)
+static void stop_accepting(struct listener *listener)
 {
 	loop_timer_stop(&listener->retry);
-	loop_source_free(listener->source);
-	close_fd(listener->fd);
+	listener->source = loop_source_free(listener->source);
+	listener->fd = close_fd(listener->fd);
+}
+
+static void listener_free(struct listener *listener)
+{
+	stop_accepting(listener);
+	loop_timer_stop(&listener->again);
+	watch_free(listener->watch);
 	if (listener->path[0])
 		socket_remove(listener->path, listener->inode);
 	free(listener);
 }
 
-/* Begins to accept on FD, which it takes over. */
-static int start_listener(struct control_listeners *all, struct listener *listener, int fd)
+static struct listener *listener_new(struct control_listeners *all, enum control_dialect dialect,
+				     bool is_trusted)
 {
-	int r;
+	struct listener *listener = calloc(1, sizeof(*listener));
 
+	if (!listener)
+		return NULL;
 	listener->all = all;
+	listener->fd = -1;
+	listener->dialect = dialect;
+	listener->is_trusted = is_trusted;
+	return listener;
+}
+
+/* Begins to accept on FD, which it takes over. */
+static int start_accepting(struct listener *listener, int fd)
+{
 	listener->fd = fd;
-	r = listen(fd, BACKLOG) < 0 ? -errno : 0;
-	if (r == 0)
-		r = loop_add(all->loop, fd, EPOLLIN, listener_readable, listener,
-			     &listener->source);
-	if (r < 0) {
-		listener_free(listener);
-		return r;
-	}
-	listener->next = all->first;
-	all->first = listener;
-	return 0;
+	return listen(fd, BACKLOG) < 0 ? -errno
+				       : loop_add(listener->all->loop, fd, EPOLLIN,
+						  listener_readable, listener, &listener->source);
+}
+
+static void listener_add(struct listener *listener)
+{
+	listener->next = listener->all->first;
+	listener->all->first = listener;
 }
 
 static int find_owner(const struct control_unix *place, uid_t *ret_uid, gid_t *ret_gid)
@@ -152,41 +174,88 @@ static bool is_in_use(const struct sockaddr_un *address)
 	       errno == EAGAIN;
 }
 
-static int bind_unix(int fd, const struct control_unix *place, uid_t uid, gid_t gid)
+static int bind_unix(int fd, const struct listener *listener)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 
-	if (strlen(place->path) >= sizeof(address.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(address.sun_path, place->path);
+	_Static_assert(sizeof(address.sun_path) == sizeof(listener->path), "any path fits");
+	strcpy(address.sun_path, listener->path);
 	return is_in_use(&address) ? -EADDRINUSE
-				   : socket_bind(fd, place->path, place->mode, uid, gid);
+				   : socket_bind(fd, listener->path, listener->mode, listener->uid,
+						 listener->gid);
+}
+
+static int open_unix(struct listener *listener)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int r = fd < 0 ? -errno : bind_unix(fd, listener);
+
+	if (r < 0) {
+		close_fd(fd);
+		return r;
+	}
+	listener->inode = socket_inode(listener->path);
+	return start_accepting(listener, fd);
+}
+
+static bool is_in_place(const struct listener *listener)
+{
+	return listener->fd >= 0 && socket_inode(listener->path) == listener->inode;
+}
+
+static void listen_again(void *data)
+{
+	struct listener *listener = data;
+	bool is_news = listener->fd >= 0;
+	int r;
+
+	if (is_in_place(listener))
+		return;
+	if (is_news)
+		log_warning("%s was removed: making it again", listener->path);
+	stop_accepting(listener);
+	r = open_unix(listener);
+	if (r == 0)
+		return;
+	if (is_news)
+		log_error("can't listen on %s: %s", listener->path, strerror(-r));
+	stop_accepting(listener);
+	loop_timer_start(listener->all->loop, &listener->again, RETRY_MS, listen_again, listener);
+}
+
+/* Somebody has cleared the directory, say: nobody would find the socket any more. */
+static void look_at_socket(void *data)
+{
+	struct listener *listener = data;
+
+	if (!listener->again.loop && !is_in_place(listener))
+		loop_timer_start(listener->all->loop, &listener->again, CLEARED_MS, listen_again,
+				 listener);
 }
 
 int control_listen_unix(struct control_listeners *listeners, const struct control_unix *place)
 {
-	struct listener *listener = calloc(1, sizeof(*listener));
-	uid_t uid;
-	gid_t gid;
-	int fd, r;
+	struct listener *listener = listener_new(listeners, place->dialect, place->is_trusted);
+	int r;
 
 	if (!listener)
 		return -ENOMEM;
-	r = find_owner(place, &uid, &gid);
-	fd = r == 0 ? socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0) : -1;
+	listener->mode = place->mode;
+	r = find_owner(place, &listener->uid, &listener->gid);
 	if (r == 0)
-		r = fd < 0 ? -errno : bind_unix(fd, place, uid, gid);
+		r = text_path(listener->path, sizeof(listener->path), "%s", place->path);
+	if (r == 0)
+		r = watch_new(listeners->loop, listener->path, look_at_socket, listener,
+			      &listener->watch);
+	if (r == 0)
+		r = open_unix(listener);
 	if (r < 0) {
 		log_error("can't listen on %s: %s", place->path, strerror(-r));
-		close_fd(fd);
-		free(listener);
+		listener_free(listener);
 		return r;
 	}
-	listener->dialect = place->dialect;
-	listener->is_trusted = place->is_trusted;
-	strcpy(listener->path, place->path);
-	listener->inode = socket_inode(place->path);
-	return start_listener(listeners, listener, fd);
+	listener_add(listener);
+	return 0;
 }
 
 static bool is_loopback(const struct sockaddr_storage *address)
@@ -220,9 +289,8 @@ static int make_address(const char *host, unsigned port, struct sockaddr_storage
 	return 0;
 }
 
-/* A socket of FAMILY bound to ADDRESS and listened on. */
-static int listen_at(struct control_listeners *listeners, struct listener *listener,
-		     const void *address, socklen_t size, int family)
+/* A socket of FAMILY bound to ADDRESS and listened on. LISTENER is freed when that fails. */
+static int listen_at(struct listener *listener, const void *address, socklen_t size, int family)
 {
 	int one = 1, r = 0;
 	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -234,19 +302,20 @@ static int listen_at(struct control_listeners *listeners, struct listener *liste
 		r = -errno;
 	if (r == 0 && bind(fd, address, size) < 0)
 		r = -errno;
-	if (r < 0) {
+	if (r == 0)
+		r = start_accepting(listener, fd);
+	else
 		close_fd(fd);
-		free(listener);
-		return r;
-	}
-	listener->dialect = CONTROL_VHOTPLUG;
-	listener->is_trusted = true;
-	return start_listener(listeners, listener, fd);
+	if (r < 0)
+		listener_free(listener);
+	else
+		listener_add(listener);
+	return r;
 }
 
 int control_listen_tcp(struct control_listeners *listeners, const char *host, unsigned port)
 {
-	struct listener *listener = calloc(1, sizeof(*listener));
+	struct listener *listener = listener_new(listeners, CONTROL_VHOTPLUG, true);
 	struct sockaddr_storage address;
 	socklen_t size = 0;
 	int r = make_address(host, port, &address, &size);
@@ -254,9 +323,9 @@ int control_listen_tcp(struct control_listeners *listeners, const char *host, un
 	if (!listener)
 		return -ENOMEM;
 	if (r < 0)
-		free(listener);
+		listener_free(listener);
 	else
-		r = listen_at(listeners, listener, &address, size, address.ss_family);
+		r = listen_at(listener, &address, size, address.ss_family);
 	if (r < 0)
 		log_error("can't listen on %s, TCP port %u: %s", host, port, strerror(-r));
 	else if (!is_loopback(&address))
@@ -272,7 +341,7 @@ int control_listen_vsock(struct control_listeners *listeners, unsigned port, con
 {
 	struct sockaddr_vm address = {
 		.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = port};
-	struct listener *listener = calloc(1, sizeof(*listener));
+	struct listener *listener = listener_new(listeners, CONTROL_VHOTPLUG, true);
 	int r;
 
 	if (!listener)
@@ -280,7 +349,7 @@ int control_listen_vsock(struct control_listeners *listeners, unsigned port, con
 	listener->is_vsock = true;
 	for (; listener->n_cids < n && listener->n_cids < MAX_CIDS; listener->n_cids++)
 		listener->cids[listener->n_cids] = cids[listener->n_cids];
-	r = listen_at(listeners, listener, &address, sizeof(address), AF_VSOCK);
+	r = listen_at(listener, &address, sizeof(address), AF_VSOCK);
 	if (r < 0)
 		log_error("can't listen on vsock port %u: %s", port, strerror(-r));
 	return r;

@@ -14,8 +14,8 @@ void control_listeners_free(struct control_listeners *listeners);
 /* Closes those of DIALECT. */
 void control_listeners_close(struct control_listeners *listeners, enum control_dialect dialect);
 
-/* One for each kind. The socket at PATH replaces one that nobody listens on any more. All return 0
- * or -errno, and then the reason is logged. */
+/* One for each kind. The socket at PATH replaces one that nobody listens on any more, and is made
+ * again when somebody removes it. All return 0 or -errno, and then the reason is logged. */
 struct control_unix {
 	const char *path;
 	const char *user;  /* who owns it; NULL: the broker's own */

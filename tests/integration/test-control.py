@@ -12,6 +12,7 @@ import os
 import pathlib
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -346,6 +347,24 @@ def test_tcp(world):
             check(ask_over(family, address, action="usb_attach", tag="t") == {"result": "ok"} and vm1.has_device(), "and back")
         check(page_asks(port) == b"" and vm1.has_device(), "a page in a browser may not")
         check(not world.api.exists(), "the unix socket has gone")
+
+
+def test_sockets_are_made_again(world):
+    with running(world, "vm1", "vm2", plugged=False) as (broker, *_):
+        for path in (world.control, world.api):
+            before = path.stat()
+            path.unlink()
+            check(wait_for(lambda: is_served(socket.AF_UNIX, str(path))), f"{path.name} is removed and made again")
+            check((path.stat().st_mode, path.stat().st_gid) == (before.st_mode, before.st_gid), "for whom it was")
+        shutil.rmtree(world.control.parent, ignore_errors=True)
+        check(wait_for(lambda: is_served(socket.AF_UNIX, str(world.control))), "so is the whole directory")
+        other = socket.socket(socket.AF_UNIX)
+        world.api.unlink()
+        other.bind(str(world.api))
+        other.listen()
+        check(broker.says("api.sock: Address already in use"), "somebody else listens there")
+        other.close()
+        check(wait_for(lambda: is_served(socket.AF_UNIX, str(world.api))), "until he goes")
 
 
 def test_vsock(world):

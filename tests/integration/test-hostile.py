@@ -13,6 +13,7 @@ import re
 import select
 import shutil
 import signal
+import socket
 import sqlite3
 import statistics
 import subprocess
@@ -524,6 +525,15 @@ def test_local_user(world):
     check(broker.end() == 0, "the end")
 
 
+def answers_people(world):
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(PATIENCE)
+        if client.connect_ex(str(world.path / "runtime" / "control.sock")) != 0:
+            return False
+        client.sendall(b'{"action": "status"}\n')
+        return b'"ok"' in client.makefile("rb").readline()
+
+
 def test_runtime_directory_cleared(world):
     broker = Broker(world).ready()
     for _ in range(3):
@@ -531,6 +541,7 @@ def test_runtime_directory_cleared(world):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)  # it may be at work there
         check(wait_for(world.takes_events), "the socket is made again")
         check(wait_for((world.event_socket.parent / "broker.lock").exists), "and the lock")
+        check(wait_for(lambda: answers_people(world)), "and that for people")
         check(world.event("remove") == b"T", "events are taken")
     second = Broker(world)
     check(second.process.wait(PATIENCE) == 1, "a second broker does not start beside it")
