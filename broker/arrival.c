@@ -2,6 +2,7 @@
 #include "broker/arrival.h"
 
 #include "broker/choice.h"
+#include "broker/control_host.h"
 #include "broker/log.h"
 #include "broker/record.h"
 #include "helper/root.h"
@@ -67,6 +68,8 @@ bool arrival_lead(struct registry *registry, const struct device *leader, const 
 		follower = arrival_new(registry, path + strlen("/sys"),
 				       sysfs_inode(path + strlen("/sys")), follower_property, NULL,
 				       leader, leader->attempt.cause);
+		if (follower)
+			host_describe_device(follower);
 	}
 	if (follower)
 		log_info("%s (%s): goes with %s, whose IOMMU group it shares", address,

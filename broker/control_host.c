@@ -1,4 +1,5 @@
-/* The host's devices: see control_host.h. Used by control_broker.c. */
+/* The host's devices: see control_host.h. Used by control_broker.c, and for what is not on record
+ * of a device. */
 #include "broker/control_host.h"
 
 #include <dirent.h>
@@ -91,18 +92,35 @@ static void add_kernel_properties(struct entry *entry, enum device_kind kind, co
 	}
 }
 
-static void read_device(enum device_kind kind, const char *devpath, struct device *ret_device)
+static void find_entry(struct entry *entry, enum device_kind kind, const char *devpath)
 {
-	struct entry entry = {0};
 	char number[32], id[64];
 
 	if (kind == DEVICE_PCI) {
 		snprintf(id, sizeof(id), "+pci:%s", strrchr(devpath, '/') + 1);
-		read_entry(&entry, id);
+		read_entry(entry, id);
 	} else if (root_read(number, sizeof(number), "/sys%s/dev", devpath) == 0) {
 		snprintf(id, sizeof(id), "c%s", number);
-		read_entry(&entry, id);
+		read_entry(entry, id);
 	}
+}
+
+void host_describe_device(struct device *device)
+{
+	struct entry entry = {0};
+
+	if (device_has_gone(device))
+		return;
+	find_entry(&entry, device->id.kind, device->id.devpath);
+	properties_read_description(device, get_property, &entry);
+	free_entry(&entry);
+}
+
+static void read_device(enum device_kind kind, const char *devpath, struct device *ret_device)
+{
+	struct entry entry = {0};
+
+	find_entry(&entry, kind, devpath);
 	add_kernel_properties(&entry, kind, devpath);
 	memset(ret_device, 0, sizeof(*ret_device));
 	device_init(ret_device);

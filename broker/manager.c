@@ -4,6 +4,7 @@
 
 #include "broker/arrival.h"
 #include "broker/attempt.h"
+#include "broker/control_host.h"
 #include "broker/handover.h"
 #include "broker/log.h"
 #include "broker/look.h"
@@ -336,6 +337,9 @@ static int handle_loaded(void *data, struct device *device)
 	enum device_state state = device->record.state;
 	struct vm *vm = registry_find_vm(registry, device->record.vm);
 
+	/* People may ask for it, and for it by its serial number, before udev's database is heard.
+	 */
+	host_describe_device(device);
 	device->wish.present = true;
 	device->wish.held = state == DEVICE_HELD;
 	device->wish.was_away = state == DEVICE_SUSPENDED;

@@ -224,6 +224,12 @@ static void read_class(struct device *d, property_fn property, void *from)
 		d->id.class = read_hex(d, "class");
 }
 
+void properties_read_description(struct device *d, property_fn property, void *from)
+{
+	read_words(d, property, from);
+	read_class(d, property, from);
+}
+
 static void read_node(struct device *d, const char *node)
 {
 	char whole[DEVICE_WORD_SIZE];
@@ -246,8 +252,7 @@ void properties_read_identity(struct device *d, property_fn property, void *from
 		read_node(d, node);
 	look_up_node(d);
 	d->id.group = look_up_group(d);
-	read_words(d, property, from);
-	read_class(d, property, from);
+	properties_read_description(d, property, from);
 	switch (d->id.kind) {
 	case DEVICE_USB:
 		read_usb(d, property, from);

@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "broker/arrival.h"
 #include "broker/choice.h"
 #include "broker/handover.h"
 #include "broker/manager.h"
@@ -22,8 +23,9 @@
 #include <poll.h>
 
 #include "conf/load.h"
+#include "helper/root.h"
 #include "tests/unit/spin.h"
-#include "tests/unit/temp.h"
+#include "tests/unit/tree.h"
 #include "tests/unit/udev-double.h"
 
 #define BOOT "11111111-2222-3333-4444-555555555555"
@@ -65,7 +67,7 @@ static struct world {
 		uint64_t inode;
 		char driver[64];
 		bool claimed;
-		const char *subsystem, *rule, *vms, *options, *fence, *family, *config;
+		const char *subsystem, *rule, *vms, *options, *fence, *family, *config, *serial;
 	} places[MAX];
 	const struct udev_listener *listener;
 	/* the worker */
@@ -163,6 +165,8 @@ static const char *place_property(void *from, const char *key)
 		return place->config;
 	if (streq(key, "ID_MODEL"))
 		return "Stick";
+	if (streq(key, "ID_SERIAL_SHORT"))
+		return place->serial;
 	return NULL;
 }
 
@@ -621,9 +625,10 @@ static void event_of(const char *action, struct place *place, uint64_t seqnum, c
 	snprintf(event.devpath, sizeof(event.devpath), "%s", place->devpath);
 	event.inode = place->inode;
 	wire_init(&msg);
-	static const char *const keys[] = {
-		"SUBSYSTEM",   "DEVTYPE",  "DEVNAME",          "VHOTPLUG_RULE",  "PRODUCT",
-		"VHOTPLUG_VM", "ID_MODEL", "VHOTPLUG_OPTIONS", "VHOTPLUG_FENCE", "VHOTPLUG_FAMILY"};
+	static const char *const keys[] = {"SUBSYSTEM",       "DEVTYPE",          "DEVNAME",
+					   "VHOTPLUG_RULE",   "PRODUCT",          "VHOTPLUG_VM",
+					   "ID_MODEL",        "VHOTPLUG_OPTIONS", "VHOTPLUG_FENCE",
+					   "VHOTPLUG_FAMILY", "ID_SERIAL_SHORT"};
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		if (place_property(place, keys[i]))
 			assert_int_equal(wire_add(&msg, keys[i], place_property(place, keys[i])),
@@ -2007,6 +2012,38 @@ static void restart(void)
 	open_broker("");
 }
 
+static void expect_description(const char *name)
+{
+	assert_string_equal(device(name)->id.vendor_name, "Maker Inc.");
+	assert_string_equal(device(name)->id.model_name, "Card");
+	assert_int_equal(device(name)->id.class, 0x030000);
+}
+
+/* No rule claims it, so udev's database does not tell of it. */
+static void test_description_of_a_follower(void **state)
+{
+	(void) state;
+	TEMP_DIR(root);
+
+	grouped_card(SECOND, "vm1");
+	card(FIRST, "")->claimed = false;
+	root_set(root);
+	tree_link(root, "/sys/bus/pci/devices/" FIRST, "/sys/devices/pci0/" FIRST);
+	tree_write(root, "/sys/devices/pci0/" FIRST "/class", "0x030000\n");
+	tree_write(root, "/run/udev/data/+pci:" FIRST,
+		   "E:ID_VENDOR_FROM_DATABASE=Maker Inc.\nE:ID_MODEL_FROM_DATABASE=Card\n"
+		   "E:VHOTPLUG_VM=vm2\n");
+	assert_true(arrival_lead(&w.manager.registry, device(SECOND), FIRST));
+	expect_description(FIRST);
+	assert_string_equal(device(FIRST)->wish.vms, "vm1");
+	run();
+	restart();
+	manager_start(&w.manager);
+	run();
+	expect_description(FIRST);
+	root_set("");
+}
+
 static void test_restart_while_attached(void **state)
 {
 	(void) state;
@@ -2103,6 +2140,55 @@ static void test_orphan_that_stays(void **state)
 	/* And not for ever. */
 	assert_int_equal(w.n_calls, 0);
 	assert_int_equal(w.n_detaches, 6);
+}
+
+static struct choices *keep_choices(void)
+{
+	struct choices *choices = NULL;
+
+	assert_int_equal(choices_new(w.store, true, &choices), 0);
+	w.manager.registry.choices = choices;
+	return choices;
+}
+
+/* udev's database is asked when people are served already: what they say is remembered of the
+ * device under the name that it had before. */
+static void test_choice_before_udev_answers(void **state)
+{
+	static const char kept_out[] = "select group_concat(whom) from choice where detached";
+	(void) state;
+	TEMP_DIR(root);
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+
+	root_set(root);
+	tree_write(root, "/sys" USB "1-2/dev", "189:1\n");
+	tree_write(root, "/sys" USB "1-2/bDeviceClass", "08\n");
+	tree_write(root, "/run/udev/data/c189:1",
+		   "I:1\nE:ID_SERIAL_SHORT=S1\nE:ID_VENDOR=Maker\nE:ID_USB_INTERFACES=:080650:\n");
+	stick->serial = "S1";
+	trigger(stick);
+	struct choices *choices = keep_choices();
+	choice_detach(&w.manager.registry, device("1-2"), false);
+	run();
+	assert_string_equal(sql(kept_out), "usb 046d:c52b serial S1");
+	choices_free(choices);
+	restart();
+	choices = keep_choices();
+	w.policy.udev_waits = true;
+	manager_start(&w.manager);
+	assert_string_equal(device("1-2")->id.serial, "S1");
+	assert_string_equal(device("1-2")->id.vendor_name, "Maker");
+	assert_string_equal(device("1-2")->id.interfaces, ":080650:");
+	assert_int_equal(device("1-2")->id.class, 0x080000);
+	choice_attach(&w.manager.registry, device("1-2"), NULL, false);
+	run();
+	assert_string_equal(sql(kept_out), "(none)");
+	choices_free(choices);
+	/* Another one in its place while no broker ran. */
+	stick->inode = 101;
+	restart();
+	assert_string_equal(device("1-2")->id.serial, "");
+	root_set("");
 }
 
 /* Suspended, and its VM is started anew while no broker runs: it goes back at once. */
@@ -3116,6 +3202,8 @@ int main(void)
 		STARTED(test_killed_before_the_attach_was_recorded),
 		FRESH(test_orphan_is_removed),
 		FRESH(test_orphan_that_stays),
+		STARTED(test_description_of_a_follower),
+		STARTED(test_choice_before_udev_answers),
 		STARTED(test_suspended_before_a_restart),
 		STARTED(test_suspended_before_a_restart_of_all),
 		STARTED(test_family_and_a_new_config),
