@@ -109,7 +109,8 @@ struct qemu {
 	size_t n_buses, n_found;
 	struct qemu_pci_port ports[QEMU_MAX_PCI_PORTS], found_ports[QEMU_MAX_PCI_PORTS];
 	size_t n_ports, n_found_ports;
-	char **handles; /* ours that it has, as the last probe saw them */
+	bool misses_room; /* something has left that was nobody knows where: a probe will find it */
+	char **handles;   /* ours that it has, as the last probe saw them */
 	size_t n_handles;
 	struct qemu_cold *found_cold[QEMU_MAX_COLD]; /* made when one is found, and kept */
 	size_t n_found_cold;

@@ -6,6 +6,7 @@
 #include "broker/confinement.h"
 
 #define MAX_PORT_TRIES 40 /* places found taken before giving up for now */
+#define ASKED_MS 200      /* what a probe takes */
 
 static json_t *pci_arguments(const struct qemu_op *op)
 {
@@ -209,6 +210,27 @@ static void end_attach(struct op *base)
 		vm_refresh(qemu->vm);
 }
 
+/* A move ends where there is no room, so that must be known: until the probe has been answered it
+ * is only put off. */
+static void say_no_room(struct qemu_op *op)
+{
+	struct vmm_result *result = &op->base.result;
+
+	if (op->qemu->misses_room) {
+		op_set_result(&op->base, VMM_RETRY,
+			      "the VM is being asked which of its ports are free");
+		result->delay_ms = ASKED_MS;
+		return;
+	}
+	op_set_result(&op->base, VMM_RETRY,
+		      op->base.device->id.kind == DEVICE_USB
+			      ? "the VM has no free USB port; give its controller more:"
+				" -device qemu-xhci,p2=15,p3=15"
+			      : "the VM has no free PCIe port; give it more: -device "
+				"pcie-root-port");
+	result->is_full = true;
+}
+
 void qemu_attach(struct vm *vm, struct device *device, int fd)
 {
 	struct qemu *qemu = vm->backend;
@@ -236,13 +258,7 @@ void qemu_attach(struct vm *vm, struct device *device, int fd)
 		return;
 	}
 	if (!qemu_choose_place(op)) {
-		op_set_result(&op->base, VMM_RETRY,
-			      device->id.kind == DEVICE_USB
-				      ? "the VM has no free USB port; give its controller more:"
-					" -device qemu-xhci,p2=15,p3=15"
-				      : "the VM has no free PCIe port; give it more: -device "
-					"pcie-root-port");
-		op->base.result.is_full = true;
+		say_no_room(op);
 		op_finish(&op->base);
 		/* Perhaps a port has become free behind our back: the next try will know. */
 		vm_refresh(vm);

@@ -284,6 +284,7 @@ static void end_probe(struct op *base)
 	qemu->n_buses = qemu->n_found;
 	memcpy(qemu->ports, qemu->found_ports, sizeof(qemu->ports));
 	qemu->n_ports = qemu->n_found_ports;
+	qemu->misses_room = false;
 	qemu_cold_note(qemu);
 	/* What is being attached right now may not have been there when QEMU was asked. */
 	for (struct op *other = qemu->ops.first; other; other = other->next)

@@ -50,11 +50,17 @@ static void end_detach(struct op *base)
 {
 	struct qemu_op *op = qemu_op_of(base);
 	enum vmm_outcome outcome = base->result.outcome;
+	bool has_left = outcome != VMM_RETRY && outcome != VMM_PENDING;
+	bool was_placed = base->device && base->device->place.bus[0];
 
-	if (base->device && outcome != VMM_RETRY && outcome != VMM_PENDING)
+	if (has_left && was_placed)
 		qemu_forget_place(op);
 	qemu_places_have_changed(op->qemu);
+	/* A former broker, or somebody else, has put it where it was. */
+	op->qemu->misses_room |= has_left && !was_placed;
 	vm_detached(op->qemu->vm, base->device, base->handle, &base->result);
+	if (has_left && !was_placed)
+		vm_refresh(op->qemu->vm);
 }
 
 static void qemu_detach(struct vm *vm, struct device *device, const char *handle)
@@ -137,7 +143,7 @@ static void qemu_reset(struct vm *vm)
 {
 	struct qemu *qemu = vm->backend;
 
-	qemu->no_hostdevice = false;
+	qemu->no_hostdevice = qemu->misses_room = false;
 	qemu->n_buses = qemu->n_ports = 0;
 	qemu_drop_session(qemu, "the VM has ended");
 }

@@ -498,9 +498,9 @@ static void on_sent(void *data, struct device *device)
 static void on_attached(void *data, struct device *device, const struct vmm_result *result)
 {
 	(void) data;
-	note("attached %s %d %u %s%s;", device->id.kernel_name, (int) result->outcome,
+	note("attached %s %d %u %s%s%s;", device->id.kernel_name, (int) result->outcome,
 	     device->place.port, result->outcome == VMM_OK ? "" : result->detail,
-	     result->is_unknown ? " (lost)" : "");
+	     result->is_unknown ? " (lost)" : "", result->delay_ms > 0 ? " (later)" : "");
 }
 
 static void on_detached(void *data, struct vm *vm, struct device *device, const char *handle,
@@ -1018,6 +1018,47 @@ static void test_card_on_a_free_port(void **state)
 	assert_string_equal(e.place.bus, "rp2");
 }
 
+/* One that a former broker has put there: a move to what it leaves is not sent back. */
+static void test_slot_that_nobody_remembers(void **state)
+{
+	struct device d = card("0000:03:00.0"), e = card("0000:04:00.0");
+
+	(void) state;
+	strcpy(m.slots[1], d.place.handle);
+	strcpy(m.slots[2], "nic");
+	start_vm(NULL);
+	s.log[0] = 0;
+	detach(&d);
+	expect("detached vhp-0000:03:00.0-7 0 ;");
+	attach(&e);
+	expect("attached 0000:04:00.0 3 0 the VM is being asked which of its ports are free "
+	       "(later);");
+	spin_for(m.loop, 5);
+	attach(&e);
+	expect("attached 0000:04:00.0 0 0 ;");
+	assert_string_equal(e.place.bus, "rp1");
+	/* Once it has said so, there is none. */
+	attach(&d);
+	expect("give it more: -device pcie-root-port;");
+}
+
+/* Nor where nobody knows whose device has left. */
+static void test_slot_of_a_stranger(void **state)
+{
+	struct device e = card("0000:04:00.0");
+
+	(void) state;
+	strcpy(m.slots[1], "vhp-0000:03:00.0-7");
+	strcpy(m.slots[2], "nic");
+	start_vm(NULL);
+	s.log[0] = 0;
+	s.vm->vmm->detach(s.vm, NULL, "vhp-0000:03:00.0-7");
+	expect("detached vhp-0000:03:00.0-7 0 ;");
+	spin_for(m.loop, 5);
+	attach(&e);
+	expect("attached 0000:04:00.0 0 0 ;");
+}
+
 static void test_slot_taken_behind_our_back(void **state)
 {
 	struct device d = card("0000:03:00.0");
@@ -1277,6 +1318,8 @@ int main(void)
 		QEMU_TEST(test_probe_and_attach_at_once),
 		QEMU_TEST(test_old_qemu),
 		QEMU_TEST(test_card_on_a_free_port),
+		QEMU_TEST(test_slot_that_nobody_remembers),
+		QEMU_TEST(test_slot_of_a_stranger),
 		QEMU_TEST(test_slot_taken_behind_our_back),
 		QEMU_TEST(test_slots_in_the_order_of_the_config),
 		QEMU_TEST(test_card_on_the_root_bus),
