@@ -430,7 +430,8 @@ static struct decision decide_attached(const struct registry *registry, const st
 		return do_nothing();
 	if (now < attempt->not_before)
 		return rest_until(attempt->not_before, now);
-	if (!is_in_place(registry, device))
+	/* A guest that has been asked can't be asked to keep it: it leaves, and comes back. */
+	if (device->place.was_leaving || !is_in_place(registry, device))
 		return do_step(STEP_TAKE, NULL);
 	if (attempt->check && attempt->request == 0)
 		return do_step(STEP_VERIFY, NULL);

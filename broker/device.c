@@ -302,6 +302,8 @@ static const char *check_place(const struct device *device)
 		return "it has a handle exactly once the VMM was asked";
 	if (place->unverified && state != DEVICE_ATTACHED)
 		return "only what is attached on record is unverified";
+	if (place->was_leaving && state != DEVICE_ATTACHED)
+		return "what a former broker took out is asked for again";
 	if (place->was_arriving && state != DEVICE_ATTACHED)
 		return "what a former broker began is attached, as far as we know";
 	return NULL;

@@ -130,6 +130,7 @@ struct device_place {
 	bool is_cold;      /* the VM has had it since its start, under a name of somebody else's */
 	bool unverified;   /* attached on record; the VMM has not been asked yet */
 	bool was_arriving; /* on record it was still on its way there */
+	bool was_leaving;  /* on record it had been asked for: its guest may yet let go of it */
 	bool was_lost;     /* so it is by the book of this broker, which has not heard the answer */
 	struct device_unplug unplug;
 };

@@ -287,6 +287,7 @@ void handover_take(struct registry *registry, struct device *device)
 	kept_set(&attempt->move.from, moves ? device->record.vm : "");
 	kept_drop(&attempt->move.failed);
 	kept_drop(&attempt->failure);
+	device->place.was_leaving = false;
 	record_set(registry, device, DEVICE_DETACHING, "leaving %s", device->record.vm);
 	ask_to_let_go(device);
 }
@@ -347,9 +348,11 @@ void handover_detached(struct registry *registry, struct device *device,
 		await_guest(registry, device, result->detail);
 	} else if (result->outcome != VMM_OK && result->outcome != VMM_GONE) {
 		/* It is still there, as far as we know, also where asking again is not likely to
-		 * help. */
-		record_set(registry, device, DEVICE_ATTACHED, "still in %.60s: %.400s",
-			   device->record.vm, result->detail);
+		 * help. A guest that was asked before may still let go of it. */
+		record_set(registry, device,
+			   device->record.state == DEVICE_RELEASING ? DEVICE_RELEASING
+								    : DEVICE_ATTACHED,
+			   "still in %.60s: %.400s", device->record.vm, result->detail);
 		log_warning("%s: %s", device->id.kernel_name, device->record.reason);
 		attempt_back_off(device, 0);
 	} else {

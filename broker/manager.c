@@ -355,6 +355,7 @@ static int handle_loaded(void *data, struct device *device)
 	/* Under way or done when the former broker ended: its VM will tell. */
 	kept_set(&device->place.handle, device->record.handle);
 	device->place.was_arriving = state == DEVICE_ATTACHING;
+	device->place.was_leaving = state == DEVICE_RELEASING || state == DEVICE_DETACHING;
 	device->place.unverified = true;
 	record_pass_through(device, DEVICE_ATTACHED);
 	if (vm)

@@ -49,6 +49,7 @@ struct qemu_op {
 	bool stale; /* something was attached or detached meanwhile */
 	/* detach */
 	bool deleted;
+	bool is_asked; /* the guest, which may let go of it at any time from now on */
 };
 
 /* A USB bus of the guest, by the name QEMU gives it. */

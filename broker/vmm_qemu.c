@@ -39,18 +39,24 @@ static void step_detach(struct op *base)
 	if (op->base.result.outcome == VMM_FAILED)
 		op->base.result.outcome =
 			pci && is_unplugging(op->base.result.detail) ? VMM_PENDING : VMM_RETRY;
-	if (op->base.result.outcome != VMM_OK || op->deleted || is_object(op->base.handle))
+	if (op->base.result.outcome != VMM_OK || op->deleted || is_object(op->base.handle)) {
 		op_finish(&op->base);
-	else
-		loop_timer_start(op->qemu->vm->loop, &op->base.timer,
-				 pci ? PCI_DELETED_MS : DELETED_MS, deleted_too_late, base);
+		return;
+	}
+	op->is_asked = pci;
+	loop_timer_start(op->qemu->vm->loop, &op->base.timer, pci ? PCI_DELETED_MS : DELETED_MS,
+			 deleted_too_late, base);
 }
 
 static void end_detach(struct op *base)
 {
 	struct qemu_op *op = qemu_op_of(base);
-	enum vmm_outcome outcome = base->result.outcome;
-	bool has_left = outcome != VMM_RETRY && outcome != VMM_PENDING;
+	struct vmm_result *result = &base->result;
+
+	/* A guest that has been asked does not forget it when the monitor is lost. */
+	if (op->is_asked && result->outcome == VMM_RETRY)
+		result->outcome = VMM_PENDING;
+	bool has_left = result->outcome == VMM_OK || result->outcome == VMM_GONE;
 	bool was_placed = base->device && base->device->place.bus[0];
 
 	if (has_left && was_placed)
@@ -58,7 +64,7 @@ static void end_detach(struct op *base)
 	qemu_places_have_changed(op->qemu);
 	/* A former broker, or somebody else, has put it where it was. */
 	op->qemu->misses_room |= has_left && !was_placed;
-	vm_detached(op->qemu->vm, base->device, base->handle, &base->result);
+	vm_detached(op->qemu->vm, base->device, base->handle, result);
 	if (has_left && !was_placed)
 		vm_refresh(op->qemu->vm);
 }

@@ -23,6 +23,7 @@
 #define GAVE_UP (1u << 7)     /* it will not heal by waiting */
 #define NOT_YET (1u << 8)     /* it is to be tried LATER */
 #define UNVERIFIED (1u << 9)  /* attached on record only */
+#define LEAVING (1u << 10)    /* a former broker has asked for it */
 #define CHECK (1u << 11)      /* its VM says that it has it */
 #define LOOKED (1u << 12)     /* at its IOMMU group */
 #define DRIVER (1u << 13)     /* a host driver had it */
@@ -245,6 +246,8 @@ static const struct row rows[] = {
 	USB("on record only", "pu", DEVICE_ATTACHED, UNVERIFIED, .in = "vm1", .step = STEP_REST),
 	USB("on record only, gone", "pu", DEVICE_ATTACHED, UNVERIFIED | GONE, .in = "vm1", .step = STEP_REST),
 	USB("on record only, wanted elsewhere", "pu", DEVICE_ATTACHED, UNVERIFIED, .wants = "vm2", .in = "vm1", .step = STEP_REST),
+	PCI("a former broker has asked for it", "uu", DEVICE_ATTACHED, LEAVING, .in = "vm1", .step = STEP_TAKE),
+	PCI("so it has, and it is on record only", "pu", DEVICE_ATTACHED, LEAVING | UNVERIFIED, .in = "vm1", .step = STEP_REST),
 	USB("it has not left at once", "uu", DEVICE_ATTACHED, GONE | NOT_YET, .in = "vm1", .step = STEP_REST, .again = LATER),
 	USB("its VM says that it has it", "uu", DEVICE_ATTACHED, CHECK, .in = "vm1", .step = STEP_VERIFY),
 	USB("its VM says so, gone", "uu", DEVICE_ATTACHED, CHECK | GONE, .in = "vm1", .step = STEP_TAKE),
@@ -380,6 +383,7 @@ static void set_device(struct scene *s, const struct row *row)
 	d->record.state = row->state;
 	set_place(s, d, row->in);
 	d->place.unverified = row->facts & UNVERIFIED;
+	d->place.was_leaving = row->facts & LEAVING;
 	set_attempt(d, row->facts);
 	kept_set(&move->from, row->from ? row->from : "");
 	kept_set(&move->failed, row->failed ? row->failed : "");

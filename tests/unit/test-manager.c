@@ -1783,6 +1783,60 @@ static void test_guest_takes_its_time(void **state)
 	assert_int_equal(w.n_calls, 0);
 }
 
+/* A card that its guest has been asked for, and that somebody wants back in its VM: the guest may
+ * let go of it at any time, so it is asked until it has. */
+static void release_and_want_back(void)
+{
+	struct place *card = place_new(PCI "0000:00:05.0", 300, "vm1");
+
+	event("add", card, ++w.seqnum);
+	run();
+	w.policy.vmm_waits = true;
+	device("0000:00:05.0")->wish.away = AWAY_DETACHED;
+	device_mark(device("0000:00:05.0"));
+	run();
+	device("0000:00:05.0")->wish.away = AWAY_NOT;
+	answer('d', VMM_PENDING, "");
+	run_for(300);
+	expect("0000:00:05.0", "releasing vm1");
+}
+
+static void expect_back(void)
+{
+	answer('d', VMM_GONE, "");
+	run();
+	answer('a', VMM_OK, "");
+	run();
+	expect("0000:00:05.0", "attached vm1");
+	assert_int_equal(w.n_calls, 0);
+}
+
+static void test_monitor_fails_while_releasing(void **state)
+{
+	(void) state;
+	release_and_want_back();
+	answer('d', VMM_RETRY, "its monitor is busy");
+	run();
+	expect("0000:00:05.0", "releasing vm1");
+	assert_non_null(strstr(sql("select reason from assignments"), "its monitor is busy"));
+	run_for(1000);
+	expect_back();
+}
+
+static void test_restart_while_releasing(void **state)
+{
+	(void) state;
+	release_and_want_back();
+	restart();
+	manager_start(&w.manager);
+	run();
+	assert_int_equal(device("0000:00:05.0")->record.state, DEVICE_DETACHING);
+	answer('d', VMM_PENDING, "");
+	run_for(500);
+	expect("0000:00:05.0", "releasing vm1");
+	expect_back();
+}
+
 static void test_vm_exits_while_releasing(void **state)
 {
 	(void) state;
@@ -3185,6 +3239,8 @@ int main(void)
 		STARTED(test_move_that_was_lost_and_failed),
 		STARTED(test_move_whose_answer_is_lost),
 		STARTED(test_guest_takes_its_time),
+		STARTED(test_monitor_fails_while_releasing),
+		STARTED(test_restart_while_releasing),
 		STARTED(test_vm_exits_while_releasing),
 		STARTED(test_move_that_fails_goes_back),
 		STARTED(test_taken_by_hand_is_no_move),

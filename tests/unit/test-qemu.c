@@ -1135,6 +1135,22 @@ static void test_guest_that_does_not_let_go(void **state)
 	expect("detached vhp-0000:03:00.0-7 1 ");
 }
 
+/* It has been asked, and lets go when it likes, whoever listens. */
+static void test_monitor_leaves_while_the_guest_is_awaited(void **state)
+{
+	struct device d = card("0000:03:00.0");
+
+	(void) state;
+	start_vm(NULL);
+	attach(&d);
+	expect("attached 0000:03:00.0 0 0 ;");
+	m.keeps_devices = true;
+	detach(&d);
+	spin_for(m.loop, 500);
+	hang_up();
+	expect("detached vhp-0000:03:00.0-7 2 it closed the connection;");
+}
+
 static void make_tree(void)
 {
 	static const char *const usb[][2] = {{"1-4", "1234"}, {"1-5", "046d"}, {"1-6", "046d"}};
@@ -1325,6 +1341,7 @@ int main(void)
 		QEMU_TEST(test_card_on_the_root_bus),
 		QEMU_TEST(test_input_device),
 		QEMU_TEST(test_guest_that_does_not_let_go),
+		QEMU_TEST(test_monitor_leaves_while_the_guest_is_awaited),
 		QEMU_TEST(test_no_usb_in_the_vm),
 		QEMU_TEST(test_bus_that_is_not_there),
 		QEMU_TEST(test_long_error),
