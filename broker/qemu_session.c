@@ -53,6 +53,16 @@ static void session_ready(void *data)
 	it_answers(qemu);
 }
 
+/* HANDLE has left, and we did not ask for it: the guest has done that, perhaps long after it was
+ * asked, or somebody at another monitor. */
+static void note_deleted(struct qemu *qemu, const char *handle)
+{
+	/* Where it was is free, if it was in our way. */
+	qemu->misses_room = true;
+	if (startswith(handle, QEMU_HANDLE_PREFIX) || cold_find(&qemu->vm->cold, handle))
+		vm_check(qemu->vm);
+}
+
 static void session_event(void *data, const char *name, const json_t *event)
 {
 	struct qemu *qemu = data;
@@ -72,6 +82,7 @@ static void session_event(void *data, const char *name, const json_t *event)
 		qemu_op_continue(detach);
 		return;
 	}
+	note_deleted(qemu, handle);
 }
 
 static void session_down(void *data, const char *why)

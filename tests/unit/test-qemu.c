@@ -1151,6 +1151,59 @@ static void test_monitor_leaves_while_the_guest_is_awaited(void **state)
 	expect("detached vhp-0000:03:00.0-7 2 it closed the connection;");
 }
 
+static void say_deleted(const char *name)
+{
+	say(json_pack("{s:s, s:{s:s, s:s}}", "event", "DEVICE_DELETED", "data", "device", name,
+		      "path", "/machine/peripheral/x"));
+	spin_for(m.loop, 5);
+}
+
+/* The guest has let go of it, or somebody at another monitor has taken it: that is looked at, if it
+ * may be one that we count. */
+static void test_deleted_unasked(void **state)
+{
+	struct device d = card("0000:03:00.0"), e = card("0000:04:00.0"), f = card("0000:05:00.0");
+
+	(void) state;
+	m.cold[0].parent = "/machine/peripheral";
+	m.cold[0].name = "theirs";
+	m.cold[0].type = "vfio-pci";
+	m.cold[0].properties = "{\"sysfsdev\": \"/sys/bus/pci/devices/0000:06:00.0\"}";
+	start_vm(NULL);
+	attach(&d);
+	expect("attached 0000:03:00.0 0 0 ;");
+	attach(&e);
+	expect("attached 0000:04:00.0 0 0 ;");
+	m.keeps_devices = true;
+	detach(&d); /* so that there is a connection */
+	spin_for(m.loop, 5);
+	s.log[0] = 0;
+	slot_empties(2);
+	spin_for(m.loop, 5);
+	assert_string_equal(s.log, "has vhp-0000:03:00.0-7;");
+	int ups = s.ups;
+	m.cold[0].gone = true;
+	say_deleted("theirs");
+	assert_int_equal(s.ups, ups + 1);
+	assert_int_equal(s.vm->cold.n, 0);
+	/* It may have had a port all the same. */
+	strcpy(m.slots[2], "nic");
+	vm_check(s.vm);
+	spin_for(m.loop, 5);
+	ups = s.ups;
+	m.slots[2][0] = 0;
+	say_deleted("nic");
+	assert_int_equal(s.ups, ups);
+	attach(&f);
+	expect("attached 0000:05:00.0 3 0 the VM is being asked which of its ports are free "
+	       "(later);");
+	/* Said without end, it is looked at as often as anything. */
+	ups = s.ups;
+	for (int i = 0; i < 200; i++)
+		say_deleted("vhp-9-9-9");
+	assert_in_range(s.ups, ups + 10, ups + 60);
+}
+
 static void make_tree(void)
 {
 	static const char *const usb[][2] = {{"1-4", "1234"}, {"1-5", "046d"}, {"1-6", "046d"}};
@@ -1342,6 +1395,7 @@ int main(void)
 		QEMU_TEST(test_input_device),
 		QEMU_TEST(test_guest_that_does_not_let_go),
 		QEMU_TEST(test_monitor_leaves_while_the_guest_is_awaited),
+		QEMU_TEST(test_deleted_unasked),
 		QEMU_TEST(test_no_usb_in_the_vm),
 		QEMU_TEST(test_bus_that_is_not_there),
 		QEMU_TEST(test_long_error),
