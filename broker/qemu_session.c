@@ -15,10 +15,16 @@ static void session_is_busy(void *data)
 	if (!qemu->qmp || qmp_pending(qemu->qmp) == 0)
 		return;
 	qemu->busy_told = true;
-	vm_set_reason(qemu->vm, "the monitor of %s does not answer: %s, or QEMU hangs",
-		      qemu->vm->name,
-		      qemu->vm->listen[0] ? "its -mon is not in mode=control"
-					  : "another client holds it");
+	if (qmp_is_ready(qemu->qmp))
+		vm_set_reason(qemu->vm,
+			      "QEMU of %s has not answered yet: it is busy with what it was asked,"
+			      " or hangs",
+			      qemu->vm->name);
+	else
+		vm_set_reason(qemu->vm, "the monitor of %s does not answer: %s, or QEMU hangs",
+			      qemu->vm->name,
+			      qemu->vm->listen[0] ? "its -mon is not in mode=control"
+						  : "another client holds it");
 }
 
 static void start_patience(struct qemu *qemu)

@@ -41,6 +41,7 @@ static struct machine {
 	size_t n_fdsets, n_commands, n_clients, n_adds;
 	unsigned n_ours;     /* devices more that it lists, under names of ours */
 	bool silent;         /* says nothing */
+	bool ponders;        /* nor does it once it has greeted */
 	bool leaves;         /* hangs up at the next device_add */
 	bool keeps_devices;  /* no DEVICE_DELETED */
 	bool root_hot_plugs; /* as on the machine "pc" */
@@ -378,6 +379,8 @@ static void obey(const json_t *message)
 		return;
 	if (streq(command, "qmp_capabilities"))
 		give(id, json_object());
+	else if (m.ponders)
+		return;
 	else if (streq(command, "qom-list"))
 		qom_list(id, path);
 	else if (streq(command, "qom-get"))
@@ -852,10 +855,26 @@ static void test_busy_monitor(void **state)
 	m.silent = true;
 	attach(&d);
 	spin_for(m.loop, 2200);
-	assert_non_null(strstr(s.vm->reason, "does not answer"));
+	assert_non_null(strstr(s.vm->reason, "does not answer: another client holds it"));
 	assert_string_equal(s.log, "sent 1-2;"); /* it goes on when it can */
 	hang_up();
 	expect("sent 1-2;attached 1-2 3 0 it closed the connection (lost);");
+}
+
+/* It serves us, and takes its time: a guest with much memory does when it gets a card. */
+static void test_busy_qemu(void **state)
+{
+	struct device d = card("0000:03:00.0");
+
+	(void) state;
+	start_vm(NULL);
+	m.ponders = true;
+	attach(&d);
+	spin_for(m.loop, 2200);
+	assert_string_equal(s.vm->reason, "QEMU of vm1 has not answered yet: it is busy with what "
+					  "it was asked, or hangs");
+	hang_up();
+	expect("attached 0000:03:00.0 3 0 it closed the connection (lost);");
 }
 
 static void test_free_while_under_way(void **state)
@@ -1383,6 +1402,7 @@ int main(void)
 		QEMU_TEST(test_monitor_leaves_while_the_event_is_awaited),
 		QEMU_TEST(test_reset_answers_what_is_under_way),
 		QEMU_TEST(test_busy_monitor),
+		QEMU_TEST(test_busy_qemu),
 		QEMU_TEST(test_free_while_under_way),
 		QEMU_TEST(test_probe_and_attach_at_once),
 		QEMU_TEST(test_old_qemu),
