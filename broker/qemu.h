@@ -160,6 +160,8 @@ void qemu_note_place(struct qemu_op *op);
 void qemu_forget_place(struct qemu_op *op);
 /* What a probe has heard so far may be from before a change. */
 void qemu_places_have_changed(struct qemu *qemu);
+/* Are there names in pciBus, and none of them is a port of the VM? */
+bool qemu_names_no_port(const struct qemu *qemu);
 /* Chooses a free place for OP's device and marks it. Returns false when there is none. */
 bool qemu_choose_place(struct qemu_op *op);
 /* The name of the Nth USB bus that a device may go to: the config's in order, or all there are.

@@ -7,6 +7,8 @@
 
 #define MAX_PORT_TRIES 40 /* places found taken before giving up for now */
 #define ASKED_MS 200      /* what a probe takes */
+/* A port without an id can't be named; two of one chassis and slot QEMU refuses. */
+#define ONE_MORE_PORT "-device pcie-root-port,id=rp9,chassis=9,slot=9"
 
 static json_t *pci_arguments(const struct qemu_op *op)
 {
@@ -210,6 +212,17 @@ static void end_attach(struct op *base)
 		vm_refresh(qemu->vm);
 }
 
+static const char *no_room_text(const struct qemu_op *op)
+{
+	if (op->base.device->id.kind == DEVICE_USB)
+		return "the VM has no free USB port; give its controller more: -device "
+		       "qemu-xhci,p2=15,p3=15";
+	if (op->qemu->pci_bus)
+		return "the VM has no free PCIe port in pciBus; give it more, and name them "
+		       "there: " ONE_MORE_PORT;
+	return "the VM has no free PCIe port; give it more: " ONE_MORE_PORT;
+}
+
 /* A move ends where there is no room, so that must be known: until the probe has been answered it
  * is only put off. */
 static void say_no_room(struct qemu_op *op)
@@ -220,15 +233,14 @@ static void say_no_room(struct qemu_op *op)
 		op_set_result(&op->base, VMM_RETRY,
 			      "the VM is being asked which of its ports are free");
 		result->delay_ms = ASKED_MS;
-		return;
+	} else if (op->base.device->id.kind != DEVICE_USB && qemu_names_no_port(op->qemu)) {
+		op_set_result(&op->base, VMM_FAILED,
+			      "pciBus names no PCIe port of the VM; correct it, or start the VM "
+			      "with a port of that id: " ONE_MORE_PORT);
+	} else {
+		op_set_result(&op->base, VMM_RETRY, no_room_text(op));
+		result->is_full = true;
 	}
-	op_set_result(&op->base, VMM_RETRY,
-		      op->base.device->id.kind == DEVICE_USB
-			      ? "the VM has no free USB port; give its controller more:"
-				" -device qemu-xhci,p2=15,p3=15"
-			      : "the VM has no free PCIe port; give it more: -device "
-				"pcie-root-port");
-	result->is_full = true;
 }
 
 void qemu_attach(struct vm *vm, struct device *device, int fd)

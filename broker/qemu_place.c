@@ -153,6 +153,15 @@ static bool choose_pci_port(struct qemu_op *op)
 	return false;
 }
 
+bool qemu_names_no_port(const struct qemu *qemu)
+{
+	for (char **name = qemu->pci_bus; name && *name; name++)
+		for (size_t i = 0; i < qemu->n_ports; i++)
+			if (streq(qemu->ports[i].name, *name))
+				return false;
+	return qemu->pci_bus != NULL;
+}
+
 bool qemu_choose_place(struct qemu_op *op)
 {
 	return op->base.device->id.kind == DEVICE_USB ? choose_port(op) : choose_pci_port(op);

@@ -1028,7 +1028,8 @@ static void test_card_on_a_free_port(void **state)
 	assert_string_equal(m.slots[2], d.place.handle);
 	/* The third can't hot-plug. */
 	attach(&e);
-	expect("the VM has no free PCIe port; give it more: -device pcie-root-port");
+	expect("the VM has no free PCIe port; give it more: -device "
+	       "pcie-root-port,id=rp9,chassis=9,slot=9;");
 	assert_int_equal(m.n_adds, 1);
 	detach(&d);
 	expect("detached vhp-0000:03:00.0-7 0 ;");
@@ -1058,7 +1059,7 @@ static void test_slot_that_nobody_remembers(void **state)
 	assert_string_equal(e.place.bus, "rp1");
 	/* Once it has said so, there is none. */
 	attach(&d);
-	expect("give it more: -device pcie-root-port;");
+	expect("give it more: -device pcie-root-port,id=rp9,chassis=9,slot=9;");
 }
 
 /* Nor where nobody knows whose device has left. */
@@ -1101,6 +1102,24 @@ static void test_slots_in_the_order_of_the_config(void **state)
 	attach(&d);
 	expect("attached 0000:03:00.0 0 0 ;");
 	assert_string_equal(d.place.bus, "rp2");
+}
+
+static void test_slots_that_are_taken_or_not_there(void **state)
+{
+	char *ports[] = {(char *) "nosuch", (char *) "rp1", NULL}, *others[] = {ports[0], NULL};
+	const struct config_general general = {0};
+	struct device d = card("0000:03:00.0");
+
+	(void) state;
+	strcpy(m.slots[1], "nic");
+	start_vm_of((struct config_vm){.pci_bus = ports});
+	attach(&d);
+	expect("attached 0000:03:00.0 3 0 the VM has no free PCIe port in pciBus; give it more, "
+	       "and name them there: -device pcie-root-port,id=rp9,chassis=9,slot=9;");
+	vm_update(s.vm, &general, &(struct config_vm){.pci_bus = others});
+	attach(&d);
+	expect("attached 0000:03:00.0 4 0 pciBus names no PCIe port of the VM; correct it");
+	assert_int_equal(m.n_adds, 0);
 }
 
 static void test_card_on_the_root_bus(void **state)
@@ -1411,6 +1430,7 @@ int main(void)
 		QEMU_TEST(test_slot_of_a_stranger),
 		QEMU_TEST(test_slot_taken_behind_our_back),
 		QEMU_TEST(test_slots_in_the_order_of_the_config),
+		QEMU_TEST(test_slots_that_are_taken_or_not_there),
 		QEMU_TEST(test_card_on_the_root_bus),
 		QEMU_TEST(test_input_device),
 		QEMU_TEST(test_guest_that_does_not_let_go),
