@@ -37,4 +37,6 @@ void adopt_cold(struct registry *registry, struct device *device, struct vm *vm)
 	attempt_note_arrived(registry, device);
 	if (device->id.kind == DEVICE_USB)
 		open_for_vm(registry, device);
+	else
+		device->attempt.check = true;
 }

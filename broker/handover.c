@@ -428,5 +428,6 @@ void handover_adopt(struct registry *registry, struct device *device, struct vm 
 	record_name_vm(device, vm->name);
 	device->place.vm = vm_ref(vm);
 	device_name_handle(device);
+	device->attempt.check = true;
 	attempt_note_arrived(registry, device);
 }

@@ -146,7 +146,9 @@ static const char *place_property(void *from, const char *key)
 	if (streq(key, "DEVTYPE"))
 		return "usb_device";
 	if (streq(key, "DEVNAME"))
-		return streq(place->subsystem, "usb") ? "/dev/bus/usb/001/002" : NULL;
+		return streq(place->subsystem, "usb")     ? "/dev/bus/usb/001/002"
+		       : streq(place->subsystem, "input") ? "/dev/input/event3"
+							  : NULL;
 	if (streq(key, UDEV_KNOWN))
 		return "1";
 	if (streq(key, "VHOTPLUG_RULE"))
@@ -399,6 +401,8 @@ static void note_cold(struct vm *vm)
 	cold_clear(&vm->cold);
 	if (!w.cold || (!w.all_claim && !streq(vm->name, "vm1")))
 		return;
+	if (startswith(w.cold, "event"))
+		cold.kind = DEVICE_EVDEV;
 	snprintf(cold.kernel_name, sizeof(cold.kernel_name), "%s", w.cold);
 	assert_true(cold_add(&vm->cold, &cold));
 }
@@ -2165,6 +2169,24 @@ static void test_killed_before_the_attach_was_recorded(void **state)
 	assert_int_equal(w.n_detaches, 0);
 }
 
+/* A host driver is made to let go of it, and its unplug is seen as any other's. */
+static void test_adopted_is_looked_at(void **state)
+{
+	(void) state;
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+
+	strcpy(stick->driver, "usbhid on 1-2:1.0");
+	handle_add("vm1", "vhp-1-2-100");
+	w.policy.watches = true;
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_attaches, 0);
+	assert_string_equal(stick->driver, "");
+	pull_out();
+	assert_null(device("1-2"));
+}
+
 static void test_orphan_is_removed(void **state)
 {
 	(void) state;
@@ -3058,6 +3080,21 @@ static void test_vm_has_had_it_since_its_start(void **state)
 	expect_history("attach coldplug vm1 ok");
 }
 
+/* A QEMU whose event node has gone spins until it is taken away: its unplug is watched for. */
+static void test_event_node_that_a_vm_has_had(void **state)
+{
+	(void) state;
+	place_new("/devices/virtual/input/input3/event3", 100, "vm1")->subsystem = "input";
+	w.cold = "event3";
+	w.policy.watches = true;
+	manager_start(&w.manager);
+	run();
+	expect("event3", "attached vm1");
+	pull_out();
+	assert_null(device("event3"));
+	assert_int_equal(w.n_detaches, 1);
+}
+
 /* Its name is theirs; once it is out, its VM gets it back in our way. */
 static void test_taken_out_of_a_vm_that_has_had_it(void **state)
 {
@@ -3256,6 +3293,7 @@ int main(void)
 		STARTED(test_restart_after_the_vm_restarted),
 		STARTED(test_restart_after_an_unplug),
 		STARTED(test_killed_before_the_attach_was_recorded),
+		FRESH(test_adopted_is_looked_at),
 		FRESH(test_orphan_is_removed),
 		FRESH(test_orphan_that_stays),
 		STARTED(test_description_of_a_follower),
@@ -3299,6 +3337,7 @@ int main(void)
 		STARTED(test_fence_and_the_host),
 		STARTED(test_host_driver_comes_later),
 		FRESH(test_vm_has_had_it_since_its_start),
+		FRESH(test_event_node_that_a_vm_has_had),
 		FRESH(test_taken_out_of_a_vm_that_has_had_it),
 		FRESH(test_unplugged_from_a_vm_that_has_had_it),
 		FRESH(test_rule_for_what_a_vm_has_had),
