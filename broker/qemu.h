@@ -129,6 +129,8 @@ static inline struct qemu_op *qemu_op_of(struct op *op)
 /* Makes sure there is a connection to a monitor that may be trusted. Returns 0 or -errno, with the
  * reason in REASON where errno does not say it. */
 int qemu_open_session(struct qemu *qemu, char *reason, size_t size) _must_check_;
+/* Ends OP, for which there is no connection: R and REASON are qemu_open_session's. */
+void qemu_op_unreachable(struct qemu_op *op, int r, const char *reason);
 /* Ends the connection and, for now, everything that goes over it. */
 void qemu_drop_session(struct qemu *qemu, const char *why);
 /* QEMU has dialled in: takes over FD and returns 0, or -errno. */

@@ -262,11 +262,7 @@ void qemu_attach(struct vm *vm, struct device *device, int fd)
 	if (op->base.is_done)
 		return; /* another process was found, and everything was answered */
 	if (r < 0) {
-		op_set_result(&op->base, VMM_RETRY,
-			      *reason        ? reason
-			      : r == -EAGAIN ? "the monitor is busy: several clients wait for it"
-					     : strerror(-r));
-		op_finish(&op->base);
+		qemu_op_unreachable(op, r, reason);
 		return;
 	}
 	if (!qemu_choose_place(op)) {

@@ -138,8 +138,10 @@ int qemu_open_session(struct qemu *qemu, char *reason, size_t size)
 	reason[0] = 0;
 	if (qemu->qmp)
 		return 0;
-	if (qemu->vm->listen[0])
+	if (qemu->vm->listen[0]) {
+		snprintf(reason, size, "QEMU has not dialled in again");
 		return -ENOTCONN;
+	}
 	r = peer_connect(qemu->vm->socket, SOCK_STREAM, &fd);
 	if (r == 0)
 		r = vm_check_peer(qemu->vm, fd, reason, size);
@@ -151,6 +153,21 @@ int qemu_open_session(struct qemu *qemu, char *reason, size_t size)
 	qmp_limit(qemu->qmp, &qemu->vm->input);
 	start_patience(qemu);
 	return 0;
+}
+
+void qemu_op_unreachable(struct qemu_op *op, int r, const char *reason)
+{
+	char words[CONFIG_SOCKET_SIZE + 100];
+
+	if (!*reason && r == -EAGAIN)
+		reason = "the monitor is busy: several clients wait for it";
+	if (!*reason) {
+		snprintf(words, sizeof(words), "can't connect to its monitor %s: %s",
+			 op->qemu->vm->socket, strerror(-r));
+		reason = words;
+	}
+	op_set_result(&op->base, VMM_RETRY, reason);
+	op_finish(&op->base);
 }
 
 int qemu_dialled(struct vm *vm, int fd)

@@ -171,6 +171,12 @@ int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size)
 	return 0;
 }
 
+static void say_no_answer(struct vm *vm, int r, const char *reason)
+{
+	vm_set_reason(vm, "%s does not answer on %s: %s", vm->name,
+		      *vm->listen ? vm->listen : vm->socket, *reason ? reason : strerror(-r));
+}
+
 static void probe_failed(struct vm *vm, int r, const char *reason)
 {
 	vm->state = VM_DOWN;
@@ -215,8 +221,7 @@ static void probe_failed(struct vm *vm, int r, const char *reason)
 		retry_later(vm);
 		return;
 	default:
-		vm_set_reason(vm, "%s does not answer on %s: %s", vm->name, vm->socket,
-			      *reason ? reason : strerror(-r));
+		say_no_answer(vm, r, reason);
 		retry_later(vm);
 	}
 }
@@ -260,8 +265,7 @@ static void note_probe(struct vm *vm, int r, const char *reason, char *const *ha
 		if (r == -EHOSTUNREACH)
 			vm_set_reason(vm, "%s can't be asked: %s", vm->name, reason);
 		else if (vm->n_retries >= 3)
-			vm_set_reason(vm, "%s does not answer on %s: %s", vm->name, vm->socket,
-				      *reason ? reason : strerror(-r));
+			say_no_answer(vm, r, reason);
 		if (r != -EHOSTUNREACH)
 			retry_later(vm);
 	} else if (r < 0) {

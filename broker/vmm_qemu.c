@@ -88,8 +88,7 @@ static void qemu_detach(struct vm *vm, struct device *device, const char *handle
 	if (op->base.is_done)
 		return; /* another process was found, and everything was answered */
 	if (r < 0) {
-		op_set_result(&op->base, VMM_RETRY, *reason ? reason : strerror(-r));
-		op_finish(&op->base);
+		qemu_op_unreachable(op, r, reason);
 		return;
 	}
 	const char *object = is_object(handle);

@@ -437,18 +437,32 @@ static void client_readable(void *data, uint32_t events)
 	}
 }
 
+static void serve_client(void)
+{
+	m.n_clients++;
+	if (!m.silent)
+		say(json_pack("{s:{s:{}, s:[s]}}", "QMP", "version", "capabilities", "oob"));
+	assert_int_equal(loop_add(m.loop, m.fd, EPOLLIN, client_readable, NULL, &m.client), 0);
+}
+
 static void caller(void *data, uint32_t events)
 {
 	(void) data, (void) events;
 	if (m.fd >= 0)
 		return; /* one at a time */
 	m.fd = accept4(m.listen_fd, NULL, NULL, SOCK_CLOEXEC);
-	if (m.fd < 0)
-		return;
-	m.n_clients++;
-	if (!m.silent)
-		say(json_pack("{s:{s:{}, s:[s]}}", "QMP", "version", "capabilities", "oob"));
-	assert_int_equal(loop_add(m.loop, m.fd, EPOLLIN, client_readable, NULL, &m.client), 0);
+	if (m.fd >= 0)
+		serve_client();
+}
+
+static void dial(const char *path)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	m.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(m.fd, (struct sockaddr *) &address, sizeof(address)), 0);
+	serve_client();
 }
 
 /* The other side: a VM and what its backend reports. */
@@ -546,9 +560,13 @@ static void start_vm_of(struct config_vm config)
 	snprintf(path, sizeof(path), "%s/s", s.dir);
 	config.name = (char *) "vm1";
 	config.type = VM_QEMU;
-	config.socket = path;
+	if (!config.listen)
+		config.socket = path;
 	assert_int_equal(vm_new(m.loop, &general, &config, &vm_handler, NULL, &s.vm), 0);
+	s.vm->user = config.listen ? getuid() : s.vm->user;
 	vm_check(s.vm);
+	if (config.listen)
+		dial(config.listen);
 	spin_until(m.loop, is_up, NULL);
 	spin_for(m.loop, 5);
 }
@@ -875,6 +893,47 @@ static void test_busy_qemu(void **state)
 					  "it was asked, or hangs");
 	hang_up();
 	expect("attached 0000:03:00.0 3 0 it closed the connection (lost);");
+}
+
+/* A device's reason says what can't be reached, and not the error's name alone. */
+static void test_no_connection(void **state)
+{
+	struct device d = stick("1-2", 7);
+	char path[100], expected[200];
+
+	(void) state;
+	start_vm(NULL);
+	snprintf(path, sizeof(path), "%s/s", s.dir);
+	assert_int_equal(unlink(path), 0);
+	snprintf(expected, sizeof(expected),
+		 "can't connect to its monitor %s: No such file or directory;", path);
+	attach(&d);
+	expect(expected);
+	detach(&d);
+	expect(expected);
+}
+
+static void test_not_dialled_in_again(void **state)
+{
+	struct device d = stick("1-2", 7);
+	char path[100], expected[200];
+
+	(void) state;
+	snprintf(path, sizeof(path), "%s/l", s.dir);
+	start_vm_of((struct config_vm){.listen = path});
+	hang_up();
+	spin_for(m.loop, 5);
+	attach(&d);
+	expect("attached 1-2 3 0 QEMU has not dialled in again;");
+	spin_for(m.loop, 5000);
+	snprintf(expected, sizeof(expected),
+		 "vm1 does not answer on %s: QEMU has not dialled in again", path);
+	assert_string_equal(s.vm->reason, expected);
+	dial(path);
+	spin_for(m.loop, 5);
+	assert_string_equal(s.vm->reason, "");
+	attach(&d);
+	expect("attached 1-2 0 4 ;");
 }
 
 static void test_free_while_under_way(void **state)
@@ -1422,6 +1481,8 @@ int main(void)
 		QEMU_TEST(test_reset_answers_what_is_under_way),
 		QEMU_TEST(test_busy_monitor),
 		QEMU_TEST(test_busy_qemu),
+		QEMU_TEST(test_no_connection),
+		QEMU_TEST(test_not_dialled_in_again),
 		QEMU_TEST(test_free_while_under_way),
 		QEMU_TEST(test_probe_and_attach_at_once),
 		QEMU_TEST(test_old_qemu),
