@@ -257,18 +257,21 @@ static bool is_awaiting(const struct registry *registry)
 
 		if (state == DEVICE_OPENING || state == DEVICE_ATTACHING ||
 		    state == DEVICE_RELEASING || state == DEVICE_DETACHING ||
-		    d->attempt.back.is_asked)
+		    d->attempt.request != 0)
 			return true;
 	}
 	return false;
 }
 
 /* Whether nobody else would notice: somebody is connected; what is suspended goes back when its VM
- * ends. */
+ * ends; a VM answers at last, whose monitor another client has had, say. */
 static bool is_needed(const struct broker *broker)
 {
 	const struct registry *registry = &broker->manager.registry;
 
+	for (const struct vm *vm = registry->vms; vm; vm = vm->next)
+		if (vm->is_probing)
+			return true;
 	for (const struct device *d = NULL; (d = registry_find_unsettled(registry, d));)
 		if (d->record.state == DEVICE_SUSPENDED)
 			return true;

@@ -266,6 +266,39 @@ def test_busy_monitor(world):
     vm.end()
 
 
+def may_end(broker):
+    """After the last copy of its database, and three seconds more."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return broker.process.wait(12)
+
+
+@takes_long
+def test_on_demand_and_a_busy_monitor(world):
+    """A monitor that another client holds has no time limit: whoever ended meanwhile would never hear of its end."""
+    vm = Vm(world, "vm1")
+    vm.monitor().close()
+    holder = Monitor(vm.socket)
+    broker = Broker(world, arguments=("-d", "--exit-when-idle")).ready()
+    check(world.event() == b"T" and world.reason_is("another client holds it"), "a device waits for who is in the way")
+    check(may_end(broker) is None, "the broker does too")
+    holder.close()
+    check(world.reason_is("QEMU: failed to open"), "and then it goes on")
+    check(broker.end() == 0, "the end")
+    vm.end()
+
+
+@takes_long
+def test_on_demand_and_a_stuck_worker(world):
+    """A fence that is on its way is waited for: it may have to be tried again."""
+    broker = Broker(world, arguments=("-d", "--exit-when-idle")).ready()
+    worker = broker.worker()
+    os.kill(worker, signal.SIGSTOP)
+    check(world.event(VHOTPLUG_FENCE="yes") == b"T" and world.reason_is("vm1 is not running"), "a device is to be fenced")
+    check(may_end(broker) is None, "the broker stays until it is")
+    os.kill(worker, signal.SIGCONT)
+    check(broker.process.wait(PATIENCE) == 0, "and then it ends")
+
+
 def test_untrusted_socket(world):
     """A socket in a directory where everybody may write, made by somebody else."""
     directory = world.path / "tmp"

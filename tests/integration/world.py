@@ -214,16 +214,16 @@ class World:
         self.config.write_text(
             f"{extra}{text}[usb g]\ntargetVm = {vms[0]}\n[allow r]\nvendorId = 046d\n")
 
-    def message(self, action="add", vms="vm1", device="null", place=None, inode=None, node=None):
+    def message(self, action="add", vms="vm1", device="null", place=None, inode=None, node=None, **more):
         """What the helper sends. DEVICE is one of the memory driver, or else it is at PLACE below /sys, with INODE
-        and NODE."""
+        and NODE. MORE are properties."""
         place = place or f"/devices/virtual/mem/{device}"
         self.seqnum += 1
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         fields = ["VHOTPLUG=1", f"ACTION={action}", f"DEVPATH={place}", f"SEQNUM={self.seqnum}",
                   f"BOOT_ID={boot}", f"SYSFS_INODE={inode or os.stat('/sys' + place).st_ino}",
                   "SUBSYSTEM=usb", "DEVTYPE=usb_device", f"DEVNAME={node or NODES[device]}",
-                  "VHOTPLUG_RULE=usb/g/r", f"VHOTPLUG_VM={vms}"]
+                  "VHOTPLUG_RULE=usb/g/r", f"VHOTPLUG_VM={vms}", *(f"{key}={value}" for key, value in more.items())]
         return b"".join(field.encode() + b"\0" for field in fields)
 
     def event(self, *what, **more):
