@@ -263,12 +263,15 @@ static bool is_awaiting(const struct registry *registry)
 	return false;
 }
 
-/* Whether nobody else would notice: somebody is connected; what is suspended goes back when its VM
- * ends; a VM answers at last, whose monitor another client has had, say. */
+/* Whether nobody else would notice: somebody is connected, or may connect to a socket that is only
+ * ours ([api]); what is suspended goes back when its VM ends; a VM answers at last, whose monitor
+ * another client has had, say. */
 static bool is_needed(const struct broker *broker)
 {
 	const struct registry *registry = &broker->manager.registry;
 
+	if (broker->manager.config->api.line > 0)
+		return true;
 	for (const struct vm *vm = registry->vms; vm; vm = vm->next)
 		if (vm->is_probing)
 			return true;

@@ -287,6 +287,17 @@ def test_vhotplug_clients(world):
         own.close()
 
 
+@takes_long
+def test_on_demand(world):
+    """A broker on demand that has [api] stays: when it has ended, nobody listens there."""
+    broker = base.Broker(world, arguments=("-d", "--exit-when-idle")).ready()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        broker.process.wait(12)
+    check(broker.process.poll() is None and is_served(socket.AF_UNIX, str(world.api)), "with [api] it stays")
+    base.World.write_config(world, "vm1")
+    check(ctl(world, "reload").returncode == 0 and broker.process.wait(PATIENCE) == 0, "without, it ends")
+
+
 def free_port(family, host):
     with socket.socket(family) as probe:
         probe.bind((host, 0))
