@@ -32,12 +32,12 @@ void attend_start(struct attend *attend, struct loop *loop, bool exit_when_idle,
 		feed_watchdog(attend);
 }
 
+/* What has come in by this very pass is looked at before: nobody else knows of it. */
 static void end_idle(void *data)
 {
 	struct attend *attend = data;
 
-	log_info("nothing to do: ending");
-	loop_quit(attend->loop);
+	attend->ends = true;
 }
 
 static void take_rest(void *data)
@@ -55,7 +55,12 @@ void attend_pass_end(struct attend *attend)
 
 	if (loop_count_timers(attend->loop) > ours || attend->is_busy(attend->data)) {
 		loop_timer_stop(&attend->idle);
-		attend->rests = false;
+		attend->rests = attend->ends = false;
+		return;
+	}
+	if (attend->ends) {
+		log_info("nothing to do: ending");
+		loop_quit(attend->loop);
 		return;
 	}
 	if (attend->idle.loop || attend->rests)

@@ -13,6 +13,7 @@ struct attend {
 	uint64_t feed_ms; /* 0: no watchdog */
 	bool exit_when_idle;
 	bool rests; /* its memory has been given back, and nothing has been done since */
+	bool ends;  /* at the end of this pass, unless that brings something to do */
 	attend_busy_fn is_busy;
 	void *data;
 };

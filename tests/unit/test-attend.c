@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -18,6 +19,10 @@ struct world {
 	struct attend attend;
 	bool busy;
 	unsigned passes;
+	/* A helper's event, which is acted upon when the pass is over, and takes its time. */
+	int helper[2];
+	bool received, done;
+	struct loop_timer work;
 };
 
 static bool is_busy(void *data)
@@ -25,11 +30,19 @@ static bool is_busy(void *data)
 	return ((struct world *) data)->busy;
 }
 
+static void nothing(void *data)
+{
+	*(bool *) data = true;
+}
+
 static void pass_end(void *data)
 {
 	struct world *world = data;
 
 	world->passes++;
+	if (world->received)
+		loop_timer_start(world->loop, &world->work, 30000, nothing, &world->done);
+	world->received = false;
 	attend_pass_end(&world->attend);
 }
 
@@ -60,11 +73,6 @@ static void start(struct world *world, bool exit_when_idle)
 {
 	attend_start(&world->attend, world->loop, exit_when_idle, is_busy, world);
 	attend_pass_end(&world->attend);
-}
-
-static void nothing(void *data)
-{
-	*(bool *) data = true;
 }
 
 static void be_free(void *data)
@@ -120,6 +128,39 @@ static void something_comes_at_the_last_moment(void **state)
 	loop_timer_start(world->loop, &late, 30000, nothing, &came);
 	assert_int_equal(loop_run(world->loop), 0);
 	assert_true(came);
+}
+
+static void helper_readable(void *data, uint32_t events)
+{
+	struct world *world = data;
+	struct loop *meanwhile;
+	char byte;
+
+	(void) events;
+	assert_int_equal(read(world->helper[0], &byte, 1), 1);
+	world->received = true;
+	/* It is too late by now. */
+	assert_int_equal(loop_new(&meanwhile), 0);
+	spin_for(meanwhile, 3000);
+	loop_free(meanwhile);
+}
+
+static void an_event_comes_as_it_ends(void **state)
+{
+	struct world *world = *state;
+	struct loop_source *source;
+
+	assert_int_equal(pipe(world->helper), 0);
+	assert_int_equal(
+		loop_add(world->loop, world->helper[0], EPOLLIN, helper_readable, world, &source),
+		0);
+	start(world, true);
+	assert_int_equal(write(world->helper[1], "x", 1), 1);
+	assert_int_equal(loop_run(world->loop), 0);
+	assert_true(world->done);
+	loop_source_free(source);
+	close(world->helper[0]);
+	close(world->helper[1]);
 }
 
 static void stays_unless_told(void **state)
@@ -213,6 +254,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(waits_for_answers, setup, teardown),
 		cmocka_unit_test_setup_teardown(something_comes_at_the_last_moment, setup,
 						teardown),
+		cmocka_unit_test_setup_teardown(an_event_comes_as_it_ends, setup, teardown),
 		cmocka_unit_test_setup_teardown(stays_unless_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(memory_is_given_back, setup, teardown),
 		cmocka_unit_test_setup_teardown(watchdog_is_fed, setup, teardown),
