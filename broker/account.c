@@ -14,7 +14,7 @@
 #define PATIENCE_MS 2000
 #define ENDING_MS 100 /* for a killed process to end */
 
-static uid_t account_find_by_name(const char *name)
+static uid_t find_user_by_name(const char *name)
 {
 	_cleanup_fclose_ FILE *f = fopen("/etc/passwd", "re");
 	struct passwd *entry = NULL;
@@ -29,7 +29,17 @@ uid_t account_find(const char *name)
 	char *end;
 	unsigned long uid = strtoul(name, &end, 10);
 
-	return *name && !*end ? (uid_t) uid : account_find_by_name(name);
+	return *name && !*end ? (uid_t) uid : find_user_by_name(name);
+}
+
+static gid_t find_group_by_name(const char *name)
+{
+	_cleanup_fclose_ FILE *f = fopen("/etc/group", "re");
+	struct group *entry = NULL;
+
+	while (f && (entry = fgetgrent(f)) && !streq(entry->gr_name, name))
+		;
+	return entry ? entry->gr_gid : (gid_t) -1;
 }
 
 /* It may hang, so it must hold nothing of the broker's. Source: close_range(2). */
@@ -87,10 +97,14 @@ static gid_t look_for_group(const char *name)
 
 uid_t account_ask_user(const char *name)
 {
-	return account_ask(look_for_user, name);
+	uid_t uid = account_find(name);
+
+	return uid != (uid_t) -1 ? uid : account_ask(look_for_user, name);
 }
 
 gid_t account_ask_group(const char *name)
 {
-	return account_ask(look_for_group, name);
+	gid_t gid = find_group_by_name(name);
+
+	return gid != (gid_t) -1 ? gid : account_ask(look_for_group, name);
 }

@@ -333,11 +333,12 @@ static void set_group(struct control_broker *broker)
 	control_set_group(api_control(broker->api), group);
 }
 
-void control_broker_reload(struct control_broker *broker)
+void control_broker_reload(struct control_broker *broker, gid_t readers)
 {
 	if (!broker)
 		return;
 	set_group(broker);
+	control_set_readers(api_control(broker->api), readers);
 	control_listeners_close(broker->listeners, CONTROL_VHOTPLUG);
 	listen_as_configured(broker);
 }
@@ -376,9 +377,8 @@ int control_broker_new(struct manager *manager, const char *run_directory, const
 		control_broker_free(broker);
 		return r;
 	}
-	control_set_readers(api_control(broker->api), readers);
 	listen_own(broker);
-	control_broker_reload(broker);
+	control_broker_reload(broker, readers);
 	*ret_broker = broker;
 	return 0;
 }

@@ -15,8 +15,8 @@ int control_broker_new(struct manager *manager, const char *run_directory, const
 		       gid_t readers, struct control_broker **ret_broker) _must_check_;
 /* NULL is fine. */
 void control_broker_free(struct control_broker *broker);
-/* The config may be another one. */
-void control_broker_reload(struct control_broker *broker);
+/* The config may be another one, and READERS too. NULL is fine. */
+void control_broker_reload(struct control_broker *broker, gid_t readers);
 /* Whether somebody is connected. NULL is fine. */
 bool control_broker_is_used(const struct control_broker *broker);
 /* At the end of a pass, after reconcile_pass. Returns whether that is to be called again. NULL is

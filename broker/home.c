@@ -2,18 +2,19 @@
 #include "broker/home.h"
 
 #include <fcntl.h>
-#include <grp.h>
 #include <linux/magic.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
+#include "broker/account.h"
 #include "broker/log.h"
 #include "broker/service.h"
 
 #define LOCK_NAME "broker.lock"
 #define LOCK_TRIES 100 /* for processes of a broker that was killed to let go */
 #define LOCK_PAUSE_MS 20
+#define READ_FLAGS (O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
 
 static int make_directory(const char *path, mode_t mode)
 {
@@ -97,38 +98,53 @@ int home_lock(struct home *home)
 
 static gid_t find_group(const char *name)
 {
-	struct group *group = getgrnam(name ? name : "adm");
+	gid_t gid = account_ask_group(name ? name : "adm");
 
-	if (!group && name)
+	if (gid != (gid_t) -1)
+		return gid;
+	if (name)
 		log_error("there is no group \"%s\"; correct \"group =\" in [general]", name);
-	return group ? group->gr_gid : 0;
+	return 0;
+}
+
+static bool is_given_to(int fd, gid_t gid, mode_t mode)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && st.st_gid == gid && (st.st_mode & 07777) == mode;
 }
 
 static void give_to_group(int fd, gid_t gid, mode_t mode, const char *path)
 {
+	bool is_done = fd >= 0 && is_given_to(fd, gid, mode);
+
 	/* First nobody, then nobody else. */
-	if (fd < 0 || fchmod(fd, mode & 0700) < 0 || fchown(fd, (uid_t) -1, gid) < 0 ||
-	    fchmod(fd, mode) < 0)
+	if (!is_done && (fd < 0 || fchmod(fd, mode & 0700) < 0 || fchown(fd, (uid_t) -1, gid) < 0 ||
+			 fchmod(fd, mode) < 0))
 		log_warning("can't set who may use %s: %s", path, strerror(errno));
 	close_fd(fd);
 }
 
-void home_protect(struct home *home, const char *group)
+void home_admit(struct home *home, const char *group)
 {
-	static const char *const suffixes[] = {"-wal", "-shm"};
-	const int flags = O_RDONLY | O_CLOEXEC | O_NOFOLLOW;
 	gid_t gid = find_group(group);
-	char path[sizeof(home->database) + 4];
 
 	home->readers = group ? gid : (gid_t) -1;
-	give_to_group(open(home->state_directory, flags | O_DIRECTORY), gid, 0750,
+	give_to_group(open(home->state_directory, READ_FLAGS | O_DIRECTORY), gid, 0750,
 		      home->state_directory);
+}
+
+void home_protect(const struct home *home)
+{
+	static const char *const suffixes[] = {"-wal", "-shm"};
+	char path[sizeof(home->database) + 4];
+
 	/* SQLite gives its other files the owner and the mode of this one. */
-	give_to_group(open(home->database, flags | O_CREAT, 0600), 0, 0600, home->database);
+	give_to_group(open(home->database, READ_FLAGS | O_CREAT, 0600), 0, 0600, home->database);
 	for (size_t i = 0; i < ARRAY_SIZE(suffixes); i++) {
 		snprintf(path, sizeof(path), "%s%s", home->database, suffixes[i]);
 		if (access(path, F_OK) == 0)
-			give_to_group(open(path, flags), 0, 0600, path);
+			give_to_group(open(path, READ_FLAGS), 0, 0600, path);
 	}
 }
 

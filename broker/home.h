@@ -33,10 +33,15 @@ int home_init(struct home *home) _must_check_;
  * is logged. */
 int home_lock(struct home *home) _must_check_;
 
+/* Lets GROUP (NULL: adm where there is one, else root's) into the directory of the state; a GROUP
+ * that is named is also the only one to read the copy (HOME->readers). The config may have changed.
+ */
+void home_admit(struct home *home, const char *group);
+
 /* Makes the database's file if there is none, and all of its files root's alone: whoever may read
- * them may lock them, and keep the WAL growing. Lets GROUP (NULL: adm where there is one, else
- * root's) into the directory; a GROUP that is named is also the only one to read the copy. */
-void home_protect(struct home *home, const char *group);
+ * them may lock them, and keep the WAL growing. Not while it is open: whoever closes one of its
+ * files gives up the locks that SQLite has on it. Source: fcntl(2), record locks. */
+void home_protect(const struct home *home);
 
 /* Notices when somebody clears the directories: a lock that was removed is taken again. LOST is
  * called when the broker can't go on: its database, which is at PATH, has gone, or another broker

@@ -138,8 +138,10 @@ static void reload_config(void *data)
 		return;
 	}
 	log_info("%s: read again", broker->config_path);
+	home_admit(&broker->home, config->general.group);
+	snapshot_set_readers(broker->snapshot, broker->home.readers);
 	manager_set_config(&broker->manager, config);
-	control_broker_reload(broker->control);
+	control_broker_reload(broker->control, broker->home.readers);
 }
 
 static void handle_signal(void *data, uint32_t events)
@@ -417,7 +419,8 @@ int main(int argc, char **argv)
 		home_finish(&broker.home);
 		return 1;
 	}
-	home_protect(&broker.home, config->general.group);
+	home_admit(&broker.home, config->general.group);
+	home_protect(&broker.home);
 	if (r == 0)
 		r = start_broker(&broker, config);
 	else

@@ -349,6 +349,14 @@ static void its_time(void *data)
 	give_memory_back(data);
 }
 
+void snapshot_set_readers(struct snapshot *snapshot, gid_t readers)
+{
+	if (readers == snapshot->readers)
+		return;
+	snapshot->readers = readers;
+	loop_timer_start(snapshot->loop, &snapshot->timer, 0, its_time, snapshot);
+}
+
 void snapshot_follow(struct snapshot *snapshot, const char *database)
 {
 	char *copy = strdup(database);

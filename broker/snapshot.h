@@ -19,6 +19,8 @@ struct snapshot;
  * group that may read it, or (gid_t) -1: everybody. Returns 0 or -errno. */
 int snapshot_new(struct loop *loop, const char *database, const char *target, gid_t readers,
 		 struct snapshot **ret_snapshot) _must_check_;
+/* READERS are the ones from now on: the copy that others may read is replaced at once. */
+void snapshot_set_readers(struct snapshot *snapshot, gid_t readers);
 /* From now on DATABASE is what is copied, all of it. */
 void snapshot_follow(struct snapshot *snapshot, const char *database);
 /* Was the database found damaged? Asked once, it forgets. */

@@ -376,10 +376,7 @@ int vm_new(struct loop *loop, const struct config_general *general, const struct
 	vm->data = data;
 	vm->pidfd = -1;
 	vm->type = config->type;
-	vm->user = config->user ? account_find(config->user) : (uid_t) -1;
-	/* While a config is read the other sources are asked too. */
-	if (config->user && vm->user == (uid_t) -1)
-		vm->user = account_ask_user(config->user);
+	vm->user = config->user ? account_ask_user(config->user) : (uid_t) -1;
 	snprintf(vm->user_name, sizeof(vm->user_name), "%s", config->user ? config->user : "");
 	snprintf(vm->name, sizeof(vm->name), "%s", config->name);
 	snprintf(vm->socket, sizeof(vm->socket), "%s", config->socket ? config->socket : "");

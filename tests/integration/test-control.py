@@ -466,6 +466,29 @@ def test_group_of_the_history(world):
             broker.end()
 
 
+def test_group_at_reload(world):
+    """It may come, and go, while the broker runs."""
+    state = world.database.parent
+
+    def is_for(group):
+        mode = 0o640 if group else 0o644
+        copy, directory = world.public_copy.stat(), state.stat()
+        return (copy.st_mode & 0o777 == mode and (not group or copy.st_gid == directory.st_gid == grp.getgrnam(group).gr_gid))
+    with running(world, "vm1", "vm2") as (broker, *_):
+        check(world.state_is("attached"), "attached")
+        for group, may_read in (("", True), ("daemon", False), ("nogroup", True), ("", True)):
+            world.write_config("vm1", "vm2", extra=f"[general]\ngroup = {group}\n" if group else "")
+            check(ctl(world, "reload").returncode == 0, f"group = {group}")
+            check(wait_for(lambda: world.public_copy.exists() and is_for(group)), "the copy is for it, or for everybody")
+            result = ctl(world, "history", user="nobody")
+            check(result.returncode == (0 if may_read else 5), f"a member of nogroup may ask for the history: {may_read}")
+            if group == "daemon":  # also the next copy, for which something must have changed
+                world.public_copy.unlink()
+                ctl(world, "detach", "null")
+                check(wait_for(lambda: world.public_copy.exists() and is_for(group)), "and so is the next one")
+        broker.end()
+
+
 @takes_long
 def test_clients_that_do_not_read(world):
     with running(world, "vm1", "vm2") as (broker, *_):
