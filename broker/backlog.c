@@ -41,6 +41,9 @@ void backlog_each(const struct backlog *backlog, store_written_fn fn, void *data
 
 void backlog_clear(struct backlog *backlog)
 {
+	for (const struct change *c = backlog->first; c; c = c->next)
+		if (c->save && c->row.record.row > backlog->newest_row)
+			backlog->newest_row = c->row.record.row;
 	backlog_finish(backlog);
 	backlog->n_lost = 0;
 }
@@ -140,8 +143,10 @@ static void add_row(struct backlog *backlog, const struct device *device, bool f
 
 	if (!change)
 		return;
-	if (device) {
+	if (device)
 		supersede_row(backlog, device->record.row);
+	/* What was never written needs no removal. */
+	if (device && (!forget || device->record.row <= backlog->newest_row)) {
 		row_copy(&change->row, device);
 		change->save = !forget;
 		change->forget = forget;

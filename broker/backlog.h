@@ -19,7 +19,8 @@ struct change {
 struct backlog {
 	struct change *first, **last;
 	size_t n;
-	uint64_t n_lost; /* rows of history, since it was last empty */
+	uint64_t n_lost;    /* rows of history, since it was last empty */
+	int64_t newest_row; /* of a device that has been written; later ones are here only */
 };
 
 void backlog_init(struct backlog *backlog);
@@ -28,7 +29,8 @@ void backlog_finish(struct backlog *backlog);
 /* Adds a copy of what DEVICE is now, in the place of an earlier one; with HISTORY unless NULL. */
 void backlog_save(struct backlog *backlog, const struct device *device,
 		  const struct history *history);
-/* Adds the removal of DEVICE's row (NULL: it has none); with HISTORY unless NULL. */
+/* Adds the removal of DEVICE's row (NULL: it has none); with HISTORY unless NULL. Of a row that has
+ * not been written yet nothing is left. */
 void backlog_forget(struct backlog *backlog, const struct device *device,
 		    const struct history *history);
 void backlog_choose(struct backlog *backlog, const struct choice *choice);

@@ -141,6 +141,7 @@ int store_open(struct loop *loop, const char *path, const char *refuge, const ch
 	if (r == 0)
 		r = database_query(store->db, "select coalesce(max(id), 0) + 1 from device",
 				   &store->next_row);
+	store->backlog.newest_row = store->next_row - 1;
 	if (r < 0) {
 		free_store(store);
 		return r;

@@ -543,6 +543,15 @@ static void test_forgotten_while_locked(void **state)
 	hold(a, "rollback");
 	store_flush(a->store);
 	assert_string_equal(sql(a->reader, "select device from assignments"), "1-3");
+	/* One that a former broker has written. */
+	archive_close(a);
+	archive_open(a, BOOT);
+	hold(a, "begin immediate");
+	store_forget(a->store, &stays, NULL);
+	store_flush(a->store);
+	hold(a, "rollback");
+	store_flush(a->store);
+	assert_string_equal(sql(a->reader, "select count(*) from device"), "0");
 }
 
 static void test_closing_writes_what_is_queued(void **state)
@@ -595,6 +604,30 @@ static void test_too_much_is_queued(void **state)
 					   " (select count(*) from history where device <> '')"
 					   " from history where device = ''"),
 			    "history|lost|1");
+}
+
+/* A device that comes and goes meanwhile has another row each time: none of them is left. */
+static void test_too_many_come_and_go(void **state)
+{
+	struct archive *a = *state;
+
+	hold(a, "begin immediate");
+	for (int i = 0; i < 5000; i++) {
+		struct device d = a_device("1-2", (uint64_t) i);
+		struct history h = a_history("");
+
+		snprintf(h.detail, sizeof(h.detail), "%d", i);
+		store_device(a->store, &d, &h);
+		store_flush(a->store);
+		store_forget(a->store, &d, NULL);
+		device_finish(&d);
+	}
+	hold(a, "rollback");
+	store_flush(a->store);
+	assert_string_equal(sql(a->reader, "select count(*) from device"), "0");
+	assert_string_equal(sql(a->reader, "select max(cast(detail as integer)), count(*) between"
+					   " 4000 and 4096 from history where device <> ''"),
+			    "4999|1");
 }
 
 /* Files */
@@ -1199,6 +1232,7 @@ int main(void)
 		STORE_TEST(test_closing_writes_what_is_queued),
 		STORE_TEST(test_a_reader_does_not_disturb),
 		STORE_TEST(test_too_much_is_queued),
+		STORE_TEST(test_too_many_come_and_go),
 		STORE_TEST(test_for_nobody_else),
 		STORE_TEST(test_newer_schema_is_refused),
 		STORE_TEST(test_is_roots_alone),
