@@ -14,6 +14,15 @@
 #define PATIENCE_MS 2000
 #define ENDING_MS 100 /* for a killed process to end */
 
+/* What NAME is as a number, or (uid_t) -1. */
+static uid_t read_number(const char *name)
+{
+	char *end;
+	unsigned long number = strtoul(name, &end, 10);
+
+	return *name && !*end ? (uid_t) number : (uid_t) -1;
+}
+
 static uid_t find_user_by_name(const char *name)
 {
 	_cleanup_fclose_ FILE *f = fopen("/etc/passwd", "re");
@@ -26,10 +35,9 @@ static uid_t find_user_by_name(const char *name)
 
 uid_t account_find(const char *name)
 {
-	char *end;
-	unsigned long uid = strtoul(name, &end, 10);
+	uid_t uid = read_number(name);
 
-	return *name && !*end ? (uid_t) uid : find_user_by_name(name);
+	return uid != (uid_t) -1 ? uid : find_user_by_name(name);
 }
 
 static gid_t find_group_by_name(const char *name)
@@ -40,6 +48,13 @@ static gid_t find_group_by_name(const char *name)
 	while (f && (entry = fgetgrent(f)) && !streq(entry->gr_name, name))
 		;
 	return entry ? entry->gr_gid : (gid_t) -1;
+}
+
+static gid_t find_group(const char *name)
+{
+	gid_t gid = read_number(name);
+
+	return gid != (gid_t) -1 ? gid : find_group_by_name(name);
 }
 
 /* It may hang, so it must hold nothing of the broker's. Source: close_range(2). */
@@ -104,7 +119,7 @@ uid_t account_ask_user(const char *name)
 
 gid_t account_ask_group(const char *name)
 {
-	gid_t gid = find_group_by_name(name);
+	gid_t gid = find_group(name);
 
 	return gid != (gid_t) -1 ? gid : account_ask(look_for_group, name);
 }

@@ -7,10 +7,10 @@
  * into /etc/passwd alone: other sources may take their time, and the loop has none. */
 uid_t account_find(const char *name);
 
-/* The same, and who is not in the files of the host (/etc/passwd, /etc/group) is asked for wherever
- * else it keeps users and groups (LDAP, say), for two seconds at most: a server that does not
- * answer holds up no device for longer. For a config that is being read. (uid_t) -1, (gid_t) -1:
- * there is none, or nobody answers. */
+/* The same for users and groups, and who is not in the files of the host (/etc/passwd, /etc/group)
+ * is asked for wherever else it keeps users and groups (LDAP, say), for two seconds at most: a
+ * server that does not answer holds up no device for longer. For a config that is being read.
+ * (uid_t) -1, (gid_t) -1: there is none, or nobody answers. */
 uid_t account_ask_user(const char *name);
 gid_t account_ask_group(const char *name);
 

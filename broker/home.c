@@ -14,6 +14,7 @@
 #define LOCK_NAME "broker.lock"
 #define LOCK_TRIES 100 /* for processes of a broker that was killed to let go */
 #define LOCK_PAUSE_MS 20
+#define STATE_MODE 0751 /* everybody may go through it, to a socket that is for him */
 #define READ_FLAGS (O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
 
 static int make_directory(const char *path, mode_t mode)
@@ -42,7 +43,7 @@ int home_init(struct home *home)
 		r = make_directory(home->run_directory, 0755);
 	if (r < 0)
 		log_error("can't use the directories of run time and state: %s", strerror(-r));
-	else if (make_directory(home->state_directory, 0750) < 0)
+	else if (make_directory(home->state_directory, STATE_MODE) < 0)
 		log_error("can't make %s: %s", home->state_directory, strerror(errno));
 	else
 		tell_if_in_memory(home->state_directory);
@@ -130,7 +131,7 @@ void home_admit(struct home *home, const char *group)
 	gid_t gid = find_group(group);
 
 	home->readers = group ? gid : (gid_t) -1;
-	give_to_group(open(home->state_directory, READ_FLAGS | O_DIRECTORY), gid, 0750,
+	give_to_group(open(home->state_directory, READ_FLAGS | O_DIRECTORY), gid, STATE_MODE,
 		      home->state_directory);
 }
 

@@ -33,8 +33,9 @@ int home_init(struct home *home) _must_check_;
  * is logged. */
 int home_lock(struct home *home) _must_check_;
 
-/* Lets GROUP (NULL: adm where there is one, else root's) into the directory of the state; a GROUP
- * that is named is also the only one to read the copy (HOME->readers). The config may have changed.
+/* Lets GROUP (NULL: adm where there is one, else root's) see what is in the directory of the state,
+ * which everybody may go through: the socket of [api] may lie there; a GROUP that is named is also
+ * the only one to read the copy (HOME->readers). The config may have changed.
  */
 void home_admit(struct home *home, const char *group);
 

@@ -74,7 +74,7 @@ struct config_vm {
 struct config_general {
 	bool attach_connected; /* devices already plugged in when the broker starts; default yes */
 	char *crosvm;          /* path of the crosvm binary; default /usr/bin/crosvm */
-	char *group;           /* who may read the database; NULL: not said */
+	char *group;           /* who may read the history; NULL: not said */
 	char *control_group;   /* who may change things by the control socket besides root; NULL:
 				  nobody */
 	bool persistency;      /* people's choices outlive the broker; default yes */

@@ -64,7 +64,8 @@ static int store_socket(const struct key_place *place, void *target)
 	return 0;
 }
 
-static int store_user(const struct key_place *place, void *target)
+/* A name or a number of the host's; ALLOWED says whose. */
+static int store_account(const struct key_place *place, void *target, const char *allowed)
 {
 	const char *value = place->key->value;
 	char *end;
@@ -76,18 +77,18 @@ static int store_user(const struct key_place *place, void *target)
 	} else if (value[0] != '-' && key_is_name(value) && strlen(value) < CONFIG_USER_SIZE) {
 		return store_text(place, target);
 	}
-	add_mistake(place, "a user name of at most 63 bytes, or a uid");
+	add_mistake(place, allowed);
 	return 0;
+}
+
+static int store_user(const struct key_place *place, void *target)
+{
+	return store_account(place, target, "a user name of at most 63 bytes, or a uid");
 }
 
 static int store_group(const struct key_place *place, void *target)
 {
-	const char *value = place->key->value;
-
-	if (value[0] != '-' && key_is_name(value) && strlen(value) < CONFIG_USER_SIZE)
-		return store_text(place, target);
-	add_mistake(place, "the name of a group, at most 63 bytes");
-	return 0;
+	return store_account(place, target, "the name of a group, at most 63 bytes, or a gid");
 }
 
 /* libvirt takes nearly everything for a name; a slash it never does. */
@@ -308,7 +309,7 @@ OPTION_LIST(OPTION_STORE)
 const struct key_setting general_settings[] = {
 	{"attachConnected", store_bool, offsetof(struct config_general, attach_connected)},
 	{"crosvm", store_path, offsetof(struct config_general, crosvm)},
-	{"controlGroup", store_user, offsetof(struct config_general, control_group)},
+	{"controlGroup", store_group, offsetof(struct config_general, control_group)},
 	{"persistency", store_bool, offsetof(struct config_general, persistency)},
 	{"group", store_group, offsetof(struct config_general, group)},
 	{"ovmfCode", store_argument, offsetof(struct config_general, ovmf_code)},
@@ -415,7 +416,7 @@ const struct key_setting api_settings[] = {
 	{"transports", store_transports, 0},
 	{"unixSocket", store_socket, offsetof(struct config_api, path)},
 	{"unixSocketUser", store_user, offsetof(struct config_api, user)},
-	{"unixSocketGroup", store_user, offsetof(struct config_api, group)},
+	{"unixSocketGroup", store_group, offsetof(struct config_api, group)},
 	{"unixSocketMode", store_mode, offsetof(struct config_api, mode)},
 	{"host", store_host, offsetof(struct config_api, host)},
 	{"port", store_port, offsetof(struct config_api, port)},

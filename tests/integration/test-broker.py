@@ -352,7 +352,7 @@ def test_readers(world):
         check(good, f"nobody reads both views {when}, in the copy")
         check(as_nobody(world.public_copy, "delete from history").returncode != 0, "and can't write")
         check(as_nobody(world.database, expected).returncode != 0, "but not the database itself")
-        check(world.database.parent.stat().st_mode & 0o777 == 0o750 and
+        check(world.database.parent.stat().st_mode & 0o777 == 0o751 and
               all(path.stat().st_mode & 0o777 == 0o600 for path in world.database.parent.glob("*.db*")),
               "which is root's alone")
         if when == "while it runs":

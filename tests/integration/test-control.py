@@ -10,6 +10,7 @@ import grp
 import json
 import os
 import pathlib
+import pwd
 import random
 import re
 import shutil
@@ -426,7 +427,6 @@ def test_schema(world):
 
 
 def test_permission(world):
-    group = grp.getgrgid(os.getgid() or 0)
     with running(world, "vm1", "vm2") as (broker, vm1, _):
         check(world.state_is("attached", "vm1"), "attached")
         check("null" in ctl(world, "list", user="nobody").stdout, "anybody may look")
@@ -434,10 +434,12 @@ def test_permission(world):
         check(result.returncode == 5 and "controlGroup" in result.stderr, f"not change: {result.stderr!r}")
         check(vm1.has_device(), "and nothing has happened")
         check(ctl(world, "reload", user="nobody").returncode == 5, "not even reload")
-        world.write_config("vm1", "vm2", extra="[general]\ncontrolGroup = nogroup\n")
-        broker.process.send_signal(signal.SIGHUP)
-        broker.says("read again")
-        check(ctl(world, "detach", "null", user="nobody").returncode == 0, f"but a member of {group.gr_name} may")
+        for name, verb in (("nogroup", "detach"), (str(grp.getgrnam("nogroup").gr_gid), "attach")):
+            world.write_config("vm1", "vm2", extra=f"[general]\ncontrolGroup = {name}\n")
+            broker.forget()
+            broker.process.send_signal(signal.SIGHUP)
+            broker.says("read again")
+            check(ctl(world, verb, "null", user="nobody").returncode == 0, f"but a member of {name} may")
         failed = False
         try:
             os.seteuid(65534)
@@ -447,6 +449,25 @@ def test_permission(world):
         finally:
             os.seteuid(0)
         check(failed, "the other socket is closed to everybody else")
+
+
+def nobody_connects(path):
+    script = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    return subprocess.run(["/usr/bin/python3", "-BSc", script, path], user="nobody", group="nogroup", extra_groups=[],
+                          stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def test_owner_of_the_other_socket(world):
+    """By name and by number; where it lies by default only who may open it has a use for the way there."""
+    path = world.database.parent / "vhotplug.sock"
+    user, group = pwd.getpwnam("nobody").pw_uid, grp.getgrnam("nogroup").gr_gid
+    with running(world, "vm1", "vm2", plugged=False) as (broker, *_):
+        for key, value, may in (("unixSocketUser", "nobody", True), ("unixSocketUser", user, True),
+                                ("unixSocketGroup", "nogroup", True), ("unixSocketGroup", group, True),
+                                ("unixSocketGroup", "daemon", False)):
+            listen_on(world, broker, transports="unix", unixSocket=path, **{key: value})
+            check(wait_for(lambda: is_served(socket.AF_UNIX, str(path))), "root is served")
+            check(nobody_connects(path) == may, f"nobody:nogroup may connect: {may}")
 
 
 def test_group_of_the_history(world):
@@ -468,15 +489,16 @@ def test_group_of_the_history(world):
 
 def test_group_at_reload(world):
     """It may come, and go, while the broker runs."""
-    state = world.database.parent
+    nogroup = grp.getgrnam("nogroup").gr_gid
 
     def is_for(group):
         mode = 0o640 if group else 0o644
-        copy, directory = world.public_copy.stat(), state.stat()
-        return (copy.st_mode & 0o777 == mode and (not group or copy.st_gid == directory.st_gid == grp.getgrnam(group).gr_gid))
+        copy, directory = world.public_copy.stat(), world.database.parent.stat()
+        wanted = nogroup if group == str(nogroup) else grp.getgrnam(group or "adm").gr_gid
+        return copy.st_mode & 0o777 == mode and directory.st_gid == wanted and (not group or copy.st_gid == wanted)
     with running(world, "vm1", "vm2") as (broker, *_):
         check(world.state_is("attached"), "attached")
-        for group, may_read in (("", True), ("daemon", False), ("nogroup", True), ("", True)):
+        for group, may_read in (("", True), ("daemon", False), ("nogroup", True), (str(nogroup), True), ("", True)):
             world.write_config("vm1", "vm2", extra=f"[general]\ngroup = {group}\n" if group else "")
             check(ctl(world, "reload").returncode == 0, f"group = {group}")
             check(wait_for(lambda: world.public_copy.exists() and is_for(group)), "the copy is for it, or for everybody")

@@ -50,6 +50,8 @@ static void test_find(void **state)
 	assert_int_equal(account_find("no such user"), (uid_t) -1);
 	assert_int_equal(account_find(""), (uid_t) -1);
 	assert_int_equal(account_ask_user("root"), 0);
+	assert_int_equal(account_ask_user("4711"), 4711);
+	assert_int_equal(account_ask_group("4711"), 4711);
 	assert_int_equal(account_ask_group("root"), 0);
 	assert_int_equal(account_ask_group("no such group"), (gid_t) -1);
 }
