@@ -181,6 +181,7 @@ int qemu_dialled(struct vm *vm, int fd)
 	/* QEMU dials again after it has lost the former connection. */
 	qemu_drop_session(qemu, "QEMU has dialled in anew");
 	qemu->qmp = qmp;
+	qmp_limit(qmp, &vm->input);
 	start_patience(qemu);
 	return 0;
 }

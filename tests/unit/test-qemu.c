@@ -14,6 +14,7 @@
 #include <jansson.h>
 
 #include "broker/device.h"
+#include "broker/qmp.h"
 #include "broker/vm.h"
 #include "tests/unit/spin.h"
 #include "helper/root.h"
@@ -437,8 +438,9 @@ static void client_readable(void *data, uint32_t events)
 	}
 }
 
-static void serve_client(void)
+static void serve(int fd)
 {
+	m.fd = fd;
 	m.n_clients++;
 	if (!m.silent)
 		say(json_pack("{s:{s:{}, s:[s]}}", "QMP", "version", "capabilities", "oob"));
@@ -450,19 +452,20 @@ static void caller(void *data, uint32_t events)
 	(void) data, (void) events;
 	if (m.fd >= 0)
 		return; /* one at a time */
-	m.fd = accept4(m.listen_fd, NULL, NULL, SOCK_CLOEXEC);
-	if (m.fd >= 0)
-		serve_client();
+	int fd = accept4(m.listen_fd, NULL, NULL, SOCK_CLOEXEC);
+	if (fd >= 0)
+		serve(fd);
 }
 
+/* QEMU dials the broker's socket. */
 static void dial(const char *path)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-	m.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(connect(m.fd, (struct sockaddr *) &address, sizeof(address)), 0);
-	serve_client();
+	strcpy(address.sun_path, path);
+	assert_int_equal(connect(fd, (struct sockaddr *) &address, sizeof(address)), 0);
+	serve(fd);
 }
 
 /* The other side: a VM and what its backend reports. */
@@ -1462,6 +1465,30 @@ static void test_taking_out_what_it_has_had(void **state)
 	}
 }
 
+/* However often it dials, what it says is counted together. */
+static void test_pace_of_what_has_dialled_in(void **state)
+{
+	const struct config_general general = {0};
+	char path[100], user[20];
+	struct config_vm config = {
+		.name = (char *) "vm1", .type = VM_QEMU, .listen = path, .user = user};
+
+	(void) state;
+	snprintf(path, sizeof(path), "%s/l", s.dir);
+	snprintf(user, sizeof(user), "%u", (unsigned) getuid());
+	assert_int_equal(vm_new(m.loop, &general, &config, &vm_handler, NULL, &s.vm), 0);
+	vm_check(s.vm);
+	budget_use(&s.vm->input, QMP_BURST + 10 * QMP_RATE, now_monotonic_ms());
+	for (int i = 0; i < 2; i++) {
+		dial(path);
+		spin_for(m.loop, 4000);
+		hang_up();
+	}
+	assert_int_equal(s.ups, 0);
+	dial(path);
+	spin_until(m.loop, is_up, NULL);
+}
+
 int main(void)
 {
 #define QEMU_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -1506,6 +1533,7 @@ int main(void)
 		QEMU_TEST(test_what_it_will_have),
 		QEMU_TEST(test_taking_out_what_it_has_had),
 		QEMU_TEST(test_given_to_it_behind_our_back),
+		QEMU_TEST(test_pace_of_what_has_dialled_in),
 	};
 
 	loop_skip_waiting(true);
