@@ -6,6 +6,7 @@
 
 #include "helper/macro.h"
 #include "helper/root.h"
+#include "helper/text.h"
 
 /* Names */
 
@@ -55,6 +56,37 @@ void ch_address_in(const char *path, char *ret_address, size_t size)
 	snprintf(ret_address, size, "%.*s", (int) (length - start), path + start);
 }
 
+/* What it answers */
+
+void ch_describe_error(const struct http_answer *answer, char *ret_text, size_t size)
+{
+	json_t *texts = json_loadb(answer->body, answer->length, JSON_REJECT_DUPLICATES, NULL);
+	size_t n = json_array_size(texts);
+	const char *cause = json_string_value(json_array_get(texts, n - 1));
+	const char *before = json_string_value(json_array_get(texts, n - 2));
+
+	if (cause && before && strstr(before, cause))
+		cause = before;
+	if (cause)
+		text_clean(ret_text, size, cause);
+	else
+		snprintf(ret_text, size, "status %u", answer->status);
+	json_decref(texts);
+}
+
+bool ch_has_no_vm(const struct http_answer *answer)
+{
+	static const char words[] = "VM is not created";
+
+	return answer->status == 404 ||
+	       memmem(answer->body, answer->length, words, sizeof(words) - 1);
+}
+
+bool ch_is_booted(const char *state)
+{
+	return !streq(state, "Created") && !streq(state, "Shutdown");
+}
+
 /* What the VM has */
 
 const json_t *ch_devices_of(const json_t *info)
@@ -72,6 +104,21 @@ const char *ch_find_listed(const json_t *info, const char *handle)
 		const char *name = json_string_value(json_object_get(device, "id"));
 
 		if (name && is_name_of(name, handle))
+			return name;
+	}
+	return NULL;
+}
+
+const char *ch_find_ours(const json_t *info)
+{
+	const json_t *devices = ch_devices_of(info), *device;
+	size_t i;
+
+	json_array_foreach(devices, i, device)
+	{
+		const char *name = json_string_value(json_object_get(device, "id"));
+
+		if (name && startswith(name, CH_PREFIX))
 			return name;
 	}
 	return NULL;

@@ -84,17 +84,23 @@ static void forget_process(struct vm *vm)
 	vm->exit_source = loop_source_free(vm->exit_source);
 	vm->pidfd = close_fd(vm->pidfd);
 	vm->peer = (struct peer){0};
+}
+
+/* What VM had it has no more. */
+static void guest_gone(struct vm *vm)
+{
+	vm->state = VM_DOWN;
 	vm->n_strange = 0;
+	cold_clear(&vm->cold);
+	vm->vmm->reset(vm);
+	vm->handler->exited(vm->data, vm);
 }
 
 /* The process has ended, or another one has taken its place. */
 static void process_gone(struct vm *vm)
 {
 	forget_process(vm);
-	vm->state = VM_DOWN;
-	cold_clear(&vm->cold);
-	vm->vmm->reset(vm);
-	vm->handler->exited(vm->data, vm);
+	guest_gone(vm);
 }
 
 void vm_has_ended(struct vm *vm, const char *why)
@@ -108,6 +114,13 @@ static void note_end(struct vm *vm)
 	if (vm->peer.pid != 0)
 		log_info("%s: its process %d has ended", vm->name, (int) vm->peer.pid);
 	process_gone(vm);
+}
+
+/* The VMM may get another one. */
+static void note_shutdown(struct vm *vm)
+{
+	log_info("%s: has ended, though its process %d has not", vm->name, (int) vm->peer.pid);
+	guest_gone(vm);
 }
 
 static void process_exited(void *data, uint32_t events)
@@ -180,7 +193,8 @@ static void say_no_answer(struct vm *vm, int r, const char *reason)
 static void probe_failed(struct vm *vm, int r, const char *reason)
 {
 	vm->state = VM_DOWN;
-	vm->is_absent = r == -ENOENT || r == -ENOTDIR || r == -ECONNREFUSED || r == -ESHUTDOWN;
+	vm->is_absent = r == -ENOENT || r == -ENOTDIR || r == -ECONNREFUSED || r == -ESHUTDOWN ||
+			r == -EHOSTDOWN;
 	switch (-r) {
 	case ESHUTDOWN:
 		vm_set_reason(vm, "%s is not running: %s", vm->name, reason);
@@ -248,10 +262,11 @@ static bool must_settle(struct vm *vm)
 	return true;
 }
 
-/* Its process runs, or may do so. */
+/* It runs, or may do so. */
 static bool may_run(const struct vm *vm, int r)
 {
-	return r == -EHOSTUNREACH || (vm->peer.pid != 0 && peer_is_alive(&vm->peer));
+	return r == -EHOSTUNREACH ||
+	       (r != -EHOSTDOWN && vm->peer.pid != 0 && peer_is_alive(&vm->peer));
 }
 
 static void note_probe(struct vm *vm, int r, const char *reason, char *const *handles, size_t n)
@@ -269,9 +284,9 @@ static void note_probe(struct vm *vm, int r, const char *reason, char *const *ha
 		if (r != -EHOSTUNREACH)
 			retry_later(vm);
 	} else if (r < 0) {
-		bool was_up = vm->state == VM_UP;
-
-		if (was_up)
+		if (vm->state == VM_UP && r == -EHOSTDOWN)
+			note_shutdown(vm);
+		else if (vm->state == VM_UP)
 			note_end(vm);
 		probe_failed(vm, r, reason);
 	} else if (must_settle(vm)) {

@@ -146,9 +146,9 @@ void vm_refresh(struct vm *vm);
  * former one has then exited. Returns 0, or -EPERM, -errno with the reason in REASON. */
 int vm_check_peer(struct vm *vm, int fd, char *reason, size_t size) _must_check_;
 /* The answer to a probe: R is 0, or -ENOENT, -ECONNREFUSED, -EAGAIN, -EPERM, -EHOSTDOWN (the VMM
- * runs, its VM does not), -ESHUTDOWN (nothing runs, and the backend calls vm_wake when it does),
- * -EHOSTUNREACH (nobody knows, what is known stays known, and the backend calls vm_wake) …, with
- * REASON. */
+ * runs, its VM does not: it has nothing), -ESHUTDOWN (nothing runs, and the backend calls vm_wake
+ * when it does), -EHOSTUNREACH (nobody knows, what is known stays known, and the backend calls
+ * vm_wake) …, with REASON. */
 void vm_probed(struct vm *vm, int r, const char *reason, char *const *handles, size_t n);
 /* What was VM has ended, because of WHY, as the end of its process does. Not from inside an op. */
 void vm_has_ended(struct vm *vm, const char *why);

@@ -26,6 +26,7 @@
 #define ANSWER_MS 10000 /* to map a big guest's memory takes its time */
 #define MAX_NAMES 9     /* of one device: "vhp-…", "vhp-….2" to "vhp-….9" */
 #define API "/api/v1/"
+#define NOT_BOOTED "it has not been booted"
 #define NOT_TOLD "can't tell whether its guest has let go of it: %.80s"
 
 struct cloud_hypervisor {
@@ -43,10 +44,11 @@ struct request {
 	struct cloud_hypervisor *ch;
 	answer_fn answered; /* gets the answer to what was asked last */
 	void (*informed)(struct request *request, const struct ch_held *held);
-	struct ch_handles handles; /* probe */
-	unsigned n_names;          /* attach: tried so far */
-	bool is_first;             /* attach: the VM has no other card */
-	int error;                 /* why it can't be asked, or 0 */
+	struct ch_handles handles;      /* probe */
+	unsigned n_names;               /* attach: tried so far */
+	bool is_first;                  /* attach: the VM has no other card */
+	enum vmm_outcome without_guest; /* what it comes to while the VM does not run */
+	int error;                      /* why it can't be asked, or 0 */
 };
 
 static struct request *request_of(struct op *op)
@@ -126,33 +128,33 @@ static void ask_vmm(struct request *request, const char *method, const char *wha
 	http_limit(ch->http, &ch->vm->input);
 }
 
-/* What went wrong, in cloud-hypervisor's words: an array of texts, the cause last, perhaps again at
- * the end of the one before it, which says more. */
-static void describe_error(const struct http_answer *answer, char *ret_text, size_t size)
+/* The VM does not run: it has no card. */
+static void end_without_guest(struct request *request, const char *why)
 {
-	json_t *texts = json_loadb(answer->body, answer->length, JSON_REJECT_DUPLICATES, NULL);
-	size_t n = json_array_size(texts);
-	const char *cause = json_string_value(json_array_get(texts, n - 1));
-	const char *before = json_string_value(json_array_get(texts, n - 2));
-
-	if (cause && before && strstr(before, cause))
-		cause = before;
-	if (cause)
-		text_clean(ret_text, size, cause);
-	else
-		snprintf(ret_text, size, "status %u", answer->status);
-	json_decref(texts);
+	/* Its other cards are to be known for gone too. */
+	vm_check_by(request->ch->vm, 0);
+	request->error = -EHOSTDOWN;
+	finish_request(request, request->without_guest, "%s", why);
 }
 
-/* Does the VM run, so that devices can be asked for? Else REQUEST ends. */
-static bool check_state(struct request *request, const json_t *info)
+static void was_taken_off(struct request *request, const struct http_answer *answer)
 {
-	const char *state = json_string_value(json_object_get(info, "state"));
+	(void) answer; /* old versions refuse it */
+	end_without_guest(request, NOT_BOOTED);
+}
 
-	if (state && (streq(state, "Running") || streq(state, "Paused")))
-		return true;
-	can_not_ask(request, -EHOSTDOWN, state ? "it has not been booted" : "it has no VM");
-	return false;
+/* A VM that does not run opens what its config names when it is booted, and does not start if that
+ * is the host's by then, or another VM's. */
+static void take_off_config(struct request *request, const json_t *info)
+{
+	const char *handle = request->base.handle;
+	const char *name = *handle ? ch_find_listed(info, handle) : ch_find_ours(info);
+
+	if (name)
+		ask_vmm(request, "PUT", "vm.remove-device", json_pack("{s:s}", "id", name),
+			was_taken_off);
+	else
+		end_without_guest(request, NOT_BOOTED);
 }
 
 /* Goes on with INFO, and what the kernel says to it. */
@@ -173,15 +175,21 @@ static void info_is_there(struct request *request, const struct http_answer *ans
 	char text[200];
 
 	if (answer->status != 200) {
-		describe_error(answer, text, sizeof(text));
-		can_not_ask(request, -EHOSTDOWN, text);
+		ch_describe_error(answer, text, sizeof(text));
+		if (ch_has_no_vm(answer))
+			end_without_guest(request, text);
+		else
+			can_not_ask(request, -EIO, text);
 		return;
 	}
 	info = json_loadb(answer->body, answer->length, JSON_REJECT_DUPLICATES, NULL);
-	if (!json_is_object(info))
+	const char *state = json_string_value(json_object_get(info, "state"));
+	if (!state)
 		can_not_ask(request, -EBADMSG, "");
-	else if (check_state(request, info))
+	else if (ch_is_booted(state))
 		use_info(request, info);
+	else
+		take_off_config(request, info);
 	json_decref(info);
 }
 
@@ -201,6 +209,7 @@ static struct request *request_new(struct cloud_hypervisor *ch, void (*end)(stru
 	if (request) {
 		request->ch = ch;
 		request->informed = informed;
+		request->without_guest = VMM_RETRY;
 	}
 	return request;
 }
@@ -276,7 +285,7 @@ static void add_was_refused(struct request *request, const struct http_answer *a
 {
 	char text[200], advice[300];
 
-	describe_error(answer, text, sizeof(text));
+	ch_describe_error(answer, text, sizeof(text));
 	add_advice(request, text, advice, sizeof(advice));
 	bool is_taken = strstr(text, "not unique") != NULL; /* 409, or 500 for one that leaves */
 	if (answer->status == 500 && request->is_first && !is_taken)
@@ -435,7 +444,7 @@ static void remove_was_answered(struct request *request, const struct http_answe
 		op_finish(&request->base); /* with what was made out before */
 		return;
 	}
-	describe_error(answer, text, sizeof(text));
+	ch_describe_error(answer, text, sizeof(text));
 	finish_request(request, VMM_RETRY, "cloud-hypervisor: %s", text);
 }
 
@@ -481,8 +490,10 @@ static void end_detach(struct op *op)
 static void ch_detach(struct vm *vm, struct device *device, const char *handle)
 {
 	struct cloud_hypervisor *ch = vm->backend;
+	struct request *request = request_new(ch, end_detach, remove_device, device, handle);
 
-	if (request_new(ch, end_detach, remove_device, device, handle)) {
+	if (request) {
+		request->without_guest = VMM_GONE;
 		op_queue_run(&ch->ops);
 		return;
 	}

@@ -7,7 +7,8 @@ version 54 was seen to do; a story compares the two where there is a real one.
 It is told what happens to it by lines on standard input, and answers each with one line of JSON
 (the state) on standard output:
 
-    vm STATE         Running (at the start), Paused, Created, Shutdown, or none: there is no VM
+    vm STATE         Running (at the start), Paused, Created (before it is booted, and when it was shut
+                     down), or none: it was deleted
     guest keep|let-go
                      the guest does not let go of a device when it is asked; or it does (at the
                      start), also of what it was asked for before
@@ -58,6 +59,23 @@ class Machine:
         self.container = None  # "empty": left from an add that failed, and never mapped
         self.unmapped = []
 
+    def runs(self):
+        return self.state in ("Running", "Paused")
+
+    def set_state(self, state):
+        """vmm/src/lib.rs: vm_shutdown drops the VM, and its config stays; vm_delete drops that too; vm_boot makes
+        a VM with what the config names."""
+        is_booted, self.state = not self.runs(), state
+        if not self.runs():
+            for name in list(self.groups):
+                self.close_group(name)
+            self.tree, self.unmapped, self.container = {}, [], None
+        elif is_booted:
+            for name, path in self.config.items():
+                self.plug(path, name)
+        if state == "none":
+            self.config = {}
+
     def info(self):
         if self.state == "none":
             raise Refused(404, API_ERROR, "The VM info is not available", "VM is not created")
@@ -66,7 +84,7 @@ class Machine:
                        "pci_bdf": f"0000:00:{number + 5:02x}.0"} for number, name in enumerate(self.tree)}
         tree.update((f"vhp-ffff.ff.1f.7-{number}", {}) for number in range(self.claims))
         return {"config": {"cpus": {"boot_vcpus": 1}, "devices": devices or None}, "state": self.state,
-                "memory_actual_size": 1 << 28, "device_tree": tree}
+                "memory_actual_size": 1 << 28, "device_tree": tree if self.runs() else None}
 
     def add(self, path, name):
         if self.error:
@@ -82,7 +100,7 @@ class Machine:
             raise Refused(409, *INVALID, f"Identifier {name} is not unique")
         if name in self.tree:
             raise Refused(500, *FAILED, f"Invalid identifier as it is not unique: {name}")
-        if self.state in ("Running", "Paused"):
+        if self.runs():
             self.plug(path, name)
         self.config[name] = path
         return {"id": name, "bdf": "0000:00:05.0"} if name in self.tree else None
@@ -221,7 +239,7 @@ class Server:
     def told(self, line):
         word, _, rest = line.partition(" ")
         if word == "vm":
-            self.vm.state = rest
+            self.vm.set_state(rest)
         elif word == "guest":
             self.vm.keeps = rest == "keep"
         elif word == "names":

@@ -184,6 +184,12 @@ static const char *names(const char *part)
 	return text;
 }
 
+static bool has_empty_config(void *data)
+{
+	(void) data;
+	return !*names("config");
+}
+
 static void test_attach_and_detach(void **state)
 {
 	(void) state;
@@ -464,7 +470,7 @@ static void test_a_vm_that_does_not_run(void **state)
 		vm_check(f.vm);
 		spin_until(f.loop, has_reason, (void *) states[i][1]);
 		assert_int_equal(f.vm->state, VM_DOWN);
-		assert_false(f.vm->is_absent);
+		assert_true(f.vm->is_absent);
 		if (i + 1 < ARRAY_SIZE(states))
 			vm_unref(f.vm);
 	}
@@ -478,6 +484,52 @@ static bool has_exited(void *data)
 {
 	(void) data;
 	return notes.n_exited > 0 && f.vm->state == VM_DOWN;
+}
+
+/* Shut down, or deleted, by its own means: its process runs on, and has the card no more. What its
+ * config named could not be opened when it is booted, once the host has it. */
+static void test_a_vm_that_ends_in_its_process(void **state)
+{
+	static const char *const states[][2] = {
+		{"vm none", "can't take devices yet: VM is not created"},
+		{"vm Created", "can't take devices yet: it has not been booted"},
+	};
+
+	(void) state;
+	for (size_t i = 0; i < 2 * ARRAY_SIZE(states); i++) {
+		unsigned before = notes.n_up;
+
+		attach(VMM_OK, "");
+		attach_device(&f.sound, VMM_OK, "");
+		notes.n_exited = 0;
+		double_do(&f.ch, states[i / 2][0]);
+		if (i % 2 == 0)
+			vm_check(f.vm);
+		else
+			detach(VMM_GONE, "");
+		spin_until(f.loop, has_exited, NULL);
+		spin_until(f.loop, has_reason, (void *) states[i / 2][1]);
+		assert_int_equal(notes.n_exited, 1);
+		spin_until(f.loop, has_empty_config, NULL);
+		double_do(&f.ch, "vm Running");
+		spin_until(f.loop, is_up, &before);
+		assert_int_equal(notes.n_handles, 0);
+	}
+}
+
+/* Nobody has asked it since. */
+static void test_attach_to_a_vm_that_has_ended(void **state)
+{
+	unsigned before = notes.n_up;
+
+	(void) state;
+	double_do(&f.ch, "vm Created");
+	attach(VMM_RETRY, "it has not been booted");
+	assert_false(notes.result.is_unknown);
+	spin_until(f.loop, has_exited, NULL);
+	double_do(&f.ch, "vm Running");
+	spin_until(f.loop, is_up, &before);
+	attach(VMM_OK, "");
 }
 
 static void test_killed(void **state)
@@ -521,6 +573,8 @@ int main(void)
 		BACKEND(test_group_can_not_be_told),
 		BACKEND(test_names_without_end),
 		BACKEND(test_a_vm_that_does_not_run),
+		BACKEND(test_a_vm_that_ends_in_its_process),
+		BACKEND(test_attach_to_a_vm_that_has_ended),
 		BACKEND(test_killed),
 		BACKEND(test_free_while_under_way),
 	};

@@ -41,6 +41,7 @@ struct policy {
 	bool probe_waits;
 	bool udev_waits;     /* the test answers for udev's database */
 	bool probes_refused; /* the VMs are not there */
+	bool is_shut_down;   /* … but their VMMs are */
 	bool watches;        /* the kernel tells of the unplug of what is attached, by pull_out() */
 	bool full; /* the VM has no free port; it asks for a probe then, as QEMU's backend does */
 	enum vmm_outcome detach; /* when not vmm_waits */
@@ -416,7 +417,8 @@ static void probe_answer(struct vm *vm)
 		if (w.calls[i].what == 'p' && w.calls[i].vm == vm) {
 			call_take(i);
 			if (w.policy.probes_refused) {
-				vm_probed(vm, -ENOENT, "", NULL, 0);
+				vm_probed(vm, w.policy.is_shut_down ? -EHOSTDOWN : -ENOENT, "",
+					  NULL, 0);
 				return;
 			}
 			note_cold(vm);
@@ -2116,9 +2118,8 @@ static void test_restart_while_attached(void **state)
 	expect_history("attach plug vm1 ok");
 }
 
-static void test_restart_after_the_vm_exited(void **state)
+static void restart_without_the_vm(void)
 {
-	(void) state;
 	plug("1-2", 100, "vm1");
 	restart();
 	w.policy.probes_refused = true;
@@ -2126,6 +2127,20 @@ static void test_restart_after_the_vm_exited(void **state)
 	run();
 	expect("1-2", "waiting vm1");
 	expect_history("attach plug vm1 ok; detach vm-exit vm1 ok");
+}
+
+static void test_restart_after_the_vm_exited(void **state)
+{
+	(void) state;
+	restart_without_the_vm();
+}
+
+/* Its VMM runs on. */
+static void test_restart_after_the_vm_was_shut_down(void **state)
+{
+	(void) state;
+	w.policy.is_shut_down = true;
+	restart_without_the_vm();
 }
 
 static void test_restart_after_the_vm_restarted(void **state)
@@ -3290,6 +3305,7 @@ int main(void)
 		STARTED(test_leader_and_follower_vanish),
 		STARTED(test_restart_while_attached),
 		STARTED(test_restart_after_the_vm_exited),
+		STARTED(test_restart_after_the_vm_was_shut_down),
 		STARTED(test_restart_after_the_vm_restarted),
 		STARTED(test_restart_after_an_unplug),
 		STARTED(test_killed_before_the_attach_was_recorded),
