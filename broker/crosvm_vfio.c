@@ -1,7 +1,11 @@
 /* PCI devices of one crosvm VM: see crosvm_vfio.h. Called by vmm_crosvm.c. */
 #include "broker/crosvm_vfio.h"
 
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
 #include "broker/crosvm_command.h"
+#include "broker/crosvm_socket.h"
 #include "broker/crosvm_start.h"
 #include "broker/device.h"
 #include "broker/op.h"
@@ -25,9 +29,12 @@ struct request {
 	bool is_accepted;      /* add: crosvm says that it has it */
 	bool is_sent;          /* add: crosvm was asked, or is about to be */
 	bool is_silent;        /* … and has not answered in time */
+	bool is_passed_over;   /* … but what it was asked later */
 	unsigned n_unanswered; /* times that crosvm, or the kernel, did not answer in time */
 	struct crosvm_command *command;
 	struct vm_look look;
+	int later_fd; /* that is asked later; or -1 */
+	struct loop_source *later_source;
 };
 
 /* Handles: "crosvm-pci-0000:01:00.0-4436@4711.12345", the function, its instance and the process;
@@ -108,6 +115,11 @@ static void added_is_seen(struct request *request, enum vm_open open)
 			       "crosvm has accepted it and not opened it (it hot-plugs PCI"
 			       " devices on x86-64 only); start the VM with --vfio");
 		result->delay_ms = UNOPENED_MS;
+	} else if (request->is_passed_over) {
+		vmm_set_result(result, VMM_FAILED,
+			       "crosvm has ignored the request, which is not of its version; set"
+			       " \"crosvm =\" in [general] to the crosvm that runs %s",
+			       request->vfio->vm->name);
 	}
 	op_finish(&request->base);
 }
@@ -135,7 +147,54 @@ static void removed_is_seen(struct request *request, enum vm_open open, const ch
 
 static void run_program(void *data);
 
-/* It may yet do what it was asked, when it comes to itself. */
+/* Silence: crosvm hangs, and does what it was asked when it comes to itself, or it has not
+ * understood that, and will never answer. It takes connections and requests in the order they come,
+ * one at a time: so when it answers what is asked later, over a connection that is made later, it
+ * is through with the former request. Source: crosvm, src/crosvm/sys/linux.rs (run_control). */
+
+static void close_later(struct request *request)
+{
+	request->later_source = loop_source_free(request->later_source);
+	request->later_fd = close_fd(request->later_fd);
+}
+
+/* Whatever the answer is. */
+static void later_is_readable(void *data, uint32_t events)
+{
+	struct request *request = data;
+	struct crosvm_reply reply;
+	int r = crosvm_receive(request->later_fd, &reply);
+
+	(void) events;
+	if (r == -EAGAIN)
+		return;
+	close_later(request);
+	if (r < 0 && r != -EBADMSG)
+		return; /* it is asked again */
+	request->is_passed_over = true;
+	/* What the kernel has said before does not count. */
+	loop_timer_stop(&request->base.timer);
+	vm_forget_look(request->vfio->vm, &request->look);
+	ask_kernel(request);
+}
+
+static void ask_later(struct request *request)
+{
+	struct vm *vm = request->vfio->vm;
+	_cleanup_close_ int fd = -1;
+	char reason[300];
+	int r = peer_connect(vm->socket, SOCK_SEQPACKET, &fd);
+
+	if (r == 0)
+		r = vm_check_peer(vm, fd, reason, sizeof(reason));
+	if (r < 0 || request->base.is_done || crosvm_send_list(fd) < 0)
+		return;
+	request->later_fd = TAKE_FD(fd);
+	if (loop_add(vm->loop, request->later_fd, EPOLLIN, later_is_readable, request,
+		     &request->later_source) < 0)
+		close_later(request);
+}
+
 static void await_silent(struct request *request)
 {
 	struct vm *vm = request->vfio->vm;
@@ -145,6 +204,8 @@ static void await_silent(struct request *request)
 		      vm->name, vm->socket);
 	loop_timer_start(vm->loop, &request->base.timer, crosvm_wait_ms(request->n_unanswered++),
 			 ask_kernel, request);
+	if (request->later_fd < 0)
+		ask_later(request);
 }
 
 /* Then crosvm could not open it, and is not asked. */
@@ -164,7 +225,7 @@ static void group_is_seen(void *data, enum vm_open open, const char *detail)
 		look_again(request, detail);
 		return;
 	}
-	if (request->is_silent && open != VM_OPEN_YES) {
+	if (request->is_silent && !request->is_passed_over && open != VM_OPEN_YES) {
 		await_silent(request);
 		return;
 	}
@@ -304,6 +365,7 @@ static void end_request(struct op *base)
 	struct request *request = (struct request *) base;
 	struct vm *vm = request->vfio->vm;
 
+	close_later(request);
 	if (request->add)
 		vm_attached(vm, base->device, &base->result);
 	else
@@ -319,6 +381,7 @@ static struct request *request_new(struct crosvm_vfio *vfio, struct device *devi
 	if (request) {
 		request->vfio = vfio;
 		request->add = add;
+		request->later_fd = -1;
 	}
 	return request;
 }
@@ -331,6 +394,7 @@ static void stop_request(struct crosvm_vfio *vfio)
 	if (!request)
 		return;
 	request->command = crosvm_command_cancel(request->command);
+	close_later(request);
 	vm_forget_look(vfio->vm, &request->look);
 }
 

@@ -1,11 +1,12 @@
 /* PCI devices of one crosvm VM, through crosvm's own program: "crosvm vfio add" and "vfio remove".
  *
  * The program must be the one that runs the VM ("crosvm =" in [general]): the request behind it has
- * been renamed three times. Neither answer says what the guest makes of it, an error does not mean
- * that crosvm has not got the device, and there is no list to ask for; whether crosvm has it open
- * is the kernel's to say (vm_ask_open). So the kernel is asked when the program has ended, and for
- * a probe (crosvm_functions.h). Sources: crosvm, src/main.rs (vfio), src/crosvm/sys/linux.rs
- * (handle_hotplug_command), devices/src/pci/pcie/pcie_rp.rs (hot_plug, hot_unplug).
+ * been renamed three times, and one that crosvm does not know is never answered. Neither answer
+ * says what the guest makes of it, an error does not mean that crosvm has not got the device, and
+ * there is no list to ask for; whether crosvm has it open is the kernel's to say (vm_ask_open). So
+ * the kernel is asked when the program has ended, and for a probe (crosvm_functions.h). Sources:
+ * crosvm, src/main.rs (vfio), src/crosvm/sys/linux.rs (handle_hotplug_command),
+ * devices/src/pci/pcie/pcie_rp.rs (hot_plug, hot_unplug).
  */
 #pragma once
 

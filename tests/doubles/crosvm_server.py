@@ -239,6 +239,7 @@ class Server:
         self.clock, self.is_settling, self.told_half = None, False, b""
         self.log = []
         self.clients = []
+        self.ignored = set()  # those that wait for an answer in vain
         # base/src/sys/unix/net.rs: bind fails if the path is there, and so does the start.
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.bind(path)
@@ -341,6 +342,7 @@ class Server:
             # src/crosvm/sys/linux.rs, process_vm_control_event: "failed to recv VmRequest" is
             # logged; no answer, and the connection stays.
             print(f"not understood: {data!r}", file=sys.stderr)
+            self.ignored.add(client)
             self.close_fds(fds)
             return
         if variant == "Exit":
@@ -364,6 +366,7 @@ class Server:
     def drop(self, client, fds):
         self.close_fds(fds)
         self.clients.remove(client)
+        self.ignored.discard(client)
         client.close()
 
     # ---- time
@@ -382,7 +385,8 @@ class Server:
 
     def has_settled(self, wake=None):
         self.is_settling = False
-        print(json.dumps({"wake": wake, "hangs": self.hanging or wake is not None}), flush=True)
+        hangs = self.hanging or wake is not None or bool(self.ignored)
+        print(json.dumps({"wake": wake, "hangs": hangs}), flush=True)
 
     def settle(self):
         while self.is_settling:

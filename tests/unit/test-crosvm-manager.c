@@ -976,6 +976,42 @@ static void test_function_of_a_vm_that_hangs(void **state)
 	wait_function(DEVICE_RELEASING, "stays in vm1");
 }
 
+/* Another version's: crosvm does not know it, and goes on without a word. */
+static void test_function_whose_request_is_ignored(void **state)
+{
+	(void) state;
+	w.own_groups = true;
+	double_do(&w.crosvm, "deaf HotPlugVfioCommand");
+	plug_function();
+	plug_function_at(SECOND, 1);
+	wait_function(DEVICE_FAILED, "crosvm has ignored the request");
+	assert_int_equal(double_functions(&w.crosvm), 0);
+	/* The next one does not wait for it. */
+	wait_for(is_settled, SECOND);
+	withdraw_rule();
+	wait_for(is_forgotten, ADDRESS);
+	assert_int_equal(double_requests(&w.crosvm, "HotPlugVfioCommand"), 2);
+	plug_into("1-1", 1);
+}
+
+/* Whether it ignores it is not known before it comes to itself. */
+static void test_function_of_a_vm_that_hangs_and_ignores_it(void **state)
+{
+	(void) state;
+	run_for(NULL, NULL, 100); /* it is up */
+	double_do(&w.crosvm, "hang");
+	double_do(&w.crosvm, "deaf HotPlugVfioCommand");
+	plug_function();
+	wait_for(is_silent, ADDRESS);
+	run_for(NULL, NULL, 60000);
+	assert_true(is_silent(ADDRESS));
+	double_do(&w.crosvm, "go");
+	wait_function(DEVICE_FAILED, "set \"crosvm =\" in [general] to the crosvm that runs vm1");
+	assert_int_equal(double_requests(&w.crosvm, "HotPlugVfioCommand"), 1);
+	manager_resync(&w.manager);
+	wait_function(DEVICE_ATTACHED, "");
+}
+
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -1005,6 +1041,8 @@ int main(void)
 		TEST(test_function_that_is_not_opened),
 		TEST(test_function_without_a_program),
 		TEST(test_function_of_a_vm_that_hangs),
+		TEST(test_function_whose_request_is_ignored),
+		TEST(test_function_of_a_vm_that_hangs_and_ignores_it),
 		TEST(test_function_whose_answer_nobody_heard),
 	};
 
