@@ -57,6 +57,19 @@ int ch_held_has(const struct ch_held *held, const char *handle)
 	return r;
 }
 
+void ch_held_explain(const struct ch_held *held, int r, const char *otherwise, char *ret_text,
+		     size_t size)
+{
+	const char *state = json_string_value(json_object_get(held->info, "state"));
+
+	if (r < 0)
+		snprintf(ret_text, size, "can't tell whether its guest has let go of it: %.80s",
+			 vfio_groups_explain(r));
+	else
+		snprintf(ret_text, size, "%s",
+			 state && streq(state, "Paused") ? "the VM is paused" : otherwise);
+}
+
 static int add_handle(struct ch_handles *handles, const char *handle)
 {
 	for (size_t i = 0; i < handles->n; i++)
@@ -95,10 +108,19 @@ int ch_held_list(const struct ch_held *held, struct ch_handles *ret_handles)
 		if (r == 0)
 			r = add_name(ret_handles, held, name, true);
 	}
+	ret_handles->n_listed = ret_handles->n;
 	json_object_foreach(tree, name, node)
 	{
 		if (r == 0)
 			r = add_name(ret_handles, held, name, false);
 	}
 	return r;
+}
+
+bool ch_handles_leave(const struct ch_handles *handles, const char *handle)
+{
+	for (size_t i = handles->n_listed; i < handles->n; i++)
+		if (streq(handles->items[i], handle))
+			return true;
+	return false;
 }

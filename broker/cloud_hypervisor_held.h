@@ -28,7 +28,7 @@ struct ch_held {
 };
 
 struct ch_handles {
-	size_t n;
+	size_t n, n_listed; /* of n, those that the config names; they come first */
 	char items[CH_MAX_HANDLES][96];
 };
 
@@ -40,6 +40,12 @@ int ch_held_read(struct ch_held *ret_held, pid_t pid, const json_t *info) _must_
  * Returns 1, 0, or -errno (vfio_groups_explain) when that can't be told. */
 int ch_held_has(const struct ch_held *held, const char *handle) _must_check_;
 
+/* Why it takes its time, where ch_held_has has said R: else OTHERWISE. */
+void ch_held_explain(const struct ch_held *held, int r, const char *otherwise, char *ret_text,
+		     size_t size);
+
 /* All handles of ours that the VM is to have by its config, or has still, or may have. Returns 0,
  * or -E2BIG when there are more than *RET_HANDLES has room for. */
 int ch_held_list(const struct ch_held *held, struct ch_handles *ret_handles) _must_check_;
+/* Is HANDLE one of HANDLES that the config does not name any more? */
+bool ch_handles_leave(const struct ch_handles *handles, const char *handle);

@@ -4,6 +4,7 @@
 
 #include <string.h>
 
+#include "broker/confinement.h"
 #include "helper/macro.h"
 #include "helper/root.h"
 #include "helper/text.h"
@@ -72,6 +73,22 @@ void ch_describe_error(const struct http_answer *answer, char *ret_text, size_t 
 	else
 		snprintf(ret_text, size, "status %u", answer->status);
 	json_decref(texts);
+}
+
+void ch_advise_on(const char *text, const struct peer *peer, char *ret, size_t size)
+{
+	*ret = 0;
+	if (strstr(text, "DMA map"))
+		snprintf(ret, size,
+			 "; if the host's IOMMU has fewer address bits than the guest, start it "
+			 "with "
+			 "--cpus …,max_phys_bits=39");
+	else if (strstr(text, "annot allocate memory"))
+		snprintf(ret, size,
+			 "; raise its limit of locked memory (RLIMIT_MEMLOCK) above the "
+			 "guest's memory");
+	else
+		confinement_explain(peer, text, ret, size);
 }
 
 bool ch_has_no_vm(const struct http_answer *answer)

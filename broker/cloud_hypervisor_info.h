@@ -23,6 +23,9 @@ void ch_address_in(const char *path, char *ret_address, size_t size);
 /* What went wrong, in its own words: an array of texts, the cause last, perhaps again at the end of
  * the one before it, which says more. */
 void ch_describe_error(const struct http_answer *answer, char *ret_text, size_t size);
+/* What a person can do about an error of PEER's, whose words TEXT are; "" where nothing is known.
+ */
+void ch_advise_on(const char *text, const struct peer *peer, char *ret_advice, size_t size);
 /* Has it answered so because there is no VM in it? That is 404 since version 53, and 500 before. */
 bool ch_has_no_vm(const struct http_answer *answer);
 /* Has a VM in STATE cards? Also one that is paused, or at a breakpoint. Source: cloud-hypervisor,

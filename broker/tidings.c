@@ -57,6 +57,12 @@ static void compare_attached(struct registry *registry, struct device *device, c
 	}
 }
 
+/* HANDLE is in VM, and on its way out: it comes anew, if it is to be there. */
+static bool is_leaving(const struct vm *vm, const char *handle)
+{
+	return vm->vmm->is_leaving && vm->vmm->is_leaving(vm, handle);
+}
+
 /* HANDLE is in VM: adopts it for the device it belongs to, or takes it out. */
 static void adopt_or_remove(struct registry *registry, struct vm *vm, const char *handle)
 {
@@ -74,7 +80,7 @@ static void adopt_or_remove(struct registry *registry, struct vm *vm, const char
 			return;
 		}
 		/* Whoever answers for this VM has no say over a device that is not for it. */
-		if (!device_may_be_in(d, vm->name))
+		if (!device_may_be_in(d, vm->name) || is_leaving(vm, handle))
 			break;
 		/* The attach of a broker that did not live to record it. */
 		handover_adopt(registry, d, vm);

@@ -70,6 +70,9 @@ struct vmm {
 	/* The VMM has connected to VM->listen; the peer has been checked. Takes over FD and returns
 	 * 0, or -errno. NULL for a kind that does not dial. */
 	int (*dialled)(struct vm *vm, int fd);
+	/* Has VM, by its answer to the last probe, been asked before to give HANDLE back? NULL:
+	 * that can't be told. */
+	bool (*is_leaving)(const struct vm *vm, const char *handle);
 
 	/* The VMM does not reset a USB device that it gets: what a former VM has left on it (an
 	 * endpoint that is stalled, say) would stay. */

@@ -15,7 +15,6 @@
 
 #include "broker/cloud_hypervisor_held.h"
 #include "broker/cloud_hypervisor_info.h"
-#include "broker/confinement.h"
 #include "broker/device.h"
 #include "broker/http.h"
 #include "broker/op.h"
@@ -27,13 +26,13 @@
 #define MAX_NAMES 9     /* of one device: "vhp-…", "vhp-….2" to "vhp-….9" */
 #define API "/api/v1/"
 #define NOT_BOOTED "it has not been booted"
-#define NOT_TOLD "can't tell whether its guest has let go of it: %.80s"
 
 struct cloud_hypervisor {
 	struct vm *vm;
-	struct op_queue ops; /* serial */
-	struct http *http;   /* of the op under way */
-	bool is_unmapped;    /* the next card could not reach the guest's memory */
+	struct op_queue ops;       /* serial */
+	struct http *http;         /* of the op under way */
+	bool is_unmapped;          /* the next card could not reach the guest's memory */
+	struct ch_handles handles; /* when they were looked at last */
 };
 
 struct request;
@@ -44,7 +43,6 @@ struct request {
 	struct cloud_hypervisor *ch;
 	answer_fn answered; /* gets the answer to what was asked last */
 	void (*informed)(struct request *request, const struct ch_held *held);
-	struct ch_handles handles;      /* probe */
 	unsigned n_names;               /* attach: tried so far */
 	bool is_first;                  /* attach: the VM has no other card */
 	enum vmm_outcome without_guest; /* what it comes to while the VM does not run */
@@ -128,6 +126,30 @@ static void ask_vmm(struct request *request, const char *method, const char *wha
 	http_limit(ch->http, &ch->vm->input);
 }
 
+/* Asks for NAME to be taken away; NULL: there is nothing to be asked, and REQUEST ends. */
+static void ask_to_remove(struct request *request, const char *name, answer_fn answered)
+{
+	if (name)
+		ask_vmm(request, "PUT", "vm.remove-device", json_pack("{s:s}", "id", name),
+			answered);
+	else
+		op_finish(&request->base);
+}
+
+/* Ends REQUEST with what was made out before. */
+static void remove_was_answered(struct request *request, const struct http_answer *answer)
+{
+	char text[120];
+
+	/* 404: it knows the name no more, but has not closed the group. */
+	if (answer->status == 204 || answer->status == 200 || answer->status == 404) {
+		op_finish(&request->base);
+		return;
+	}
+	ch_describe_error(answer, text, sizeof(text));
+	finish_request(request, VMM_RETRY, "cloud-hypervisor: %s", text);
+}
+
 /* The VM does not run: it has no card. */
 static void end_without_guest(struct request *request, const char *why)
 {
@@ -151,8 +173,7 @@ static void take_off_config(struct request *request, const json_t *info)
 	const char *name = *handle ? ch_find_listed(info, handle) : ch_find_ours(info);
 
 	if (name)
-		ask_vmm(request, "PUT", "vm.remove-device", json_pack("{s:s}", "id", name),
-			was_taken_off);
+		ask_to_remove(request, name, was_taken_off);
 	else
 		end_without_guest(request, NOT_BOOTED);
 }
@@ -221,7 +242,7 @@ static void note_devices(struct request *request, const struct ch_held *held)
 	struct vm *vm = request->ch->vm;
 	const json_t *devices = ch_devices_of(held->info), *device;
 	size_t i;
-	int r = ch_held_list(held, &request->handles);
+	int r = ch_held_list(held, &request->ch->handles);
 
 	/* Not to be on a list that is cut means to be taken for gone. */
 	if (r < 0) {
@@ -240,12 +261,13 @@ static void end_probe(struct op *op)
 {
 	struct request *request = request_of(op);
 	struct vm *vm = request->ch->vm;
+	struct ch_handles *had = &request->ch->handles;
 	char *handles[CH_MAX_HANDLES];
 
-	for (size_t i = 0; i < request->handles.n; i++)
-		handles[i] = request->handles.items[i];
+	for (size_t i = 0; i < had->n; i++)
+		handles[i] = had->items[i];
 	if (op->result.outcome == VMM_OK)
-		vm_probed(vm, 0, "", handles, request->handles.n);
+		vm_probed(vm, 0, "", handles, had->n);
 	else
 		vm_probed(vm, request->error, op->result.detail, NULL, 0);
 }
@@ -262,23 +284,6 @@ static void ch_probe(struct vm *vm)
 
 /* Attach */
 
-/* What a person can do about an error; "" where nothing is known. */
-static void add_advice(const struct request *request, const char *text, char *ret, size_t size)
-{
-	*ret = 0;
-	if (strstr(text, "DMA map"))
-		snprintf(ret, size,
-			 "; if the host's IOMMU has fewer address bits than the guest, start it "
-			 "with "
-			 "--cpus …,max_phys_bits=39");
-	else if (strstr(text, "annot allocate memory"))
-		snprintf(ret, size,
-			 "; raise its limit of locked memory (RLIMIT_MEMLOCK) above the "
-			 "guest's memory");
-	else
-		confinement_explain(&request->ch->vm->peer, text, ret, size);
-}
-
 static void try_name(struct request *request);
 
 static void add_was_refused(struct request *request, const struct http_answer *answer)
@@ -286,7 +291,7 @@ static void add_was_refused(struct request *request, const struct http_answer *a
 	char text[200], advice[300];
 
 	ch_describe_error(answer, text, sizeof(text));
-	add_advice(request, text, advice, sizeof(advice));
+	ch_advise_on(text, &request->ch->vm->peer, advice, sizeof(advice));
 	bool is_taken = strstr(text, "not unique") != NULL; /* 409, or 500 for one that leaves */
 	if (answer->status == 500 && request->is_first && !is_taken)
 		request->ch->is_unmapped = true;
@@ -321,8 +326,7 @@ static void remove_unmapped(struct request *request)
 
 	request->ch->is_unmapped = false;
 	ch_make_name(name, sizeof(name), request->base.handle, request->n_names);
-	ask_vmm(request, "PUT", "vm.remove-device", json_pack("{s:s}", "id", name),
-		unmapped_was_removed);
+	ask_to_remove(request, name, unmapped_was_removed);
 }
 
 static void add_was_answered(struct request *request, const struct http_answer *answer)
@@ -367,12 +371,16 @@ static void try_name(struct request *request)
 static bool is_awaited(struct request *request, const struct ch_held *held)
 {
 	int r = ch_held_has(held, request->base.handle);
+	char text[160];
 
-	if (r > 0)
-		finish_request(request, VMM_RETRY, "its guest has not let go of it yet");
-	else if (r < 0)
-		finish_request(request, VMM_RETRY, NOT_TOLD, vfio_groups_explain(r));
-	return r != 0;
+	if (r == 0)
+		return false;
+	ch_held_explain(held, r, "its guest has not let go of it yet", text, sizeof(text));
+	op_set_result(&request->base, VMM_RETRY, text);
+	/* A guest that was just starting may not have heard it. */
+	ask_to_remove(request, ch_find_registered(held->info, request->base.handle),
+		      remove_was_answered);
+	return true;
 }
 
 static void add_device(struct request *request, const struct ch_held *held)
@@ -435,31 +443,6 @@ static void ch_attach(struct vm *vm, struct device *device, int fd)
 
 /* Detach */
 
-static void remove_was_answered(struct request *request, const struct http_answer *answer)
-{
-	char text[120];
-
-	/* 404: it knows the name no more, but has not closed the group. */
-	if (answer->status == 204 || answer->status == 200 || answer->status == 404) {
-		op_finish(&request->base); /* with what was made out before */
-		return;
-	}
-	ch_describe_error(answer, text, sizeof(text));
-	finish_request(request, VMM_RETRY, "cloud-hypervisor: %s", text);
-}
-
-/* Why it may take its time. */
-static void describe_wait(const json_t *info, int held, char *ret_detail, size_t size)
-{
-	const char *state = json_string_value(json_object_get(info, "state"));
-
-	if (held < 0)
-		snprintf(ret_detail, size, NOT_TOLD, vfio_groups_explain(held));
-	else
-		snprintf(ret_detail, size, "%s",
-			 state && streq(state, "Paused") ? "the VM is paused" : "");
-}
-
 static void remove_device(struct request *request, const struct ch_held *held)
 {
 	const char *name = ch_find_listed(held->info, request->base.handle);
@@ -470,16 +453,12 @@ static void remove_device(struct request *request, const struct ch_held *held)
 		finish_request(request, VMM_OK, "%s", "");
 		return;
 	}
-	/* Asked before: a guest that was just starting may not have heard it. */
+	/* Asked before, as in is_awaited. */
 	if (!name)
 		name = ch_find_registered(held->info, request->base.handle);
-	describe_wait(held->info, r, detail, sizeof(detail));
+	ch_held_explain(held, r, "", detail, sizeof(detail));
 	op_set_result(&request->base, VMM_PENDING, detail);
-	if (name)
-		ask_vmm(request, "PUT", "vm.remove-device", json_pack("{s:s}", "id", name),
-			remove_was_answered);
-	else
-		op_finish(&request->base);
+	ask_to_remove(request, name, remove_was_answered);
 }
 
 static void end_detach(struct op *op)
@@ -502,6 +481,13 @@ static void ch_detach(struct vm *vm, struct device *device, const char *handle)
 }
 
 /* The VM's life */
+
+static bool ch_is_leaving(const struct vm *vm, const char *handle)
+{
+	const struct cloud_hypervisor *ch = vm->backend;
+
+	return ch_handles_leave(&ch->handles, handle);
+}
 
 static void ch_reset(struct vm *vm)
 {
@@ -541,4 +527,5 @@ const struct vmm vmm_cloud_hypervisor = {
 	.attach = ch_attach,
 	.detach = ch_detach,
 	.reset = ch_reset,
+	.is_leaving = ch_is_leaving,
 };

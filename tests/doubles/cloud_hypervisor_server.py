@@ -9,9 +9,10 @@ It is told what happens to it by lines on standard input, and answers each with 
 
     vm STATE         Running (at the start), Paused, Created (before it is booted, and when it was shut
                      down), or none: it was deleted
-    guest keep|let-go
+    guest keep|let-go|deaf
                      the guest does not let go of a device when it is asked; or it does (at the
-                     start), also of what it was asked for before
+                     start), also of what it was asked for before; or it is just starting, and does
+                     not hear that it is asked
     names stay|go    the name of a device that was removed stays in device_tree and is refused again;
                      or not (at the start)
     add TEXT         the next vm.add-device is answered by 500 and TEXT
@@ -54,6 +55,7 @@ class Machine:
     def __init__(self):
         self.state, self.keeps, self.names_stay, self.error = "Running", False, False, None
         self.config, self.tree = {}, {}
+        self.is_deaf, self.heard = False, set()  # of what the guest was asked for
         self.groups, self.nodes = {}, {}  # the group of each name; each group's descriptor
         self.claims = 0
         self.container = None  # "empty": left from an add that failed, and never mapped
@@ -111,6 +113,7 @@ class Machine:
         is_new, self.container = self.container is None, self.container or "empty"
         self.groups[name] = self.open_group(path)
         self.tree[name] = path
+        self.heard.discard(name)
         if is_new:
             self.container = "mapped"
         elif self.container == "empty":
@@ -143,12 +146,14 @@ class Machine:
         if name not in self.config and name not in self.tree:
             raise Refused(404, *NOT_REMOVED, f"Failed to find device corresponding to the given identifier: {name}")
         self.config.pop(name, None)
+        if not self.is_deaf:
+            self.heard.add(name)
         self.settle()
 
     def settle(self):
         """The guest lets go of what it was asked for. One that is paused does not."""
         for name in list(self.tree):
-            if name in self.config or self.keeps or self.state != "Running":
+            if name not in self.heard or self.keeps or self.state != "Running":
                 continue
             if name in self.groups:
                 self.close_group(name)
@@ -241,7 +246,7 @@ class Server:
         if word == "vm":
             self.vm.set_state(rest)
         elif word == "guest":
-            self.vm.keeps = rest == "keep"
+            self.vm.keeps, self.vm.is_deaf = rest == "keep", rest == "deaf"
         elif word == "names":
             self.vm.names_stay = rest == "stay"
         elif word == "add":

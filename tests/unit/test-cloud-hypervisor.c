@@ -332,6 +332,27 @@ static void test_first_card_after_one_that_failed(void **state)
 	}
 }
 
+/* Its guest was just starting when it was to give the card back: it is asked again, and meanwhile
+ * nobody takes it for one that stays. */
+static void test_unmapped_card_that_was_not_asked_for(void **state)
+{
+	(void) state;
+	double_do(&f.ch, "add something new");
+	attach(VMM_RETRY, "something new");
+	double_do(&f.ch, "guest deaf");
+	attach(VMM_RETRY, "it is given once more");
+	probe();
+	assert_int_equal(notes.n_handles, 1);
+	assert_true(f.vm->vmm->is_leaving(f.vm, HANDLE));
+	double_do(&f.ch, "guest let-go");
+	attach(VMM_RETRY, "its guest has not let go of it yet");
+	attach(VMM_OK, "");
+	assert_string_equal(unmapped(), "");
+	probe();
+	assert_int_equal(notes.n_handles, 1);
+	assert_false(f.vm->vmm->is_leaving(f.vm, HANDLE));
+}
+
 /* By --device: known by the name it has there, and taken out by that. */
 static void test_what_it_has_had_since_its_start(void **state)
 {
@@ -566,6 +587,7 @@ int main(void)
 		BACKEND(test_an_answer_that_is_lost),
 		BACKEND(test_refusals),
 		BACKEND(test_first_card_after_one_that_failed),
+		BACKEND(test_unmapped_card_that_was_not_asked_for),
 		BACKEND(test_a_function_that_has_gone),
 		BACKEND(test_what_it_has_had_since_its_start),
 		BACKEND(test_two_of_a_group),

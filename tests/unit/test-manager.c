@@ -43,6 +43,7 @@ struct policy {
 	bool probes_refused; /* the VMs are not there */
 	bool is_shut_down;   /* … but their VMMs are */
 	bool watches;        /* the kernel tells of the unplug of what is attached, by pull_out() */
+	bool leaves;         /* what a VM has it was asked to give back before */
 	bool full; /* the VM has no free port; it asks for a probe then, as QEMU's backend does */
 	enum vmm_outcome detach; /* when not vmm_waits */
 };
@@ -482,8 +483,15 @@ static void fake_unplugged(struct vm *vm, const struct device *device)
 	w.n_unplugged++;
 }
 
+static bool fake_is_leaving(const struct vm *vm, const char *handle)
+{
+	(void) vm, (void) handle;
+	return w.policy.leaves;
+}
+
 const struct vmm vmm_qemu = {
 	.init = fake_init,
+	.is_leaving = fake_is_leaving,
 	.unplugged = fake_unplugged,
 	.finish = fake_finish,
 	.probe = fake_probe,
@@ -2202,6 +2210,24 @@ static void test_adopted_is_looked_at(void **state)
 	assert_null(device("1-2"));
 }
 
+/* The VM has it, and was asked to give it back: it comes anew. */
+static void test_adopts_nothing_that_leaves(void **state)
+{
+	(void) state;
+	w.policy.probes_refused = true;
+	vm_check(registry_find_vm(&w.manager.registry, "vm1"));
+	run();
+	plug("1-2", 100, "vm1");
+	handle_add("vm1", "vhp-1-2-100");
+	w.policy.probes_refused = false;
+	w.policy.leaves = true;
+	vm_check(registry_find_vm(&w.manager.registry, "vm1"));
+	run();
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_detaches, 1);
+	assert_int_equal(w.n_attaches, 1);
+}
+
 static void test_orphan_is_removed(void **state)
 {
 	(void) state;
@@ -3310,6 +3336,7 @@ int main(void)
 		STARTED(test_restart_after_an_unplug),
 		STARTED(test_killed_before_the_attach_was_recorded),
 		FRESH(test_adopted_is_looked_at),
+		STARTED(test_adopts_nothing_that_leaves),
 		FRESH(test_orphan_is_removed),
 		FRESH(test_orphan_that_stays),
 		STARTED(test_description_of_a_follower),
