@@ -25,6 +25,9 @@
 #define ANSWER_MS 10000 /* to map a big guest's memory takes its time */
 #define MAX_NAMES 9     /* of one device: "vhp-…", "vhp-….2" to "vhp-….9" */
 #define API "/api/v1/"
+#define UNMAPPED                                                                            \
+	"cloud-hypervisor gives the first card after one that failed no way to the guest's" \
+	" memory: it is given once more"
 #define NOT_BOOTED "it has not been booted"
 
 struct cloud_hypervisor {
@@ -32,6 +35,7 @@ struct cloud_hypervisor {
 	struct op_queue ops;       /* serial */
 	struct http *http;         /* of the op under way */
 	bool is_unmapped;          /* the next card could not reach the guest's memory */
+	bool is_emptying;          /* … and did not, and is to leave before another comes */
 	struct ch_handles handles; /* when they were looked at last */
 };
 
@@ -311,10 +315,20 @@ static void add_was_refused(struct request *request, const struct http_answer *a
 static void unmapped_was_removed(struct request *request, const struct http_answer *answer)
 {
 	(void) answer;
-	finish_request(
-		request, VMM_RETRY,
-		"cloud-hypervisor gives the first card after one that failed no way to the guest's"
-		" memory: it is given once more");
+	finish_request(request, VMM_RETRY, UNMAPPED);
+}
+
+/* Has the card left that could not reach the guest's memory, and its container with it? Else
+ * REQUEST ends: the next one would get the same. */
+static bool is_emptied(struct request *request, const struct ch_held *held)
+{
+	struct cloud_hypervisor *ch = request->ch;
+
+	if (ch->is_emptying)
+		ch->is_emptying = ch_held_list(held, &ch->handles) != 0 || ch->handles.n > 0;
+	if (ch->is_emptying)
+		finish_request(request, VMM_RETRY, UNMAPPED);
+	return !ch->is_emptying;
 }
 
 /* An add that fails leaves the VFIO container behind, which the next card gets as it is; with its
@@ -325,6 +339,7 @@ static void remove_unmapped(struct request *request)
 	char name[96 + 8];
 
 	request->ch->is_unmapped = false;
+	request->ch->is_emptying = true;
 	ch_make_name(name, sizeof(name), request->base.handle, request->n_names);
 	ask_to_remove(request, name, unmapped_was_removed);
 }
@@ -400,7 +415,7 @@ static void add_device(struct request *request, const struct ch_held *held)
 			       other);
 		return;
 	}
-	if (is_awaited(request, held))
+	if (is_awaited(request, held) || !is_emptied(request, held))
 		return;
 	if (device_has_gone(device)) {
 		finish_request(request, VMM_GONE, "it has been unplugged");
@@ -494,7 +509,7 @@ static void ch_reset(struct vm *vm)
 	struct cloud_hypervisor *ch = vm->backend;
 
 	ch->http = http_cancel(ch->http);
-	ch->is_unmapped = false;
+	ch->is_unmapped = ch->is_emptying = false;
 	op_queue_fail(&ch->ops, "the VM has ended");
 }
 

@@ -16,6 +16,22 @@ struct crosvm_double {
 	FILE *to, *from;
 };
 
+/* Puts the PCI function at ADDRESS into the IOMMU group GROUP, and makes that one's node. */
+static inline void double_pci_group(const char *dir, const char *address, int group)
+{
+	char path[400], target[64];
+
+	snprintf(target, sizeof(target), "../../../../kernel/iommu_groups/%d", group);
+	snprintf(path, sizeof(path), "%s/sys/bus/pci/devices/%s/iommu_group", dir, address);
+	if ((unlink(path) < 0 && errno != ENOENT) || symlink(target, path) < 0)
+		abort();
+	snprintf(path, sizeof(path), "%s/dev/vfio/%d", dir, group);
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		abort();
+	close(fd);
+}
+
 /* Makes a PCI function in the IOMMU group 7, for doubles that are started after this: a directory
  * below DIR and the group's node. Returns its path as crosvm is told it. */
 static inline const char *double_pci_function(const char *dir, const char *address)
@@ -23,7 +39,7 @@ static inline const char *double_pci_function(const char *dir, const char *addre
 	static const char *const folders[] = {
 		"sys", "sys/bus", "sys/bus/pci", "sys/bus/pci/devices", "dev", "dev/vfio"};
 	static char path[128];
-	char full[400], link[500];
+	char full[400];
 
 	for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
 		snprintf(full, sizeof(full), "%s/%s", dir, folders[i]);
@@ -32,14 +48,9 @@ static inline const char *double_pci_function(const char *dir, const char *addre
 	}
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s", address);
 	snprintf(full, sizeof(full), "%s%s", dir, path);
-	snprintf(link, sizeof(link), "%s/iommu_group", full);
-	if (mkdir(full, 0700) < 0 || symlink("../../../../kernel/iommu_groups/7", link) < 0)
+	if (mkdir(full, 0700) < 0 || setenv("VMM_DOUBLE_ROOT", dir, 1) < 0)
 		abort();
-	snprintf(full, sizeof(full), "%s/dev/vfio/7", dir);
-	int fd = open(full, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0 || setenv("VMM_DOUBLE_ROOT", dir, 1) < 0)
-		abort();
-	close(fd);
+	double_pci_group(dir, address, 7);
 	return path;
 }
 

@@ -353,6 +353,22 @@ static void test_unmapped_card_that_was_not_asked_for(void **state)
 	assert_false(f.vm->vmm->is_leaving(f.vm, HANDLE));
 }
 
+/* The next one would get what that one leaves behind. */
+static void test_next_card_after_an_unmapped_one(void **state)
+{
+	(void) state;
+	double_pci_group(f.dir, SIBLING, 8);
+	double_do(&f.ch, "add something new");
+	attach_device(&f.sound, VMM_RETRY, "something new");
+	double_do(&f.ch, "guest keep");
+	attach(VMM_RETRY, "it is given once more");
+	attach_device(&f.sound, VMM_RETRY, "it is given once more");
+	double_do(&f.ch, "guest let-go");
+	attach_device(&f.sound, VMM_OK, "");
+	attach(VMM_OK, "");
+	assert_string_equal(unmapped(), "");
+}
+
 /* By --device: known by the name it has there, and taken out by that. */
 static void test_what_it_has_had_since_its_start(void **state)
 {
@@ -588,6 +604,7 @@ int main(void)
 		BACKEND(test_refusals),
 		BACKEND(test_first_card_after_one_that_failed),
 		BACKEND(test_unmapped_card_that_was_not_asked_for),
+		BACKEND(test_next_card_after_an_unmapped_one),
 		BACKEND(test_a_function_that_has_gone),
 		BACKEND(test_what_it_has_had_since_its_start),
 		BACKEND(test_two_of_a_group),
