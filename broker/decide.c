@@ -192,6 +192,10 @@ static bool waits_for_others(const struct registry *registry, const struct devic
 	if ((other = group_elsewhere(registry, device, vm))) {
 		decision = say_reason(STEP_WAIT, vm, "%s of its IOMMU group is still in %.60s",
 				      other->id.kernel_name, other->record.vm);
+	} else if ((other = group_on_its_way_back(registry, device))) {
+		decision = say_reason(STEP_WAIT, vm,
+				      "%s of its IOMMU group is just being given back to the host",
+				      other->id.kernel_name);
 	} else if ((other = group_earlier(registry, device, vm)) &&
 		   now - other->attempt.began <= TURN_MS) {
 		decision =

@@ -201,7 +201,7 @@ void device_renew_return(struct device *device)
 {
 	struct device_back *back = &device->attempt.back;
 
-	*back = (struct device_back){.is_asked = back->is_asked};
+	*back = (struct device_back){.is_asked = back->is_asked, .is_outdated = back->is_asked};
 }
 
 void device_set_cause(struct device *device, enum device_cause cause)

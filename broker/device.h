@@ -157,9 +157,10 @@ struct device_fence {
 };
 
 /* Its way back to the host, which no rule keeps it from any more; and from what the rules have set
- * aside, if it is held. */
+ * aside, if it is held or refused. */
 struct device_back {
-	bool is_asked; /* request is for that */
+	bool is_asked;    /* request is for that */
+	bool is_outdated; /* so it is, but what is wanted has changed since */
 	bool is_done;
 	unsigned n_tries;
 	uint64_t not_before; /* ms, monotonic */

@@ -80,6 +80,16 @@ const struct device *group_elsewhere(const struct registry *registry, const stru
 	return NULL;
 }
 
+const struct device *group_on_its_way_back(const struct registry *registry,
+					   const struct device *device)
+{
+	struct device *d = NULL;
+
+	while ((d = next_member(registry, device, d)) && !d->attempt.back.is_asked)
+		;
+	return d;
+}
+
 const struct device *group_earlier(const struct registry *registry, const struct device *device,
 				   const struct vm *vm)
 {

@@ -29,6 +29,10 @@ bool group_stays(const struct registry *registry, const struct device *device);
  */
 const struct device *group_elsewhere(const struct registry *registry, const struct device *device,
 				     const struct vm *vm);
+/* Another device of DEVICE's group that is just being given back to the host, or NULL: the worker
+ * may take the whole group from vfio-pci for that. */
+const struct device *group_on_its_way_back(const struct registry *registry,
+					   const struct device *device);
 /* The device that is just being prepared and that DEVICE has to wait for, or NULL: PCI devices are
  * attached to VM in the order of the rules, and one group is taken once at a time. */
 const struct device *group_earlier(const struct registry *registry, const struct device *device,

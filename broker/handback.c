@@ -115,24 +115,30 @@ static const char *words_for(const struct device *device, const struct worker_an
 static void note_returned(struct registry *registry, struct device *device,
 			  const struct worker_answer *answer)
 {
-	device->attempt.back.is_asked = false;
+	struct device_back *back = &device->attempt.back;
+
+	back->is_asked = false;
 	/* A rule wants it again, or none wants it any more. */
-	if (is_held(device) != (device->wish.rule[0] != 0))
-		device_renew_return(device);
+	if (back->is_outdated)
+		*back = (struct device_back){0};
 	else if (answer->result == 0 || answer->result == -ENODEV)
-		device->attempt.back.is_done = true;
-	else
+		back->is_done = true;
+	else if (is_held(device) || !device->wish.rule[0])
 		delay_return(registry, device, words_for(device, answer));
-	device_mark(device);
+	attempt_mark_all(registry, device);
 }
 
-void handback_spare(struct registry *registry, const struct device *device)
+void handback_spare(struct registry *registry, struct device *device)
 {
+	struct device_attempt *attempt = &device->attempt;
 	bool is_alone = group_is_in_use(registry, device) || group_is_awaited(registry, device);
-	uint64_t number;
+	int r = job_send(registry, device, WORKER_PCI_RETURN, is_alone ? WORKER_ALONE : 0,
+			 &attempt->request);
 
-	/* No answer is waited for: it is still its VM's, and tried again. */
-	if (job_send(registry, device, WORKER_PCI_RETURN, is_alone ? WORKER_ALONE : 0, &number) < 0)
+	/* Once: it is still its VM's, and tried again, but not before the answer. */
+	attempt->back.is_asked = r == 0;
+	device_touch(device);
+	if (r < 0)
 		log_warning("%s: not given back to its host driver: the worker is overloaded",
 			    device->id.kernel_name);
 }

@@ -19,8 +19,9 @@ void handback_drop(struct registry *registry, struct device *device);
 
 /* For handover. */
 
-/* DEVICE was set aside for a VM by the rules, and is refused: the host is better off with it. */
-void handback_spare(struct registry *registry, const struct device *device);
+/* DEVICE was set aside for a VM by the rules, and is refused: the host is better off with it. It is
+ * not turned to its VM again before the worker has answered. */
+void handback_spare(struct registry *registry, struct device *device);
 /* DEVICE is about to leave its VM, whose process lives on: does somebody keep its node open? The
  * answer is in the history and, as long as nothing else happens, in the reason. */
 void handback_look(struct registry *registry, const struct device *device);

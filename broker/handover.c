@@ -31,11 +31,16 @@ static void begin_attempt(struct device *device, const struct vm *vm)
 void handover_refuse(struct registry *registry, struct device *device, struct vm *vm,
 		     const char *reason)
 {
+	bool is_news = device->record.state != DEVICE_REFUSED ||
+		       !streq(device->record.vm, vm->name) ||
+		       !streq(device->attempt.failure, reason);
+
 	begin_attempt(device, vm);
-	/* The rules have set it aside for vfio-pci; the host is better off with it. */
-	if (!streq(device->attempt.failure, reason))
-		handback_spare(registry, device);
 	attempt_fail(registry, device, DEVICE_REFUSED, reason, 0);
+	/* The rules have set it aside for vfio-pci; the host is better off with it, unless it goes
+	 * back to the VM that it has come from. */
+	if (is_news && !streq(device->attempt.move.failed, vm->name))
+		handback_spare(registry, device);
 }
 
 static enum worker_job open_job(enum device_kind kind)

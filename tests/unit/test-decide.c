@@ -33,6 +33,7 @@
 #define OF_GROUP (1u << 17)   /* OTHER is of its IOMMU group */
 #define BEFORE (1u << 18)     /* OTHER's rule comes before its own */
 #define OTHER_SLOW (1u << 19) /* OTHER's attempt began long ago */
+#define OTHER_BACK (1u << 20) /* OTHER is being given back to the host */
 #define COLD_IN_1 (1u << 21)  /* vm1 says that it has had it since its start */
 #define COLD_IN_2 (1u << 22)  /* so says vm2 */
 #define COLD (1u << 23)       /* it is where it is for that reason */
@@ -193,6 +194,8 @@ static const struct row rows[] = {
 	/* PCI: the others first */
 	PCI("the group has not left its VM", "uu", DEVICE_WAITING, LOOKED | OF_GROUP, .wants = "vm2", .other = DEVICE_RELEASING, .other_wants = "vm2", .other_in = "vm1", .step = STEP_WAIT, .to = "vm2", .says = "of its IOMMU group is still in vm1", .again = 2000),
 	PCI("the group leaves its VM", "uu", DEVICE_WAITING, LOOKED | OF_GROUP, .wants = "vm2", .other = DEVICE_DETACHING, .other_wants = "vm2", .other_in = "vm1", .step = STEP_WAIT, .to = "vm2", .says = "still in vm1", .again = 2000),
+	PCI("the group is being given back", "uu", DEVICE_WAITING, LOOKED | OF_GROUP | OTHER_BACK, .other = DEVICE_REFUSED, .other_wants = "vm1", .step = STEP_WAIT, .to = "vm1", .says = "0000:00:1f.1 of its IOMMU group is just being given back", .again = 2000),
+	PCI("another group is being given back", "uu", DEVICE_WAITING, LOOKED | OTHER_BACK, .other = DEVICE_REFUSED, .other_wants = "vm1", .step = STEP_OPEN, .to = "vm1"),
 	PCI("its rule comes later", "uu", DEVICE_WAITING, LOOKED | BEFORE, .other = DEVICE_OPENING, .other_wants = "vm1", .other_in = "vm1", .step = STEP_WAIT, .to = "vm1", .says = "its turn comes after 0000:00:1f.1", .again = 200),
 	PCI("its rule comes later, the other attaches", "uu", DEVICE_WAITING, LOOKED | BEFORE, .other = DEVICE_ATTACHING, .other_wants = "vm1", .other_in = "vm1", .step = STEP_WAIT, .to = "vm1", .says = "its turn", .again = 200),
 	PCI("the other is there", "uu", DEVICE_WAITING, LOOKED | BEFORE, .other = DEVICE_ATTACHED, .other_wants = "vm1", .other_in = "vm1", .step = STEP_OPEN, .to = "vm1"),
@@ -399,6 +402,7 @@ static void set_other(struct scene *s, const struct row *row)
 	d->wish.present = true;
 	d->wish.order = row->facts & BEFORE ? 4 : 6;
 	d->wish.prepare = row->facts & AWAITED;
+	d->attempt.back.is_asked = row->facts & OTHER_BACK;
 	kept_set(&d->wish.rule, row->other_wants[0] ? "pci/g/r" : "");
 	kept_set(&d->wish.vms, row->other_wants);
 	d->record.state = row->other;

@@ -1986,6 +1986,119 @@ static void test_what_came_back_is_left_alone(void **state)
 	assert_int_equal(w.n_detaches, n_detaches + 1); /* the other one */
 }
 
+/* Its VM takes no card while it runs, for a reason of its own, or does again. */
+static bool takes_none(const struct vm *vm, const struct device *device, char *reason, size_t size)
+{
+	(void) device;
+	snprintf(reason, size, "%s takes cards on another bus only", vm->name);
+	return false;
+}
+
+static const struct vmm vmm_without_cards = {
+	.init = fake_init,
+	.finish = fake_finish,
+	.probe = fake_probe,
+	.attach = fake_attach,
+	.detach = fake_detach,
+	.reset = fake_reset,
+	.keeps_one_card = true,
+	.takes_card = takes_none,
+};
+
+static void vm_takes_no_cards(const char *name)
+{
+	registry_find_vm(&w.manager.registry, name)->vmm = &vmm_without_cards;
+}
+
+static size_t count_jobs(enum worker_job job)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < w.n_jobs; i++)
+		n += w.jobs[i].job == job;
+	return n;
+}
+
+/* What goes back to its VM is not given to the host's driver in between, which would be torn off at
+ * its start, or take the card from under the VM. Where it stays refused, the host gets it. */
+static void test_refused_card_goes_back(void **state)
+{
+	(void) state;
+	struct place *place = card(FIRST, "");
+
+	event("add", place, ++w.seqnum);
+	run();
+	expect(FIRST, "attached vm1");
+	vm_takes_no_cards("vm2");
+	w.policy.worker_waits = true;
+	place->vms = "vm2";
+	manager_resync(&w.manager);
+	run();
+	assert_int_equal(count_jobs(WORKER_PCI_RETURN), 0);
+	assert_int_equal(count_jobs(WORKER_PCI_TAKE), 1);
+	job_answer(0, "");
+	run();
+	expect(FIRST, "attached vm1");
+	assert_string_equal(
+		device(FIRST)->record.reason,
+		"back in vm1; the move to vm2 failed: vm2 takes cards on another bus only");
+	forget_handles("vm1");
+	vm_dies("vm1");
+	vm_starts("vm2");
+	expect(FIRST, "refused vm2");
+	assert_int_equal(count_jobs(WORKER_PCI_RETURN), 1);
+}
+
+/* Refused where it comes from as well, and with the same words. */
+static void test_refused_card_has_no_way_back(void **state)
+{
+	(void) state;
+	struct place *place = card(FIRST, "");
+
+	event("add", place, ++w.seqnum);
+	run();
+	expect(FIRST, "attached vm1");
+	w.policy.worker_waits = w.grouped = true;
+	struct place *second = card(SECOND, "");
+	second->vms = "vm3";
+	place->vms = "vm2";
+	event("add", second, ++w.seqnum);
+	manager_resync(&w.manager);
+	run();
+	expect(FIRST, "refused vm1");
+	assert_int_equal(count_jobs(WORKER_PCI_RETURN), 1);
+	job_answer(0, "");
+	run_for(5000);
+	expect(FIRST, "refused vm1");
+	assert_int_equal(w.n_jobs, 0); /* once */
+}
+
+/* One that is refused, and on its way to the host, is not taken from it before it is there. */
+static void test_refused_card_is_wanted_again(void **state)
+{
+	(void) state;
+	struct place *place = card(FIRST, "");
+
+	vm_takes_no_cards("vm2");
+	w.policy.worker_waits = true;
+	place->vms = "vm2";
+	event("add", place, ++w.seqnum);
+	run();
+	expect(FIRST, "refused vm2");
+	assert_int_equal(count_jobs(WORKER_PCI_RETURN), 1);
+	place->vms = "vm1";
+	manager_resync(&w.manager);
+	run();
+	assert_int_equal(w.n_jobs, 1);
+	job_answer(-EIO, "");
+	run();
+	assert_int_equal(w.n_jobs, 1);
+	assert_int_equal(w.jobs[0].job, WORKER_PCI_TAKE);
+	job_answer(0, "");
+	run();
+	expect(FIRST, "attached vm1");
+}
+
 /* IOMMU groups */
 
 static struct place *grouped_card(const char *address, const char *vms)
@@ -3325,6 +3438,9 @@ int main(void)
 		STARTED(test_no_way_back_to_a_vm_without_a_section),
 		STARTED(test_move_to_a_vm_that_asks_for_time),
 		STARTED(test_what_came_back_is_left_alone),
+		STARTED(test_refused_card_goes_back),
+		STARTED(test_refused_card_has_no_way_back),
+		STARTED(test_refused_card_is_wanted_again),
 		STARTED(test_group_is_open_in_its_vm),
 		STARTED(test_group_moves_as_a_whole),
 		STARTED(test_group_stays_together),
