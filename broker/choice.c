@@ -1,6 +1,7 @@
 /* People's wishes: see choice.h. Called by the control sockets and at arrival. */
 #include "broker/choice.h"
 
+#include "broker/group.h"
 #include "broker/log.h"
 #include "broker/record.h"
 #include "broker/store.h"
@@ -133,6 +134,41 @@ static struct device *leader_of(struct registry *registry, struct device *device
 	return device;
 }
 
+/* A VM takes an IOMMU group as a whole: what people say of DEVICE and VM ("": any) holds for the
+ * others of its group that other rules allow there. This is the next one after AT (NULL: the
+ * first), or NULL. Those that are led follow anyway. */
+static struct device *next_along(const struct registry *registry, const struct device *device,
+				 const char *vm, struct device *at)
+{
+	while ((at = group_next_member(registry, device, at)) &&
+	       (!at->wish.rule[0] || at->wish.leader[0] || (*vm && !device_allows(at, vm))))
+		;
+	return at;
+}
+
+static void say_along(const struct device *member, const struct device *device)
+{
+	log_info("%s (%s): goes with %s, whose IOMMU group it shares", member->id.kernel_name,
+		 member->id.name, device->id.kernel_name);
+}
+
+/* One that is held stays the host's until somebody says so of itself. */
+static void attach_along(struct registry *registry, const struct device *device, bool is_kept)
+{
+	const char *chosen = device->wish.chosen, *vm = *chosen ? chosen : device->record.vm;
+
+	for (struct device *d = NULL; (d = next_along(registry, device, vm, d));) {
+		d->wish.away = AWAY_NOT;
+		if (is_kept)
+			kept_set(&d->wish.chosen, chosen);
+		remember_choice(registry, d);
+		if (*chosen)
+			kept_set(&d->wish.chosen, chosen);
+		say_along(d, device);
+		wish_changed(registry, d);
+	}
+}
+
 static void choose_first(struct device_wish *wish)
 {
 	char first[DEVICE_WORD_SIZE];
@@ -159,15 +195,27 @@ void choice_attach(struct registry *registry, struct device *device, const char 
 	log_info("%s (%s): attached by hand%s%s", device->id.kernel_name, device->id.name,
 		 vm ? " to " : "", vm ? vm : "");
 	wish_changed(registry, device);
+	attach_along(registry, device, vm && is_kept);
+}
+
+static void keep_out(struct registry *registry, struct device *device, enum device_away away)
+{
+	device->wish.away = away;
+	remember_choice(registry, device);
+	wish_changed(registry, device);
 }
 
 void choice_detach(struct registry *registry, struct device *device, bool until_replug)
 {
+	enum device_away away = until_replug ? AWAY_UNTIL_REPLUG : AWAY_DETACHED;
+
 	device = leader_of(registry, device);
-	device->wish.away = until_replug ? AWAY_UNTIL_REPLUG : AWAY_DETACHED;
-	remember_choice(registry, device);
 	log_info("%s (%s): detached by hand", device->id.kernel_name, device->id.name);
-	wish_changed(registry, device);
+	keep_out(registry, device, away);
+	for (struct device *d = NULL; (d = next_along(registry, device, device->record.vm, d));) {
+		say_along(d, device);
+		keep_out(registry, d, away);
+	}
 }
 
 void choice_suspend(struct registry *registry, const char *name, unsigned kinds)

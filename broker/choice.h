@@ -3,7 +3,8 @@
  *
  * A choice is remembered for the device, however often it comes: by its ids and its serial number,
  * or where it has none, by its ids and its place. It is applied to an instance when that arrives,
- * and never to others that are plugged in: two of the same make are two devices.
+ * and never to others that are plugged in: two of the same make are two devices. Only those of its
+ * IOMMU group that may be in the same VM go along: a VM takes a group as a whole.
  */
 #pragma once
 

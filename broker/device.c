@@ -233,6 +233,11 @@ const char *device_candidates(const struct device *device)
 	return wish->asks && !wish->family_vm[0] ? "" : wish->vms;
 }
 
+bool device_allows(const struct device *device, const char *name)
+{
+	return device->wish.rule[0] && list_has(device->wish.vms, name);
+}
+
 bool device_may_be_in(const struct device *device, const char *name)
 {
 	if (!device->wish.present || !device->wish.rule[0])

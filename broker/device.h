@@ -272,6 +272,8 @@ void device_set_cause(struct device *device, enum device_cause cause);
 
 /* The VMs that DEVICE may be in by its rule and by what people want: comma-separated, in order. */
 const char *device_candidates(const struct device *device);
+/* Does DEVICE's rule allow the VM called NAME, whatever people want of it? */
+bool device_allows(const struct device *device, const char *name);
 /* May DEVICE be in the VM called NAME, by the wish on record? */
 bool device_may_be_in(const struct device *device, const char *name);
 

@@ -7,9 +7,8 @@ static bool is_same_group(const struct device *a, const struct device *b)
 	       a->id.group == b->id.group;
 }
 
-/* The next other member of DEVICE's group that is plugged in, after AT (NULL: the first). */
-static struct device *next_member(const struct registry *registry, const struct device *device,
-				  const struct device *at)
+struct device *group_next_member(const struct registry *registry, const struct device *device,
+				 const struct device *at)
 {
 	for (struct device *d = at ? at->next : registry->devices; d; d = d->next)
 		if (is_same_group(device, d) && d->wish.present)
@@ -19,7 +18,7 @@ static struct device *next_member(const struct registry *registry, const struct 
 
 bool group_is_in_use(const struct registry *registry, const struct device *device)
 {
-	for (struct device *d = NULL; (d = next_member(registry, device, d));)
+	for (struct device *d = NULL; (d = group_next_member(registry, device, d));)
 		if (d->place.vm)
 			return true;
 	return false;
@@ -27,7 +26,7 @@ bool group_is_in_use(const struct registry *registry, const struct device *devic
 
 bool group_is_awaited(const struct registry *registry, const struct device *device)
 {
-	for (struct device *d = NULL; (d = next_member(registry, device, d));)
+	for (struct device *d = NULL; (d = group_next_member(registry, device, d));)
 		if (d->wish.prepare)
 			return true;
 	return false;
@@ -38,7 +37,7 @@ const struct device *group_keeper(const struct registry *registry, const struct 
 	struct device *d = NULL;
 
 	/* One that is refused, or taken out by hand, does not get ready for its VM. */
-	while ((d = next_member(registry, device, d)) && !d->place.vm &&
+	while ((d = group_next_member(registry, device, d)) && !d->place.vm &&
 	       !(d->wish.prepare && d->wish.rule[0] && d->wish.away == AWAY_NOT &&
 		 d->record.state != DEVICE_REFUSED))
 		;
@@ -47,7 +46,7 @@ const struct device *group_keeper(const struct registry *registry, const struct 
 
 struct vm *group_vm(const struct registry *registry, const struct device *device)
 {
-	for (struct device *d = NULL; (d = next_member(registry, device, d));)
+	for (struct device *d = NULL; (d = group_next_member(registry, device, d));)
 		if (d->record.state == DEVICE_OPENING || d->record.state == DEVICE_ATTACHING ||
 		    d->record.state == DEVICE_ATTACHED)
 			return d->place.vm;
@@ -57,7 +56,7 @@ struct vm *group_vm(const struct registry *registry, const struct device *device
 bool group_is_with(const struct registry *registry, const struct device *device,
 		   const struct vm *vm)
 {
-	for (struct device *d = NULL; (d = next_member(registry, device, d));)
+	for (struct device *d = NULL; (d = group_next_member(registry, device, d));)
 		if (vm && d->place.vm == vm)
 			return true;
 	return false;
@@ -65,7 +64,7 @@ bool group_is_with(const struct registry *registry, const struct device *device,
 
 bool group_stays(const struct registry *registry, const struct device *device)
 {
-	for (struct device *d = NULL; (d = next_member(registry, device, d));)
+	for (struct device *d = NULL; (d = group_next_member(registry, device, d));)
 		if (d->place.vm == device->place.vm && d->record.state == DEVICE_ATTACHED)
 			return true;
 	return false;
@@ -74,7 +73,7 @@ bool group_stays(const struct registry *registry, const struct device *device)
 const struct device *group_elsewhere(const struct registry *registry, const struct device *device,
 				     const struct vm *vm)
 {
-	for (struct device *d = NULL; (d = next_member(registry, device, d));)
+	for (struct device *d = NULL; (d = group_next_member(registry, device, d));)
 		if (d->place.vm && d->place.vm != vm && device_may_be_in(d, vm->name))
 			return d;
 	return NULL;
@@ -85,7 +84,7 @@ const struct device *group_on_its_way_back(const struct registry *registry,
 {
 	struct device *d = NULL;
 
-	while ((d = next_member(registry, device, d)) && !d->attempt.back.is_asked)
+	while ((d = group_next_member(registry, device, d)) && !d->attempt.back.is_asked)
 		;
 	return d;
 }
@@ -148,7 +147,7 @@ static const struct device *find_held(const struct registry *registry, const str
 {
 	struct device *d = NULL;
 
-	while ((d = next_member(registry, device, d)) && (!d->wish.held || d->place.vm))
+	while ((d = group_next_member(registry, device, d)) && (!d->wish.held || d->place.vm))
 		;
 	return d;
 }
@@ -169,7 +168,7 @@ bool group_may_go(const struct registry *registry, const struct device *device, 
 	char others[GROUP_WORDS_SIZE];
 
 	snprintf(others, sizeof(others), "%s", device->attempt.group.strangers);
-	for (struct device *d = NULL; (d = next_member(registry, device, d));)
+	for (struct device *d = NULL; (d = group_next_member(registry, device, d));)
 		if (goes_alone || !device_may_be_in(d, vm->name))
 			add_member(d, others, sizeof(others));
 	if (!others[0])

@@ -7,6 +7,10 @@
 
 #define GROUP_WORDS_SIZE 400 /* who spoils a group, in words */
 
+/* The next other member of DEVICE's group that is plugged in, after AT (NULL: the first), or NULL.
+ */
+struct device *group_next_member(const struct registry *registry, const struct device *device,
+				 const struct device *at);
 /* Is another device of DEVICE's group still in a VM, or on its way? The group can't be given back
  * before. */
 bool group_is_in_use(const struct registry *registry, const struct device *device);

@@ -2169,6 +2169,73 @@ static void test_group_stays_together(void **state)
 	expect(SECOND, "attached vm2");
 }
 
+static int setup_choosing(void **state)
+{
+	setup(state);
+	assert_int_equal(choices_new(w.store, true, &w.manager.registry.choices), 0);
+	manager_start(&w.manager);
+	run();
+	return 0;
+}
+
+static int teardown_choosing(void **state)
+{
+	choices_free(w.manager.registry.choices);
+	return teardown(state);
+}
+
+/* What people say of one function holds for those of its group that may be in the same VM:
+ * otherwise one would wait for the other for ever. */
+static void test_group_goes_where_people_say(void **state)
+{
+	(void) state;
+	grouped_card(FIRST, "vm1,vm2");
+	grouped_card(SECOND, "vm1,vm2");
+	expect(FIRST, "attached vm1");
+	expect(SECOND, "attached vm1");
+	choice_attach(&w.manager.registry, device(SECOND), "vm2", true);
+	run_for(5000);
+	expect(FIRST, "attached vm2");
+	expect(SECOND, "attached vm2");
+	choice_attach(&w.manager.registry, device(FIRST), "vm1", true);
+	run_for(5000);
+	expect(FIRST, "attached vm1");
+	expect(SECOND, "attached vm1");
+	assert_string_equal(sql("select group_concat(vm) from choice"), "vm1,vm1");
+}
+
+static void test_group_is_taken_out_by_hand(void **state)
+{
+	(void) state;
+	grouped_card(FIRST, "vm1,vm2");
+	grouped_card(SECOND, "vm1");
+	choice_detach(&w.manager.registry, device(FIRST), false);
+	run();
+	expect(FIRST, "detached vm1");
+	expect(SECOND, "detached vm1");
+	assert_string_equal(sql("select sum(detached) from choice"), "2");
+	choice_attach(&w.manager.registry, device(SECOND), NULL, false);
+	run_for(5000);
+	expect(FIRST, "attached vm1");
+	expect(SECOND, "attached vm1");
+	assert_string_equal(sql("select count(*) from choice"), "0");
+}
+
+/* One that may not be there stays as it was, and what was to leave it comes back. */
+static void test_group_can_not_go_where_people_say(void **state)
+{
+	(void) state;
+	grouped_card(FIRST, "vm1,vm2");
+	grouped_card(SECOND, "vm1");
+	choice_attach(&w.manager.registry, device(FIRST), "vm2", true);
+	run_for(5000);
+	expect(FIRST, "attached vm1");
+	expect(SECOND, "attached vm1");
+	assert_non_null(strstr(device(FIRST)->record.reason,
+			       "the move to vm2 failed: IOMMU group 8 also holds " SECOND));
+	assert_string_equal(device(SECOND)->wish.chosen, "");
+}
+
 /* Both have gone while nobody looked: the one that leads takes the other along. */
 static void test_leader_and_follower_vanish(void **state)
 {
@@ -3444,6 +3511,12 @@ int main(void)
 		STARTED(test_group_is_open_in_its_vm),
 		STARTED(test_group_moves_as_a_whole),
 		STARTED(test_group_stays_together),
+		cmocka_unit_test_setup_teardown(test_group_goes_where_people_say, setup_choosing,
+						teardown_choosing),
+		cmocka_unit_test_setup_teardown(test_group_is_taken_out_by_hand, setup_choosing,
+						teardown_choosing),
+		cmocka_unit_test_setup_teardown(test_group_can_not_go_where_people_say,
+						setup_choosing, teardown_choosing),
 		STARTED(test_leader_and_follower_vanish),
 		STARTED(test_restart_while_attached),
 		STARTED(test_restart_after_the_vm_exited),
