@@ -52,6 +52,7 @@ void attempt_end(struct device *device)
 	struct device_attempt *attempt = &device->attempt;
 
 	device_touch(device);
+	attempt->taken = attempt->taken || device->place.vm;
 	vm_unref(device->place.vm);
 	unplug_ignore(device);
 	kept_drop(&device->place.handle);
@@ -166,7 +167,7 @@ void attempt_note_arrived(struct registry *registry, struct device *device)
 	else if (place->bus[0])
 		snprintf(detail, sizeof(detail), "on %.50s", place->bus);
 	attempt->n_retries = 0;
-	attempt->awaits_vm = false;
+	attempt->awaits_vm = attempt->is_ahead = false;
 	record_arrived(registry, device, detail);
 	if (!attempt->move.failed[0]) {
 		kept_drop(&attempt->move.from);

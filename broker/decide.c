@@ -10,6 +10,7 @@
 #define ASK_MS 200   /* how often it looks whether its turn has come */
 #define MAX_ON_THEIR_WAY 64 /* to one VM: each holds descriptors until it has answered */
 #define ELSEWHERE_MS 2000   /* the same, for one whose group is elsewhere */
+#define LEND_MS 5000 /* one that goes to a VM again so soon is not lent to the host in between */
 
 static const char *const step_names[] = {
 	[STEP_REST] = "rest",         [STEP_TELL] = "tell",       [STEP_DROP] = "drop",
@@ -257,22 +258,47 @@ static struct decision prepare_device(const struct registry *registry, const str
 	return do_step(STEP_OPEN, vm);
 }
 
-/* Nothing else is to be done with DEVICE now. What is refused is the host's. */
-static struct decision fence_or(const struct device *device, const struct vm *vm,
-				struct decision decision, uint64_t now)
+/* STEP, or DECISION, to rest, until its TIME has come. */
+static struct decision step_at(enum step step, uint64_t time, struct decision decision,
+			       uint64_t now)
 {
-	const struct device_fence *fence = &device->attempt.fence;
+	if (now >= time)
+		return do_step(step, NULL);
+	if (decision.again_ms == 0 || decision.again_ms > time - now)
+		decision.again_ms = time - now;
+	return decision;
+}
 
-	if (decision.step != STEP_REST || !device->wish.fence || fence->settled ||
-	    device->record.state == DEVICE_REFUSED)
+/* DEVICE, which has no fence, was taken from the host: is it to have it back? Not where it is ready
+ * for its VM's start, unless somebody has taken it out, nor what is tried again in a moment. */
+static bool is_to_be_lent(const struct registry *registry, const struct device *device,
+			  uint64_t again_ms)
+{
+	const struct device_attempt *attempt = &device->attempt;
+
+	return attempt->taken && !(attempt->is_ahead && device->wish.away == AWAY_NOT) &&
+	       !(again_ms > 0 && again_ms < LEND_MS) && !group_keeper(registry, device);
+}
+
+/* Nothing else is to be done with DEVICE now: the host is kept from it, or has it without a fence.
+ * What is refused is the host's. */
+static struct decision settle_or(const struct registry *registry, const struct device *device,
+				 const struct vm *vm, struct decision decision, uint64_t now)
+{
+	const struct device_attempt *attempt = &device->attempt;
+	uint64_t since = device->wish.away == AWAY_NOT ? attempt->started + LEND_MS : 0;
+
+	if (decision.step != STEP_REST)
 		return decision;
 	/* It may be up in a moment. */
 	if (vm && vm->state == VM_PROBING && !*vm->reason)
 		return decision;
-	if (now >= fence->not_before)
-		return do_step(STEP_FENCE, NULL);
-	if (decision.again_ms == 0 || decision.again_ms > fence->not_before - now)
-		decision.again_ms = fence->not_before - now;
+	if (device->wish.fence && !attempt->fence.settled && device->record.state != DEVICE_REFUSED)
+		return step_at(STEP_FENCE, attempt->fence.not_before, decision, now);
+	if (device->wish.unfenced && is_to_be_lent(registry, device, decision.again_ms))
+		return step_at(STEP_RETURN,
+			       since > attempt->back.not_before ? since : attempt->back.not_before,
+			       decision, now);
 	return decision;
 }
 
@@ -353,18 +379,18 @@ static struct decision decide_nowhere(const struct registry *registry, const str
 	if ((vm = vm_that_has_it(registry, device)))
 		return do_step(STEP_ADOPT, vm);
 	if (is_kept_out(device, &decision))
-		return fence_or(device, NULL, decision, now);
+		return settle_or(registry, device, NULL, decision, now);
 	if (device->wish.held)
 		return hold_or_return(registry, device, now);
 	vm = choose_vm(registry, device);
 	if (!vm)
-		return fence_or(device, vm, fail_without_vm(device), now);
+		return settle_or(registry, device, vm, fail_without_vm(device), now);
 	if (vm->state != VM_UP && !device->wish.prepare)
-		return fence_or(device, vm, wait_for_vm(device, vm), now);
+		return settle_or(registry, device, vm, wait_for_vm(device, vm), now);
 	if (attempt->gave_up)
-		return fence_or(device, vm, do_nothing(), now);
+		return settle_or(registry, device, vm, do_nothing(), now);
 	if (now < attempt->not_before)
-		return fence_or(device, vm, rest_until(attempt->not_before, now), now);
+		return settle_or(registry, device, vm, rest_until(attempt->not_before, now), now);
 	return prepare_device(registry, device, vm, now);
 }
 

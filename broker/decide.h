@@ -9,8 +9,8 @@
 enum step {
 	STEP_REST,     /* nothing, until it is marked or AGAIN_MS have passed */
 	STEP_TELL,     /* say REASON, in the same state */
-	STEP_RETURN,   /* no rule wants it, or it is held: give it back to the host; not yet where
-			* there is a REASON */
+	STEP_RETURN,   /* no rule wants it, or it is held, or rests without a fence: give it back to
+			* the host; not yet where there is a REASON */
 	STEP_DROP,     /* it is the host's again, or unplugged: forget it */
 	STEP_HOLD,     /* was plugged in already: leave it to the host */
 	STEP_ASK,      /* several VMs may have it: wait until somebody chooses, as REASON says */

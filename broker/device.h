@@ -92,6 +92,7 @@ struct device_wish {
 	bool present;   /* plugged in, as far as we know */
 	bool held;      /* was plugged in already and attachConnected = no */
 	bool fence;     /* USB: while no VM has it, the host is to have it neither */
+	bool unfenced;  /* USB, PCI: fence = no: while no VM has it, it is the host's */
 	bool prepare;   /* PCI: its VM is about to be started with it: vfio-pci is to have it */
 	unsigned order; /* of the rule in the config */
 	kept_text rule; /* "" when no rule claims it */
@@ -161,6 +162,7 @@ struct device_fence {
 struct device_back {
 	bool is_asked;    /* request is for that */
 	bool is_outdated; /* so it is, but what is wanted has changed since */
+	bool is_alone;    /* so it is, where no driver has it; that means nothing for the others */
 	bool is_done;
 	unsigned n_tries;
 	uint64_t not_before; /* ms, monotonic */
@@ -185,6 +187,7 @@ struct device_attempt {
 	bool until_end;   /* releasing: nothing but the end of its VM's process ends that */
 	bool gave_up;     /* nothing is tried until something changes */
 	bool was_used;    /* by the host, when the worker last looked */
+	bool taken;       /* from the host's drivers, for all we know, and not given back since */
 	bool awaits_send; /* its attach is not on its way yet */
 	unsigned n_retries;
 	struct device_group group;

@@ -64,7 +64,7 @@ static void delay_return(struct registry *registry, struct device *device, const
 	struct device_back *back = &device->attempt.back;
 	uint64_t delay = RETURN_RETRY_MS << (back->n_tries < 8 ? back->n_tries : 8);
 
-	if (!is_held(device))
+	if (!device->wish.rule[0])
 		say_delayed(registry, device, reason);
 	else if (back->n_tries == 0)
 		log_warning("%s (%s): not given back to the host yet: %s", device->id.kernel_name,
@@ -86,7 +86,8 @@ void handback_return(struct registry *registry, struct device *device, const cha
 	bool is_wanted = device->wish.rule[0];
 	/* Of what is held, its IOMMU group, or vfio-pci where it has that, may be somebody else's
 	 * doing. */
-	unsigned options = is_wanted && device->id.kind == DEVICE_PCI ? WORKER_ALONE : 0;
+	bool is_careful = is_wanted && is_held(device) && device->id.kind == DEVICE_PCI;
+	unsigned options = is_careful ? WORKER_ALONE : 0;
 
 	if (*reason) {
 		record_name_vm(device, "");
@@ -101,6 +102,7 @@ void handback_return(struct registry *registry, struct device *device, const cha
 		say_returning(registry, device);
 	int r = job_send(registry, device, return_job(device->id.kind), options, &attempt->request);
 	attempt->back.is_asked = r == 0;
+	attempt->back.is_alone = options & WORKER_ALONE;
 	if (r < 0)
 		delay_return(registry, device, "the worker process is overloaded");
 }
@@ -110,6 +112,13 @@ static const char *words_for(const struct device *device, const struct worker_an
 	if (device->id.kind == DEVICE_PCI && answer->result == -EBUSY)
 		return "its IOMMU group is open: a VM has another device of it";
 	return answer->detail[0] ? answer->detail : strerror(-answer->result);
+}
+
+static void note_done(struct device *device)
+{
+	device->attempt.back.is_done = true;
+	if (!device->attempt.back.is_alone)
+		device->attempt.taken = false;
 }
 
 static void note_returned(struct registry *registry, struct device *device,
@@ -122,8 +131,8 @@ static void note_returned(struct registry *registry, struct device *device,
 	if (back->is_outdated)
 		*back = (struct device_back){0};
 	else if (answer->result == 0 || answer->result == -ENODEV)
-		back->is_done = true;
-	else if (is_held(device) || !device->wish.rule[0])
+		note_done(device);
+	else if (is_held(device) || !device->wish.rule[0] || device->wish.unfenced)
 		delay_return(registry, device, words_for(device, answer));
 	attempt_mark_all(registry, device);
 }
@@ -137,6 +146,7 @@ void handback_spare(struct registry *registry, struct device *device)
 
 	/* Once: it is still its VM's, and tried again, but not before the answer. */
 	attempt->back.is_asked = r == 0;
+	attempt->back.is_alone = is_alone;
 	device_touch(device);
 	if (r < 0)
 		log_warning("%s: not given back to its host driver: the worker is overloaded",

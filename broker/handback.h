@@ -11,7 +11,8 @@
 /* Keeps the host from DEVICE, which is in no VM, unless it uses it. */
 void handback_fence(struct registry *registry, struct device *device);
 /* Gives DEVICE, which is in no VM, back to its host driver, again and again until that has worked:
- * no rule wants it, or it is held, for what the rules have set aside. With a REASON it only says
+ * no rule wants it, or it is held, for what the rules have set aside, or it has no fence, for what
+ * a VM has had. With a REASON it only says
  * why it is not done yet. */
 void handback_return(struct registry *registry, struct device *device, const char *reason);
 /* Removes DEVICE, which is the host's again, or unplugged. */

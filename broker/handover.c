@@ -130,6 +130,7 @@ static void note_opened(struct registry *registry, struct device *device,
 	struct device_attempt *attempt = &device->attempt;
 	struct vm *vm = device->place.vm;
 	int n = answer->has_node + answer->has_watch, r = answer->result;
+	bool was_taken = attempt->taken;
 
 	attempt->was_used = r == -EBUSY;
 	if (r >= 0)
@@ -141,6 +142,9 @@ static void note_opened(struct registry *registry, struct device *device,
 			     : r == -EOPNOTSUPP ? DEVICE_FAILED
 						: DEVICE_WAITING,
 			     answer->detail[0] ? answer->detail : strerror(-r), 0);
+		/* The worker has looked, and taken nothing. */
+		if (r == -EBUSY && device->id.kind == DEVICE_PCI)
+			attempt->taken = was_taken;
 		/* Perhaps it is its VM that uses it, by its own command line. */
 		if (r == -EBUSY)
 			vm_refresh(vm);

@@ -8,6 +8,7 @@
 #include "broker/handover.h"
 #include "broker/log.h"
 #include "broker/look.h"
+#include "broker/mark.h"
 #include "broker/properties.h"
 #include "broker/record.h"
 #include "broker/tidings.h"
@@ -343,6 +344,8 @@ static int handle_loaded(void *data, struct device *device)
 	device->wish.present = true;
 	device->wish.held = state == DEVICE_HELD;
 	device->wish.was_away = state == DEVICE_SUSPENDED;
+	device->attempt.taken = device->record.handle[0] || state == DEVICE_OPENING ||
+				mark_is_set(MARK_GIVEN, device->id.kernel_name, device->id.node);
 	read_config(manager, device);
 	device->id.group = look_up_group(device);
 	device_set_cause(device, device->wish.rule[0] ? CAUSE_COLDPLUG : CAUSE_CONFIG);

@@ -41,6 +41,13 @@ int mark_set(enum mark mark, const char *name, const char *node)
 	return fd < 0 ? -errno : 0;
 }
 
+bool mark_is_set(enum mark mark, const char *name, const char *node)
+{
+	char path[PATH_MAX];
+
+	return make_path(path, mark, name, node) == 0 && access(path, F_OK) == 0;
+}
+
 int mark_clear(enum mark mark, const char *name, const char *node)
 {
 	char path[PATH_MAX];

@@ -15,3 +15,5 @@ enum mark {
  * Return 0 or -errno. */
 int mark_set(enum mark mark, const char *name, const char *node) _must_check_;
 int mark_clear(enum mark mark, const char *name, const char *node);
+/* False also where that can't be told. */
+bool mark_is_set(enum mark mark, const char *name, const char *node);

@@ -171,6 +171,7 @@ bool properties_read_wish(struct device *d, property_fn property, void *from)
 	read_options(d, property(from, "VHOTPLUG_OPTIONS"));
 	const char *fence = property(from, "VHOTPLUG_FENCE");
 	d->wish.fence = d->id.kind == DEVICE_USB && fence && streq(fence, "yes");
+	d->wish.unfenced = d->id.kind != DEVICE_EVDEV && fence && streq(fence, "no");
 	bool changed = !streq(rule, d->wish.rule) || !streq(vms, d->wish.vms);
 	kept_set(&d->wish.rule, rule);
 	kept_set(&d->wish.vms, vms);

@@ -198,6 +198,7 @@ void registry_follow(struct device *device, const struct device *leader)
 	kept_set(&wish->vms, leader->wish.vms);
 	kept_set(&wish->config, leader->wish.config);
 	wish->options = leader->wish.options;
+	wish->unfenced = leader->wish.unfenced;
 	wish->order = leader->wish.order;
 	wish->away = leader->wish.away;
 	kept_set(&wish->chosen, leader->wish.chosen);

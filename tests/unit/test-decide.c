@@ -23,7 +23,7 @@
 #define GAVE_UP (1u << 7)     /* it will not heal by waiting */
 #define NOT_YET (1u << 8)     /* it is to be tried LATER */
 #define UNVERIFIED (1u << 9)  /* attached on record only */
-#define LEAVING (1u << 10)    /* a former broker has asked for it */
+#define LENT (1u << 10)       /* without a fence, and taken from the host before */
 #define CHECK (1u << 11)      /* its VM says that it has it */
 #define LOOKED (1u << 12)     /* at its IOMMU group */
 #define DRIVER (1u << 13)     /* a host driver had it */
@@ -44,12 +44,14 @@
 #define NOT_BACK (1u << 28)   /* that has failed, and is to be tried LATER */
 #define AWAITED (1u << 29)    /* OTHER's VM is about to be started with it */
 #define FENCED (1u << 30)     /* its rule keeps the host from it */
+#define AHEAD (1u << 31)      /* made ready for its VM's start */
+#define LEAVING (1ull << 32)  /* a former broker has asked for it */
 
 struct row {
 	const char *what;
 	const char *vms; /* vm1, vm2: u up, d down, p being asked, q asked again, - not there */
 	enum device_state state;
-	unsigned facts;
+	uint64_t facts;
 	const char *wants, *in; /* NULL: vm1; nowhere */
 	const char *from, *failed;
 	enum device_kind kind;
@@ -333,7 +335,7 @@ static void set_place(struct scene *s, struct device *d, const char *in)
 	kept_set(&d->record.vm, in ? in : "");
 }
 
-static void set_attempt(struct device *d, unsigned facts)
+static void set_attempt(struct device *d, uint64_t facts)
 {
 	struct device_attempt *attempt = &d->attempt;
 
@@ -346,6 +348,8 @@ static void set_attempt(struct device *d, unsigned facts)
 	attempt->back.is_done = facts & BACK;
 	attempt->back.not_before = facts & NOT_BACK ? NOW + LATER : 0;
 	attempt->check = facts & CHECK;
+	attempt->taken = facts & LENT;
+	attempt->is_ahead = facts & AHEAD;
 	attempt->group.looked = facts & LOOKED;
 	if (facts & STRANGER)
 		kept_set(&attempt->group.strangers, "0000:00:1f.9 (Some card, snd_hda_intel)");
@@ -378,6 +382,7 @@ static void set_device(struct scene *s, const struct row *row)
 	d->wish.present = !(row->facts & GONE);
 	d->wish.held = row->facts & HELD;
 	d->wish.fence = row->facts & FENCED;
+	d->wish.unfenced = row->facts & LENT;
 	d->wish.order = 5;
 	d->wish.options = row->facts & ALONE ? OPTION_IOMMU_SKIP_IF_SHARED : 0;
 	kept_set(&d->wish.rule, row->facts & UNCLAIMED ? "" : "usb/g/r");
@@ -517,6 +522,68 @@ static void test_held_is_given_back(void **state)
 	}
 }
 
+/* What DEVICE of ROW is to do once people have been told what there is to tell. */
+static struct decision decide_when_told(struct scene *s, const struct row *row)
+{
+	set_scene(s, row);
+	struct decision d = decide(&s->registry, &s->device, NOW);
+	if (!*d.reason)
+		return d;
+	kept_set(&s->device.record.reason, d.reason);
+	if (d.step == STEP_WAIT)
+		kept_set(&s->device.record.vm, d.vm->name);
+	else if (d.step == STEP_FAIL)
+		kept_set(&s->device.record.vm, s->device.wish.vms);
+	return decide(&s->registry, &s->device, NOW);
+}
+
+/* Without a fence, what a VM has had, or could not take, is the host's again, unless it is about to
+ * go to one. */
+static void test_lent_is_given_back(void **state)
+{
+	static const struct row lent[] = {
+		USB("its VM is down", "du", DEVICE_WAITING, LENT, .step = STEP_RETURN),
+		USB("fenced", "du", DEVICE_WAITING, FENCED, .step = STEP_FENCE),
+		USB("neither", "du", DEVICE_WAITING, 0, .step = STEP_REST),
+		USB("its VM may be up in a moment", "pu", DEVICE_WAITING, LENT, .step = STEP_REST),
+		USB("its VM does not answer", "qu", DEVICE_WAITING, LENT, .step = STEP_RETURN),
+		USB("no such VM", "--", DEVICE_FAILED, LENT, .step = STEP_RETURN),
+		USB("on its way", "du", DEVICE_WAITING, LENT | REQUEST, .step = STEP_REST),
+		USB("that has failed", "du", DEVICE_WAITING, LENT | NOT_BACK, .step = STEP_REST,
+		    .again = LATER),
+		USB("failed for good", "uu", DEVICE_FAILED, LENT | GAVE_UP, .step = STEP_RETURN),
+		USB("tried in a moment", "uu", DEVICE_WAITING, LENT | NOT_YET, .step = STEP_REST,
+		    .again = LATER),
+		USB("tried now", "uu", DEVICE_WAITING, LENT, .step = STEP_OPEN),
+		USB("taken out by hand", "uu", DEVICE_DETACHED, LENT | AWAY, .step = STEP_RETURN),
+		PCI("a card", "du", DEVICE_WAITING, LENT, .step = STEP_RETURN),
+		PCI("its group is in a VM", "du", DEVICE_WAITING, LENT | OF_GROUP,
+		    .other = DEVICE_ATTACHED, .other_wants = "vm2", .other_in = "vm2",
+		    .step = STEP_REST),
+		PCI("ready for its VM's start", "du", DEVICE_WAITING, LENT | AHEAD,
+		    .step = STEP_REST),
+		PCI("ready, and taken out by hand", "du", DEVICE_DETACHED, LENT | AHEAD | AWAY,
+		    .step = STEP_RETURN),
+	};
+
+	(void) state;
+	for (size_t i = 0; i < ARRAY_SIZE(lent); i++) {
+		struct scene s;
+		struct decision d = decide_when_told(&s, &lent[i]);
+
+		if (d.step != lent[i].step || d.again_ms != lent[i].again)
+			fail_msg("%s: %s in %llu ms", lent[i].what, decide_step_name(d.step),
+				 (unsigned long long) d.again_ms);
+		if (d.step != STEP_RETURN)
+			continue;
+		/* Its VM may start anew; what people have taken out is the host's at once. */
+		s.device.attempt.started = NOW;
+		d = decide(&s.registry, &s.device, NOW);
+		assert_int_equal(d.step, lent[i].facts & AWAY ? STEP_RETURN : STEP_REST);
+		assert_int_equal(d.again_ms, lent[i].facts & AWAY ? 0 : 5000);
+	}
+}
+
 /* Whatever the facts: who is not wanted never gets further into a VM. */
 static void test_unwanted_goes_nowhere(void **state)
 {
@@ -561,6 +628,7 @@ int main(void)
 		cmocka_unit_test(test_rows),
 		cmocka_unit_test(test_told_once),
 		cmocka_unit_test(test_held_is_given_back),
+		cmocka_unit_test(test_lent_is_given_back),
 		cmocka_unit_test(test_unwanted_goes_nowhere),
 		cmocka_unit_test(test_only_to_one_that_is_up),
 	};

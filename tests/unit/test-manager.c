@@ -17,6 +17,7 @@
 #include "broker/choice.h"
 #include "broker/handover.h"
 #include "broker/manager.h"
+#include "broker/mark.h"
 #include "broker/pci.h"
 #include "broker/reconcile.h"
 #include "broker/udev.h"
@@ -74,7 +75,7 @@ static struct world {
 	const struct udev_listener *listener;
 	/* the worker */
 	struct worker_request jobs[MAX];
-	size_t n_jobs, n_all_jobs;
+	size_t n_jobs, n_all_jobs, n_returns;
 	int cord; /* the device's end of the last descriptor for unplug.h; 0: none */
 	uint64_t number;
 	struct worker_request look; /* the last one whether a VM keeps something open */
@@ -240,6 +241,7 @@ int worker_send(struct worker *worker, struct worker_request *request)
 	assert_true(w.n_jobs < MAX);
 	w.jobs[w.n_jobs++] = *request;
 	w.n_all_jobs++;
+	w.n_returns += request->job == WORKER_USB_RETURN || request->job == WORKER_PCI_RETURN;
 	return 0;
 }
 
@@ -398,13 +400,14 @@ static void fake_probe(struct vm *vm)
 
 static void note_cold(struct vm *vm)
 {
-	struct cold cold = {.handle = "their-own", .kind = DEVICE_USB};
+	struct cold cold = {.handle = "their-own"};
 
 	cold_clear(&vm->cold);
 	if (!w.cold || (!w.all_claim && !streq(vm->name, "vm1")))
 		return;
-	if (startswith(w.cold, "event"))
-		cold.kind = DEVICE_EVDEV;
+	cold.kind = startswith(w.cold, "event") ? DEVICE_EVDEV
+		    : strchr(w.cold, ':')       ? DEVICE_PCI
+						: DEVICE_USB;
 	snprintf(cold.kernel_name, sizeof(cold.kernel_name), "%s", w.cold);
 	assert_true(cold_add(&vm->cold, &cold));
 }
@@ -3258,6 +3261,185 @@ static void test_fence_and_the_host(void **state)
 	expect("1-2", "waiting vm1");
 }
 
+/* Without a fence */
+
+static struct place *plug_unfenced(void)
+{
+	struct place *place = place_new(USB "1-2", 100, "vm1");
+
+	place->fence = "no";
+	event("add", place, ++w.seqnum);
+	run();
+	return place;
+}
+
+/* It is the host's until a VM takes it, and when that has ended; one that is started anew at once
+ * finds it. */
+static void test_unfenced_and_its_vm_ends(void **state)
+{
+	(void) state;
+	vm_dies("vm1");
+	plug_unfenced();
+	run_for(60000);
+	assert_int_equal(w.n_all_jobs, 0); /* nobody has touched it */
+	vm_starts("vm1");
+	expect("1-2", "attached vm1");
+	forget_handles("vm1");
+	vm_dies("vm1");
+	run_for(4000);
+	vm_starts("vm1");
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_returns, 0);
+	w.policy.worker_waits = true;
+	forget_handles("vm1");
+	vm_dies("vm1");
+	run_for(6000);
+	expect_job(WORKER_USB_RETURN);
+	/* Nothing overtakes it. */
+	vm_starts("vm1");
+	expect_job(WORKER_USB_RETURN);
+	job_answer(0, "");
+	run();
+	expect_job(WORKER_USB_OPEN);
+}
+
+static void test_unfenced_and_taken_out_by_hand(void **state)
+{
+	(void) state;
+	plug_unfenced();
+	expect("1-2", "attached vm1");
+	w.policy.worker_waits = true;
+	device("1-2")->wish.away = AWAY_DETACHED;
+	device_retry(device("1-2"));
+	run();
+	expect("1-2", "detached vm1");
+	expect_job(WORKER_USB_RETURN);
+	/* What fails is tried again, and says nothing else of the device. */
+	job_answer(-EIO, "killed");
+	run();
+	expect("1-2", "detached vm1");
+	run_for(600);
+	expect_job(WORKER_USB_RETURN);
+	job_answer(0, "");
+	run_for(60000);
+	assert_int_equal(w.n_jobs, 0);
+	expect("1-2", "detached vm1");
+}
+
+/* Its VM can't take it: the host has it between two tries that are far from each other, and is not
+ * robbed of it all the time. */
+static void test_unfenced_and_a_full_vm(void **state)
+{
+	(void) state;
+	w.policy.full = true;
+	plug_unfenced();
+	run_for(5000);
+	assert_int_equal(w.n_returns, 0);
+	run_for(55000);
+	expect("1-2", "waiting vm1");
+	assert_in_range(w.n_returns, 2, 5);
+	w.n_returns = 0;
+	run_for(600000);
+	assert_in_range(w.n_returns, 15, 25);
+}
+
+static void test_unfenced_and_failed(void **state)
+{
+	(void) state;
+	w.policy.vmm_waits = true;
+	plug_unfenced();
+	answer('a', VMM_FAILED, "QEMU: it does not like it");
+	run_for(60000);
+	expect("1-2", "failed vm1");
+	assert_int_equal(w.n_returns, 1);
+}
+
+static void restart_without_vms(void)
+{
+	close_broker();
+	w.policy.probes_refused = true;
+	open_broker("");
+	manager_start(&w.manager);
+	run_for(6000);
+	expect("1-2", "waiting vm1");
+}
+
+/* A former broker has taken it: so says its record, or the mark that the worker has left. */
+static void test_unfenced_and_a_restart(void **state)
+{
+	(void) state;
+	plug_unfenced();
+	expect("1-2", "attached vm1");
+	restart_without_vms();
+	assert_int_equal(w.n_returns, 1);
+	restart_without_vms();
+	assert_int_equal(w.n_returns, 1);
+	setenv("RUNTIME_DIRECTORY", w.dir, 1);
+	assert_int_equal(mark_set(MARK_GIVEN, "1-2", "/dev/bus/usb/001/002"), 0);
+	restart_without_vms();
+	assert_int_equal(w.n_returns, 2);
+	unsetenv("RUNTIME_DIRECTORY");
+}
+
+/* A card is given back with its group, when nobody has that any more; what was refused by the host
+ * was never taken. */
+static void test_unfenced_cards(void **state)
+{
+	(void) state;
+	struct place *first = card(FIRST, ""), *second = card(SECOND, "");
+
+	w.grouped = true;
+	first->fence = second->fence = "no";
+	w.policy.worker_waits = true;
+	event("add", first, ++w.seqnum);
+	run();
+	for (int tries = 0; tries < 10; tries++) {
+		job_answer(-EBUSY, FIRST " is in use on the host");
+		run_for(40000);
+		assert_int_equal(w.jobs[0].job, WORKER_PCI_TAKE);
+	}
+	assert_int_equal(w.n_returns, 0);
+	w.policy.worker_waits = false;
+	event("add", second, ++w.seqnum);
+	run_for(60000);
+	expect(FIRST, "attached vm1");
+	expect(SECOND, "attached vm1");
+	device(FIRST)->wish.away = AWAY_DETACHED;
+	device_retry(device(FIRST));
+	run_for(60000);
+	expect(FIRST, "detached vm1");
+	assert_int_equal(w.n_returns, 0);
+	w.policy.worker_waits = true;
+	forget_handles("vm1");
+	vm_dies("vm1");
+	expect_job(WORKER_PCI_RETURN);
+	assert_int_equal(w.jobs[0].options, 0);
+}
+
+/* What its VM is about to be started with stays ready for it, once. */
+static void test_unfenced_and_made_ready(void **state)
+{
+	(void) state;
+	struct place *place = card(FIRST, "");
+
+	vm_dies("vm1");
+	place->fence = "no";
+	event("add", place, ++w.seqnum);
+	run();
+	device(FIRST)->wish.prepare = true;
+	device_retry(device(FIRST));
+	run_for(60000);
+	expect(FIRST, "waiting vm1");
+	assert_int_equal(w.n_all_jobs, 1); /* it was taken */
+	w.cold = FIRST;
+	vm_starts("vm1");
+	expect(FIRST, "attached vm1");
+	assert_int_equal(w.n_all_jobs, 1);
+	vm_dies("vm1");
+	run_for(60000);
+	assert_int_equal(w.n_returns, 1);
+}
+
 /* A host driver that comes later to what a VM has is made to let go. */
 static void test_host_driver_comes_later(void **state)
 {
@@ -3567,6 +3749,13 @@ int main(void)
 		STARTED(test_led_on_its_way_back),
 		FRESH(test_fence_of_what_was_there),
 		STARTED(test_fence_and_the_host),
+		STARTED(test_unfenced_and_its_vm_ends),
+		STARTED(test_unfenced_and_taken_out_by_hand),
+		STARTED(test_unfenced_and_a_full_vm),
+		STARTED(test_unfenced_and_failed),
+		STARTED(test_unfenced_and_a_restart),
+		STARTED(test_unfenced_cards),
+		STARTED(test_unfenced_and_made_ready),
 		STARTED(test_host_driver_comes_later),
 		FRESH(test_vm_has_had_it_since_its_start),
 		FRESH(test_event_node_that_a_vm_has_had),
