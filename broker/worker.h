@@ -25,7 +25,8 @@ enum worker_job {
 			     * of it, and nothing was done */
 	WORKER_USB_FENCE,  /* no VM has it: shut its interfaces for everybody. -EBUSY: the host uses
 			    * it, nothing was done */
-	WORKER_USB_RETURN, /* open its interfaces, and let host drivers have those that have none */
+	WORKER_USB_RETURN, /* open its interfaces, and load and let host drivers have those that
+			    * have none */
 	WORKER_PCI_TAKE, /* bind the IOMMU group to vfio-pci, if nobody but its VM has that open */
 	WORKER_PCI_RETURN, /* give the function back to its host driver, and those of its IOMMU
 			    * group with it if nobody has the group open */

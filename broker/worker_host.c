@@ -2,10 +2,12 @@
 #include "broker/worker_host.h"
 
 #include <fcntl.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 
 #include "broker/device.h"
 #include "broker/service.h"
@@ -69,6 +71,26 @@ bool worker_looks_again(const struct worker_request *request, struct inuse *inus
 	*inuse = (struct inuse){0};
 	usleep(SETTLE_MS * 1000);
 	return true;
+}
+
+/* Source: kernel, Documentation/admin-guide/sysctl/kernel.rst, modprobe. */
+void worker_load_module(const char *name)
+{
+	char program[256];
+	char *const arguments[] = {program, (char *) "-q", (char *) "-b", (char *) name, NULL};
+	pid_t pid;
+
+	if (root_read(program, sizeof(program), "/proc/sys/kernel/modprobe") == 0 &&
+	    posix_spawn(&pid, program, NULL, NULL, arguments, environ) == 0)
+		waitpid(pid, NULL, 0);
+}
+
+void worker_load_driver(const char *device)
+{
+	char alias[256];
+
+	if (root_read(alias, sizeof(alias), "%s/modalias", device) == 0)
+		worker_load_module(alias);
 }
 
 /* Is NODE still the node of the instance that was meant? Buses reuse device numbers. */

@@ -21,6 +21,13 @@ bool worker_has_gone(const struct worker_request *request, struct worker_answer 
  * blocks that long, and returns true with INUSE as new; false, at once: this look is enough. */
 bool worker_looks_again(const struct worker_request *request, struct inuse *inuse);
 
+/* Loads the modules that NAME (a module or an alias) stands for, as the kernel itself does. Nothing
+ * to load is fine: the driver may be built in. */
+void worker_load_module(const char *name);
+/* Loads the host's driver for what is at DEVICE, "/sys/…": while it was claimed, udevd was kept
+ * from doing that. It binds when it is asked to probe, or by itself. */
+void worker_load_driver(const char *device);
+
 /* Opens REQUEST's node for reading and writing, and makes sure that it belongs to the instance that
  * was meant. Returns a descriptor that the caller closes, or -errno with ANSWER filled. */
 int worker_open_node(const struct worker_request *request, struct worker_answer *answer);

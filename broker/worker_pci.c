@@ -3,10 +3,8 @@
  * Sources: kernel, Documentation/driver-api/vfio.rst; Documentation/ABI/testing/sysfs-bus-pci
  * (driver_override, sriov_numvfs, virtfnN); Documentation/PCI/pci-iov-howto.rst. */
 #include <fcntl.h>
-#include <spawn.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
 
 #include "broker/device.h"
 #include "broker/inuse.h"
@@ -24,20 +22,6 @@
 static int write_attribute(const char *address, const char *attribute, const char *text)
 {
 	return root_write(text, "/sys/bus/pci/devices/%s/%s", address, attribute);
-}
-
-/* Loads the modules that NAME (a module or an alias) stands for, as the kernel itself does. Nothing
- * to load is fine: the driver may be built in. Source: kernel,
- * Documentation/admin-guide/sysctl/kernel.rst, modprobe. */
-static void load_module(const char *name)
-{
-	char program[256];
-	char *const arguments[] = {program, (char *) "-q", (char *) "-b", (char *) name, NULL};
-	pid_t pid;
-
-	if (root_read(program, sizeof(program), "/proc/sys/kernel/modprobe") == 0 &&
-	    posix_spawn(&pid, program, NULL, NULL, arguments, environ) == 0)
-		waitpid(pid, NULL, 0);
 }
 
 /* Safety */
@@ -200,16 +184,15 @@ static int bind_to_vfio(const char *address, struct worker_answer *answer)
 /* Returns 0, also where no host driver wants it; or -errno: it is kept from them still. */
 static int return_member(const char *address)
 {
-	char driver[64], alias[256];
+	char driver[64], device[64];
 	int r = write_attribute(address, "driver_override", "\n");
 
 	if (r == 0 && pci_driver(address, driver, sizeof(driver)) && streq(driver, "vfio-pci"))
 		r = unbind_driver(address, driver);
 	if (r < 0)
 		return r == -ENOENT ? 0 : r; /* it has gone */
-	/* While the device was claimed, udevd was kept from loading the host's module for it. */
-	if (root_read(alias, sizeof(alias), "/sys/bus/pci/devices/%s/modalias", address) == 0)
-		load_module(alias);
+	snprintf(device, sizeof(device), "/sys/bus/pci/devices/%s", address);
+	worker_load_driver(device);
 	root_write(address, "/sys/bus/pci/drivers_probe");
 	return 0;
 }
@@ -362,7 +345,7 @@ void worker_pci_take(const struct worker_request *request, struct worker_answer 
 	if (await_others(request, &group, answer) == 0 &&
 	    check_group(request, &group, &inuse, answer) == 0 &&
 	    !worker_has_gone(request, answer)) {
-		load_module("vfio-pci");
+		worker_load_module("vfio-pci");
 		r = take_group(&group, &taken, answer);
 	}
 	if (answer->result == 0 && reset_function(request, address, answer) == 0)

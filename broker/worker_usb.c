@@ -254,7 +254,13 @@ void worker_usb_release(const struct worker_request *request, struct worker_answ
 /* Source: kernel, Documentation/ABI/testing/sysfs-bus, drivers_probe. */
 static void probe_interface(void *data, const char *interface)
 {
-	(void) data;
+	char driver[256], path[PATH_MAX];
+	const char *devpath = data;
+
+	if (usb_interface_driver(devpath, interface, driver, sizeof(driver)))
+		return;
+	snprintf(path, sizeof(path), "/sys%s/%s", devpath, interface);
+	worker_load_driver(path);
 	root_write(interface, "/sys/bus/usb/drivers_probe");
 }
 
@@ -269,5 +275,5 @@ void worker_usb_return(const struct worker_request *request, struct worker_answe
 	int r = shut_interfaces(request->devpath, false);
 	if (r < 0)
 		worker_fail(answer, r, "can't give it back to the host: %s", strerror(-r));
-	usb_each_interface(request->devpath, probe_interface, NULL);
+	usb_each_interface(request->devpath, probe_interface, (void *) request->devpath);
 }

@@ -672,6 +672,38 @@ static void test_fence(void **state)
 	assert_non_null(strstr(tree_read(h->root, "/sys/bus/usb/drivers_probe"), "1-2:1."));
 }
 
+static char loaded[200]; /* what modules were loaded for */
+
+int __wrap_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+		       const posix_spawnattr_t *attributes, char *const *argv, char *const *envp);
+int __wrap_posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+		       const posix_spawnattr_t *attributes, char *const *argv, char *const *envp)
+{
+	size_t length = strlen(loaded);
+
+	(void) pid, (void) actions, (void) attributes, (void) envp;
+	assert_string_equal(path, "/sbin/modprobe");
+	snprintf(loaded + length, sizeof(loaded) - length, "%s\n", argv[3]);
+	return ENOENT;
+}
+
+/* While it was claimed, nobody has loaded the host's modules for it. */
+static void test_return_loads_modules(void **state)
+{
+	struct host *h = *state;
+
+	add_stick(h);
+	add_device(h->root, STICK "/1-2:1.2", "usb", NULL);
+	tree_write(h->root, STICK "/1-2:1.2/authorized", "0");
+	tree_write(h->root, STICK "/1-2:1.0/modalias", "usb:v0BDAp8153ic02isc06\n");
+	tree_write(h->root, STICK "/1-2:1.2/modalias", "usb:v0BDAp8153icFFiscFF\n");
+	tree_link(h->root, STICK "/1-2:1.2/driver", "/sys/bus/usb/drivers/r8152");
+	tree_write(h->root, "/proc/sys/kernel/modprobe", "/sbin/modprobe\n");
+	loaded[0] = 0;
+	assert_int_equal(do_usb(worker_usb_return), 0);
+	assert_string_equal(loaded, "usb:v0BDAp8153ic02isc06\n"); /* the other one has a driver */
+}
+
 /* Another machine has it. */
 static void test_exported(void **state)
 {
@@ -785,6 +817,7 @@ int main(void)
 		INUSE_TEST(test_locks_of_others_on_usb),
 		INUSE_TEST(test_no_room_for_locks),
 		INUSE_TEST(test_fence),
+		INUSE_TEST(test_return_loads_modules),
 		INUSE_TEST(test_exported),
 		INUSE_TEST(test_opener_in_the_real_proc),
 		INUSE_TEST(test_fence_leaves_what_is_in_use),
