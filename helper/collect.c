@@ -45,12 +45,28 @@ static int add_boot_id(struct wire_msg *msg)
 	return *id ? wire_add(msg, "BOOT_ID", id) : -ENODATA;
 }
 
+/* Is what is at DEVPATH another device by now? An event that udevd comes to late, behind the unplug
+ * and the next plug, still names the node of the one that it was about. (The database udevd then
+ * looks for is that of the new one: to the rules the old one has never been decided about.) */
+static bool is_followed(const char *devpath)
+{
+	const char *major = getenv("MAJOR"), *minor = getenv("MINOR");
+	char expected[32], found[32];
+
+	if (!major || !minor || root_read(found, sizeof(found), "/sys%s/dev", devpath) < 0)
+		return false;
+	snprintf(expected, sizeof(expected), "%s:%s", major, minor);
+	return !streq(found, expected);
+}
+
 /* The inode tells this device from the next one at the same path; 0: it is gone already. */
 static int add_inode(struct wire_msg *msg, const char *devpath)
 {
+	uint64_t inode = root_inode("/sys%s", devpath);
 	char number[24];
 
-	snprintf(number, sizeof(number), "%" PRIu64, root_inode("/sys%s", devpath));
+	/* In this order: who comes in between has another number. */
+	snprintf(number, sizeof(number), "%" PRIu64, is_followed(devpath) ? 0 : inode);
 	return wire_add(msg, "SYSFS_INODE", number);
 }
 

@@ -82,6 +82,16 @@ static void test_inode_of_a_present_device(void **state)
 
 	assert_int_equal(collect_event(&msg), 1);
 	assert_string_equal(wire_get(&msg, "SYSFS_INODE"), number);
+
+	/* With a number, it is the one that the event is about; and then the next one is there. */
+	setenv("MAJOR", "189", 1);
+	setenv("MINOR", "40", 1);
+	tree_write(*state, "/sys/devices/d/dev", "189:40\n");
+	assert_int_equal(collect_event(&msg), 1);
+	assert_string_equal(wire_get(&msg, "SYSFS_INODE"), number);
+	tree_write(*state, "/sys/devices/d/dev", "189:41\n");
+	assert_int_equal(collect_event(&msg), 1);
+	assert_string_equal(wire_get(&msg, "SYSFS_INODE"), "0");
 }
 
 static void test_properties(void **state)
