@@ -29,6 +29,7 @@ struct inuse {
 	struct nodes others;  /* nodes of any other kind: a serial line's, a camera's, a screen's */
 	struct nodes claimed; /* USB devices of which somebody has claimed an interface by usbfs */
 	bool has_interface;   /* a network interface */
+	bool glances;         /* its disks are not held: somebody may be about to mount them */
 	size_t n_disks;
 	int disks[INUSE_MAX_DISKS]; /* whole disks, open exclusively: nobody mounts them meanwhile
 				     */
@@ -66,7 +67,8 @@ int nodes_add(struct nodes *nodes, const char *path) _must_check_;
 /* The one with NUMBER, or NULL. */
 const struct node *nodes_find(const struct nodes *nodes, dev_t number, bool is_block);
 
-/* inuse_disk.c: opens the whole disk whose directory PATH is exclusively and appends it to INUSE.
+/* inuse_disk.c: opens the whole disk whose directory PATH is exclusively and appends it to INUSE,
+ * or closes it at once, if that only glances.
  * Returns 0; or -EBUSY with the words for its use.
  * Source: open(2), O_EXCL without O_CREAT on block devices. */
 int inuse_hold_disk(struct inuse *inuse, const char *path) _must_check_;

@@ -264,7 +264,10 @@ static int open_disk(struct inuse *inuse, const char *path)
 		return inuse_say(inuse, "it has more than %d disks", INUSE_MAX_DISKS);
 	int fd = root_open(O_RDONLY | O_EXCL | O_NONBLOCK | O_NOFOLLOW, "/dev/%s", node->name);
 	if (fd >= 0) {
-		inuse->disks[inuse->n_disks++] = fd;
+		if (inuse->glances)
+			close_fd(fd);
+		else
+			inuse->disks[inuse->n_disks++] = fd;
 		return 0;
 	}
 	/* No medium, or just pulled out: nobody can use it. */

@@ -344,6 +344,7 @@ static int handle_loaded(void *data, struct device *device)
 	device->wish.present = true;
 	device->wish.held = state == DEVICE_HELD;
 	device->wish.was_away = state == DEVICE_SUSPENDED;
+	device->attempt.was_used = state == DEVICE_REFUSED;
 	device->attempt.taken = device->record.handle[0] || state == DEVICE_OPENING ||
 				mark_is_set(MARK_GIVEN, device->id.kernel_name, device->id.node);
 	read_config(manager, device);

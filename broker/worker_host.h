@@ -17,8 +17,9 @@ int worker_lock(const char *name, struct worker_answer *answer) _must_check_;
 bool worker_has_gone(const struct worker_request *request, struct worker_answer *answer);
 
 /* The host used the device at the last look, and does not at this one, which INUSE has: perhaps it
- * is being mounted anew, or its file system checked. Two seconds later that must still be so:
- * blocks that long, and returns true with INUSE as new; false, at once: this look is enough. */
+ * is being mounted anew, or its file system checked, so this one is to be a glance. Two seconds
+ * later that must still be so: blocks that long, and returns true with INUSE as new; false, at
+ * once: this look is enough. */
 bool worker_looks_again(const struct worker_request *request, struct inuse *inuse);
 
 /* Loads the modules that NAME (a module or an alias) stands for, as the kernel itself does. Nothing

@@ -145,8 +145,10 @@ static int look_at_group(const struct worker_request *request, const struct pci_
 static int check_group(const struct worker_request *request, const struct pci_group *group,
 		       struct inuse *inuse, struct worker_answer *answer)
 {
-	int r = look_at_group(request, group, inuse);
+	int r;
 
+	inuse->glances = request->options & WORKER_WAS_USED;
+	r = look_at_group(request, group, inuse);
 	if (r == 0 && worker_looks_again(request, inuse))
 		r = look_at_group(request, group, inuse);
 	return r < 0 ? worker_fail(answer, r, "%s", inuse->words) : 0;

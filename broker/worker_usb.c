@@ -71,8 +71,10 @@ static int look_at_use(const struct worker_request *request, struct inuse *inuse
 
 static int check_use(const struct worker_request *request, struct inuse *inuse)
 {
-	int r = look_at_use(request, inuse);
+	int r;
 
+	inuse->glances = request->options & WORKER_WAS_USED;
+	r = look_at_use(request, inuse);
 	return r == 0 && worker_looks_again(request, inuse) ? look_at_use(request, inuse) : r;
 }
 

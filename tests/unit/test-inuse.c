@@ -89,6 +89,11 @@ static void test_deep_disk(void **state)
 	tree_write(h->root, "/dev/sda", "");
 	assert_int_equal(look(h), 0);
 	assert_int_equal(h->inuse.n_disks, 1);
+	/* A glance keeps nobody from mounting it. */
+	inuse_finish(&h->inuse);
+	h->inuse = (struct inuse){.glances = true};
+	assert_int_equal(look(h), 0);
+	assert_int_equal(h->inuse.n_disks, 0);
 }
 
 static void test_too_deep_to_tell(void **state)

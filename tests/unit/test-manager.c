@@ -1537,6 +1537,23 @@ static void test_disk_in_use(void **state)
 	unplug(stick);
 }
 
+/* The former broker has seen it in use: that may be between an unmount and a mount now. */
+static void test_restart_while_a_disk_is_refused(void **state)
+{
+	(void) state;
+	w.policy.worker_waits = true;
+	plug("1-2", 100, "vm1");
+	job_answer(-EBUSY, "/dev/sda is in use on the host: mounted on /mnt");
+	run();
+	restart();
+	manager_start(&w.manager);
+	run();
+	assert_true(w.jobs[0].options & WORKER_WAS_USED);
+	job_answer(0, "");
+	run();
+	expect("1-2", "attached vm1");
+}
+
 /* How often the database has been written, as another connection sees it. */
 static int n_commits(void)
 {
@@ -3667,6 +3684,7 @@ int main(void)
 		STARTED(test_failed_for_good),
 		STARTED(test_failed_for_good_at_one),
 		STARTED(test_disk_in_use),
+		STARTED(test_restart_while_a_disk_is_refused),
 		STARTED(test_disk_that_stays_in_use),
 		STARTED(test_unplug_of_a_refused_device),
 		STARTED(test_host_driver_does_not_let_go),
