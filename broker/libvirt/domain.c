@@ -10,6 +10,7 @@
 #define KEEPALIVE_SECONDS 5 /* a libvirt that has not answered three of these is gone */
 #define KEEPALIVE_COUNT 3
 #define RETRY_MS 5000
+#define NO_NOTES_URI "urn:vhotplug:none" /* nobody writes notes of this name space */
 
 static const char *const condition_names[] = {
 	[DOMAIN_RUNNING] = "running",
@@ -44,6 +45,14 @@ void domain_init(struct domain *domain, const char *uri, const char *name,
 
 /* The connection */
 
+static void on_close(virConnectPtr connection, int reason, void *data)
+{
+	struct domain *domain = data;
+
+	(void) connection, (void) reason;
+	domain->handler->changed(domain->data);
+}
+
 static void connection_drop(struct domain *domain)
 {
 	if (!domain->connection)
@@ -54,7 +63,7 @@ static void connection_drop(struct domain *domain)
 							   domain->callbacks[i]);
 		domain->callbacks[i] = -1;
 	}
-	virConnectUnregisterCloseCallback(domain->connection, NULL);
+	virConnectUnregisterCloseCallback(domain->connection, on_close);
 	virConnectClose(domain->connection);
 	domain->connection = NULL;
 }
@@ -145,14 +154,6 @@ static void on_refused(virConnectPtr connection, virDomainPtr which, const char 
 	(void) connection;
 	if (is_ours(domain, which) && startswith(alias, ALIAS_PREFIX))
 		domain->handler->device(domain->data, alias, false);
-}
-
-static void on_close(virConnectPtr connection, int reason, void *data)
-{
-	struct domain *domain = data;
-
-	(void) connection, (void) reason;
-	domain->handler->changed(domain->data);
 }
 
 /* As VIR_DOMAIN_EVENT_CALLBACK, by way of the type that stands for all functions. */
@@ -377,13 +378,28 @@ enum domain_outcome domain_attach(struct domain *domain, const char *alias, cons
 	return outcome;
 }
 
+/* Has libvirt write down what it knows of the domain, by taking away a note that is not there.
+ *
+ * Where QEMU had the device no more at the request, libvirt forgets it and does not write that down
+ * (qemuDomainDetachDeviceAlias() in its qemu_driver.c, 9.0). From its next start on it would take
+ * it for the domain's again: refuse it to others, and reset it, whoever uses it, when the domain
+ * ends. */
+static void save_status(virDomainPtr found)
+{
+	(void) virDomainSetMetadata(found, VIR_DOMAIN_METADATA_ELEMENT, NULL, NULL, NO_NOTES_URI,
+				    VIR_DOMAIN_AFFECT_LIVE);
+}
+
 /* What libvirt says of a device that is not there differs from version to version, so the domain's
  * own list decides. */
 static enum domain_outcome detach_found(virDomainPtr found, const char *alias, char *detail,
 					size_t size)
 {
-	if (virDomainDetachDeviceAlias(found, alias, VIR_DOMAIN_AFFECT_LIVE) == 0)
+	if (virDomainDetachDeviceAlias(found, alias, VIR_DOMAIN_AFFECT_LIVE) == 0) {
+		if (has_alias(found, device_xml_aliases, alias) == 0)
+			save_status(found);
 		return DOMAIN_PENDING;
+	}
 	enum domain_outcome outcome = outcome_of_error(detail, size);
 
 	if (virDomainIsActive(found) == 0 || has_alias(found, device_xml_aliases, alias) == 0) {

@@ -294,7 +294,8 @@ class Domain:
             for alias in self.xml().findall("devices/hostdev/alias"):
                 virsh("detach-device-alias", self.domain, alias.get("name"), "--live")
             wait_until(lambda: self.xml().find("devices/hostdev") is None, 5, "it has let go")
-            return
+            if not self.written():
+                return
         self.destroy()
 
     def crash(self):
@@ -307,6 +308,11 @@ class Domain:
 
     def xml(self, *words):
         return ElementTree.fromstring(virsh("dumpxml", self.domain, *words))
+
+    def written(self):
+        """The aliases of host devices that libvirtd believes it has when it is started again."""
+        status = ElementTree.parse(f"/run/libvirt/qemu/{self.domain}.xml")
+        return [alias.get("name") for alias in status.findall("domain/devices/hostdev/alias")]
 
     def aliases(self, device=None):
         """What vhotplug gave it, by the running domain's XML; of DEVICE only, if one is given."""

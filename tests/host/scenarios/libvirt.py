@@ -277,6 +277,7 @@ def libvirt_gets_a_card_and_gives_it_back(world):
     wait_until(lambda: not vm1.aliases(card), 60, "the VM has let go of it")
     wait_driver(card, "nvme")
     wait_until(lambda: world.db.assignment(card) is None, 60, "it has no row any more")
+    wait_until(lambda: not vm1.written(), 60, lambda: f"libvirtd has written down {vm1.written()}")
     vm1.expect_definition_untouched()
 
 
