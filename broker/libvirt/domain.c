@@ -381,9 +381,9 @@ enum domain_outcome domain_attach(struct domain *domain, const char *alias, cons
 /* Has libvirt write down what it knows of the domain, by taking away a note that is not there.
  *
  * Where QEMU had the device no more at the request, libvirt forgets it and does not write that down
- * (qemuDomainDetachDeviceAlias() in its qemu_driver.c, 9.0). From its next start on it would take
- * it for the domain's again: refuse it to others, and reset it, whoever uses it, when the domain
- * ends. */
+ * (qemuDomainDetachDeviceAlias() in its qemu_driver.c, 9.0 and 11.3). From its next start on it
+ * would take it for the domain's again: refuse it to others, and reset it, whoever uses it, when
+ * the domain ends. */
 static void save_status(virDomainPtr found)
 {
 	(void) virDomainSetMetadata(found, VIR_DOMAIN_METADATA_ELEMENT, NULL, NULL, NO_NOTES_URI,

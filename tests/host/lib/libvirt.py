@@ -311,8 +311,10 @@ class Domain:
 
     def written(self):
         """The aliases of host devices that libvirtd believes it has when it is started again."""
-        status = ElementTree.parse(f"/run/libvirt/qemu/{self.domain}.xml")
-        return [alias.get("name") for alias in status.findall("domain/devices/hostdev/alias")]
+        with contextlib.suppress(FileNotFoundError):  # it has just ended
+            status = ElementTree.parse(f"/run/libvirt/qemu/{self.domain}.xml")
+            return [alias.get("name") for alias in status.findall("domain/devices/hostdev/alias")]
+        return []
 
     def aliases(self, device=None):
         """What vhotplug gave it, by the running domain's XML; of DEVICE only, if one is given."""
