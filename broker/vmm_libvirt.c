@@ -14,7 +14,7 @@
 #include "broker/vm.h"
 
 #define DEFAULT_URI "qemu:///system"
-#define ANSWER_MS 60000 /* libvirt itself gives up waiting for QEMU after 30 s */
+#define ANSWER_MS 60000 /* libvirt waits 30 s for another request of the domain */
 #define REMOVED_MS 3000 /* for the guest to let go; it is asked again later */
 #define FIRST_PAUSE_MS 1000
 #define MAX_PAUSE_MS 60000

@@ -14,24 +14,33 @@ static bool has_only(const char *s, const char *allowed)
 #define DIGITS "0123456789"
 #define LETTERS "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
+/* libvirt takes no vendor 0000; bus and number say which one it is. */
+static void write_ids(char *to, size_t size, unsigned vendor, unsigned product)
+{
+	*to = 0;
+	if (vendor != 0)
+		snprintf(to, size, "<vendor id='0x%04x'/><product id='0x%04x'/>", vendor, product);
+}
+
 /* startupPolicy is requisite: a device that has gone does not keep the domain from being restored
  * later. When it has gone already it is "missing" (device_xml_missing). */
 static char *write_usb(const struct device_xml *device)
 {
 	unsigned vendor, product;
 	char *xml = NULL;
-	char rest;
+	char ids[60], rest;
 
 	if (device->bus == 0 || device->device == 0 || !device->ids ||
 	    sscanf(device->ids, "%4x:%4x%c", &vendor, &product, &rest) != 2) {
 		errno = EINVAL;
 		return NULL;
 	}
+	write_ids(ids, sizeof(ids), vendor, product);
 	if (asprintf(&xml,
 		     "<hostdev mode='subsystem' type='usb' managed='no'>"
-		     "<source startupPolicy='requisite'><vendor id='0x%04x'/><product id='0x%04x'/>"
-		     "<address bus='%u' device='%u'/></source><alias name='%s'/></hostdev>",
-		     vendor, product, device->bus, device->device, device->alias) < 0)
+		     "<source startupPolicy='requisite'>%s<address bus='%u' device='%u'/></source>"
+		     "<alias name='%s'/></hostdev>",
+		     ids, device->bus, device->device, device->alias) < 0)
 		return NULL;
 	return xml;
 }

@@ -197,6 +197,7 @@ static bool connection_open(struct domain *domain, char *detail, size_t size)
 		return true;
 	connection_drop(domain);
 	domain->connection = virConnectOpen(domain->uri);
+	domain->is_settled = false;
 	if (domain->connection && listen_to(domain)) {
 		/* Not every driver can; the local one closes its socket when it ends. */
 		(void) virConnectSetKeepAlive(domain->connection, KEEPALIVE_SECONDS,
@@ -229,6 +230,25 @@ static int read_aliases(virDomainPtr found, reader read, struct domain_view *vie
 	return r;
 }
 
+/* Has libvirt write down what it knows of the domain, by taking away a note that is not there. It
+ * does so when what it does for the domain is done. Returns 0, or -1: not within 30 s, say. */
+static int save_status(virDomainPtr found)
+{
+	return virDomainSetMetadata(found, VIR_DOMAIN_METADATA_ELEMENT, NULL, NULL, NO_NOTES_URI,
+				    VIR_DOMAIN_AFFECT_LIVE);
+}
+
+/* What a former connection has asked for is done all the same, however long QEMU takes, and is in
+ * no XML before: the first look waits for that. Returns whether nothing is under way any more. */
+static bool await_requests(struct domain *domain, virDomainPtr found)
+{
+	if (!domain->is_settled && save_status(found) < 0 &&
+	    virGetLastErrorCode() == VIR_ERR_OPERATION_TIMEOUT)
+		return false;
+	domain->is_settled = true;
+	return true;
+}
+
 static void look_at(struct domain *domain, virDomainPtr found, struct domain_view *view)
 {
 	int state, reason;
@@ -240,7 +260,8 @@ static void look_at(struct domain *domain, virDomainPtr found, struct domain_vie
 		view->condition = DOMAIN_OFF;
 		snprintf(view->detail, sizeof(view->detail),
 			 "libvirt's domain %.100s is not running", domain->name);
-	} else if (read_aliases(found, device_xml_aliases, view) < 0) {
+	} else if (!await_requests(domain, found) ||
+		   read_aliases(found, device_xml_aliases, view) < 0) {
 		view->condition = DOMAIN_UNREACHABLE;
 		describe_error(view->detail, sizeof(view->detail));
 	} else {
@@ -335,8 +356,11 @@ static int has_alias(virDomainPtr found, reader read, const char *alias)
 static enum domain_outcome check_attached(virDomainPtr found, const char *alias, char *detail,
 					  size_t size)
 {
-	if (has_alias(found, device_xml_missing, alias) <= 0)
-		return DOMAIN_OK;
+	int is_missing = has_alias(found, device_xml_missing, alias);
+
+	*detail = 0;
+	if (is_missing <= 0)
+		return is_missing < 0 ? DOMAIN_UNKNOWN : DOMAIN_OK;
 	(void) virDomainDetachDeviceAlias(found, alias, VIR_DOMAIN_AFFECT_LIVE);
 	snprintf(detail, size, "libvirt has not found it any more");
 	return DOMAIN_RETRY;
@@ -353,10 +377,7 @@ static enum domain_outcome attach_found(virDomainPtr found, const char *alias, c
 	int has = has_alias(found, device_xml_aliases, alias);
 	if (has < 0)
 		return DOMAIN_UNKNOWN;
-	if (has == 0)
-		return outcome;
-	*detail = 0;
-	return DOMAIN_OK;
+	return has == 0 ? outcome : check_attached(found, alias, detail, size);
 }
 
 enum domain_outcome domain_attach(struct domain *domain, const char *alias, const char *xml,
@@ -378,16 +399,14 @@ enum domain_outcome domain_attach(struct domain *domain, const char *alias, cons
 	return outcome;
 }
 
-/* Has libvirt write down what it knows of the domain, by taking away a note that is not there.
- *
- * Where QEMU had the device no more at the request, libvirt forgets it and does not write that down
+/* Where QEMU had the device no more at the request, libvirt forgets it and does not write that down
  * (qemuDomainDetachDeviceAlias() in its qemu_driver.c, 9.0 and 11.3). From its next start on it
  * would take it for the domain's again: refuse it to others, and reset it, whoever uses it, when
  * the domain ends. */
-static void save_status(virDomainPtr found)
+static void save_leave(virDomainPtr found, const char *alias)
 {
-	(void) virDomainSetMetadata(found, VIR_DOMAIN_METADATA_ELEMENT, NULL, NULL, NO_NOTES_URI,
-				    VIR_DOMAIN_AFFECT_LIVE);
+	if (has_alias(found, device_xml_aliases, alias) == 0)
+		(void) save_status(found);
 }
 
 /* What libvirt says of a device that is not there differs from version to version, so the domain's
@@ -396,8 +415,7 @@ static enum domain_outcome detach_found(virDomainPtr found, const char *alias, c
 					size_t size)
 {
 	if (virDomainDetachDeviceAlias(found, alias, VIR_DOMAIN_AFFECT_LIVE) == 0) {
-		if (has_alias(found, device_xml_aliases, alias) == 0)
-			save_status(found);
+		save_leave(found, alias);
 		return DOMAIN_PENDING;
 	}
 	enum domain_outcome outcome = outcome_of_error(detail, size);

@@ -40,6 +40,7 @@ struct domain {
 	const struct domain_handler *handler;
 	void *data;
 	virConnectPtr connection; /* NULL while libvirt can't be reached */
+	bool is_settled;          /* nothing that a former connection asked for is under way */
 	int callbacks[4];
 	int retry; /* libvirt's timer, while there is no connection */
 };

@@ -12,6 +12,7 @@
 #include "broker/libvirt/device_xml.h"
 #include "broker/libvirt/domain.h"
 #include "broker/libvirt/words.h"
+#include "helper/text.h"
 
 static bool is_over; /* the broker has closed its end */
 
@@ -41,6 +42,15 @@ static void tell_device(void *data, const char *alias, bool is_removed)
 
 static const struct domain_handler handler = {.changed = tell_changed, .device = tell_device};
 
+/* What libvirt says may be no UTF-8, what QEMU says in its words least of all. */
+static json_t *write_detail(const char *detail)
+{
+	char words[256];
+
+	text_clean(words, sizeof(words), detail);
+	return json_string(words);
+}
+
 static void answer_look(struct domain *domain, json_int_t id)
 {
 	struct domain_view view;
@@ -49,20 +59,16 @@ static void answer_look(struct domain *domain, json_int_t id)
 	domain_look(domain, &view);
 	for (size_t i = 0; i < view.n_aliases; i++)
 		json_array_append_new(aliases, json_string(view.aliases[i]));
-	send_json(json_pack("{sI ss si ss so}", "id", id, "is",
+	send_json(json_pack("{sI ss si so so}", "id", id, "is",
 			    domain_condition_name(view.condition), "run", view.run, "detail",
-			    view.detail, "aliases", aliases));
+			    write_detail(view.detail), "aliases", aliases));
 	domain_view_finish(&view);
 }
 
 static void answer_outcome(json_int_t id, enum domain_outcome outcome, const char *detail)
 {
-	/* libvirt's words may be no UTF-8, QEMU's in them least of all. */
-	json_t *words = json_string(detail);
-
 	send_json(json_pack("{sI ss so}", "id", id, "outcome", domain_outcome_name(outcome),
-			    "detail",
-			    words ? words : json_string("libvirt gives a reason that is no text")));
+			    "detail", write_detail(detail)));
 }
 
 static void answer_attach(struct domain *domain, json_int_t id, json_t *request)

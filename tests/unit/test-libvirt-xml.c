@@ -28,6 +28,14 @@ static void test_each_kind(void **state)
 		"<source startupPolicy='requisite'><vendor id='0x046d'/><product id='0xc52b'/>"
 		"<address bus='1' device='12'/></source>"
 		"<alias name='ua-vhp-1-2_3-77'/></hostdev>");
+	assert_written((struct device_xml){.kind = "usb",
+					   .alias = "ua-vhp-a",
+					   .bus = 1,
+					   .device = 12,
+					   .ids = "0000:3825"},
+		       "<hostdev mode='subsystem' type='usb' managed='no'>"
+		       "<source startupPolicy='requisite'>"
+		       "<address bus='1' device='12'/></source><alias name='ua-vhp-a'/></hostdev>");
 	assert_written(
 		(struct device_xml){.kind = "pci", .alias = "ua-vhp-a", .address = "0000:03:0a.7"},
 		"<hostdev mode='subsystem' type='pci' managed='no'><source>"
