@@ -18,6 +18,7 @@ _pcre2.pcre2_match_data_create_8.argtypes = [ctypes.c_uint32, ctypes.c_void_p]
 _pcre2.pcre2_match_8.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t,
                                  ctypes.c_size_t, ctypes.c_uint32, ctypes.c_void_p,
                                  ctypes.c_void_p]
+_pcre2.pcre2_dfa_match_8.argtypes = [*_pcre2.pcre2_match_8.argtypes, ctypes.c_void_p, ctypes.c_size_t]
 _pcre2.pcre2_match_context_create_8.restype = ctypes.c_void_p
 _pcre2.pcre2_set_match_limit_8.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
 _pcre2.pcre2_set_depth_limit_8.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
@@ -25,7 +26,9 @@ _match_data = _pcre2.pcre2_match_data_create_8(1, None)
 _context = _pcre2.pcre2_match_context_create_8(None)
 _pcre2.pcre2_set_match_limit_8(_context, 1000000)
 _pcre2.pcre2_set_depth_limit_8(_context, 10000)
+_workspace = (ctypes.c_int * 100000)()
 _compiled = {}
+_assumed = None  # (pattern, subject) to the answer, in meanings()
 
 
 def regex_compile(pattern):
@@ -38,11 +41,29 @@ def regex_compile(pattern):
     return _compiled[pattern]
 
 
+class GaveUp(Exception):
+    """PCRE2 has, on this pattern and subject."""
+
+
+def answer_of(result):
+    return True if result >= 0 else False if result == NO_MATCH else None
+
+
 def regex_matches(pattern, subject):
     """Whether PATTERN matches SUBJECT from its start; None if there is no answer."""
-    result = _pcre2.pcre2_match_8(regex_compile(pattern), subject, len(subject), 0, 0,
-                                  _match_data, _context)
-    return True if result >= 0 else False if result == NO_MATCH else None
+    answer = answer_of(_pcre2.pcre2_match_8(regex_compile(pattern), subject, len(subject), 0, 0,
+                                            _match_data, _context))
+    if answer is not None or _assumed is None:
+        return answer
+    if (pattern, subject) not in _assumed:
+        raise GaveUp(pattern, subject)
+    return _assumed[pattern, subject]
+
+
+def regex_truth(pattern, subject):
+    """The same without backtracking, so that there is an answer; None if not even so."""
+    return answer_of(_pcre2.pcre2_dfa_match_8(regex_compile(pattern), subject, len(subject), 0, 0, _match_data,
+                                              None, _workspace, len(_workspace)))
 
 
 def looks_like(pattern, subject, deny):
@@ -217,3 +238,17 @@ def decide(sections, device):
                 return (kind, group, name, [vm.strip() for vm in vms],
                         keys.get("fence") != b"no")
     return None
+
+
+def meanings(sections, device, assumed=None):
+    """What decide() may say: more than one thing where PCRE2 gives up on a pattern, since udev, which has globs for
+    many, may have an answer all the same."""
+    global _assumed
+    _assumed = assumed or {}
+    try:
+        return [decide(sections, device)]
+    except GaveUp as case:
+        return [found for answer in {None, regex_truth(*case.args)}
+                for found in meanings(sections, device, {**(assumed or {}), case.args: answer})]
+    finally:
+        _assumed = None
