@@ -181,6 +181,7 @@ static int teardown(void **state)
 
 	udev_query_free(a->query);
 	loop_free(a->loop);
+	settle(); /* who ends later would be counted by the next test */
 	if (shared->stuck)
 		kill(shared->stuck, SIGKILL);
 	root_set("");
