@@ -4,9 +4,11 @@
 #include <fcntl.h>
 
 #include "broker/confinement.h"
+#include "helper/text.h"
 
-#define MAX_PORT_TRIES 40 /* places found taken before giving up for now */
-#define ASKED_MS 200      /* what a probe takes */
+#define MAX_PORT_TRIES 40   /* places found taken before giving up for now */
+#define FDSET "/dev/fdset/" /* and its number: a descriptor that QEMU was passed */
+#define ASKED_MS 200        /* what a probe takes */
 /* A port without an id can't be named; two of one chassis and slot QEMU refuses. */
 #define ONE_MORE_PORT "-device pcie-root-port,id=rp9,chassis=9,slot=9"
 
@@ -40,7 +42,7 @@ static json_t *device_arguments(struct qemu_op *op, uint32_t fdset)
 		json_object_set_new(arguments, "hostbus", json_integer(bus));
 		json_object_set_new(arguments, "hostaddr", json_integer(address));
 	} else {
-		snprintf(path, sizeof(path), "/dev/fdset/%u", fdset);
+		snprintf(path, sizeof(path), FDSET "%u", fdset);
 		json_object_set_new(arguments, "hostdevice", json_string(path));
 	}
 	if (op->bus[0])
@@ -124,11 +126,24 @@ static void add_advice(const struct qemu_op *op, const char *text, char *ret, si
 	confinement_explain(&op->qemu->vm->peer, text, ret, size);
 }
 
-/* QEMU's words with what can be done: that is never what has no room. */
-static void say_error(struct qemu_op *op, const char *text)
+/* Puts a copy of QEMU's TEXT into TO, with the device's node for the descriptor that QEMU had: its
+ * number says nothing to a person, and is another one with each try, so that each would be news. */
+static void name_node(const struct qemu_op *op, const char *text, char *to, size_t size)
 {
-	char advice[300], whole[sizeof(op->base.result.detail)];
+	const char *set = strstr(text, FDSET);
+	int before = set ? (int) (set - text) : (int) strlen(text);
+	const char *rest = set ? set + strlen(FDSET) : "";
 
+	text_words(to, size, "%.*s%s%s", before, text, set ? op->base.device->id.node : "",
+		   rest + strspn(rest, "0123456789"));
+}
+
+/* QEMU's words with what can be done: that is never what has no room. */
+static void say_error(struct qemu_op *op, const char *said)
+{
+	char advice[300], whole[sizeof(op->base.result.detail)], text[sizeof(whole)];
+
+	name_node(op, said, text, sizeof(text));
 	add_advice(op, text, advice, sizeof(advice));
 	int room = (int) (sizeof(whole) - sizeof("QEMU: ") - strlen(advice));
 	snprintf(whole, sizeof(whole), "QEMU: %.*s%s", room > 0 ? room : 0, text, advice);

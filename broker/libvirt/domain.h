@@ -58,9 +58,10 @@ void domain_init(struct domain *domain, const char *uri, const char *name,
 		 const struct domain_handler *handler, void *data);
 void domain_finish(struct domain *domain);
 
-/* Looks what it is doing and what it has of ours; connects first if need be. When libvirt can't be
- * reached, it is tried again by itself, and handler.changed tells. domain_view_finish frees what is
- * in the view. */
+/* Looks what it is doing and what it has of ours; connects first if need be. The first look of a
+ * connection waits for what libvirt is doing for the domain, 30 s at most. When libvirt can't be
+ * reached, or is not done by then, it is tried again by itself, and handler.changed tells.
+ * domain_view_finish frees what is in the view. */
 void domain_look(struct domain *domain, struct domain_view *ret_view);
 void domain_view_finish(struct domain_view *view);
 const char *domain_condition_name(enum domain_condition condition);

@@ -1007,6 +1007,18 @@ static void test_bus_that_is_not_there(void **state)
 	expect("attached 1-2 4 0 QEMU: Bus 'nosuch.0' not found; check usbBus");
 }
 
+/* The number of the descriptor is another one with each try: the reason would be, too. */
+static void test_descriptor_that_does_not_open(void **state)
+{
+	struct device d = stick("1-2", 7);
+
+	(void) state;
+	start_vm(NULL);
+	m.rejects = "can't open /dev/fdset/1801: no";
+	attach(&d);
+	expect("QEMU: can't open /dev/bus/usb/001/003: no");
+}
+
 static void test_long_error(void **state)
 {
 	struct device d = stick("1-2", 7);
@@ -1526,6 +1538,7 @@ int main(void)
 		QEMU_TEST(test_deleted_unasked),
 		QEMU_TEST(test_no_usb_in_the_vm),
 		QEMU_TEST(test_bus_that_is_not_there),
+		QEMU_TEST(test_descriptor_that_does_not_open),
 		QEMU_TEST(test_long_error),
 		QEMU_TEST(test_limit_of_locked_memory),
 		QEMU_TEST(test_node_that_it_does_not_see),
