@@ -1,6 +1,7 @@
 /* Log lines on stderr; used by everything in the broker that decides something. */
 #include "broker/log.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <sys/socket.h>
@@ -26,17 +27,33 @@ struct kind {
 
 static bool log_with_debug;
 static bool log_to_journal;
-static bool log_to_file; /* which no reader can hold up */
+static int log_fd = STDERR_FILENO;
+static bool log_never_waits; /* a file, or a descriptor that says so */
 static struct kind kinds[KINDS];
 static unsigned long lost; /* lines that stderr has not taken */
 
+/* A pipe or a terminal, opened once more: that nothing is waited for there is then said of this
+ * descriptor, and not of all who have it for their stderr too. Source: pipe(7), tty_ioctl(4). */
+static int open_again(mode_t mode)
+{
+	int fd = -1;
+
+	if (S_ISFIFO(mode) || S_ISCHR(mode))
+		fd = open("/proc/self/fd/2", O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	return fd >= 0 ? fd : STDERR_FILENO;
+}
+
 void log_init(bool debug)
 {
-	struct stat st;
+	struct stat st = {0};
 
 	log_with_debug = debug;
 	log_to_journal = getenv("JOURNAL_STREAM") != NULL;
-	log_to_file = fstat(STDERR_FILENO, &st) == 0 && S_ISREG(st.st_mode);
+	if (log_fd != STDERR_FILENO)
+		close(log_fd);
+	fstat(STDERR_FILENO, &st);
+	log_fd = open_again(st.st_mode);
+	log_never_waits = S_ISREG(st.st_mode) || log_fd != STDERR_FILENO;
 	memset(kinds, 0, sizeof(kinds));
 	lost = 0;
 }
@@ -72,8 +89,8 @@ static bool write_line(const char *line, size_t length)
 {
 	struct pollfd pollfd = {.fd = STDERR_FILENO, .events = POLLOUT};
 
-	if (log_to_file)
-		return write(STDERR_FILENO, line, length) == (ssize_t) length;
+	if (log_never_waits)
+		return write(log_fd, line, length) == (ssize_t) length;
 	ssize_t n = send(STDERR_FILENO, line, length, MSG_DONTWAIT | MSG_NOSIGNAL);
 
 	if (n < 0 && errno == ENOTSOCK)

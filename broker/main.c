@@ -127,12 +127,30 @@ static int read_boot_id(char *ret, size_t size)
 	return root_read(ret, size, "/proc/sys/kernel/random/boot_id");
 }
 
+/* Into the log and not to stderr, which may have nobody who reads it. */
+static int load_again(const char *path, struct config **ret_config)
+{
+	_cleanup_free_ char *mistakes = NULL;
+	size_t size = 0;
+	FILE *stream = open_memstream(&mistakes, &size);
+
+	if (!stream)
+		return -errno;
+	int r = config_load(path, stream, ret_config);
+
+	fclose(stream);
+	for (char *next = mistakes, *line; r < 0 && (line = strsep(&next, "\n"));)
+		if (*line)
+			log_error("%s", line);
+	return r;
+}
+
 static void reload_config(void *data)
 {
 	struct broker *broker = data;
 	struct config *config = NULL;
 
-	if (config_load(broker->config_path, stderr, &config) < 0) {
+	if (load_again(broker->config_path, &config) < 0) {
 		log_error("%s has mistakes: the config stays as it was", broker->config_path);
 		manager_resync(&broker->manager);
 		return;

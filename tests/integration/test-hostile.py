@@ -573,6 +573,9 @@ def test_nobody_reads_the_log(world):
         while True:
             os.write(filler, b"x" * 4096)
     check(all(world.event("remove") == b"T" for _ in range(20)), "events are taken while nobody reads")
+    world.config.write_text("[vm\n" * 100)
+    broker.send_signal(signal.SIGHUP)  # each line is a mistake
+    check(all(world.event("remove") == b"T" for _ in range(20)), "and of the config's mistakes neither")
     os.close(filler)
     os.close(reader)
     broker.send_signal(signal.SIGHUP)  # says something

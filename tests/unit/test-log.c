@@ -80,6 +80,31 @@ static void test_nobody_reads(void **state)
 	assert_non_null(strstr(text, "vhotplug-broker: again\n"));
 }
 
+/* Ctrl-S: a terminal has room, but not for all of a line. */
+static void test_terminal_is_stopped(void **state)
+{
+	int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+	char line[500];
+
+	(void) state;
+	memset(line, 'x', sizeof(line) - 1);
+	line[sizeof(line) - 1] = 0;
+	assert_int_equal(grantpt(master), 0);
+	assert_int_equal(unlockpt(master), 0);
+	int slave = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
+
+	assert_int_not_equal(slave, -1);
+	dup2(slave, STDERR_FILENO);
+	log_init(false);
+	alarm(60); /* it would wait for ever */
+	for (int i = 0; i < 400; i++)
+		log_info("vm%d: %s", i, line);
+	alarm(0);
+	assert_int_equal(fcntl(slave, F_GETFL) & O_NONBLOCK, 0); /* others who have it wait */
+	close(slave);
+	close(master);
+}
+
 static void test_reader_has_gone(void **state)
 {
 	(void) state;
@@ -121,6 +146,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		LOG_TEST(test_lines_are_clean),
 		LOG_TEST(test_nobody_reads),
+		LOG_TEST(test_terminal_is_stopped),
 		LOG_TEST(test_reader_has_gone),
 		LOG_TEST(test_flood),
 	};
