@@ -311,13 +311,13 @@ class RulesTest(unittest.TestCase):
             self.host.event("remove", path, "pci")
             shutil.rmtree("/sys/kernel", ignore_errors=True)
 
-    def give_back(self):
-        """Runs conf/vhotplug-give-back. Returns the cards that the kernel was to find a driver for."""
+    def give_back(self, card):
+        """Runs conf/vhotplug-give-back beside one CARD. Returns those that the kernel was to find a driver for."""
         text = pathlib.Path(GIVE_BACK).read_text().replace("@CMAKE_INSTALL_FULL_BINDIR@", os.path.dirname(GEN_RULES))
         probe = pathlib.Path("/sys/bus/pci/drivers_probe")
         probe.write_text("")
         pathlib.Path("/run/give-back").write_text(text)
-        subprocess.run(["sh", "/run/give-back"], check=True, env={**os.environ, "SYSTEMD_DEVICE_VERIFY_SYSFS": "0"})
+        self.asked_by(["sh", "/run/give-back"], [card])
         return probe.read_text().split()
 
     def test_cards_are_given_back(self):
@@ -328,7 +328,7 @@ class RulesTest(unittest.TestCase):
             path = self.card("0000:00:1c.0", group=group, driver=driver)
             pathlib.Path(f"/sys{path}/driver_override").write_text("vfio-pci\n")
             self.check_claimed(self.host.event("add", path, "pci"), "pci/G/Any")
-            self.assertEqual(self.give_back(), ["0000:00:1c.0"] if back else [], (group, driver))
+            self.assertEqual(self.give_back(path), ["0000:00:1c.0"] if back else [], (group, driver))
             self.assertEqual(self.override(path), "" if back else "vfio-pci", (group, driver))
             self.host.remove_device(path)
             self.host.event("remove", path, "pci")
@@ -463,23 +463,27 @@ class RulesTest(unittest.TestCase):
 
     def applied(self, config, devices, lost=False):
         """Which of DEVICES the kernel is asked for events of when CONFIG is applied. LOST: udevd never tells of them."""
-        files = {path: pathlib.Path(f"/sys{path}/uevent") for path in devices}
-        texts, asked = {path: file.read_text() for path, file in files.items()}, set()
         with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
             file.write(config)
             file.flush()
-            process = subprocess.Popen([GEN_RULES, "-c", file.name], stdout=subprocess.DEVNULL,
-                                       env={**os.environ, "SYSTEMD_DEVICE_VERIFY_SYSFS": "0"})
-            running = True
-            while running:
-                running = process.poll() is None
-                for path in devices:
-                    action, _, uuid = files[path].read_text().partition(" ")
-                    if action == "add" and len(uuid) >= UUID_LENGTH and path not in asked:
-                        asked.add(path)
-                        if not lost:
-                            self.answer(uuid[:UUID_LENGTH])
-                time.sleep(0.005)
+            return self.asked_by([GEN_RULES, "-c", file.name], devices, lost)
+
+    def asked_by(self, command, devices, lost=False):
+        """Which of DEVICES COMMAND asks the kernel for events of."""
+        files = {path: pathlib.Path(f"/sys{path}/uevent") for path in devices}
+        texts, asked = {path: file.read_text() for path, file in files.items()}, set()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL,
+                                   env={**os.environ, "SYSTEMD_DEVICE_VERIFY_SYSFS": "0"})
+        running = True
+        while running:
+            running = process.poll() is None
+            for path in devices:
+                action, _, uuid = files[path].read_text().partition(" ")
+                if action == "add" and len(uuid) >= UUID_LENGTH and path not in asked:
+                    asked.add(path)
+                    if not lost:
+                        self.answer(uuid[:UUID_LENGTH])
+            time.sleep(0.005)
         self.assertEqual(process.returncode, 0)
         for path, text in texts.items():
             files[path].write_text(text)
