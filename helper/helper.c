@@ -3,45 +3,17 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <stdarg.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <syslog.h>
 
 #include "helper/collect.h"
 #include "helper/deliver.h"
 #include "helper/helper.h"
+#include "helper/report.h"
 #include "helper/spool.h"
 
-/* syslog(3) waits when the daemon does not read; this line may get lost, but never waits. */
-static void send_to_syslog(int priority, const char *text)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX, .sun_path = "/dev/log"};
-	char line[512];
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-
-	if (fd < 0 || connect(fd, (struct sockaddr *) &addr, sizeof(addr)) < 0)
-		return;
-	int n = snprintf(line, sizeof(line), "<%d>vhotplug-helper[%ld]: %s", LOG_DAEMON | priority,
-			 (long) getpid(), text);
-	if (n > 0)
-		(void) !send(fd, line, strnlen(line, sizeof(line)), MSG_NOSIGNAL);
-}
-
-/* udevd shows stderr only when it debugs: what matters goes to syslog too. */
-static void _printf_(2, 3) report_event(int priority, const char *format, ...)
-{
-	char text[400];
-	va_list ap;
-
-	va_start(ap, format);
-	vsnprintf(text, sizeof(text), format, ap);
-	va_end(ap);
-	fprintf(stderr, "vhotplug-helper: %s\n", text);
-	if (priority <= LOG_WARNING)
-		send_to_syslog(priority, text);
-}
+#define NAME "vhotplug-helper"
 
 /* For kernels before 5.9. */
 static void close_one_by_one(void)
@@ -82,8 +54,8 @@ static int spool_event(const char *run_dir, const struct wire_msg *msg)
 
 	r = spool_open(run_dir, &dir_fd);
 	if (r < 0) {
-		report_event(LOG_ERR, "event %s lost: %s/%s: %s", wire_get(msg, "SEQNUM"), run_dir,
-			     WIRE_SPOOL_NAME, strerror(-r));
+		report_line(NAME, LOG_ERR, "event %s lost: %s/%s: %s", wire_get(msg, "SEQNUM"),
+			    run_dir, WIRE_SPOOL_NAME, strerror(-r));
 		return 1;
 	}
 	r = spool_put(dir_fd, msg);
@@ -91,8 +63,8 @@ static int spool_event(const char *run_dir, const struct wire_msg *msg)
 		return 0;
 	/* Once is enough: the next thousand events would say the same. */
 	if (spool_mark_lost(dir_fd) != 0)
-		report_event(
-			LOG_ERR,
+		report_line(
+			NAME, LOG_ERR,
 			"event %s lost, and maybe others after it: %s/%s: %s; is vhotplug-broker "
 			"running?",
 			wire_get(msg, "SEQNUM"), run_dir, WIRE_SPOOL_NAME,
@@ -109,19 +81,19 @@ int helper_run(const char *run_dir, bool *ret_alone)
 	*ret_alone = false;
 	r = collect_event(&msg);
 	if (r < 0)
-		report_event(LOG_ERR, "event not understood: %s", strerror(-r));
+		report_line(NAME, LOG_ERR, "event not understood: %s", strerror(-r));
 	if (r <= 0)
 		return r < 0;
 
 	r = deliver_message(run_dir, &msg, HELPER_TIMEOUT_MS, &answer);
 	if (r == 0 && answer == WIRE_TAKEN)
 		return 0;
-	report_event(LOG_DEBUG, "event %s goes to the spool, the broker %s",
-		     wire_get(&msg, "SEQNUM"),
-		     r == 0            ? "can't store it now"
-		     : r == -ETIMEDOUT ? "does not answer"
-		     : r == -EAGAIN    ? "is busy"
-				       : "is not there");
+	report_line(NAME, LOG_DEBUG, "event %s goes to the spool, the broker %s",
+		    wire_get(&msg, "SEQNUM"),
+		    r == 0            ? "can't store it now"
+		    : r == -ETIMEDOUT ? "does not answer"
+		    : r == -EAGAIN    ? "is busy"
+				      : "is not there");
 	*ret_alone = r == -ENOENT || r == -ECONNREFUSED || r == -ECONNRESET || r == -EPIPE;
 	return spool_event(run_dir, &msg);
 }

@@ -6,6 +6,7 @@
 
 #include "conf/base64url.h"
 #include "helper/match.h"
+#include "helper/report.h"
 
 enum {
 	EXIT_MATCH = 0,
@@ -15,8 +16,8 @@ enum {
 
 static int report_failure(const char *key, const char *why)
 {
-	openlog("vhotplug-match", LOG_PID | LOG_PERROR, LOG_DAEMON);
-	syslog(LOG_ERR, "%s: %s: %s", getenv("DEVPATH") ?: "no device", key, why);
+	report_line("vhotplug-match", LOG_ERR, "%s: %s: %s", getenv("DEVPATH") ?: "no device", key,
+		    why);
 	return EXIT_ERROR;
 }
 

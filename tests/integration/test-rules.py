@@ -3,6 +3,7 @@ database, when the helper runs, and what the fence does to a claimed device's ch
 
     test-rules.py GEN_RULES MATCHER LIBEXECDIR"""
 
+import contextlib
 import os
 import pathlib
 import shutil
@@ -240,6 +241,21 @@ class RulesTest(unittest.TestCase):
         self.host.install_program("vhotplug-match", MATCHER)
         self.check_claimed(device.event("add"), "usb/G/A")
         self.remove(device)
+
+    def test_syslog_that_stands_still(self):
+        """udevd waits for what it runs."""
+        log = pathlib.Path("/dev/log")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon, \
+                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as other:
+            daemon.bind(str(log))
+            other.connect(str(log))
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    other.send(b"x")
+            done = subprocess.run([MATCHER, "productName", "!"], stderr=subprocess.PIPE, timeout=60, check=False)
+        log.unlink()
+        self.assertEqual(done.returncode, 2)
+        self.assertIn(b"not properly encoded", done.stderr)
 
     def test_own_words(self):
         """The hardware database's name hides what the device says of itself."""
