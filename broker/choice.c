@@ -185,7 +185,9 @@ void choice_attach(struct registry *registry, struct device *device, const char 
 	wish = &device->wish;
 	wish->away = AWAY_NOT;
 	wish->held = false;
-	if (vm && is_kept)
+	/* Where it is asked for it is a choice, even of one. */
+	is_kept = vm && (is_kept || wish->asks);
+	if (is_kept)
 		kept_set(&wish->chosen, vm);
 	remember_choice(registry, device);
 	/* Somebody who does not say which VM takes the first one; it is not asked for again while
@@ -195,7 +197,7 @@ void choice_attach(struct registry *registry, struct device *device, const char 
 	log_info("%s (%s): attached by hand%s%s", device->id.kernel_name, device->id.name,
 		 vm ? " to " : "", vm ? vm : "");
 	wish_changed(registry, device);
-	attach_along(registry, device, vm && is_kept);
+	attach_along(registry, device, is_kept);
 }
 
 static void keep_out(struct registry *registry, struct device *device, enum device_away away)

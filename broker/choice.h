@@ -25,7 +25,8 @@ void choices_save(const struct choices *choices);
 /* DEVICE has arrived: what was chosen for it before holds again. */
 void choice_recall(struct registry *registry, struct device *device);
 
-/* VM is one of DEVICE's, or NULL: as chosen, or the first. IS_KEPT: it is a choice. */
+/* VM is one of DEVICE's, or NULL: as chosen, or the first. IS_KEPT: it is a choice; it is one in
+ * any case where DEVICE goes to none without. */
 void choice_attach(struct registry *registry, struct device *device, const char *vm, bool is_kept);
 void choice_detach(struct registry *registry, struct device *device, bool until_replug);
 /* The devices of KINDS (1 << enum device_kind) that are in the VM called NAME, or any for NULL. */

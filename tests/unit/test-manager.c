@@ -2256,6 +2256,31 @@ static void test_group_can_not_go_where_people_say(void **state)
 	assert_string_equal(device(SECOND)->wish.chosen, "");
 }
 
+/* A group that asks may have one VM alone. Whoever speaks vhotplug's API says which one it is to
+ * be, and does not know that this is a choice. */
+static void test_choice_of_one(void **state)
+{
+	(void) state;
+	manager_set_config(&w.manager, read_config("[usb asking]\nallowedVms = vm1\nchoose = ask\n"
+						   "[allow r]\nvendorId = 046d\n"));
+	run();
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+	stick->rule = "usb/asking/r";
+	event("add", stick, ++w.seqnum);
+	run();
+	assert_int_equal(device("1-2")->record.state, DEVICE_CHOOSE);
+	choice_attach(&w.manager.registry, device("1-2"), "vm1", false);
+	run();
+	expect("1-2", "attached vm1");
+	assert_string_equal(sql("select vm from choice"), "vm1");
+	choice_detach(&w.manager.registry, device("1-2"), false);
+	run();
+	expect("1-2", "detached vm1");
+	choice_attach(&w.manager.registry, device("1-2"), "vm1", false);
+	run();
+	expect("1-2", "attached vm1");
+}
+
 /* Both have gone while nobody looked: the one that leads takes the other along. */
 static void test_leader_and_follower_vanish(void **state)
 {
@@ -3712,6 +3737,8 @@ int main(void)
 		STARTED(test_group_moves_as_a_whole),
 		STARTED(test_group_stays_together),
 		cmocka_unit_test_setup_teardown(test_group_goes_where_people_say, setup_choosing,
+						teardown_choosing),
+		cmocka_unit_test_setup_teardown(test_choice_of_one, setup_choosing,
 						teardown_choosing),
 		cmocka_unit_test_setup_teardown(test_group_is_taken_out_by_hand, setup_choosing,
 						teardown_choosing),
