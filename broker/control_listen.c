@@ -18,7 +18,8 @@
 #include "helper/text.h"
 
 #define BACKLOG 1024
-#define RETRY_MS 1000  /* while something is amiss */
+#define RETRY_MS 1000  /* while no client can be taken */
+#define AGAIN_MS 3000  /* while a socket can't be made */
 #define CLEARED_MS 200 /* for whoever clears a directory to be done with it */
 #define MAX_CIDS 64
 #define AT_ONCE 64 /* clients taken in one pass */
@@ -26,17 +27,20 @@
 struct listener {
 	struct listener *next;
 	struct control_listeners *all;
-	int fd; /* -1: its unix socket has been removed, and can't be made again yet */
+	int fd; /* -1: it can't be made yet, or not again */
 	struct loop_source *source;
 	struct loop_timer retry, again;
 	enum control_dialect dialect;
 	bool is_trusted;
-	char path[CONFIG_SOCKET_SIZE]; /* of a unix socket; "" */
-	ino_t inode;                   /* ours there */
+	char name[CONFIG_SOCKET_SIZE + 20]; /* for people */
+	char path[CONFIG_SOCKET_SIZE];      /* of a unix socket; "" */
+	ino_t inode;                        /* ours there */
 	mode_t mode;
 	uid_t uid;
 	gid_t gid;
 	struct watch *watch;
+	struct sockaddr_storage address; /* of another socket */
+	socklen_t size;
 	unsigned cids[MAX_CIDS];
 	size_t n_cids;
 	bool is_vsock;
@@ -143,12 +147,6 @@ static int start_accepting(struct listener *listener, int fd)
 						  listener_readable, listener, &listener->source);
 }
 
-static void listener_add(struct listener *listener)
-{
-	listener->next = listener->all->first;
-	listener->all->first = listener;
-}
-
 static int find_owner(const struct control_unix *place, uid_t *ret_uid, gid_t *ret_gid)
 {
 	uid_t uid = place->user ? account_ask_user(place->user) : (uid_t) -1;
@@ -198,9 +196,42 @@ static int open_unix(struct listener *listener)
 	return start_accepting(listener, fd);
 }
 
+/* By TCP or vsock. */
+static int open_other(struct listener *listener)
+{
+	int one = 1, r = 0;
+	int fd = socket(listener->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+	if (fd < 0)
+		r = -errno;
+	if (r == 0 && !listener->is_vsock &&
+	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0)
+		r = -errno;
+	if (r == 0 && bind(fd, (const struct sockaddr *) &listener->address, listener->size) < 0)
+		r = -errno;
+	if (r < 0) {
+		close_fd(fd);
+		return r;
+	}
+	return start_accepting(listener, fd);
+}
+
+static int open_socket(struct listener *listener)
+{
+	return listener->path[0] ? open_unix(listener) : open_other(listener);
+}
+
 static bool is_in_place(const struct listener *listener)
 {
 	return listener->fd >= 0 && socket_inode(listener->path) == listener->inode;
+}
+
+static void listen_again(void *data);
+
+static void try_again(struct listener *listener)
+{
+	stop_accepting(listener);
+	loop_timer_start(listener->all->loop, &listener->again, AGAIN_MS, listen_again, listener);
 }
 
 static void listen_again(void *data)
@@ -214,13 +245,28 @@ static void listen_again(void *data)
 	if (is_news)
 		log_warning("%s was removed: making it again", listener->path);
 	stop_accepting(listener);
-	r = open_unix(listener);
+	r = open_socket(listener);
+	if (r == 0) {
+		log_info("listening on %s", listener->name);
+		return;
+	}
+	if (is_news)
+		log_error("can't listen on %s: %s", listener->name, strerror(-r));
+	try_again(listener);
+}
+
+/* What is in the way at the host's start need not be there for long: an address that no interface
+ * has yet, a directory that is still to be made, a program that we take the place of. */
+static void start_listening(struct listener *listener)
+{
+	int r = open_socket(listener);
+
+	listener->next = listener->all->first;
+	listener->all->first = listener;
 	if (r == 0)
 		return;
-	if (is_news)
-		log_error("can't listen on %s: %s", listener->path, strerror(-r));
-	stop_accepting(listener);
-	loop_timer_start(listener->all->loop, &listener->again, RETRY_MS, listen_again, listener);
+	log_error("can't listen on %s yet: %s", listener->name, strerror(-r));
+	try_again(listener);
 }
 
 /* Somebody has cleared the directory, say: nobody would find the socket any more. */
@@ -247,14 +293,13 @@ int control_listen_unix(struct control_listeners *listeners, const struct contro
 	if (r == 0)
 		r = watch_new(listeners->loop, listener->path, look_at_socket, listener,
 			      &listener->watch);
-	if (r == 0)
-		r = open_unix(listener);
 	if (r < 0) {
 		log_error("can't listen on %s: %s", place->path, strerror(-r));
 		listener_free(listener);
 		return r;
 	}
-	listener_add(listener);
+	snprintf(listener->name, sizeof(listener->name), "%s", listener->path);
+	start_listening(listener);
 	return 0;
 }
 
@@ -289,51 +334,26 @@ static int make_address(const char *host, unsigned port, struct sockaddr_storage
 	return 0;
 }
 
-/* A socket of FAMILY bound to ADDRESS and listened on. LISTENER is freed when that fails. */
-static int listen_at(struct listener *listener, const void *address, socklen_t size, int family)
-{
-	int one = 1, r = 0;
-	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	if (fd < 0)
-		r = -errno;
-	if (r == 0 && family != AF_VSOCK &&
-	    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0)
-		r = -errno;
-	if (r == 0 && bind(fd, address, size) < 0)
-		r = -errno;
-	if (r == 0)
-		r = start_accepting(listener, fd);
-	else
-		close_fd(fd);
-	if (r < 0)
-		listener_free(listener);
-	else
-		listener_add(listener);
-	return r;
-}
-
 int control_listen_tcp(struct control_listeners *listeners, const char *host, unsigned port)
 {
 	struct listener *listener = listener_new(listeners, CONTROL_VHOTPLUG, true);
-	struct sockaddr_storage address;
-	socklen_t size = 0;
-	int r = make_address(host, port, &address, &size);
+	int r;
 
 	if (!listener)
 		return -ENOMEM;
-	if (r < 0)
+	snprintf(listener->name, sizeof(listener->name), "%s, TCP port %u", host, port);
+	r = make_address(host, port, &listener->address, &listener->size);
+	if (r < 0) {
+		log_error("can't listen on %s: %s", listener->name, strerror(-r));
 		listener_free(listener);
-	else
-		r = listen_at(listener, &address, size, address.ss_family);
-	if (r < 0)
-		log_error("can't listen on %s, TCP port %u: %s", host, port, strerror(-r));
-	else if (!is_loopback(&address))
-		log_warning("the API listens on %s, TCP port %u: whoever reaches it may attach and "
-			    "detach devices; nothing on it is encrypted, and nobody is asked who "
-			    "he is",
-			    host, port);
-	return r;
+		return r;
+	}
+	if (!is_loopback(&listener->address))
+		log_warning("the API listens on %s: whoever reaches it may attach and detach "
+			    "devices; nothing on it is encrypted, and nobody is asked who he is",
+			    listener->name);
+	start_listening(listener);
+	return 0;
 }
 
 int control_listen_vsock(struct control_listeners *listeners, unsigned port, const unsigned *cids,
@@ -342,17 +362,17 @@ int control_listen_vsock(struct control_listeners *listeners, unsigned port, con
 	struct sockaddr_vm address = {
 		.svm_family = AF_VSOCK, .svm_cid = VMADDR_CID_ANY, .svm_port = port};
 	struct listener *listener = listener_new(listeners, CONTROL_VHOTPLUG, true);
-	int r;
 
 	if (!listener)
 		return -ENOMEM;
+	snprintf(listener->name, sizeof(listener->name), "vsock port %u", port);
 	listener->is_vsock = true;
+	listener->size = sizeof(address);
+	memcpy(&listener->address, &address, sizeof(address));
 	for (; listener->n_cids < n && listener->n_cids < MAX_CIDS; listener->n_cids++)
 		listener->cids[listener->n_cids] = cids[listener->n_cids];
-	r = listen_at(listener, &address, sizeof(address), AF_VSOCK);
-	if (r < 0)
-		log_error("can't listen on vsock port %u: %s", port, strerror(-r));
-	return r;
+	start_listening(listener);
+	return 0;
 }
 
 void control_drop_guests(struct control *control, const unsigned *cids, size_t n)

@@ -15,7 +15,8 @@ void control_listeners_free(struct control_listeners *listeners);
 void control_listeners_close(struct control_listeners *listeners, enum control_dialect dialect);
 
 /* One for each kind. The socket at PATH replaces one that nobody listens on any more, and is made
- * again when somebody removes it. All return 0 or -errno, and then the reason is logged. */
+ * again when somebody removes it. One that can't be made yet is tried again until it can. All
+ * return 0 or -errno, where that would not help, and the reason is logged. */
 struct control_unix {
 	const char *path;
 	const char *user;  /* who owns it; NULL: the broker's own */

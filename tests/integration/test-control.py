@@ -361,6 +361,27 @@ def test_tcp(world):
         check(not world.api.exists(), "the unix socket has gone")
 
 
+def test_sockets_that_can_not_be_made_yet(world):
+    """At the host's start the broker comes early: before an interface has its address, before others have made a
+    directory, before a program that it takes the place of has ended."""
+    with socket.socket() as other, running(world, "vm1", "vm2", plugged=False) as (broker, *_):
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        path = world.path / "later" / "api.sock"
+        listen_on(world, broker, transports="unix, tcp", unixSocket=path, port=other.getsockname()[1])
+        check(broker.says("later/api.sock yet: No such file or directory"), "there is no such directory")
+        check(broker.says("yet: Address already in use"), "nor is the port free")
+        address = other.getsockname()
+        other.close()
+        check(wait_for(lambda: is_served(socket.AF_INET, address)), "when it is free, it is listened on")
+        path.parent.mkdir()
+        check(wait_for(lambda: is_served(socket.AF_UNIX, str(path))), "when the directory is there, too")
+        shutil.rmtree(path.parent)
+        listen_on(world, broker, transports="tcp", host="192.0.2.1", port=address[1])  # documentation's: nobody's
+        check(broker.says("192.0.2.1, TCP port .* yet: Cannot assign"), "an address that no interface has")
+
+
 def test_sockets_are_made_again(world):
     with running(world, "vm1", "vm2", plugged=False) as (broker, *_):
         for path in (world.control, world.api):
