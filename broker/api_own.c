@@ -169,8 +169,8 @@ static int handle_history(struct api_request *request)
 
 static int handle_reload(struct api_request *request)
 {
-	request->api->verbs->reload(request->api->data);
-	return 0;
+	return request->api->verbs->reload(request->api->data, request->error,
+					   sizeof(request->error));
 }
 
 static int handle_watch(struct api_request *request)

@@ -203,12 +203,18 @@ static json_t *vmm_args(void *data, const struct control_args *args)
 	return vm ? vmm_args_list(&broker->manager->registry, config, vm, args) : json_array();
 }
 
-static void reload_config(void *data)
+static int reload_config(void *data, char *error, size_t size)
 {
 	struct control_broker *broker = data;
 	struct manager *manager = broker->manager;
+	int r = manager->reload(manager->reload_data);
 
-	manager->reload(manager->reload_data);
+	if (r < 0)
+		snprintf(error, size,
+			 "%s has mistakes, and the config stays as it was; vhotplug-gen-rules "
+			 "--check says which",
+			 broker->config_path);
+	return r;
 }
 
 static json_t *view_vm(const struct registry *registry, const struct vm *vm)

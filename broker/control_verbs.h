@@ -90,5 +90,5 @@ struct control_verbs {
 	/* QUERY has what a person asked for, checked. */
 	int (*history)(void *data, const json_t *query, json_t **ret_rows, char *error,
 		       size_t size);
-	void (*reload)(void *data);
+	int (*reload)(void *data, char *error, size_t size);
 };

@@ -145,21 +145,23 @@ static int load_again(const char *path, struct config **ret_config)
 	return r;
 }
 
-static void reload_config(void *data)
+static int reload_config(void *data)
 {
 	struct broker *broker = data;
 	struct config *config = NULL;
+	int r = load_again(broker->config_path, &config);
 
-	if (load_again(broker->config_path, &config) < 0) {
+	if (r < 0) {
 		log_error("%s has mistakes: the config stays as it was", broker->config_path);
 		manager_resync(&broker->manager);
-		return;
+		return r;
 	}
 	log_info("%s: read again", broker->config_path);
 	home_admit(&broker->home, config->general.group);
 	snapshot_set_readers(broker->snapshot, broker->home.readers);
 	manager_set_config(&broker->manager, config);
 	control_broker_reload(broker->control, broker->home.readers);
+	return 0;
 }
 
 static void handle_signal(void *data, uint32_t events)
@@ -170,7 +172,7 @@ static void handle_signal(void *data, uint32_t events)
 	(void) events;
 	while (read(broker->signal_fd, &info, sizeof(info)) == sizeof(info)) {
 		if (info.ssi_signo == SIGHUP)
-			reload_config(broker);
+			(void) reload_config(broker);
 		else
 			loop_quit(broker->loop);
 	}

@@ -197,7 +197,7 @@ static void handle_reconcile(void *data)
 
 	log_info("the rules have changed: looking at every device");
 	if (manager->reload)
-		manager->reload(manager->reload_data);
+		(void) manager->reload(manager->reload_data);
 	else
 		manager_resync(manager);
 }

@@ -25,7 +25,9 @@ struct manager {
 	struct udev_query *query;      /* to udev's database, while it is under way */
 	enum device_cause query_cause; /* of what it finds */
 	bool spool_starts; /* the broker was started for what is in the spool at its start */
-	loop_fn reload; /* reads the config again and calls manager_set_config or manager_resync */
+	/* Reads the config again and calls manager_set_config or, where that has mistakes, which
+	 * are said, manager_resync. Returns 0, or -errno then. */
+	int (*reload)(void *data);
 	void *reload_data;
 };
 

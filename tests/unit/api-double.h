@@ -298,11 +298,13 @@ static int double_history(void *data, const json_t *query, json_t **ret_rows, ch
 	return 0;
 }
 
-static void double_reload(void *data)
+static int double_reload(void *data, char *error, size_t size)
 {
 	struct double_broker *broker = data;
 
+	(void) error, (void) size;
 	broker->reloads++;
+	return 0;
 }
 
 static const struct control_verbs double_verbs = {
