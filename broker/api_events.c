@@ -124,13 +124,28 @@ static void tell_vm(struct api *api, struct api_told *told, const struct control
 			      json_string(device->vm));
 }
 
+static bool has_changed(const struct api_told *told, const struct control_device *device)
+{
+	return !streq(told->state, device->state) || !streq(told->reason, device->reason) ||
+	       !streq(told->vm, device->vm) || told->since != device->since;
+}
+
 static void tell_state(struct api *api, struct api_told *told, const struct control_device *device)
 {
-	if (streq(told->state, device->state) && streq(told->reason, device->reason) &&
-	    streq(told->vm, device->vm) && told->since == device->since)
+	if (!has_changed(told, device))
 		return;
 	tell_clients(api, CONTROL_OWN,
 		     json_pack("{s:s, s:o}", "event", "changed", "device", view_device(device)));
+}
+
+/* The host's driver is another one by now; and so is the node of one that was being reset when it
+ * came (look.h). Once it has gone nobody can tell any more. */
+static void renew_view(struct api_told *told, const struct control_device *device)
+{
+	if (!told->repeats && !has_changed(told, device))
+		return;
+	json_decref(told->view);
+	told->view = view_vhotplug(device);
 }
 
 static void note_device(struct api_told *told, const struct control_device *device)
@@ -156,6 +171,7 @@ static void compare_device(void *data, const struct control_device *device)
 	if (api->has_told && is_new && !device->is_group_member)
 		tell_vhotplug(api, device->kind, "connected", told->view, NULL, NULL);
 	if (api->has_told) {
+		renew_view(told, device);
 		tell_vm(api, told, device);
 		tell_state(api, told, device);
 	}

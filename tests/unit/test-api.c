@@ -249,6 +249,31 @@ static void test_events_of_a_slow_move(void **state)
 	assert_ptr_equal(strchr(heard, '\n'), heard + strlen(heard) - 1);
 }
 
+/* What is told of a device is what it is then. */
+static void test_events_say_what_is(void **state)
+{
+	struct test *t = *state;
+	json_t *card = json_pack("{s:s, s:s, s:s}", "address", "0000:00:08.0", "driver", "e1000e",
+				 "vms", "vm1");
+	json_t *taken = json_pack("{s:s, s:s}", "driver", "vfio-pci", "vm", "vm1");
+	json_t *out = json_pack("{s:s}", "vm", "");
+
+	double_plug(&t->broker, card);
+	t->listener = join(t, CONTROL_VHOTPLUG, true);
+	assert_string_equal(ask(t, t->listener, "{\"action\": \"enable_notifications\"}\n"), OK);
+	double_set(double_find(&t->broker, "0000:00:08.0"), taken);
+	char *heard = hear(t, t->listener);
+	assert_non_null(strstr(heard, "pci_attached"));
+	assert_non_null(strstr(heard, "\"driver\": \"vfio-pci\""));
+	double_set(double_find(&t->broker, "0000:00:08.0"), out);
+	heard = hear(t, t->listener);
+	assert_non_null(strstr(heard, "pci_detached"));
+	assert_non_null(strstr(heard, "\"driver\": \"vfio-pci\""));
+	json_decref(card);
+	json_decref(taken);
+	json_decref(out);
+}
+
 /* Its guest has been asked to let go of it, and still may. */
 static void test_back_before_it_has_left(void **state)
 {
@@ -527,6 +552,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_exchanges, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_events_of_a_slow_move, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_events_say_what_is, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_back_before_it_has_left, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lines_of_one_that_has_gone, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_time_of_readers, setup, teardown),
