@@ -35,6 +35,11 @@ void vmm_args_prepare(struct registry *registry, const char *vm,
 	for (struct device *d = registry->devices; d; d = d->next) {
 		if (d->id.kind != DEVICE_PCI || !goes_to(d, vm))
 			continue;
+		/* attachConnected = no is about what moves by itself. */
+		if (d->wish.held && !d->place.vm) {
+			d->wish.held = false;
+			device_retry(d);
+		}
 		if (!has_vfio(d) && !d->place.vm) {
 			d->wish.prepare = true;
 			device_retry(d);

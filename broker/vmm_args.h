@@ -5,8 +5,8 @@
 #include "broker/registry.h"
 #include "conf/config.h"
 
-/* Gets the PCI devices that go to VM ready: vfio-pci is to have them before it starts. Calls FN for
- * each. */
+/* Gets the PCI devices that go to VM ready: vfio-pci is to have them before it starts, also those
+ * that are held. Calls FN for each. */
 void vmm_args_prepare(struct registry *registry, const char *vm,
 		      void (*fn)(void *data, const struct device *device), void *data);
 

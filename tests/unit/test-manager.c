@@ -21,6 +21,7 @@
 #include "broker/pci.h"
 #include "broker/reconcile.h"
 #include "broker/udev.h"
+#include "broker/vmm_args.h"
 #include <poll.h>
 
 #include "conf/load.h"
@@ -2904,6 +2905,35 @@ static void test_attach_connected_no_and_a_vm_that_has_it(void **state)
 		assert_int_not_equal(w.jobs[i].job, WORKER_USB_RETURN);
 }
 
+static void count_device(void *data, const struct device *device)
+{
+	(void) device;
+	++*(unsigned *) data;
+}
+
+/* Somebody is about to start its VM with it: that is no moving of what is plugged in. */
+static void test_attach_connected_no_and_arguments_for_its_vm(void **state)
+{
+	unsigned n = 0;
+
+	(void) state;
+	restart_holding();
+	card(FIRST, "");
+	w.policy.probes_refused = true;
+	manager_start(&w.manager);
+	run();
+	assert_string_equal(sql("select state from assignments"), "held");
+	vmm_args_prepare(&w.manager.registry, "vm1", count_device, &n);
+	assert_int_equal(n, 1);
+	run_for(60000);
+	expect(FIRST, "waiting vm1");
+	assert_true(device(FIRST)->attempt.is_ahead);
+	w.policy.probes_refused = false;
+	w.cold = FIRST;
+	vm_starts("vm1");
+	expect(FIRST, "attached vm1");
+}
+
 /* In the spool for a while, and decided by a config that is no more. */
 static void test_spooled_by_an_older_config(void **state)
 {
@@ -3774,6 +3804,7 @@ int main(void)
 		FRESH(test_attach_connected_no_gives_back_once),
 		FRESH(test_attach_connected_no_and_no_rule_any_more),
 		FRESH(test_attach_connected_no_and_a_group),
+		FRESH(test_attach_connected_no_and_arguments_for_its_vm),
 		FRESH(test_attach_connected_no_and_a_vm_that_has_it),
 		STARTED(test_spooled_by_an_older_config),
 		FRESH(test_spooled_by_an_older_config_before_the_start),
