@@ -96,6 +96,14 @@ void choice_recall(struct registry *registry, struct device *device)
 		device->wish.away = AWAY_DETACHED;
 }
 
+void choice_forget(struct device *device)
+{
+	if (!device->record.handle[0])
+		kept_drop(&device->wish.chosen);
+	if (device->wish.away != AWAY_SUSPENDED)
+		device->wish.away = AWAY_NOT;
+}
+
 static void remember_choice(struct registry *registry, const struct device *device)
 {
 	struct choice choice = {.is_detached = device->wish.away == AWAY_DETACHED};

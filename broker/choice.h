@@ -25,6 +25,10 @@ void choices_save(const struct choices *choices);
 /* DEVICE has arrived: what was chosen for it before holds again. */
 void choice_recall(struct registry *registry, struct device *device);
 
+/* The broker that was told of DEVICE's choices has ended, and with it they have. What is in a VM
+ * stays there, and what is suspended goes back. */
+void choice_forget(struct device *device);
+
 /* VM is one of DEVICE's, or NULL: as chosen, or the first. IS_KEPT: it is a choice; it is one in
  * any case where DEVICE goes to none without. */
 void choice_attach(struct registry *registry, struct device *device, const char *vm, bool is_kept);

@@ -286,19 +286,22 @@ static bool is_awaiting(const struct registry *registry)
 }
 
 /* Whether nobody else would notice: somebody is connected, or may connect to a socket that is only
- * ours ([api]); what is suspended goes back when its VM ends; a VM answers at last, whose monitor
- * another client has had, say. */
+ * ours ([api]); what is suspended goes back when its VM ends; what is taken out comes back when we
+ * do, which is what persistency = no means; a VM answers at last, whose monitor another client has
+ * had, say. */
 static bool is_needed(const struct broker *broker)
 {
 	const struct registry *registry = &broker->manager.registry;
+	const struct config *config = broker->manager.config;
 
-	if (broker->manager.config->api.line > 0)
+	if (config->api.line > 0)
 		return true;
 	for (const struct vm *vm = registry->vms; vm; vm = vm->next)
 		if (vm->is_probing)
 			return true;
 	for (const struct device *d = NULL; (d = registry_find_unsettled(registry, d));)
-		if (d->record.state == DEVICE_SUSPENDED)
+		if (d->record.state == DEVICE_SUSPENDED ||
+		    (d->record.state == DEVICE_DETACHED && !config->general.persistency))
 			return true;
 	return control_broker_is_used(broker->control);
 }

@@ -4,6 +4,7 @@
 
 #include "broker/arrival.h"
 #include "broker/attempt.h"
+#include "broker/choice.h"
 #include "broker/control_host.h"
 #include "broker/handover.h"
 #include "broker/log.h"
@@ -344,6 +345,8 @@ static int handle_loaded(void *data, struct device *device)
 	device->wish.present = true;
 	device->wish.held = state == DEVICE_HELD;
 	device->wish.was_away = state == DEVICE_SUSPENDED;
+	if (!manager->config->general.persistency)
+		choice_forget(device);
 	device->attempt.was_used = state == DEVICE_REFUSED;
 	device->attempt.taken = device->record.handle[0] || state == DEVICE_OPENING ||
 				mark_is_set(MARK_GIVEN, device->id.kernel_name, device->id.node);

@@ -304,6 +304,21 @@ def test_on_demand(world):
     check(ctl(world, "reload").returncode == 0 and broker.process.wait(PATIENCE) == 0, "without, it ends")
 
 
+@takes_long
+def test_on_demand_without_persistency(world):
+    """What is taken out by hand would be back as soon as the next broker starts."""
+    world.write_config("vm1", extra="[general]\npersistency = no\n")
+    world.config.write_text(re.sub(r"\[api\]\n.*?\n(?=\[)", "", world.config.read_text(), flags=re.S))
+    broker = base.Broker(world, arguments=("-d", "--exit-when-idle")).ready()
+    world.event(vms="vm1")
+    check(ctl(world, "detach", "null").returncode == 0 and world.state_is("detached"), "detached")
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        broker.process.wait(12)
+    check(broker.process.poll() is None, "for that it stays")
+    check("vm1 is not running" in ctl(world, "attach", "null").stderr and broker.process.wait(PATIENCE) == 0,
+          "no longer than that")
+
+
 def free_port(family, host):
     with socket.socket(family) as probe:
         probe.bind((host, 0))

@@ -2534,6 +2534,38 @@ static void test_choice_before_udev_answers(void **state)
 	root_set("");
 }
 
+/* persistency = no: what people have said of what stays plugged in ends with the broker, too, but
+ * nothing is taken out of a VM for that. */
+static void test_choices_end_with_the_broker(void **state)
+{
+	(void) state;
+	struct choices *choices = keep_choices();
+
+	plug("1-2", 100, "vm1");
+	plug("1-3", 101, "vm1");
+	plug("1-4", 102, "vm1,vm2");
+	plug("1-5", 103, "vm1");
+	choice_detach(&w.manager.registry, device("1-2"), false);
+	choice_detach(&w.manager.registry, device("1-3"), true);
+	choice_attach(&w.manager.registry, device("1-4"), "vm2", true);
+	run();
+	choice_suspend(&w.manager.registry, "vm1", 1U << DEVICE_USB);
+	run();
+	expect("1-2", "detached vm1");
+	expect("1-3", "detached vm1");
+	expect("1-4", "attached vm2");
+	expect("1-5", "suspended vm1");
+	choices_free(choices);
+	close_broker();
+	open_broker("[general]\npersistency = no\n");
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "attached vm1");
+	expect("1-3", "attached vm1");
+	expect("1-4", "attached vm2");
+	expect("1-5", "suspended vm1");
+}
+
 /* Suspended, and its VM is started anew while no broker runs: it goes back at once. */
 static void test_suspended_before_a_restart(void **state)
 {
@@ -3787,6 +3819,7 @@ int main(void)
 		FRESH(test_orphan_that_stays),
 		STARTED(test_description_of_a_follower),
 		STARTED(test_choice_before_udev_answers),
+		STARTED(test_choices_end_with_the_broker),
 		STARTED(test_suspended_before_a_restart),
 		STARTED(test_suspended_before_a_restart_of_all),
 		STARTED(test_family_and_a_new_config),
