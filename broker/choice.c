@@ -96,6 +96,12 @@ void choice_recall(struct registry *registry, struct device *device)
 		device->wish.away = AWAY_DETACHED;
 }
 
+bool choice_would_end(const struct device *device)
+{
+	return device->wish.away == AWAY_DETACHED || device->wish.away == AWAY_UNTIL_REPLUG ||
+	       (device->wish.chosen[0] && !device->record.handle[0]);
+}
+
 void choice_forget(struct device *device)
 {
 	if (!device->record.handle[0])

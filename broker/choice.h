@@ -29,6 +29,9 @@ void choice_recall(struct registry *registry, struct device *device);
  * stays there, and what is suspended goes back. */
 void choice_forget(struct device *device);
 
+/* Whether choice_forget would change what DEVICE is to do. */
+bool choice_would_end(const struct device *device);
+
 /* VM is one of DEVICE's, or NULL: as chosen, or the first. IS_KEPT: it is a choice; it is one in
  * any case where DEVICE goes to none without. */
 void choice_attach(struct registry *registry, struct device *device, const char *vm, bool is_kept);

@@ -286,9 +286,9 @@ static bool is_awaiting(const struct registry *registry)
 }
 
 /* Whether nobody else would notice: somebody is connected, or may connect to a socket that is only
- * ours ([api]); what is suspended goes back when its VM ends; what is taken out comes back when we
- * do, which is what persistency = no means; a VM answers at last, whose monitor another client has
- * had, say. */
+ * ours ([api]); what is suspended goes back when its VM ends; with persistency = no, what a person
+ * has said of a device ends when we do; a VM answers at last, whose monitor another client has had,
+ * say. */
 static bool is_needed(const struct broker *broker)
 {
 	const struct registry *registry = &broker->manager.registry;
@@ -301,7 +301,7 @@ static bool is_needed(const struct broker *broker)
 			return true;
 	for (const struct device *d = NULL; (d = registry_find_unsettled(registry, d));)
 		if (d->record.state == DEVICE_SUSPENDED ||
-		    (d->record.state == DEVICE_DETACHED && !config->general.persistency))
+		    (!config->general.persistency && choice_would_end(d)))
 			return true;
 	return control_broker_is_used(broker->control);
 }

@@ -32,11 +32,14 @@ static bool has_vfio(const struct device *device)
 void vmm_args_prepare(struct registry *registry, const char *vm,
 		      void (*fn)(void *data, const struct device *device), void *data)
 {
+	const struct vm *asked = registry_find_vm(registry, vm);
+	bool is_starting = !asked || asked->state == VM_DOWN;
+
 	for (struct device *d = registry->devices; d; d = d->next) {
 		if (d->id.kind != DEVICE_PCI || !goes_to(d, vm))
 			continue;
 		/* attachConnected = no is about what moves by itself. */
-		if (d->wish.held && !d->place.vm) {
+		if (is_starting && d->wish.held && !d->place.vm) {
 			d->wish.held = false;
 			device_retry(d);
 		}

@@ -6,7 +6,7 @@
 #include "conf/config.h"
 
 /* Gets the PCI devices that go to VM ready: vfio-pci is to have them before it starts, also those
- * that are held. Calls FN for each. */
+ * that are held, unless it runs already. Calls FN for each. */
 void vmm_args_prepare(struct registry *registry, const char *vm,
 		      void (*fn)(void *data, const struct device *device), void *data);
 

@@ -2280,6 +2280,8 @@ static void test_choice_of_one(void **state)
 	choice_attach(&w.manager.registry, device("1-2"), "vm1", false);
 	run();
 	expect("1-2", "attached vm1");
+	vm_dies("vm1");
+	assert_true(choice_would_end(device("1-2")));
 }
 
 /* Both have gone while nobody looked: the one that leads takes the other along. */
@@ -2555,6 +2557,10 @@ static void test_choices_end_with_the_broker(void **state)
 	expect("1-3", "detached vm1");
 	expect("1-4", "attached vm2");
 	expect("1-5", "suspended vm1");
+	assert_true(choice_would_end(device("1-2")));
+	assert_true(choice_would_end(device("1-3")));
+	assert_false(choice_would_end(device("1-4")));
+	assert_false(choice_would_end(device("1-5")));
 	choices_free(choices);
 	close_broker();
 	open_broker("[general]\npersistency = no\n");
@@ -2964,6 +2970,22 @@ static void test_attach_connected_no_and_arguments_for_its_vm(void **state)
 	w.cold = FIRST;
 	vm_starts("vm1");
 	expect(FIRST, "attached vm1");
+}
+
+/* Whoever asks what a VM that runs was started with does not mean to give it anything. */
+static void test_attach_connected_no_and_arguments_of_one_that_runs(void **state)
+{
+	unsigned n = 0;
+
+	(void) state;
+	restart_holding();
+	card(FIRST, "");
+	manager_start(&w.manager);
+	run();
+	vmm_args_prepare(&w.manager.registry, "vm1", count_device, &n);
+	assert_int_equal(n, 1);
+	run();
+	assert_string_equal(sql("select state from assignments"), "held");
 }
 
 /* In the spool for a while, and decided by a config that is no more. */
@@ -3838,6 +3860,7 @@ int main(void)
 		FRESH(test_attach_connected_no_and_no_rule_any_more),
 		FRESH(test_attach_connected_no_and_a_group),
 		FRESH(test_attach_connected_no_and_arguments_for_its_vm),
+		FRESH(test_attach_connected_no_and_arguments_of_one_that_runs),
 		FRESH(test_attach_connected_no_and_a_vm_that_has_it),
 		STARTED(test_spooled_by_an_older_config),
 		FRESH(test_spooled_by_an_older_config_before_the_start),
