@@ -119,10 +119,10 @@ static void list_one(void *data, const struct control_device *device)
 		add_device(data, device);
 }
 
-/* What a rule claims comes first. */
+/* What a rule claims comes first; what only goes along with that is claimed by none itself. */
 static void list_other(void *data, const struct control_device *device)
 {
-	if (!device->is_claimed)
+	if (!device->is_claimed || device->is_group_member)
 		add_device(data, device);
 }
 

@@ -289,6 +289,27 @@ static void test_back_before_it_has_left(void **state)
 	assert_string_equal(hear(t, t->fd), OK);
 }
 
+/* One that goes along with its IOMMU group is claimed by no rule itself: a list of all has it, and
+ * once. */
+static void test_list_of_all_has_group_members(void **state)
+{
+	struct test *t = *state;
+	json_t *card = json_pack("{s:s, s:s}", "address", "0000:00:08.0", "vms", "vm1");
+	json_t *member = json_pack("{s:s, s:s}", "address", "0000:00:08.1", "vms", "vm1");
+
+	double_plug(&t->broker, card);
+	double_plug(&t->broker, member);
+	double_find(&t->broker, "0000:00:08.1")->view.is_group_member = true;
+	t->fd = join(t, CONTROL_OWN, false);
+	assert_null(strstr(ask(t, t->fd, "{\"action\": \"list\"}\n"), "0000:00:08.1"));
+	const char *first = strstr(ask(t, t->fd, "{\"action\": \"list\", \"all\": true}\n"),
+				   "\"device\": \"0000:00:08.1\"");
+	assert_non_null(first);
+	assert_null(strstr(first + 1, "\"device\": \"0000:00:08.1\""));
+	json_decref(card);
+	json_decref(member);
+}
+
 /* Those who go */
 
 static bool is_nobody_there(void *data)
@@ -554,6 +575,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_events_of_a_slow_move, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_events_say_what_is, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_back_before_it_has_left, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_list_of_all_has_group_members, setup,
+						teardown),
 		cmocka_unit_test_setup_teardown(test_lines_of_one_that_has_gone, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_time_of_readers, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_history_is_for_the_group, setup, teardown),
