@@ -180,7 +180,7 @@ static int watch_command(struct crosvm_command *command, unsigned deadline_ms)
 	return r;
 }
 
-int crosvm_command_run(struct loop *loop, const char *const *argv, unsigned deadline_ms,
+int crosvm_command_run(struct loop *loop, const char *const *argv, int fd, unsigned deadline_ms,
 		       crosvm_command_fn fn, void *data, struct crosvm_command **ret_command)
 {
 	struct crosvm_command *command = calloc(1, sizeof(*command));
@@ -198,8 +198,10 @@ int crosvm_command_run(struct loop *loop, const char *const *argv, unsigned dead
 		crosvm_command_cancel(command);
 		return r;
 	}
-	const struct spawn_fd fds[] = {{out, STDOUT_FILENO}, {err, STDERR_FILENO}};
-	r = spawn_program(argv, fds, ARRAY_SIZE(fds), &command->pid);
+	/* The last one, since that number may be one of the others' here. */
+	const struct spawn_fd fds[] = {
+		{out, STDOUT_FILENO}, {err, STDERR_FILENO}, {fd, CROSVM_COMMAND_FD}};
+	r = spawn_program(argv, fds, ARRAY_SIZE(fds) - (fd < 0), &command->pid);
 	if (r < 0) {
 		command->pid = 0;
 		snprintf(command->result.err, sizeof(command->result.err), "%s", strerror(-r));

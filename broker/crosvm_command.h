@@ -14,6 +14,8 @@
 
 #define CROSVM_INVALID_ARGUMENTS 35 /* exit status: CommandStatus::InvalidArgs */
 
+#define CROSVM_COMMAND_FD 3
+
 struct crosvm_command;
 
 struct crosvm_command_result {
@@ -28,11 +30,11 @@ struct crosvm_command_result {
 typedef void (*crosvm_command_fn)(void *data, const struct crosvm_command_result *result);
 
 /* Runs ARGV, its first word the path of the program (NULL at the end; not needed after the call),
- * with nothing to read. FN is called once, in the loop: when the program has ended, or DEADLINE_MS
- * after the start, when it and what it has started are killed. It is called too when the program
- * can't be run, so that there is one way to hear of a failure. Returns 0, or -errno when the system
- * can't do it; FN is not called then. */
-int crosvm_command_run(struct loop *loop, const char *const *argv, unsigned deadline_ms,
+ * with nothing to read, and with FD (borrowed; -1: none) as CROSVM_COMMAND_FD. FN is called once,
+ * in the loop: when the program has ended, or DEADLINE_MS after the start, when it and what it has
+ * started are killed. It is called too when the program can't be run, so that there is one way to
+ * hear of a failure. Returns 0, or -errno when the system can't do it; FN is not called then. */
+int crosvm_command_run(struct loop *loop, const char *const *argv, int fd, unsigned deadline_ms,
 		       crosvm_command_fn fn, void *data,
 		       struct crosvm_command **ret_command) _must_check_;
 /* Kills a command whose FN has not been called yet, and forgets it. NULL is fine. Returns NULL. */

@@ -325,15 +325,41 @@ static void program_has_ended(void *data, const struct crosvm_command_result *re
 
 /* Asking */
 
+/* The program connects by a path, and what lies at that of our VM's socket may be a link to another
+ * VM's by then: so it gets the socket itself, once our VM has been seen to answer there. Returns 0;
+ * or -errno, for which REASON may have words. */
+static int open_socket(struct vm *vm, int *ret_node, char *reason, size_t size)
+{
+	_cleanup_close_ int fd = -1, node = -1;
+	int r = peer_connect_at(vm->socket, SOCK_SEQPACKET, &fd, &node);
+
+	reason[0] = 0;
+	if (r == 0)
+		r = vm_check_peer(vm, fd, reason, size);
+	if (r == 0)
+		*ret_node = TAKE_FD(node);
+	return r;
+}
+
+static int start_program(struct request *request, int socket)
+{
+	char path[128], way[40];
+	const char *const words[] = {
+		request->vfio->program, "vfio", request->add ? "add" : "remove", path, way, NULL};
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%.64s",
+		 request->base.device->id.kernel_name);
+	snprintf(way, sizeof(way), "/proc/self/fd/%d", CROSVM_COMMAND_FD);
+	return crosvm_command_run(request->vfio->vm->loop, words, socket, crosvm_pace.command,
+				  program_has_ended, request, &request->command);
+}
+
 static void run_program(void *data)
 {
 	struct request *request = data;
 	const struct device *device = request->base.device;
-	struct vm *vm = request->vfio->vm;
-	char path[128];
-	const char *program = request->vfio->program;
-	const char *const words[] = {program, "vfio",     request->add ? "add" : "remove",
-				     path,    vm->socket, NULL};
+	_cleanup_close_ int socket = -1;
+	char reason[300];
 
 	if (device_has_gone(device)) {
 		/* The kernel takes it away only when nobody has it any more. */
@@ -341,13 +367,15 @@ static void run_program(void *data)
 		op_finish(&request->base);
 		return;
 	}
-	request->is_sent = true;
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%.64s", device->id.kernel_name);
-	int r = crosvm_command_run(vm->loop, words, crosvm_pace.command, program_has_ended, request,
-				   &request->command);
+	int r = open_socket(request->vfio->vm, &socket, reason, sizeof(reason));
+	if (request->base.is_done)
+		return; /* another process was found, and everything was answered */
+	request->is_sent = r == 0;
+	if (r == 0)
+		r = start_program(request, socket);
 	if (r < 0) {
-		vmm_set_result(&request->base.result, VMM_RETRY, "can't run %.100s: %s", program,
-			       strerror(-r));
+		vmm_set_result(&request->base.result, VMM_RETRY, "can't ask crosvm: %s",
+			       *reason ? reason : strerror(-r));
 		op_finish(&request->base);
 	}
 }

@@ -15,7 +15,7 @@
 
 #define START_TIME_FIELD 22 /* of /proc/PID/stat: proc(5) */
 
-int peer_connect(const char *path, int type, int *ret_fd)
+int peer_connect_at(const char *path, int type, int *ret_fd, int *ret_node)
 {
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	_cleanup_close_ int fd = -1, node = -1;
@@ -29,8 +29,16 @@ int peer_connect(const char *path, int type, int *ret_fd)
 		return -errno;
 	if (connect(fd, (struct sockaddr *) &address, sizeof(address)) < 0)
 		return -errno;
+	*ret_node = TAKE_FD(node);
 	*ret_fd = TAKE_FD(fd);
 	return 0;
+}
+
+int peer_connect(const char *path, int type, int *ret_fd)
+{
+	_cleanup_close_ int node = -1;
+
+	return peer_connect_at(path, type, ret_fd, &node);
 }
 
 static int read_start_time(pid_t pid, uint64_t *ret_time)

@@ -21,6 +21,9 @@ struct peer {
  * -EPROTOTYPE when it is of another type, -EAGAIN when too many clients wait already,
  * -ENAMETOOLONG; another -errno. Source: unix(7). */
 int peer_connect(const char *path, int type, int *ret_fd) _must_check_;
+/* The same, and *RET_NODE is the socket itself (O_PATH): its link below /proc/self/fd leads to who
+ * answers on *RET_FD, whatever lies at PATH by then. */
+int peer_connect_at(const char *path, int type, int *ret_fd, int *ret_node) _must_check_;
 
 /* Fills *RET_PEER from the connected socket FD. The pid is the listener's (SO_PEERCRED), the uid
  * the one it has now: SO_PEERCRED's is that of listen time, which is 0 for "qemu -runas".

@@ -80,7 +80,8 @@ static void run_loop(struct fixture *f, unsigned ms)
 static void run_for(struct fixture *f, const char *const *argv, unsigned deadline_ms)
 {
 	f->n_ended = 0;
-	assert_int_equal(crosvm_command_run(f->loop, argv, deadline_ms, ended, f, &f->command), 0);
+	assert_int_equal(crosvm_command_run(f->loop, argv, -1, deadline_ms, ended, f, &f->command),
+			 0);
 	/* Never before the call returns. */
 	assert_int_equal(f->n_ended, 0);
 	run_loop(f, PATIENCE_MS);
@@ -314,7 +315,8 @@ static void test_cancel(void **state)
 	const char *const words[] = {CROSVM, "usb", "list", f->socket, NULL};
 
 	double_do(&f->crosvm, "hang");
-	assert_int_equal(crosvm_command_run(f->loop, words, PATIENCE_MS, ended, f, &f->command), 0);
+	assert_int_equal(crosvm_command_run(f->loop, words, -1, PATIENCE_MS, ended, f, &f->command),
+			 0);
 	assert_null(crosvm_command_cancel(f->command));
 	assert_nothing_runs();
 	run_loop(f, 50);

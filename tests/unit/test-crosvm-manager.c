@@ -931,6 +931,29 @@ static void test_function_without_a_program(void **state)
 	assert_int_equal(w.n_returned, 0);
 }
 
+/* By then something else lies at the socket's path: a link to another VM's, say. The one that has
+ * been looked at gets it. */
+static void test_function_and_a_socket_that_is_swapped(void **state)
+{
+	char program[200], away[200];
+
+	(void) state;
+	end_broker();
+	snprintf(away, sizeof(away), "%s.away", w.socket);
+	snprintf(program, sizeof(program), "%s/crosvm", w.dir);
+	FILE *file = fopen(program, "we");
+	assert_non_null(file);
+	fprintf(file, "#!/bin/sh\nmv %s %s\nexec %s/crosvm \"$@\"\n", w.socket, away, DOUBLES);
+	assert_int_equal(fchmod(fileno(file), 0700), 0);
+	fclose(file);
+	w.program = program;
+	start_broker();
+	plug_function();
+	wait_function(DEVICE_ATTACHED, "");
+	assert_int_equal(double_functions(&w.crosvm), 1);
+	assert_int_equal(rename(away, w.socket), 0);
+}
+
 /* The broker dies while crosvm's program asks; crosvm does it all the same. */
 static void test_function_whose_answer_nobody_heard(void **state)
 {
@@ -1043,6 +1066,7 @@ int main(void)
 		TEST(test_function_of_a_vm_that_hangs),
 		TEST(test_function_whose_request_is_ignored),
 		TEST(test_function_of_a_vm_that_hangs_and_ignores_it),
+		TEST(test_function_and_a_socket_that_is_swapped),
 		TEST(test_function_whose_answer_nobody_heard),
 	};
 
