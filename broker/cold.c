@@ -1,6 +1,16 @@
 /* What a VM has had since its start: see cold.h. Filled by the backends, read by decide. */
 #include "broker/cold.h"
 
+#include "helper/root.h"
+
+void cold_set_node(struct cold *cold, const char *folder, const char *path)
+{
+	char node[PATH_MAX];
+
+	if (startswith(path, folder) && !strstr(path, "/..") && root_resolve(node, "%s", path) == 0)
+		snprintf(cold->node, sizeof(cold->node), "%.63s", node);
+}
+
 bool cold_add(struct cold_list *list, const struct cold *cold)
 {
 	struct cold *items;

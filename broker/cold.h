@@ -22,6 +22,10 @@ struct cold_list {
 	size_t n;
 };
 
+/* COLD is what PATH leads to, which the VM has named, if that is there: /dev/input/by-id/…, say.
+ * Only below FOLDER, where nobody but root makes links: one that leads elsewhere could make us
+ * wait. */
+void cold_set_node(struct cold *cold, const char *folder, const char *path);
 /* Adds a copy of COLD. Returns false when there is no room, or COLD does not say which device it
  * is. */
 bool cold_add(struct cold_list *list, const struct cold *cold);

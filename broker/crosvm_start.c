@@ -1,8 +1,9 @@
 /* What a crosvm was started with: see crosvm_start.h. Called by vmm_crosvm.c.
  *
- * Source: crosvm, src/crosvm/cmdline.rs (--vfio, --pci-hotplug-slots), src/crosvm/sys/linux.rs
- * (create_pure_virtual_pcie_root_port), devices/src/pci/vfio_pci.rs (allocate_address),
- * devices/src/pci/pci_root.rs (add_device). */
+ * Source: crosvm, src/crosvm/cmdline.rs (--vfio, --pci-hotplug-slots, --input, --evdev),
+ * src/crosvm/sys/linux.rs (create_pure_virtual_pcie_root_port), devices/src/pci/vfio_pci.rs
+ * (allocate_address), devices/src/pci/pci_root.rs (add_device), devices/src/proxy.rs (a process for
+ * each device). */
 #include "broker/crosvm_start.h"
 
 #include <fcntl.h>
@@ -15,6 +16,8 @@
 #define PREFIX "crosvm-start-"
 #define MAX_COMMAND_LINE 65536 /* what comes behind is not looked at */
 #define BUSES 256
+#define INPUTS "/dev/input/"
+#define MAX_CHILDREN 256
 
 /* Returns the length of the words, each with a NUL behind it, and none where they can't be had. */
 static size_t read_command_line(pid_t pid, char *ret_words, size_t size)
@@ -46,6 +49,7 @@ struct start {
 	struct crosvm_cards *cards;
 	bool has_bus[BUSES]; /* of the guest, from the start */
 	struct vfio_groups open;
+	struct cold_list inputs; /* by the command line */
 };
 
 static bool is_open(const struct start *start, const char *address)
@@ -76,17 +80,76 @@ static void add_card(struct start *start, const char *path)
 		cold_add(&vm->cold, &cold);
 }
 
+/* PATH may have a bracket behind it. */
+static void add_input(struct start *start, const char *path)
+{
+	struct cold cold = {.kind = DEVICE_EVDEV};
+	char node[PATH_MAX];
+
+	snprintf(node, sizeof(node), "%.*s", (int) strcspn(path, "]"), path);
+	cold_set_node(&cold, INPUTS, node);
+	const char *name = startswith(cold.node, INPUTS);
+	if (!name)
+		return;
+	snprintf(cold.handle, sizeof(cold.handle), PREFIX "%.48s", name);
+	if (!cold_find(&start->inputs, cold.handle))
+		cold_add(&start->inputs, &cold);
+}
+
 static void take_word(struct start *start, const char *word, const char *next)
 {
 	const char *path = value_of("--vfio", word, next);
+	const char *input = value_of("--input", word, next);
 
 	if (path)
 		add_card(start, path);
+	else if (input && startswith(input, "evdev[path="))
+		add_input(start, startswith(input, "evdev[path="));
+	else if ((input = value_of("--evdev", word, next)))
+		add_input(start, input);
 	else if (value_of("--pci-hotplug-slots", word, next))
 		snprintf(start->cards->none, sizeof(start->cards->none),
 			 "%s was started with --pci-hotplug-slots, which keeps it from taking any"
 			 " card while it runs; start it without, or with --vfio",
 			 start->vm->name);
+}
+
+/* Takes those that process PID has open over into the VM's list. A node that was unplugged counts
+ * no more, whatever has its name by now. LEFT descriptors are looked at. */
+static void note_open_inputs(struct start *start, pid_t pid, const char *inputs, unsigned *left)
+{
+	char found[PATH_MAX];
+	const struct dirent *entry;
+	DIR *dir = root_opendir("/proc/%d/fd", (int) pid);
+
+	while (dir && *left > 0 && (entry = readdir(dir))) {
+		ssize_t length = readlinkat(dirfd(dir), entry->d_name, found, sizeof(found) - 1);
+
+		found[length > 0 ? length : 0] = 0;
+		--*left;
+		const char *name = startswith(found, inputs);
+		for (size_t i = 0; name && i < start->inputs.n; i++)
+			if (streq(start->inputs.items[i].node + strlen(INPUTS), name) &&
+			    !cold_find(&start->vm->cold, start->inputs.items[i].handle))
+				cold_add(&start->vm->cold, &start->inputs.items[i]);
+	}
+	if (dir)
+		closedir(dir);
+}
+
+/* With its sandbox each device is a process of its own, which has what it needs. */
+static void look_for_inputs(struct start *start)
+{
+	int pid = start->vm->peer.pid;
+	unsigned left = VFIO_MAX_DESCRIPTORS;
+	char inputs[PATH_MAX];
+
+	if (start->inputs.n == 0 || root_path(inputs, sizeof(inputs), INPUTS) < 0)
+		return;
+	_cleanup_fclose_ FILE *children = root_fopen("/proc/%d/task/%d/children", pid, pid);
+	note_open_inputs(start, pid, inputs, &left);
+	for (int n = 0; children && n < MAX_CHILDREN && fscanf(children, "%d", &pid) == 1; n++)
+		note_open_inputs(start, pid, inputs, &left);
 }
 
 static bool is_known(const struct vm *vm, int group)
@@ -135,6 +198,8 @@ void crosvm_start_look(struct vm *vm, struct crosvm_cards *ret_cards)
 	cold_clear(&vm->cold);
 	*ret_cards = (struct crosvm_cards){0};
 	look_at_command_line(&start, words, length);
+	look_for_inputs(&start);
+	cold_clear(&start.inputs);
 	look_for_strangers(&start);
 	if (start.open.error < 0 || length == 0)
 		snprintf(ret_cards->none, sizeof(ret_cards->none),

@@ -1,6 +1,6 @@
-/* What a crosvm process has from its command line, as far as PCI devices go, and from others than
- * us: it keeps no list of them. Its command line is its own word; that it has the card is the
- * kernel's.
+/* What a crosvm process has from its command line, as far as PCI and input devices go, and from
+ * others than us: it keeps no list of them. Its command line is its own word; that it has them is
+ * the kernel's.
  *
  * A card has the bus in the guest that it has in the host. Those that are there from the start have
  * their buses made for them; the one port for what comes later has the first bus that is left, and
@@ -20,5 +20,5 @@ void crosvm_start_look(struct vm *vm, struct crosvm_cards *ret_cards);
 /* See takes_card in vmm.h. */
 bool crosvm_start_takes(const struct vm *vm, const struct crosvm_cards *cards,
 			const struct device *device, char *reason, size_t size);
-/* Does HANDLE stand for a card from the command line? */
+/* Does HANDLE stand for what it has from the command line? */
 bool crosvm_start_is_handle(const char *handle);

@@ -124,13 +124,13 @@ static void added_is_seen(struct request *request, enum vm_open open)
 	op_finish(&request->base);
 }
 
-/* Neither crosvm nor its guest lets go of a card, whatever it answers. */
-static void set_kept(const struct vm *vm, struct vmm_result *result)
+/* Neither crosvm nor its guest lets go of DEVICE, whatever it answers. */
+static void set_kept(const struct vm *vm, const struct device *device, struct vmm_result *result)
 {
 	vmm_set_result(
 		result, VMM_PENDING,
-		"crosvm gives no card back while it runs: stays in %.60s until that is stopped",
-		vm->name);
+		"crosvm gives no %s back while it runs: stays in %.60s until that is stopped",
+		device->id.kind == DEVICE_PCI ? "card" : "input device", vm->name);
 	result->until_end = true;
 }
 
@@ -139,7 +139,7 @@ static void removed_is_seen(struct request *request, enum vm_open open, const ch
 	bool is_out = open == VM_OPEN_NO || open == VM_OPEN_SHARED || open == VM_OPEN_ELSEWHERE;
 
 	if (open == VM_OPEN_YES)
-		set_kept(request->vfio->vm, &request->base.result);
+		set_kept(request->vfio->vm, request->base.device, &request->base.result);
 	else
 		vmm_set_result(&request->base.result, is_out ? VMM_OK : VMM_PENDING, "%s", detail);
 	op_finish(&request->base);
@@ -452,8 +452,8 @@ void crosvm_vfio_detach(struct crosvm_vfio *vfio, struct device *device, const c
 	struct vmm_result result = {.outcome = VMM_RETRY, .detail = "out of memory"};
 	struct request *request = NULL;
 
-	if (crosvm_start_is_handle(handle))
-		set_kept(vfio->vm, &result);
+	if (crosvm_start_is_handle(handle) && !device_has_gone(device))
+		set_kept(vfio->vm, device, &result);
 	else if (!crosvm_vfio_is_current(vfio->vm, handle))
 		result = (struct vmm_result){.outcome = VMM_GONE};
 	else

@@ -124,16 +124,6 @@ static bool is_one_name(const char *text)
 	return *text && !strchr(text, '/');
 }
 
-/* What the command line names may be a link: /dev/input/by-id/…. Only where nobody but root makes
- * links: one that leads elsewhere could make us wait. */
-static void set_node(struct cold *cold, const char *folder, const char *path)
-{
-	char node[PATH_MAX];
-
-	if (startswith(path, folder) && !strstr(path, "/..") && root_resolve(node, "%s", path) == 0)
-		snprintf(cold->node, sizeof(cold->node), "%.63s", node);
-}
-
 static bool has_ids(const char *device, const struct qemu_cold *found)
 {
 	char vendor[16], product[16];
@@ -175,7 +165,7 @@ static void describe_usb(const struct qemu *qemu, const struct qemu_cold *found,
 {
 	long bus = found->numbers[QEMU_COLD_BUS];
 
-	set_node(cold, "/dev/bus/usb/", found->texts[QEMU_COLD_NODE]);
+	cold_set_node(cold, "/dev/bus/usb/", found->texts[QEMU_COLD_NODE]);
 	if (bus && found->numbers[QEMU_COLD_ADDRESS])
 		snprintf(cold->node, sizeof(cold->node), "/dev/bus/usb/%03ld/%03ld", bus,
 			 found->numbers[QEMU_COLD_ADDRESS]);
@@ -218,7 +208,7 @@ void qemu_cold_note(struct qemu *qemu)
 			describe_pci(found, &cold);
 			break;
 		case DEVICE_EVDEV:
-			set_node(&cold, "/dev/input/", found->texts[QEMU_COLD_EVDEV]);
+			cold_set_node(&cold, "/dev/input/", found->texts[QEMU_COLD_EVDEV]);
 			break;
 		}
 		cold_add(list, &cold);

@@ -65,6 +65,19 @@ static void open_group(const char *fd, const char *group)
 	assert_int_equal(symlink(target, whole), 0);
 }
 
+/* Process PID has opened the input device that is NODE, perhaps with words behind that. */
+static void open_input(int pid, const char *node)
+{
+	char path[100], whole[PATH_MAX], target[PATH_MAX];
+
+	snprintf(path, sizeof(path), "/proc/%d/fd/12", pid);
+	tree_parent(root, path);
+	tree_path(whole, root, path);
+	unlink(whole);
+	snprintf(target, sizeof(target), "%s%s", root, node);
+	assert_int_equal(symlink(target, whole), 0);
+}
+
 static int setup(void **state)
 {
 	(void) state;
@@ -117,6 +130,50 @@ static void test_what_the_kernel_does_not_say(void **state)
 	assert_int_equal(vm.cold.n, 0);
 	open_group("9", "7");
 	COMMAND_LINE("crosvm\0run\0--vfio-isolate-hotplug\0/sys/bus/pci/devices/" CARD);
+	assert_int_equal(vm.cold.n, 0);
+}
+
+static void expect_input(const char *node)
+{
+	assert_int_equal(vm.cold.n, 1);
+	assert_string_equal(vm.cold.items[0].node, node);
+	assert_int_equal(vm.cold.items[0].kind, DEVICE_EVDEV);
+	assert_true(crosvm_start_is_handle(vm.cold.items[0].handle));
+}
+
+static void test_inputs_from_the_command_line(void **state)
+{
+	(void) state;
+	tree_write(root, "/dev/input/event3", "");
+	tree_link(root, "/dev/input/by-path/kbd", "/dev/input/event3");
+	open_input(PID, "/dev/input/event3");
+	COMMAND_LINE("crosvm\0run\0--input\0evdev[path=/dev/input/event3]\0bzImage");
+	expect_input("/dev/input/event3");
+	COMMAND_LINE("crosvm\0run\0--evdev=/dev/input/by-path/kbd");
+	expect_input("/dev/input/event3");
+	COMMAND_LINE("crosvm\0run\0--evdev\0/dev/input/event3\0--evdev=/dev/input/event3");
+	expect_input("/dev/input/event3");
+	COMMAND_LINE("crosvm\0run\0--input\0keyboard[path=/dev/input/event3]\0--input");
+	assert_int_equal(vm.cold.n, 0);
+	COMMAND_LINE("crosvm\0run\0--evdev\0/dev/input/event4\0--evdev\0/dev/null");
+	assert_int_equal(vm.cold.n, 0);
+}
+
+/* With the sandbox a child has it. What was unplugged is not what has its name by now. */
+static void test_inputs_that_the_process_has(void **state)
+{
+	static const char words[] = "crosvm\0run\0--input\0evdev[path=/dev/input/event3]";
+
+	(void) state;
+	tree_write(root, "/dev/input/event3", "");
+	COMMAND_LINE(words);
+	assert_int_equal(vm.cold.n, 0);
+	tree_write(root, "/proc/4711/task/4711/children", "4712 4713 ");
+	open_input(4713, "/dev/input/event3");
+	COMMAND_LINE(words);
+	expect_input("/dev/input/event3");
+	open_input(4713, "/dev/input/event3 (deleted)");
+	COMMAND_LINE(words);
 	assert_int_equal(vm.cold.n, 0);
 }
 
@@ -203,6 +260,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_from_the_command_line),
 		TEST(test_what_the_kernel_does_not_say),
+		TEST(test_inputs_from_the_command_line),
+		TEST(test_inputs_that_the_process_has),
 		TEST(test_from_us),
 		TEST(test_from_somebody_else),
 		TEST(test_slots),

@@ -622,6 +622,23 @@ static void test_an_unplugged_device_is_gone(void **state)
 	assert_int_equal(double_requests(&f->crosvm, "DetachDevice"), 0);
 }
 
+static void test_an_input_device_from_its_start(void **state)
+{
+	struct fixture *f = *state;
+	struct test_device keys = new_keyboard(f, "event3");
+
+	keys.device.id.kind = DEVICE_EVDEV;
+	kept_set(&keys.device.id.devpath, "/devices");
+	keys.device.id.inode = sysfs_inode("/devices");
+	kept_set(&keys.device.place.handle, "crosvm-start-event3");
+	detach(f, &keys);
+	assert_result(&keys, VMM_PENDING, "no input device back while it runs: stays in vm1");
+	assert_true(keys.result.until_end);
+	keys.device.id.inode++;
+	detach(f, &keys);
+	assert_result(&keys, VMM_GONE, "");
+}
+
 static void test_a_port_of_another_device_is_left_alone(void **state)
 {
 	struct fixture *f = *state;
@@ -927,6 +944,7 @@ int main(void)
 		BACKEND(test_a_restarted_vm_starts_over),
 		BACKEND(test_the_hub_is_full),
 		BACKEND(test_an_unplugged_device_is_gone),
+		BACKEND(test_an_input_device_from_its_start),
 		BACKEND(test_a_port_of_another_device_is_left_alone),
 		BACKEND(test_a_port_given_to_a_twin_is_left_alone),
 		BACKEND(test_an_unreadable_device),
