@@ -470,13 +470,19 @@ static struct decision decide_attached(const struct registry *registry, const st
 
 /* PCI: unplugging is a request to the guest. It may be lost before an operating system runs, and
  * there is no event for a refusal, so it is repeated. */
-static struct decision decide_releasing(const struct device *device, uint64_t now)
+static struct decision decide_releasing(const struct registry *registry,
+					const struct device *device, uint64_t now)
 {
 	const struct device_attempt *attempt = &device->attempt;
 
 	if (attempt->vmm_asked)
 		return await_vmm(device, device->record.reason);
-	if (attempt->request != 0 || attempt->until_end)
+	if (attempt->request != 0)
+		return do_nothing();
+	/* Its guest has not been asked for what it keeps from its start. */
+	if (attempt->until_end && device->place.is_cold && is_in_place(registry, device))
+		return do_step(STEP_VERIFY, NULL);
+	if (attempt->until_end && device->wish.present)
 		return do_nothing();
 	if (now < attempt->not_before)
 		return rest_until(attempt->not_before, now);
@@ -501,7 +507,7 @@ struct decision decide(const struct registry *registry, const struct device *dev
 	case DEVICE_ATTACHED:
 		return decide_attached(registry, device, now);
 	case DEVICE_RELEASING:
-		return decide_releasing(device, now);
+		return decide_releasing(registry, device, now);
 	case DEVICE_DETACHING:
 		return decide_detaching(device);
 	case DEVICE_WAITING:

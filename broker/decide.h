@@ -26,7 +26,8 @@ enum step {
 	STEP_ABANDON,  /* don't wait for the worker any more: nobody wants it there */
 	STEP_GIVE,     /* it is prepared: ask the VMM to take it */
 	STEP_END,      /* it is prepared, and its VM can't have it any more, for REASON */
-	STEP_VERIFY,   /* the VMM has it: has the host let go of it? */
+	STEP_VERIFY,   /* the VMM has it, or keeps it, and it is to be there: has the host let go
+			* of it? */
 	STEP_TAKE,     /* ask the VMM to let go of it */
 	STEP_REPEAT,   /* ask again: the guest has not let go of it yet */
 };

@@ -184,7 +184,7 @@ struct device_attempt {
 	bool is_full;     /* so the VMM has answered: another one has to leave first */
 	bool released;    /* the worker has done what it could about host drivers */
 	bool check;       /* attached: is it really? */
-	bool until_end;   /* releasing: nothing but the end of its VM's process ends that */
+	bool until_end;   /* releasing: its VM gives it back when its process ends, not before */
 	bool gave_up;     /* nothing is tried until something changes */
 	bool was_used;    /* by the host, when the worker last looked */
 	bool taken;       /* from the host's drivers, for all we know, and not given back since */

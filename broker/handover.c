@@ -199,7 +199,9 @@ void handover_verify(struct registry *registry, struct device *device)
 	bool released = attempt->released;
 	char driver[200];
 
-	attempt->released = attempt->check = false;
+	attempt->released = attempt->check = attempt->until_end = false;
+	if (device->record.state == DEVICE_RELEASING)
+		record_pass_through(device, DEVICE_ATTACHING);
 	if (!released)
 		kept_drop(&attempt->host_driver);
 	if (host_has_it(device, driver, sizeof(driver))) {
@@ -353,6 +355,7 @@ void handover_detached(struct registry *registry, struct device *device,
 	if (result->until_end) {
 		device->attempt.until_end = true;
 		record_set(registry, device, DEVICE_RELEASING, "%s", result->detail);
+		device_mark(device);
 	} else if (result->outcome == VMM_PENDING) {
 		await_guest(registry, device, result->detail);
 	} else if (result->outcome != VMM_OK && result->outcome != VMM_GONE) {

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "broker/crosvm_start.h"
 #include "broker/handover.h"
 #include "broker/log.h"
 #include "broker/manager.h"
@@ -50,6 +51,7 @@ static struct world {
 	uint64_t next_inode, seqnum;
 	bool no_reset;     /* the rule says so */
 	bool own_groups;   /* each PCI function has an IOMMU group of its own */
+	bool is_cold;      /* crosvm was started with the first function */
 	bool is_blind;     /* the worker can't tell whether a group is open */
 	bool is_elsewhere; /* another program has the group open */
 	bool holds_looks;  /* it does not answer for now */
@@ -92,6 +94,18 @@ int __wrap_pci_get_group(const char *address, struct pci_group *ret)
 		strcpy(ret->members[0], address);
 	}
 	return 0;
+}
+
+void __real_crosvm_start_look(struct vm *vm, struct crosvm_cards *ret_cards);
+void __wrap_crosvm_start_look(struct vm *vm, struct crosvm_cards *ret_cards);
+void __wrap_crosvm_start_look(struct vm *vm, struct crosvm_cards *ret_cards)
+{
+	const struct cold cold = {
+		.kind = DEVICE_PCI, .handle = "crosvm-start-" ADDRESS, .kernel_name = ADDRESS};
+
+	__real_crosvm_start_look(vm, ret_cards);
+	if (w.is_cold)
+		assert_true(cold_add(&vm->cold, &cold));
 }
 
 static const char *place_property(void *from, const char *key)
@@ -649,6 +663,30 @@ static void test_function_stays_until_the_vm_ends(void **state)
 	assert_int_equal(double_requests(&w.crosvm, "HotPlugVfioCommand"), 0);
 }
 
+static void test_function_from_the_start(void **state)
+{
+	(void) state;
+	end_broker();
+	w.is_cold = true;
+	start_broker();
+	plug_function();
+	wait_function(DEVICE_ATTACHED, "vm1 has it since the VM's start");
+	withdraw_rule();
+	wait_function(DEVICE_RELEASING, "crosvm gives no card back while it runs: stays in vm1");
+	/* It is still there, and wanted there again. */
+	w.places[0].unclaimed = false;
+	manager_resync(&w.manager);
+	wait_function(DEVICE_ATTACHED, "vm1 has it since the VM's start");
+	withdraw_rule();
+	wait_function(DEVICE_RELEASING, "");
+	end_broker();
+	w.places[0].unclaimed = false;
+	start_broker();
+	wait_function(DEVICE_ATTACHED, "");
+	assert_int_equal(double_requests(&w.crosvm, "HotPlugVfioCommand"), 0);
+	assert_int_equal(w.n_returned, 0);
+}
+
 static bool is_added_twice(const void *data)
 {
 	(void) data;
@@ -1049,6 +1087,7 @@ int main(void)
 		TEST(test_a_vm_that_is_killed),
 		TEST(test_all_wait_for_the_guest),
 		TEST(test_function_stays_until_the_vm_ends),
+		TEST(test_function_from_the_start),
 		TEST(test_function_through_a_restart),
 		TEST(test_second_function),
 		TEST(test_second_function_of_a_group),

@@ -46,6 +46,7 @@
 #define FENCED (1u << 30)     /* its rule keeps the host from it */
 #define AHEAD (1u << 31)      /* made ready for its VM's start */
 #define LEAVING (1ull << 32)  /* a former broker has asked for it */
+#define KEPT (1ull << 33)     /* its VM keeps it until it ends */
 
 struct row {
 	const char *what;
@@ -294,6 +295,11 @@ static const struct row rows[] = {
 	PCI("the guest is asked again", "uu", DEVICE_RELEASING, 0, .in = "vm1", .step = STEP_REPEAT),
 	PCI("the kernel is asked whether it is out", "uu", DEVICE_RELEASING, REQUEST, .in = "vm1", .step = STEP_REST),
 	EVDEV("an event node is asked for again", "uu", DEVICE_RELEASING, GONE, .in = "vm1", .step = STEP_REPEAT),
+	PCI("its VM keeps it", "uu", DEVICE_RELEASING, KEPT | UNCLAIMED, .in = "vm1", .step = STEP_REST),
+	PCI("its VM keeps it, of no use", "uu", DEVICE_RELEASING, KEPT, .in = "vm1", .step = STEP_REST),
+	PCI("its VM keeps it from its start", "uu", DEVICE_RELEASING, KEPT | COLD | AWAY, .in = "vm1", .step = STEP_REST),
+	PCI("so it does, and it is wanted there again", "uu", DEVICE_RELEASING, KEPT | COLD, .in = "vm1", .step = STEP_VERIFY),
+	EVDEV("an event node that its VM keeps is gone", "uu", DEVICE_RELEASING, KEPT | COLD | GONE, .in = "vm1", .step = STEP_REPEAT),
 };
 /* clang-format on */
 
@@ -392,6 +398,7 @@ static void set_device(struct scene *s, const struct row *row)
 	set_place(s, d, row->in);
 	d->place.unverified = row->facts & UNVERIFIED;
 	d->place.was_leaving = row->facts & LEAVING;
+	d->attempt.until_end = row->facts & KEPT;
 	set_attempt(d, row->facts);
 	kept_set(&move->from, row->from ? row->from : "");
 	kept_set(&move->failed, row->failed ? row->failed : "");
