@@ -31,7 +31,26 @@ static int note_group(struct vfio_groups *groups, int group)
 	return 0;
 }
 
-/* Notes what the descriptors in DIR lead to, where that is below NODES. Returns 0 or -E2BIG. */
+/* Notes the group of NAME, a node below NODES: "12", or "devices/vfio3" where a VMM opens functions
+ * one by one (iommufd). Returns 0 or -errno. */
+static int note_node(struct vfio_groups *groups, const char *name)
+{
+	const char *device = startswith(name, "devices/");
+	char group[16];
+	int r;
+
+	if (isdigit((unsigned char) *name))
+		return note_group(groups, atoi(name));
+	if (!device)
+		return 0;
+	r = root_link_name(group, sizeof(group), "/sys/class/vfio-dev/%s/device/iommu_group",
+			   device);
+	if (r == -ENOENT) /* the function has gone */
+		return 0;
+	return r < 0 ? r : note_group(groups, atoi(group));
+}
+
+/* Notes what the descriptors in DIR lead to, where that is below NODES. Returns 0 or -errno. */
 static int note_descriptors(struct vfio_groups *groups, DIR *dir, const char *nodes)
 {
 	char found[PATH_MAX];
@@ -43,9 +62,9 @@ static int note_descriptors(struct vfio_groups *groups, DIR *dir, const char *no
 			return -E2BIG;
 		ssize_t length = readlinkat(dirfd(dir), entry->d_name, found, sizeof(found) - 1);
 		found[length > 0 ? length : 0] = 0;
-		const char *number = startswith(found, nodes);
-		if (number && isdigit((unsigned char) *number))
-			r = note_group(groups, atoi(number));
+		const char *name = startswith(found, nodes);
+		if (name)
+			r = note_node(groups, name);
 	}
 	return r;
 }

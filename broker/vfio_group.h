@@ -1,5 +1,6 @@
-/* Which IOMMU groups a process has open: the kernel's word, whatever the VMM says. A group can be
- * open once at a time. Source: kernel, Documentation/driver-api/vfio.rst. */
+/* Which IOMMU groups a process has open, or functions of: the kernel's word, whatever the VMM says.
+ * A group can be open once at a time, and not beside its functions. Source: kernel,
+ * Documentation/driver-api/vfio.rst (group, and VFIO device cdev). */
 #pragma once
 
 #include <stdbool.h>

@@ -11,6 +11,7 @@
 #include "broker/pci.h"
 #include "broker/worker.h"
 #include "broker/worker_host.h"
+#include "conf/array.h"
 #include "helper/root.h"
 
 #define GROUP_NODE_MS 5000 /* for udevd to make /dev/vfio/GROUP */
@@ -37,6 +38,44 @@ static dev_t group_node(const char *address)
 	    root_path(node, sizeof(node), "/dev/vfio/%d", group.number) < 0 || stat(node, &st) < 0)
 		return 0;
 	return st.st_rdev;
+}
+
+static void free_nodes(struct nodes *nodes)
+{
+	free(nodes->list);
+}
+
+/* Adds the node of the function at ADDRESS, which a VMM may open instead of its group's (iommufd).
+ * Returns 0 or -errno. */
+static int add_function_node(struct nodes *nodes, const char *address)
+{
+	char path[PATH_MAX];
+	const struct dirent *entry;
+	int r = 0;
+	DIR *dir = root_opendir("/sys/bus/pci/devices/%s/vfio-dev", address);
+
+	while (dir && r == 0 && (entry = readdir(dir))) {
+		snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/vfio-dev/%s", address,
+			 entry->d_name);
+		r = entry->d_name[0] == '.' ? 0 : nodes_add(nodes, path);
+	}
+	if (dir)
+		closedir(dir);
+	return r;
+}
+
+/* All that GROUP can be opened by. Returns 0 or -errno. */
+static int find_nodes(const struct pci_group *group, struct nodes *ret_nodes)
+{
+	dev_t number = group_node(group->members[0]);
+	struct node *node = number != 0 ? ARRAY_APPEND(ret_nodes->list, ret_nodes->n) : NULL;
+	int r = number != 0 && !node ? -ENOMEM : 0;
+
+	if (node)
+		*node = (struct node){.number = number};
+	for (size_t i = 0; r == 0 && i < group->n_members; i++)
+		r = add_function_node(ret_nodes, group->members[i]);
+	return r;
 }
 
 /* Who has the node of the IOMMU group of function VF open? */
@@ -312,14 +351,13 @@ static int reset_function(const struct worker_request *request, const char *addr
 static int await_others(const struct worker_request *request, const struct pci_group *group,
 			struct worker_answer *answer)
 {
-	struct node node = {.number = group_node(group->members[0])};
-	struct nodes nodes = {1, &node};
+	_cleanup_(free_nodes) struct nodes nodes = {0};
 	char who[96];
-	int r = 0;
 
 	if (request->options & WORKER_GROUP_IS_OURS)
 		return 0;
-	for (int tries = 0; node.number != 0 && tries < CLOSING_TRIES; tries++) {
+	int r = find_nodes(group, &nodes);
+	for (int tries = r < 0 ? CLOSING_TRIES : 0; nodes.n > 0 && tries < CLOSING_TRIES; tries++) {
 		r = inuse_find_stranger(&nodes, request->pid, who, sizeof(who));
 		if (r <= 0 && r != -ENOENT && r != -ESRCH) /* it ends just now */
 			break;
@@ -378,15 +416,15 @@ static void look_whether_open(const struct worker_request *request, struct worke
 /* Where nobody else is seen to have it, it is the VMM that it was made ready for. */
 void worker_pci_look(const struct worker_request *request, struct worker_answer *answer)
 {
-	struct node node = {0};
-	struct nodes nodes = {1, &node};
+	_cleanup_(free_nodes) struct nodes nodes = {0};
+	struct pci_group group;
 
 	look_whether_open(request, answer);
 	if (answer->result != -EBUSY)
 		return;
 	*answer->detail = 0;
-	node.number = group_node(strrchr(request->devpath, '/') + 1);
-	if (request->pid == 0 || node.number == 0 ||
+	if (request->pid == 0 || pci_get_group(strrchr(request->devpath, '/') + 1, &group) < 0 ||
+	    find_nodes(&group, &nodes) < 0 || nodes.n == 0 ||
 	    inuse_find_stranger(&nodes, request->pid, answer->detail, sizeof(answer->detail)) <= 0)
 		*answer->detail = 0;
 }

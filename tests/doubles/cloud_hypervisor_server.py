@@ -15,6 +15,8 @@ It is told what happens to it by lines on standard input, and answers each with 
                      not hear that it is asked
     names stay|go    the name of a device that was removed stays in device_tree and is refused again;
                      or not (at the start)
+    iommufd          it was started with --platform iommufd=on: of a function it opens the node of that one, not of
+                     its group
     add TEXT         the next vm.add-device is answered by 500 and TEXT
     cold ADDRESS     a device was given to it at its start
     claim N          vm.info has N more names in the device tree that could be ours, all of the function ffff:ff:1f.7
@@ -57,6 +59,7 @@ class Machine:
         self.config, self.tree = {}, {}
         self.is_deaf, self.heard = False, set()  # of what the guest was asked for
         self.groups, self.nodes = {}, {}  # the group of each name; each group's descriptor
+        self.iommufd = False
         self.claims = 0
         self.container = None  # "empty": left from an add that failed, and never mapped
         self.unmapped = []
@@ -130,7 +133,8 @@ class Machine:
             raise Refused(500, *FAILED, "Cannot create a VFIO device", "failed to get the IOMMU group") from error
         try:
             if group not in self.nodes:
-                self.nodes[group] = os.open(os.path.join(ROOT, "dev/vfio", group), os.O_RDWR)
+                node = "devices/vfio0" if self.iommufd else group
+                self.nodes[group] = os.open(os.path.join(ROOT, "dev/vfio", node), os.O_RDWR)
             return group
         except OSError as error:
             raise Refused(500, *FAILED, "Cannot create a VFIO device",
@@ -249,6 +253,8 @@ class Server:
             self.vm.keeps, self.vm.is_deaf = rest == "keep", rest == "deaf"
         elif word == "names":
             self.vm.names_stay = rest == "stay"
+        elif word == "iommufd":
+            self.vm.iommufd = True
         elif word == "add":
             self.vm.error = rest
         elif word == "cold":

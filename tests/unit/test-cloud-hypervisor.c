@@ -14,6 +14,7 @@
 #include "tests/unit/crosvm-double.h"
 #include "tests/unit/spin.h"
 #include "tests/unit/temp.h"
+#include "tests/unit/tree.h"
 #include "tests/unit/vm-notes.h"
 
 #define ADDRESS "ffff:ff:1f.7" /* of a PCI function that no machine has */
@@ -239,6 +240,26 @@ static void test_paused(void **state)
 	detach(VMM_PENDING, "paused");
 	double_do(&f.ch, "vm Running");
 	detach(VMM_OK, "");
+}
+
+/* It opens the function, and not its group. */
+static void test_iommufd(void **state)
+{
+	(void) state;
+	tree_write(f.dir, "/dev/vfio/devices/vfio0", "");
+	tree_link(f.dir, "/sys/class/vfio-dev/vfio0/device", "/sys/bus/pci/devices/" ADDRESS);
+	double_do(&f.ch, "iommufd");
+	double_do(&f.ch, "names stay");
+	attach(VMM_OK, "");
+	double_do(&f.ch, "guest keep");
+	detach(VMM_PENDING, "");
+	detach(VMM_PENDING, "");
+	probe();
+	assert_int_equal(notes.n_handles, 1);
+	double_do(&f.ch, "guest let-go");
+	detach(VMM_OK, "");
+	probe();
+	assert_int_equal(notes.n_handles, 0);
 }
 
 /* A name that the VM does not give up must not keep the device out, and must not make a loop. */
@@ -599,6 +620,7 @@ int main(void)
 		BACKEND(test_attach_and_detach),
 		BACKEND(test_what_it_has_is_known),
 		BACKEND(test_paused),
+		BACKEND(test_iommufd),
 		BACKEND(test_names_that_stay),
 		BACKEND(test_an_answer_that_is_lost),
 		BACKEND(test_refusals),

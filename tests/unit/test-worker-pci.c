@@ -543,6 +543,27 @@ static void test_open_in_another(void **state)
 	assert_answer(&answer, 0, "");
 }
 
+/* The same where that VM opens functions, and not their group (iommufd): it may be another one. */
+static void test_open_in_another_by_iommufd(void **state)
+{
+	(void) state;
+	add_group();
+	do_job(worker_pci_take);
+	add_device(k.root, DEVICES SOUND "/vfio-dev/vfio3", "vfio-dev", NULL_NUMBERS);
+	tree_write(k.root, DEVICES CARD "/reset", "");
+	add_opener(k.root, 20, "qemu\n", "02");
+	tree_write(k.root, "/proc/20/stat", "20 (qemu) S 1 20 20 0\n");
+	tree_write(k.root, "/proc/1/stat", "1 (init) S 0 1 1 0\n");
+	struct worker_answer answer = do_job_with(worker_pci_take, WORKER_MUST_RESET);
+	assert_answer(&answer, -EBUSY, "its IOMMU group is open in qemu (process 20)");
+	assert_string_equal(tree_read(k.root, DEVICES CARD "/reset"), "");
+	answer = look_for(12);
+	assert_answer(&answer, -EBUSY, "qemu (process 20)");
+	k.pid = 20;
+	answer = do_job(worker_pci_take);
+	assert_answer(&answer, 0, "");
+}
+
 /* NVIDIA's node is none of sysfs's. */
 static void test_nvidia(void **state)
 {
@@ -748,6 +769,7 @@ int main(void)
 		PCI_TEST(test_look),
 		PCI_TEST(test_look_whose),
 		PCI_TEST(test_open_in_another),
+		PCI_TEST(test_open_in_another_by_iommufd),
 		PCI_TEST(test_nvidia),
 		PCI_TEST(test_return),
 		PCI_TEST(test_return_waits_for_the_vm),
