@@ -65,11 +65,14 @@ void ch_describe_error(const struct http_answer *answer, char *ret_text, size_t 
 	size_t n = json_array_size(texts);
 	const char *cause = json_string_value(json_array_get(texts, n - 1));
 	const char *before = json_string_value(json_array_get(texts, n - 2));
+	_cleanup_free_ char *body = texts ? NULL : strndup(answer->body, answer->length);
 
 	if (cause && before && strstr(before, cause))
 		cause = before;
 	if (cause)
 		text_clean(ret_text, size, cause);
+	else if (body && *body)
+		text_clean(ret_text, size, body);
 	else
 		snprintf(ret_text, size, "status %u", answer->status);
 	json_decref(texts);

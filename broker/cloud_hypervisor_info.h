@@ -21,7 +21,7 @@ bool ch_address_of(const char *handle, char *ret_address, size_t size);
 void ch_address_in(const char *path, char *ret_address, size_t size);
 
 /* What went wrong, in its own words: an array of texts, the cause last, perhaps again at the end of
- * the one before it, which says more. */
+ * the one before it, which says more; one text, not in JSON, before version 48. */
 void ch_describe_error(const struct http_answer *answer, char *ret_text, size_t size);
 /* What a person can do about an error of PEER's, whose words TEXT are; "" where nothing is known.
  */

@@ -17,6 +17,7 @@ It is told what happens to it by lines on standard input, and answers each with 
                      or not (at the start)
     iommufd          it was started with --platform iommufd=on: of a function it opens the node of that one, not of
                      its group
+    old              its errors are one text, as before version 48
     add TEXT         the next vm.add-device is answered by 500 and TEXT
     cold ADDRESS     a device was given to it at its start
     claim N          vm.info has N more names in the device tree that could be ours, all of the function ffff:ff:1f.7
@@ -171,6 +172,7 @@ class Machine:
 class Server:
     def __init__(self, path):
         self.vm, self.log, self.clients, self.hanging, self.next = Machine(), [], {}, False, ("", "")
+        self.is_old = False
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listener.bind(path)
         self.listener.listen(10)
@@ -195,11 +197,11 @@ class Server:
         try:
             status, value = 200, self.execute(method, path, body)
         except Refused as refused:
-            status, value = refused.status, list(refused.texts)
+            status, value = refused.status, ": ".join(refused.texts[2:]) if self.is_old else list(refused.texts)
         head = f"HTTP/1.1 {204 if value is None else status} \r\nServer: Cloud Hypervisor API\r\nConnection: keep-alive\r\n"
         if value is None:
             return (head + "\r\n").encode()
-        text = json.dumps(value)
+        text = value if isinstance(value, str) else json.dumps(value)
         return f"{head}Content-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
 
     def serve(self, client):
@@ -253,6 +255,8 @@ class Server:
             self.vm.keeps, self.vm.is_deaf = rest == "keep", rest == "deaf"
         elif word == "names":
             self.vm.names_stay = rest == "stay"
+        elif word == "old":
+            self.is_old = True
         elif word == "iommufd":
             self.vm.iommufd = True
         elif word == "add":

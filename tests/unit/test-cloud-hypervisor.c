@@ -317,6 +317,9 @@ static void test_refusals(void **state)
 	attach(VMM_FAILED, "max_phys_bits=39");
 	double_do(&f.ch, "add something new");
 	attach(VMM_RETRY, "cloud-hypervisor: something new");
+	double_do(&f.ch, "old");
+	double_do(&f.ch, "add VfioCreate(OpenGroup)");
+	attach(VMM_RETRY, "cloud-hypervisor: Error from device manager: VfioCreate(OpenGroup)");
 	double_do(&f.ch, "cold " ADDRESS);
 	attach(VMM_FAILED, "it is in the VM already, as \"_vfio1\"");
 	assert_string_equal(names("config"), "_vfio1 ");
