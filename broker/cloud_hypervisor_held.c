@@ -57,6 +57,11 @@ int ch_held_has(const struct ch_held *held, const char *handle)
 	return r;
 }
 
+bool ch_held_has_leftover(const struct ch_held *held)
+{
+	return held->open.has_container && held->open.n == 0 && held->n_listed == 0;
+}
+
 void ch_held_explain(const struct ch_held *held, int r, const char *otherwise, char *ret_text,
 		     size_t size)
 {

@@ -40,6 +40,10 @@ int ch_held_read(struct ch_held *ret_held, pid_t pid, const json_t *info) _must_
  * Returns 1, 0, or -errno (vfio_groups_explain) when that can't be told. */
 int ch_held_has(const struct ch_held *held, const char *handle) _must_check_;
 
+/* Has the VM a VFIO container and no card, as after an add that failed? Before version 49, which
+ * drops it with the last card, also when it has had one. */
+bool ch_held_has_leftover(const struct ch_held *held);
+
 /* Why it takes its time, where ch_held_has has said R: else OTHERWISE. */
 void ch_held_explain(const struct ch_held *held, int r, const char *otherwise, char *ret_text,
 		     size_t size);

@@ -31,14 +31,15 @@ static int note_group(struct vfio_groups *groups, int group)
 	return 0;
 }
 
-/* Notes the group of NAME, a node below NODES: "12", or "devices/vfio3" where a VMM opens functions
- * one by one (iommufd). Returns 0 or -errno. */
+/* Notes the group of NAME, a node below NODES: "12", "vfio" for a container, or "devices/vfio3"
+ * where a VMM opens functions one by one (iommufd). Returns 0 or -errno. */
 static int note_node(struct vfio_groups *groups, const char *name)
 {
 	const char *device = startswith(name, "devices/");
 	char group[16];
 	int r;
 
+	groups->has_container |= streq(name, "vfio");
 	if (isdigit((unsigned char) *name))
 		return note_group(groups, atoi(name));
 	if (!device)
@@ -76,6 +77,7 @@ void vfio_groups_read(pid_t pid, struct vfio_groups *ret_groups)
 	DIR *dir = r < 0 ? NULL : root_opendir("/proc/%d/fd", (int) pid);
 
 	ret_groups->n = 0;
+	ret_groups->has_container = false;
 	if (dir)
 		r = note_descriptors(ret_groups, dir, nodes);
 	else if (r == 0)

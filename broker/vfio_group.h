@@ -13,7 +13,8 @@
 #define VFIO_MAX_DESCRIPTORS 16384 /* a process may have far more: to tire us out, say */
 
 struct vfio_groups {
-	int error; /* 0, or why there may be more of them: see vfio_groups_explain */
+	int error;          /* 0, or why there may be more of them: see vfio_groups_explain */
+	bool has_container; /* it has opened one, whatever is in it */
 	size_t n;
 	int numbers[VFIO_MAX_GROUPS];
 };

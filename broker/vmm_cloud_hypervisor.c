@@ -34,6 +34,7 @@ struct cloud_hypervisor {
 	struct vm *vm;
 	struct op_queue ops;       /* serial */
 	struct http *http;         /* of the op under way */
+	bool is_known;             /* what has been tried before us was looked at */
 	bool is_unmapped;          /* the next card could not reach the guest's memory */
 	bool is_emptying;          /* … and did not, and is to leave before another comes */
 	struct ch_handles handles; /* when they were looked at last */
@@ -421,7 +422,9 @@ static void add_device(struct request *request, const struct ch_held *held)
 		finish_request(request, VMM_GONE, "it has been unplugged");
 		return;
 	}
-	request->is_first = json_array_size(ch_devices_of(info)) == 0;
+	request->is_first = held->n_listed == 0;
+	request->ch->is_unmapped |= !request->ch->is_known && ch_held_has_leftover(held);
+	request->ch->is_known = true;
 	try_name(request);
 	if (!request->base.is_done)
 		vm_attach_sent(request->ch->vm, device);
@@ -509,7 +512,7 @@ static void ch_reset(struct vm *vm)
 	struct cloud_hypervisor *ch = vm->backend;
 
 	ch->http = http_cancel(ch->http);
-	ch->is_unmapped = ch->is_emptying = false;
+	ch->is_known = ch->is_unmapped = ch->is_emptying = false;
 	op_queue_fail(&ch->ops, "the VM has ended");
 }
 

@@ -27,6 +27,7 @@ It is told what happens to it by lines on standard input, and answers each with 
     late             the next request is carried out, and its answer never sent
     state            nothing
 """
+import contextlib
 import json
 import os
 import select
@@ -62,7 +63,7 @@ class Machine:
         self.groups, self.nodes = {}, {}  # the group of each name; each group's descriptor
         self.iommufd = False
         self.claims = 0
-        self.container = None  # "empty": left from an add that failed, and never mapped
+        self.container, self.container_node = None, None  # "empty": left from an add that failed, and never mapped
         self.unmapped = []
 
     def runs(self):
@@ -75,7 +76,8 @@ class Machine:
         if not self.runs():
             for name in list(self.groups):
                 self.close_group(name)
-            self.tree, self.unmapped, self.container = {}, [], None
+            self.tree, self.unmapped = {}, []
+            self.hold_container(None)
         elif is_booted:
             for name, path in self.config.items():
                 self.plug(path, name)
@@ -95,7 +97,7 @@ class Machine:
     def add(self, path, name):
         if self.error:
             error, self.error = self.error, None
-            self.container = self.container or "empty"
+            self.hold_container(self.container or "empty")
             raise Refused(500, *FAILED, error)
         if path is None:
             raise Refused(400, *INVALID, "VFIO device config must specify `path=` or `fd=`")
@@ -114,7 +116,8 @@ class Machine:
     def plug(self, path, name):
         """vmm/src/device_manager.rs, add_vfio_device: who makes the container maps the memory, if it gets so
         far."""
-        is_new, self.container = self.container is None, self.container or "empty"
+        is_new = self.container is None
+        self.hold_container(self.container or "empty")
         self.groups[name] = self.open_group(path)
         self.tree[name] = path
         self.heard.discard(name)
@@ -122,6 +125,15 @@ class Machine:
             self.container = "mapped"
         elif self.container == "empty":
             self.unmapped.append(name)
+
+    def hold_container(self, container):
+        if self.container_node is not None and container is None:
+            os.close(self.container_node)
+            self.container_node = None
+        elif self.container_node is None and container:
+            with contextlib.suppress(OSError):
+                self.container_node = os.open(os.path.join(ROOT, "dev/vfio/vfio"), os.O_RDWR | os.O_CREAT, 0o600)
+        self.container = container
 
     def open_group(self, path):
         """A group is open once, for all its functions that the VM has. The kernel refuses a second time. Source:
@@ -166,7 +178,7 @@ class Machine:
             if not self.names_stay:
                 del self.tree[name]
             if not self.groups:
-                self.container = None
+                self.hold_container(None)
 
 
 class Server:

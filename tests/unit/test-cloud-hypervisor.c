@@ -356,6 +356,29 @@ static void test_first_card_after_one_that_failed(void **state)
 	}
 }
 
+/* So it does when another broker has tried that. */
+static void test_first_card_after_one_that_failed_before_us(void **state)
+{
+	(void) state;
+	for (int i = 0; i < 2; i++) {
+		double_do(&f.ch, "add something new");
+		attach(VMM_RETRY, "something new");
+		vm_unref(f.vm);
+		make_vm();
+		probe();
+		attach(VMM_RETRY, "it is given once more");
+		attach(VMM_OK, "");
+		assert_string_equal(unmapped(), "");
+		detach(VMM_PENDING, "");
+		detach(VMM_OK, "");
+	}
+	/* And not when all went well. */
+	vm_unref(f.vm);
+	make_vm();
+	probe();
+	attach(VMM_OK, "");
+}
+
 /* Its guest was just starting when it was to give the card back: it is asked again, and meanwhile
  * nobody takes it for one that stays. */
 static void test_unmapped_card_that_was_not_asked_for(void **state)
@@ -628,6 +651,7 @@ int main(void)
 		BACKEND(test_an_answer_that_is_lost),
 		BACKEND(test_refusals),
 		BACKEND(test_first_card_after_one_that_failed),
+		BACKEND(test_first_card_after_one_that_failed_before_us),
 		BACKEND(test_unmapped_card_that_was_not_asked_for),
 		BACKEND(test_next_card_after_an_unmapped_one),
 		BACKEND(test_a_function_that_has_gone),
