@@ -96,6 +96,14 @@ int peer_get(int fd, struct peer *ret_peer)
 	return 0;
 }
 
+void peer_look_again(struct peer *peer)
+{
+	uid_t uid;
+
+	if (peer->pid != 0 && peer_is_alive(peer) && read_effective_uid(peer->pid, &uid) == 0)
+		peer->uid = uid;
+}
+
 uint64_t peer_age_ms(const struct peer *peer)
 {
 	struct timespec now;

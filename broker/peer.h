@@ -30,6 +30,10 @@ int peer_connect_at(const char *path, int type, int *ret_fd, int *ret_node) _mus
  * Sources: unix(7), proc(5) /proc/PID/status and stat. Returns 0 or -errno. */
 int peer_get(int fd, struct peer *ret_peer) _must_check_;
 
+/* Looks once more who that process runs as: "qemu -runas" listens and greets as root still, and is
+ * somebody else when it obeys. What can't be told stays as it is. */
+void peer_look_again(struct peer *peer);
+
 /* How long ago that process has started, in ms; 0 when that is not known. */
 uint64_t peer_age_ms(const struct peer *peer);
 

@@ -296,6 +296,8 @@ static void note_probe(struct vm *vm, int r, const char *reason, char *const *ha
 			log_up(vm);
 		vm->state = VM_UP;
 		vm->n_retries = 0;
+		/* What it is to open is made its user's, whom it may have become only now. */
+		peer_look_again(&vm->peer);
 		vm_set_reason(vm, "%s", "");
 		if (!quiet)
 			vm->handler->up(vm->data, vm, handles, n);

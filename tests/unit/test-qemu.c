@@ -49,6 +49,7 @@ static struct machine {
 	bool event_first;    /* DEVICE_DELETED before the answer */
 	bool no_hostdevice;  /* before 5.1 */
 	const char *rejects; /* device_add says so */
+	const char *tree; /* its /proc is there; with -runas it is another user's once it obeys */
 	bool is_running;
 	/* from the command line */
 	struct {
@@ -368,6 +369,16 @@ static void add_fd(const json_t *id, long number)
 	give(id, json_pack("{s:i, s:I}", "fd", 20, "fdset-id", (json_int_t) number));
 }
 
+/* It is this process that plays QEMU. */
+static void run_as(unsigned uid)
+{
+	char path[64], text[100];
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int) getpid());
+	snprintf(text, sizeof(text), "Name:\tqemu\nUid:\t0\t%u\t0\t0\n", uid);
+	tree_write(m.tree, path, text);
+}
+
 static void obey(const json_t *message)
 {
 	const char *command = json_string_value(json_object_get(message, "execute"));
@@ -378,6 +389,8 @@ static void obey(const json_t *message)
 	m.n_commands++;
 	if (m.silent)
 		return;
+	if (m.tree)
+		run_as(31001);
 	if (streq(command, "qmp_capabilities"))
 		give(id, json_object());
 	else if (m.ponders)
@@ -657,6 +670,28 @@ static void test_probe(void **state)
 	assert_int_equal(s.vm->state, VM_UP);
 	assert_int_equal(m.n_clients, 1);
 	assert_int_equal(m.fd, -1); /* the monitor is free again */
+}
+
+/* "qemu -runas" listens and greets as root. Cards and input devices are for who it is then. */
+static void test_user_that_it_becomes(void **state)
+{
+	char tree[PATH_MAX], path[64], line[512];
+	_cleanup_fclose_ FILE *f = root_fopen("/proc/self/stat");
+
+	(void) state;
+	line[fread(line, 1, sizeof(line) - 1, f)] = 0;
+	snprintf(tree, sizeof(tree), "%s/tree", s.dir);
+	assert_int_equal(mkdir(tree, 0755), 0);
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int) getpid());
+	tree_write(tree, path, line);
+	m.tree = tree;
+	run_as(0);
+	root_set(tree);
+	start_vm(NULL);
+	root_set("");
+	m.tree = NULL;
+	assert_int_equal(s.vm->peer.uid, 31001);
+	assert_int_equal(s.vm->peer.listener_uid, getuid());
 }
 
 /* However many, they are all told, and none is asked what it is, as somebody else's are. */
@@ -1506,6 +1541,7 @@ int main(void)
 #define QEMU_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		QEMU_TEST(test_probe),
+		QEMU_TEST(test_user_that_it_becomes),
 		QEMU_TEST(test_many_of_ours),
 		QEMU_TEST(test_attach_and_detach),
 		QEMU_TEST(test_twenty_replugs),
