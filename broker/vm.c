@@ -404,7 +404,7 @@ int vm_new(struct loop *loop, const struct config_general *general, const struct
 	if (r == 0)
 		r = configure_vm(vm, general, config);
 	if (r == 0 && vm->listen[0])
-		r = vm->vmm->dialled ? 0 : -EOPNOTSUPP;
+		r = vm_listen_init(vm);
 	else if (r == 0 && vm->socket[0])
 		r = watch_new(loop, vm->socket, socket_changed, vm, &vm->watch);
 	if (r < 0) {

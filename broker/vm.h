@@ -99,7 +99,7 @@ struct vm {
 	int pidfd;
 	struct loop_source *exit_source;
 	struct cold_list cold; /* what it has had since its start, while it is up */
-	struct watch *watch;
+	struct watch *watch;   /* of socket or listen */
 	struct loop_timer retry;
 	unsigned n_retries;
 	unsigned n_strange; /* how often it was asked again to give back what is not for it */

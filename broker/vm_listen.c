@@ -9,6 +9,7 @@
 
 #define LISTEN_RETRY_MS 10000 /* for somebody to make the directory of a socket, say */
 #define ACCEPT_RETRY_MS 1000  /* while there are no descriptors left */
+#define CLEARED_MS 200        /* for whoever clears a directory to be done with it */
 #define CALLS 20              /* at once */
 #define CALLS_PER_SECOND 2
 #define DIAL_MS 5000 /* for a VMM that runs to dial in again after a restart of the broker */
@@ -91,16 +92,46 @@ static int make_socket(struct vm *vm)
 	return loop_add(vm->loop, vm->listen_fd, EPOLLIN, caller_waits, vm, &vm->listen_source);
 }
 
+static void close_socket(struct vm *vm)
+{
+	loop_timer_stop(&vm->listen_pause);
+	vm->listen_source = loop_source_free(vm->listen_source);
+	vm->listen_fd = close_fd(vm->listen_fd);
+}
+
+/* Somebody has cleared its directory, say, or has made it: no VMM would find the socket. Whatever
+ * else lies there by now stays: it may be the socket of the VM that has taken this one's place in
+ * the config. */
+static void look_at_socket(void *data)
+{
+	struct vm *vm = data;
+
+	if (vm->listen_fd < 0) {
+		vm_check(vm);
+	} else if (socket_inode(vm->listen) == 0) {
+		log_warning("%s: %s was removed: making it again", vm->name, vm->listen);
+		close_socket(vm);
+		vm_check_later(vm, CLEARED_MS);
+	}
+}
+
+int vm_listen_init(struct vm *vm)
+{
+	if (!vm->vmm->dialled)
+		return -EOPNOTSUPP;
+	budget_init(&vm->calls, CALLS, CALLS_PER_SECOND);
+	return watch_new(vm->loop, vm->listen, look_at_socket, vm, &vm->watch);
+}
+
 int vm_listen_open(struct vm *vm)
 {
-	budget_init(&vm->calls, CALLS, CALLS_PER_SECOND);
 	int r = make_socket(vm);
 
 	if (r == 0) {
 		vm->listening_since = now_monotonic_ms();
 		return 0;
 	}
-	vm->listen_fd = close_fd(vm->listen_fd);
+	close_socket(vm);
 	vm->is_absent = true;
 	vm_set_reason(vm, "can't make the socket %s: %s; correct \"listen =\"", vm->listen,
 		      strerror(-r));
@@ -127,9 +158,7 @@ void vm_listen_missed(struct vm *vm)
 
 void vm_listen_finish(struct vm *vm)
 {
-	loop_timer_stop(&vm->listen_pause);
-	loop_source_free(vm->listen_source);
 	/* By now it may be the socket of the VM that has taken this one's place in the config. */
 	socket_remove(vm->listen, vm->listen_inode);
-	close_fd(vm->listen_fd);
+	close_socket(vm);
 }

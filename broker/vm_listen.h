@@ -3,6 +3,9 @@
 
 #include "broker/vm.h"
 
+/* Once, before all else. The socket is made again from now on when somebody removes it, and as soon
+ * as its directory is there. Returns 0, or -EOPNOTSUPP: VM's VMM does not dial; or -errno. */
+int vm_listen_init(struct vm *vm) _must_check_;
 /* Makes the socket, open to VM's user alone, and waits for its VMM. Returns 0, or -errno: the
  * reason says so then, and it is tried again. */
 int vm_listen_open(struct vm *vm) _must_check_;

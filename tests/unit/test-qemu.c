@@ -1536,6 +1536,42 @@ static void test_pace_of_what_has_dialled_in(void **state)
 	spin_until(m.loop, is_up, NULL);
 }
 
+static bool is_there(void *path)
+{
+	return access(path, F_OK) == 0;
+}
+
+/* The VM's directory goes with it, and comes back when it is started anew: so does the socket that
+ * it is to dial. What somebody else has put there stays. */
+static void test_dialled_socket_is_removed(void **state)
+{
+	char directory[100], path[110];
+
+	(void) state;
+	snprintf(directory, sizeof(directory), "%s/vm1", s.dir);
+	snprintf(path, sizeof(path), "%s/l", directory);
+	assert_int_equal(mkdir(directory, 0755), 0);
+	start_vm_of((struct config_vm){.listen = path});
+	assert_int_equal(unlink(path), 0);
+	assert_int_equal(rmdir(directory), 0);
+	spin_for(m.loop, 1000);
+	hang_up();
+	assert_int_equal(mkdir(directory, 0755), 0);
+	spin_until(m.loop, is_there, path);
+	s.ups = 0;
+	dial(path);
+	spin_until(m.loop, is_up, NULL);
+
+	assert_int_equal(unlink(path), 0);
+	spin_until(m.loop, is_there, path);
+	assert_int_equal(unlink(path), 0);
+	int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+	spin_for(m.loop, 1000);
+	assert_int_equal(write(fd, "mine", 4), 4);
+	close(fd);
+	assert_string_equal(tree_read(s.dir, "/vm1/l"), "mine");
+}
+
 int main(void)
 {
 #define QEMU_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -1583,6 +1619,7 @@ int main(void)
 		QEMU_TEST(test_taking_out_what_it_has_had),
 		QEMU_TEST(test_given_to_it_behind_our_back),
 		QEMU_TEST(test_pace_of_what_has_dialled_in),
+		QEMU_TEST(test_dialled_socket_is_removed),
 	};
 
 	loop_skip_waiting(true);
