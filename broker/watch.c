@@ -1,8 +1,10 @@
 /* Paths under observation: see watch.h. One inotify descriptor for all of a loop's, since a user
  * may have few (128): they share a hub. Used for VM sockets, the spool, and what the broker itself
- * has on disk. */
+ * has on disk.
+ * Sources: inotify(7); proc(5), /proc/PID/mounts, for who polls it. */
 #include "broker/watch.h"
 
+#include <fcntl.h>
 #include <limits.h>
 #include <sys/epoll.h>
 #include <sys/inotify.h>
@@ -17,8 +19,8 @@
 struct hub {
 	struct hub *next;
 	struct loop *loop;
-	int fd;
-	struct loop_source *source;
+	int fd, mounts_fd;
+	struct loop_source *source, *mounts;
 	struct watch *watches;
 };
 
@@ -196,6 +198,21 @@ static void read_events(void *data, uint32_t events)
 	tell_changed(hub->loop);
 }
 
+/* What is mounted over a directory hides it, and the directory itself knows nothing of that. */
+static void mounts_have_changed(void *data, uint32_t events)
+{
+	struct hub *hub = data;
+
+	(void) events;
+	for (struct watch *w = hub->watches; w; w = w->next) {
+		int before = w->descriptor;
+
+		arm_or_retry(w);
+		w->changed = w->changed || w->descriptor != before;
+	}
+	tell_changed(hub->loop);
+}
+
 static void free_hub(struct hub *hub)
 {
 	struct hub **at = &hubs;
@@ -205,8 +222,25 @@ static void free_hub(struct hub *hub)
 	if (*at)
 		*at = hub->next;
 	loop_source_free(hub->source);
+	loop_source_free(hub->mounts);
 	close_fd(hub->fd);
+	close_fd(hub->mounts_fd);
 	free(hub);
+}
+
+static int open_hub(struct hub *hub)
+{
+	hub->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	if (hub->fd < 0)
+		return -errno;
+	hub->mounts_fd = open("/proc/self/mounts", O_RDONLY | O_CLOEXEC);
+	if (hub->mounts_fd < 0)
+		return -errno;
+	int r = loop_add(hub->loop, hub->fd, EPOLLIN, read_events, hub, &hub->source);
+	/* Nothing is to be read there: that it is polled is enough. */
+	return r < 0 ? r
+		     : loop_add(hub->loop, hub->mounts_fd, EPOLLPRI, mounts_have_changed, hub,
+				&hub->mounts);
 }
 
 /* The hub of LOOP, a new one if need be. */
@@ -223,8 +257,8 @@ static int get_hub(struct loop *loop, struct hub **ret_hub)
 	if (!hub)
 		return -ENOMEM;
 	hub->loop = loop;
-	hub->fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-	r = hub->fd < 0 ? -errno : loop_add(loop, hub->fd, EPOLLIN, read_events, hub, &hub->source);
+	hub->fd = hub->mounts_fd = -1;
+	r = open_hub(hub);
 	if (r < 0) {
 		free_hub(hub);
 		return r;

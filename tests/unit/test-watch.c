@@ -3,7 +3,9 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <sched.h>
 #include <stdint.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -359,6 +361,33 @@ static void test_directory_moved_away(void **state)
 	expect_call(s);
 }
 
+/* /run/user/1000 is made first and mounted a moment later. */
+static void test_directory_mounted_over(void **state)
+{
+	struct scene *s = *state;
+
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		skip();
+	watch_path(s, "user/vm/sock");
+	assert_int_equal(mkdir(in(s, "user"), 0755), 0);
+	expect_call(s);
+	assert_int_equal(mount("none", in(s, "user"), "tmpfs", 0, NULL), 0);
+	expect_call(s);
+	assert_int_equal(mkdir(in(s, "user/vm"), 0755), 0);
+	expect_call(s);
+	close(open(in(s, "user/vm/sock"), O_CREAT | O_CLOEXEC, 0600));
+	expect_call(s);
+	/* What is mounted elsewhere is no news. */
+	assert_int_equal(mkdir(in(s, "other"), 0755), 0);
+	assert_int_equal(mount("none", in(s, "other"), "tmpfs", 0, NULL), 0);
+	assert_int_equal(umount(in(s, "other")), 0);
+	expect_silence(s);
+	assert_int_equal(umount(in(s, "user")), 0);
+	expect_call(s);
+	assert_int_equal(rmdir(in(s, "user")), 0);
+	expect_call(s);
+}
+
 static void test_whole_directory(void **state)
 {
 	struct scene *s = *state;
@@ -420,6 +449,7 @@ int main(void)
 		WATCH_TEST(test_many_watches),
 		WATCH_TEST(test_freed_while_called),
 		WATCH_TEST(test_directory_moved_away),
+		WATCH_TEST(test_directory_mounted_over),
 		WATCH_TEST(test_whole_directory),
 		WATCH_TEST(test_many_events),
 		WATCH_TEST(test_root),
