@@ -222,6 +222,20 @@ static int bind_to_vfio(const char *address, struct worker_answer *answer)
 	return 0;
 }
 
+/* Where it can't be loaded (a kernel whose modules have been replaced by an upgrade, say) the
+ * host's drivers must not be asked to let go: that would be for nothing, at each try again. */
+static int load_vfio(struct worker_answer *answer)
+{
+	worker_load_module("vfio-pci");
+	int r = root_exists("/sys/bus/pci/drivers/vfio-pci");
+	if (r == -ENOENT)
+		return worker_fail(answer, r,
+				   "the kernel has no vfio-pci, and can't load its module");
+	return r < 0 ? worker_fail(answer, r, "can't tell whether the kernel has vfio-pci: %s",
+				   strerror(-r))
+		     : 0;
+}
+
 /* Returns 0, also where no host driver wants it; or -errno: it is kept from them still. */
 static int return_member(const char *address)
 {
@@ -384,10 +398,8 @@ void worker_pci_take(const struct worker_request *request, struct worker_answer 
 		return;
 	if (await_others(request, &group, answer) == 0 &&
 	    check_group(request, &group, &inuse, answer) == 0 &&
-	    !worker_has_gone(request, answer)) {
-		worker_load_module("vfio-pci");
+	    !worker_has_gone(request, answer) && load_vfio(answer) == 0)
 		r = take_group(&group, &taken, answer);
-	}
 	if (answer->result == 0 && reset_function(request, address, answer) == 0)
 		open_group_node(group.number, request->uid, answer);
 	else if (answer->result == -EOPNOTSUPP || r < 0)

@@ -18,6 +18,7 @@
 #define CARD "0000:00:03.0"
 #define SOUND "0000:00:03.1" /* of the same IOMMU group, 7 */
 #define BRIDGE "0000:00:02.0"
+#define VFIO "/sys/bus/pci/drivers/vfio-pci"
 
 static struct kernel {
 	char *root;
@@ -173,6 +174,7 @@ static int setup(void **state)
 	unsetenv("RUNTIME_DIRECTORY");
 	root_set(k.root);
 	tree_mkdir(k.root, "/dev/vfio");
+	tree_mkdir(k.root, VFIO);
 	tree_mkdir(k.root, VHOTPLUG_RUNDIR);
 	tree_write(k.root, "/proc/1/net/route", "Iface\tDestination\n");
 	tree_write(k.root, "/proc/1/mountinfo", "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n");
@@ -318,6 +320,21 @@ static void test_vfio_does_not_take_it(void **state)
 	struct worker_answer answer = do_job(worker_pci_take);
 
 	assert_answer(&answer, -EIO, "vfio-pci does not take " CARD ": see the kernel's log");
+	assert_driver(CARD, "e1000e");
+}
+
+/* The host keeps what no VM can have, however often it is tried. */
+static void test_no_vfio(void **state)
+{
+	char whole[PATH_MAX];
+
+	(void) state;
+	tree_path(whole, k.root, VFIO);
+	assert_int_equal(rmdir(whole), 0);
+	struct worker_answer answer = do_job(worker_pci_take);
+
+	assert_answer(&answer, -ENOENT, "the kernel has no vfio-pci, and can't load its module");
+	assert_string_equal(k.log, "/sbin/modprobe vfio-pci\n");
 	assert_driver(CARD, "e1000e");
 }
 
@@ -757,6 +774,7 @@ int main(void)
 		PCI_TEST(test_take_again),
 		PCI_TEST(test_take_half),
 		PCI_TEST(test_vfio_does_not_take_it),
+		PCI_TEST(test_no_vfio),
 		PCI_TEST(test_node_that_does_not_come),
 		PCI_TEST(test_not_to_be_taken),
 		PCI_TEST(test_in_use),
