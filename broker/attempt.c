@@ -66,6 +66,7 @@ void attempt_end(struct device *device)
 	attempt->is_full = false;
 	kept_drop(&attempt->host_driver);
 	kept_drop(&attempt->group.strangers);
+	kept_drop(&attempt->group.bridge);
 	attempt->group.looked = false;
 	attempt->fence = (struct device_fence){0};
 	attempt->back = (struct device_back){0};

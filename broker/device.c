@@ -54,6 +54,7 @@ static const size_t other_offsets[] = {
 	offsetof(struct device, place.handle),
 	offsetof(struct device, place.bus),
 	offsetof(struct device, attempt.group.strangers),
+	offsetof(struct device, attempt.group.bridge),
 	offsetof(struct device, attempt.host_driver),
 	offsetof(struct device, attempt.failure),
 	offsetof(struct device, attempt.move.from),

@@ -148,6 +148,7 @@ struct device_move {
 struct device_group {
 	bool looked;
 	kept_text strangers; /* members that no rule claims and that spoil the group; "" */
+	kept_text bridge;    /* one that does; "" */
 };
 
 /* Its fence, since it is in no VM: up, or left down because the host uses it. */

@@ -164,6 +164,13 @@ bool group_may_go(const struct registry *registry, const struct device *device, 
 			 held->id.kernel_name, held->id.name);
 		return false;
 	}
+	if (device->attempt.group.bridge[0]) {
+		snprintf(reason, size,
+			 "IOMMU group %d also holds the bridge %s, which is never given away; "
+			 "unbind it from its driver",
+			 device->id.group, device->attempt.group.bridge);
+		return false;
+	}
 	bool goes_alone = device->wish.options & OPTION_IOMMU_SKIP_IF_SHARED;
 	char others[GROUP_WORDS_SIZE];
 

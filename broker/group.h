@@ -47,8 +47,9 @@ const struct device *group_earlier(const struct registry *registry, const struct
 bool group_is_taken_by(const struct registry *registry, const struct device *device,
 		       const struct vm *vm, char *reason, size_t size);
 
-/* May DEVICE's group go to VM? A member that no rule claims and that has a driver forbids it, and
- * so does one that goes elsewhere (and with pciIommuSkipIfShared any other). Returns true, or false
- * with the reason and what to do in REASON. It must have been looked at (look.h). */
+/* May DEVICE's group go to VM? A member that no rule claims and that has a driver forbids it, a
+ * bridge too unless it leads to another bus of PCI's, and so does one that goes elsewhere (and with
+ * pciIommuSkipIfShared any other). Returns true, or false with the reason and what to do in REASON.
+ * It must have been looked at (look.h). */
 bool group_may_go(const struct registry *registry, const struct device *device, const struct vm *vm,
 		  char *reason, size_t size);

@@ -32,13 +32,15 @@ static void look_at_member(void *data, const char *address)
 void handover_look(struct registry *registry, struct device *device, struct vm *vm)
 {
 	struct group_search search = {.registry = registry, .device = device};
-	char words[100];
+	char words[100], bridge[GROUP_WORDS_SIZE] = "";
 
 	/* When it was plugged in that could not be told, perhaps. */
 	if (device->id.group < 0)
 		device->id.group = look_up_group(device);
 	device->attempt.group.looked = true;
-	int r = look_at_members(device, look_at_member, &search);
+	bool is_spoiled = look_for_bridge(device, bridge, sizeof(bridge));
+	int r = is_spoiled ? 0 : look_at_members(device, look_at_member, &search);
+	kept_set(&device->attempt.group.bridge, bridge);
 	kept_set(&device->attempt.group.strangers, search.strangers);
 	if (r == 0 || r == -E2BIG) { /* of such a group the worker takes none */
 		device_mark(device);

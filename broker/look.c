@@ -58,6 +58,16 @@ int look_at_members(const struct device *device, void (*fn)(void *data, const ch
 	return 0;
 }
 
+bool look_for_bridge(const struct device *device, char *names, size_t size)
+{
+	struct pci_group group;
+
+	if (pci_get_group(device->id.kernel_name, &group) < 0 || !group.bridge[0])
+		return false;
+	look_describe(group.bridge, names, size);
+	return true;
+}
+
 void look_describe(const char *address, char *names, size_t size)
 {
 	unsigned vendor = 0, model = 0;

@@ -19,6 +19,10 @@ void look_up_node(struct device *device);
 int look_at_members(const struct device *device, void (*fn)(void *data, const char *address),
 		    void *data) _must_check_;
 
+/* Is there a bridge in DEVICE's IOMMU group whose driver keeps the group from VMs? Then NAMES gets
+ * it, like look_describe. */
+bool look_for_bridge(const struct device *device, char *names, size_t size);
+
 /* Appends "ADDRESS (NAME, DRIVER)" to the list NAMES. */
 void look_describe(const char *address, char *names, size_t size);
 

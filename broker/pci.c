@@ -8,6 +8,9 @@
 #include "helper/root.h"
 
 #define CLASS_BRIDGE 0x06
+#define BRIDGE_TO_PCI 0x04
+#define BRIDGE_TO_CARDBUS 0x07
+#define BRIDGE_TO_PCI_BY_HALF 0x09
 
 static jmp_buf after_error;
 
@@ -88,12 +91,29 @@ bool pci_driver(const char *address, char *ret_driver, size_t size)
 	return root_link_name(ret_driver, size, "/sys/bus/pci/devices/%s/driver", address) == 0;
 }
 
+/* A bridge to another bus of PCI's is nothing to the kernel; one of another kind (to ISA, say) is a
+ * function like any other there: with a driver of the host's it keeps its group from VMs. Sources:
+ * kernel, drivers/iommu/iommu.c, iommu_group_claim_dma_owner; before 5.18 drivers/vfio/vfio.c,
+ * vfio_dev_viable. */
+static bool keeps_group(const char *address, unsigned class)
+{
+	unsigned kind = class >> 8 & 0xff;
+	char driver[64];
+
+	if (kind == BRIDGE_TO_PCI || kind == BRIDGE_TO_CARDBUS || kind == BRIDGE_TO_PCI_BY_HALF)
+		return false;
+	return pci_driver(address, driver, sizeof(driver)) && !streq(driver, "pci-stub") &&
+	       !streq(driver, "vfio-pci");
+}
+
 /* A member that can't be looked at may be anything: then the group is not known. */
 static int add_member(struct pci_group *group, const char *address)
 {
 	unsigned class;
 	int r = pci_attribute(address, "class", &class);
 
+	if (r == 0 && class >> 16 == CLASS_BRIDGE && keeps_group(address, class))
+		snprintf(group->bridge, sizeof(group->bridge), "%.23s", address);
 	if (r < 0 || class >> 16 == CLASS_BRIDGE)
 		return r;
 	if (group->n_members >= PCI_MAX_GROUP)

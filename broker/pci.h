@@ -27,7 +27,8 @@ bool pci_driver(const char *address, char *ret_driver, size_t size);
 
 struct pci_group {
 	int number;
-	size_t n_members; /* bridges left out */
+	char bridge[PCI_ADDRESS_SIZE]; /* one that keeps the group from VMs, by its driver; "" */
+	size_t n_members;              /* bridges left out */
 	char members[PCI_MAX_GROUP][PCI_ADDRESS_SIZE];
 };
 /* The IOMMU group of ADDRESS. Returns 0; -ENOENT when it has none (no IOMMU, or it is off); -E2BIG

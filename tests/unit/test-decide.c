@@ -47,6 +47,7 @@
 #define AHEAD (1u << 31)      /* made ready for its VM's start */
 #define LEAVING (1ull << 32)  /* a former broker has asked for it */
 #define KEPT (1ull << 33)     /* its VM keeps it until it ends */
+#define BRIDGE (1ull << 34)   /* one with a driver of the host's is in its IOMMU group */
 
 struct row {
 	const char *what;
@@ -177,6 +178,7 @@ static const struct row rows[] = {
 	PCI("a card is looked at first", "uu", DEVICE_WAITING, 0, .step = STEP_LOOK, .to = "vm1"),
 	PCI("and then opened", "uu", DEVICE_WAITING, LOOKED, .step = STEP_OPEN, .to = "vm1"),
 	PCI("a stranger in the group", "uu", DEVICE_WAITING, LOOKED | STRANGER, .step = STEP_REFUSE, .to = "vm1", .says = "IOMMU group 7 also holds 0000:00:1f.9"),
+	PCI("a bridge to no bus of PCI's in the group", "uu", DEVICE_WAITING, LOOKED | BRIDGE, .step = STEP_REFUSE, .to = "vm1", .says = "holds the bridge 0000:00:1f.0 (LPC, lpc_ich), which is never given away; unbind it"),
 	PCI("refused for the group, looks again", "uu", DEVICE_REFUSED, 0, .step = STEP_LOOK, .to = "vm1"),
 	PCI("refused for the group a moment ago", "uu", DEVICE_REFUSED, NOT_YET, .step = STEP_REST, .again = LATER),
 	PCI("a stranger, but the VM is down", "du", DEVICE_WAITING, LOOKED | STRANGER, .step = STEP_WAIT, .to = "vm1", .says = "vm1 is down"),
@@ -359,6 +361,8 @@ static void set_attempt(struct device *d, uint64_t facts)
 	attempt->group.looked = facts & LOOKED;
 	if (facts & STRANGER)
 		kept_set(&attempt->group.strangers, "0000:00:1f.9 (Some card, snd_hda_intel)");
+	if (facts & BRIDGE)
+		kept_set(&attempt->group.bridge, "0000:00:1f.0 (LPC, lpc_ich)");
 	if (facts & DRIVER)
 		kept_set(&attempt->host_driver, "e1000e");
 }

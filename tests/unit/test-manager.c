@@ -90,6 +90,7 @@ static struct world {
 	int group_error;              /* nobody can look now */
 	bool resets;                  /* the rules say reset = yes */
 	bool grouped;                 /* the functions below share an IOMMU group */
+	const char *bridge;           /* one in that group which keeps it from VMs */
 	const char *cold;             /* vm1 has had the device of that name since its start */
 	bool all_claim;               /* so say the others as well */
 	struct intake_client *helper; /* of the next event; NULL: it comes from the spool */
@@ -136,6 +137,7 @@ int __wrap_pci_get_group(const char *address, struct pci_group *ret)
 	if (!w.grouped || (!streq(address, FIRST) && !streq(address, SECOND)))
 		return -ENOENT;
 	*ret = (struct pci_group){.number = 8, .n_members = 2, .members = {FIRST, SECOND}};
+	snprintf(ret->bridge, sizeof(ret->bridge), "%s", w.bridge ? w.bridge : "");
 	return 0;
 }
 
@@ -1181,6 +1183,22 @@ static void test_reset_between_vms(void **state)
 }
 
 /* The wish */
+
+/* No VM could have the group, and the host would lose what it takes from there. */
+static void test_group_is_kept_by_a_bridge(void **state)
+{
+	(void) state;
+	w.grouped = true;
+	w.bridge = "ffff:ff:1f.0";
+	event("add", card(FIRST, "iommu-add-all"), ++w.seqnum);
+	run();
+	expect(FIRST, "refused vm1");
+	assert_non_null(strstr(device(FIRST)->record.reason, "holds the bridge ffff:ff:1f.0 ("));
+	assert_null(device(SECOND));
+	w.bridge = NULL;
+	run_for(5000);
+	expect(FIRST, "attached vm1");
+}
 
 static void test_wish_withdrawn(void **state)
 {
@@ -3769,6 +3787,7 @@ int main(void)
 		STARTED(test_left_open_by_nobody),
 		STARTED(test_reset_between_vms),
 		STARTED(test_group_can_not_be_seen),
+		STARTED(test_group_is_kept_by_a_bridge),
 		STARTED(test_wish_withdrawn),
 		STARTED(test_wish_withdrawn_while_attaching),
 		STARTED(test_cards_in_the_order_of_their_rules),

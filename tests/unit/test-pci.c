@@ -92,6 +92,33 @@ static void test_group(void **state)
 			    streq(group.members[i], "10000:e1:00.0"));
 }
 
+static void bind(const char *root, const char *address, const char *driver)
+{
+	char path[300], target[300];
+
+	snprintf(path, sizeof(path), "/sys/devices/pci0000:00/%s/driver", address);
+	snprintf(target, sizeof(target), "/sys/bus/pci/drivers/%s", driver);
+	tree_mkdir(root, target);
+	tree_link(root, path, target);
+}
+
+/* With a driver the kernel counts those that lead to no other bus of PCI's. */
+static void test_bridge_that_keeps_the_group(void **state)
+{
+	struct pci_group group;
+
+	bind(*state, "0000:00:01.0", "pcieport");
+	make_function(*state, "0000:00:1f.0", "0x060100\n", "7");
+	make_function(*state, "0000:00:1f.1", "0x068000\n", "7");
+	bind(*state, "0000:00:1f.1", "pci-stub");
+	assert_int_equal(pci_get_group("0000:00:05.0", &group), 0);
+	assert_string_equal(group.bridge, "");
+	bind(*state, "0000:00:1f.0", "lpc_ich");
+	assert_int_equal(pci_get_group("0000:00:05.0", &group), 0);
+	assert_string_equal(group.bridge, "0000:00:1f.0");
+	assert_int_equal(group.n_members, 2);
+}
+
 static void test_no_group(void **state)
 {
 	struct pci_group group = {.number = -1};
@@ -177,10 +204,15 @@ int main(void)
 {
 #define PCI_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		PCI_TEST(test_attributes), PCI_TEST(test_driver),
-		PCI_TEST(test_group),      PCI_TEST(test_large_group),
-		PCI_TEST(test_no_group),   PCI_TEST(test_group_that_is_not_known),
-		PCI_TEST(test_bridge),     PCI_TEST(test_broken_names),
+		PCI_TEST(test_attributes),
+		PCI_TEST(test_driver),
+		PCI_TEST(test_group),
+		PCI_TEST(test_large_group),
+		PCI_TEST(test_bridge_that_keeps_the_group),
+		PCI_TEST(test_no_group),
+		PCI_TEST(test_group_that_is_not_known),
+		PCI_TEST(test_bridge),
+		PCI_TEST(test_broken_names),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
