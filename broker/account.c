@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <pwd.h>
 #include <signal.h>
+#include <sys/epoll.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -75,24 +76,44 @@ static void collect_child(pid_t pid)
 		usleep(1000);
 }
 
-uid_t account_ask(uid_t (*look)(const char *name), const char *name)
+/* Returns where the answer of the process *RET_PID will come, or -errno. */
+static int begin_lookup(uid_t (*look)(const char *name), const char *name, pid_t *ret_pid)
 {
-	uid_t id = (uid_t) -1;
 	int ends[2];
 
 	if (pipe2(ends, O_CLOEXEC) < 0)
-		return id;
+		return -errno;
 	pid_t pid = fork();
 	if (pid == 0)
 		answer_lookup(ends[1], look, name);
+	int r = pid < 0 ? -errno : ends[0];
 	close(ends[1]);
-	struct pollfd pollfd = {.fd = ends[0], .events = POLLIN};
-	if (pid > 0 && poll(&pollfd, 1, PATIENCE_MS) == 1 &&
-	    read(ends[0], &id, sizeof(id)) != sizeof(id))
-		id = (uid_t) -1;
-	close(ends[0]);
-	if (pid > 0)
-		collect_child(pid);
+	if (r < 0)
+		close(ends[0]);
+	*ret_pid = pid;
+	return r;
+}
+
+static uid_t read_answer(int fd)
+{
+	uid_t id;
+
+	return read(fd, &id, sizeof(id)) == sizeof(id) ? id : (uid_t) -1;
+}
+
+uid_t account_ask(uid_t (*look)(const char *name), const char *name)
+{
+	uid_t id = (uid_t) -1;
+	pid_t pid;
+	int fd = begin_lookup(look, name, &pid);
+
+	if (fd < 0)
+		return id;
+	struct pollfd pollfd = {.fd = fd, .events = POLLIN};
+	if (poll(&pollfd, 1, PATIENCE_MS) == 1)
+		id = read_answer(fd);
+	close(fd);
+	collect_child(pid);
 	return id;
 }
 
@@ -122,4 +143,69 @@ gid_t account_ask_group(const char *name)
 	gid_t gid = find_group(name);
 
 	return gid != (gid_t) -1 ? gid : account_ask(look_for_group, name);
+}
+
+struct account_question {
+	pid_t pid;
+	int fd;
+	struct loop_source *source;
+	struct loop_timer patience;
+	account_fn fn;
+	void *data;
+};
+
+static void end_question(struct account_question *question, uid_t user)
+{
+	account_fn fn = question->fn;
+	void *data = question->data;
+
+	account_question_free(question);
+	fn(data, user);
+}
+
+static void answer_has_come(void *data, uint32_t events)
+{
+	struct account_question *question = data;
+
+	(void) events;
+	end_question(question, read_answer(question->fd));
+}
+
+static void nobody_answers(void *data)
+{
+	end_question(data, (uid_t) -1);
+}
+
+int account_question_new(struct loop *loop, const char *name, account_fn fn, void *data,
+			 struct account_question **ret_question)
+{
+	struct account_question *question = calloc(1, sizeof(*question));
+
+	if (!question)
+		return -ENOMEM;
+	*question = (struct account_question){.fn = fn, .data = data};
+	int r = question->fd = begin_lookup(look_for_user, name, &question->pid);
+	if (r >= 0)
+		r = loop_add(loop, question->fd, EPOLLIN, answer_has_come, question,
+			     &question->source);
+	if (r < 0) {
+		account_question_free(question);
+		return r;
+	}
+	loop_timer_start(loop, &question->patience, PATIENCE_MS, nobody_answers, question);
+	*ret_question = question;
+	return 0;
+}
+
+void account_question_free(struct account_question *question)
+{
+	if (!question)
+		return;
+	loop_source_free(question->source);
+	loop_timer_stop(&question->patience);
+	if (question->fd >= 0) {
+		close(question->fd);
+		collect_child(question->pid);
+	}
+	free(question);
 }

@@ -6,7 +6,6 @@
 #include <sys/epoll.h>
 #include <sys/syscall.h>
 
-#include "broker/account.h"
 #include "broker/log.h"
 #include "broker/qmp.h"
 #include "broker/vm_listen.h"
@@ -321,21 +320,43 @@ static bool may_look(struct vm *vm)
 	return false;
 }
 
-void vm_check(struct vm *vm)
+static void user_is_known(void *data, uid_t user)
 {
-	loop_timer_stop(&vm->retry);
-	if (!may_look(vm))
+	struct vm *vm = data;
+
+	vm->question = NULL;
+	if (vm->references == 0)
 		return;
-	/* Perhaps there is such a user by now. */
-	if (vm->user_name[0] && vm->user == (uid_t) -1)
-		vm->user = account_find(vm->user_name);
-	if (vm->user_name[0] && vm->user == (uid_t) -1) {
+	vm->user = user;
+	if (user != (uid_t) -1)
+		vm_check(vm);
+	else
 		vm_set_reason(vm,
 			      "the user \"%s\" of its section does not exist on this host; correct "
 			      "\"user =\"",
 			      vm->user_name);
+}
+
+/* Perhaps there is such a user by now, or somebody to be asked for him. Returns false as long as
+ * that is not known. */
+static bool knows_user(struct vm *vm)
+{
+	if (!vm->user_name[0] || vm->user != (uid_t) -1)
+		return true;
+	vm->user = account_find(vm->user_name);
+	if (vm->user != (uid_t) -1)
+		return true;
+	if (!vm->question &&
+	    account_question_new(vm->loop, vm->user_name, user_is_known, vm, &vm->question) < 0)
+		user_is_known(vm, (uid_t) -1);
+	return false;
+}
+
+void vm_check(struct vm *vm)
+{
+	loop_timer_stop(&vm->retry);
+	if (!may_look(vm) || !knows_user(vm))
 		return;
-	}
 	if (vm->listen[0] && vm->listen_fd < 0 && vm_listen_open(vm) < 0)
 		return;
 	if (vm->is_probing)
@@ -430,6 +451,7 @@ static void free_vm(void *data)
 		vm->vmm->finish(vm);
 	forget_process(vm);
 	cold_clear(&vm->cold);
+	account_question_free(vm->question);
 	loop_timer_stop(&vm->retry);
 	watch_free(vm->watch);
 	vm_listen_finish(vm);

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "broker/account.h"
 #include "broker/budget.h"
 #include "broker/cold.h"
 #include "broker/loop.h"
@@ -84,7 +85,8 @@ struct vm {
 	unsigned delay; /* seconds from the start of its process to its first device */
 	enum vm_type type;
 	char user_name[64];
-	uid_t user; /* (uid_t) -1: the config does not say */
+	uid_t user; /* (uid_t) -1: the config does not say, or it is not known yet */
+	struct account_question *question; /* who that is; NULL: nobody is asked */
 
 	enum vm_state state;
 	char reason[256]; /* why it is not up, or why its monitor does not answer; "" otherwise */

@@ -1,5 +1,6 @@
 /* Users of the host: also where those who know them do not answer. */
 #include <poll.h>
+#include <pwd.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,6 +12,7 @@
 
 #include "broker/account.h"
 #include "helper/macro.h"
+#include "tests/unit/spin.h"
 
 /* Nothing comes in the time that is waited for it; that is some seconds at most. */
 static bool nothing_comes;
@@ -69,11 +71,74 @@ static void test_nobody_answers(void **state)
 	assert_int_equal(waitpid(-1, NULL, 0), -1);
 }
 
+/* The host's other sources know Jane. */
+struct passwd *__wrap_getpwnam(const char *name);
+struct passwd *__wrap_getpwnam(const char *name)
+{
+	static struct passwd jane = {.pw_uid = 1234};
+
+	if (streq(name, "nobody answers"))
+		hangs(name);
+	return streq(name, "jane") ? &jane : NULL;
+}
+
+struct answer {
+	int n;
+	uid_t user;
+};
+
+static void note_answer(void *data, uid_t user)
+{
+	*(struct answer *) data = (struct answer){((struct answer *) data)->n + 1, user};
+}
+
+static bool has_come(void *data)
+{
+	return ((struct answer *) data)->n > 0;
+}
+
+static uid_t ask(struct loop *loop, const char *name)
+{
+	struct account_question *question;
+	struct answer answer = {0};
+
+	assert_int_equal(account_question_new(loop, name, note_answer, &answer, &question), 0);
+	assert_int_equal(answer.n, 0);
+	spin_until(loop, has_come, &answer);
+	spin_for(loop, 5);
+	assert_int_equal(answer.n, 1);
+	return answer.user;
+}
+
+/* The loop goes on meanwhile. */
+static void test_question(void **state)
+{
+	struct account_question *question;
+	struct answer answer = {0};
+	struct loop *loop;
+
+	(void) state;
+	assert_int_equal(loop_new(&loop), 0);
+	assert_int_equal(ask(loop, "jane"), 1234);
+	assert_int_equal(ask(loop, "joe"), (uid_t) -1);
+	loop_skip_waiting(true);
+	assert_int_equal(ask(loop, "nobody answers"), (uid_t) -1);
+	assert_int_equal(
+		account_question_new(loop, "nobody answers", note_answer, &answer, &question), 0);
+	account_question_free(question);
+	spin_for(loop, 5000);
+	assert_int_equal(answer.n, 0);
+	loop_skip_waiting(false);
+	loop_free(loop);
+	assert_int_equal(waitpid(-1, NULL, 0), -1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_find),
 		cmocka_unit_test(test_nobody_answers),
+		cmocka_unit_test(test_question),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

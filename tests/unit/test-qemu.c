@@ -2,6 +2,7 @@
  * that are sent, and keeps ports, devices and descriptor sets as it does. What real QEMU says of
  * real devices is in the tests on the emulated host. */
 #include <fcntl.h>
+#include <pwd.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -1536,6 +1537,53 @@ static void test_pace_of_what_has_dialled_in(void **state)
 	spin_until(m.loop, is_up, NULL);
 }
 
+/* The server that knows the VM's user, who is nowhere else. */
+static bool is_served;
+
+struct passwd *__wrap_getpwnam(const char *name);
+struct passwd *__wrap_getpwnam(const char *name)
+{
+	static struct passwd mary;
+
+	mary.pw_uid = getuid();
+	return is_served && streq(name, "mary of far away") ? &mary : NULL;
+}
+
+static bool has_reason(void *data)
+{
+	(void) data;
+	return s.vm->reason[0];
+}
+
+/* The broker starts before the network does, and the VM long after both. */
+static void test_user_whom_a_server_knows(void **state)
+{
+	const struct config_general general = {0};
+	char path[100];
+	struct config_vm config = {.name = (char *) "vm1",
+				   .type = VM_QEMU,
+				   .socket = path,
+				   .user = (char *) "mary of far away"};
+
+	(void) state;
+	/* He is asked in another process. */
+	loop_skip_waiting(false);
+	is_served = false;
+	snprintf(path, sizeof(path), "%s/s", s.dir);
+	assert_int_equal(vm_new(m.loop, &general, &config, &vm_handler, NULL, &s.vm), 0);
+	vm_check(s.vm);
+	assert_string_equal(s.vm->reason, "");
+	spin_until(m.loop, has_reason, NULL);
+	assert_non_null(strstr(s.vm->reason, "\"mary of far away\" of its section does not exist"));
+	assert_int_equal(s.ups, 0);
+	is_served = true;
+	vm_wake(s.vm);
+	spin_until(m.loop, is_up, NULL);
+	assert_int_equal(s.vm->user, getuid());
+	assert_string_equal(s.vm->reason, "");
+	loop_skip_waiting(true);
+}
+
 static bool is_there(void *path)
 {
 	return access(path, F_OK) == 0;
@@ -1620,6 +1668,7 @@ int main(void)
 		QEMU_TEST(test_given_to_it_behind_our_back),
 		QEMU_TEST(test_pace_of_what_has_dialled_in),
 		QEMU_TEST(test_dialled_socket_is_removed),
+		QEMU_TEST(test_user_whom_a_server_knows),
 	};
 
 	loop_skip_waiting(true);
