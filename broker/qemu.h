@@ -57,6 +57,7 @@ struct qemu_usb_bus {
 	struct qemu_op *op; /* the probe that fills it in */
 	char name[64];
 	char path[128];            /* of the controller in the QOM tree */
+	unsigned rank;             /* of the controller: a faster kind has a higher one */
 	unsigned ports_2, ports_3; /* xHCI: how many ports can do USB 2, USB 3; 0: not known */
 	uint64_t used;             /* bit n: port n */
 };

@@ -1031,6 +1031,30 @@ static void test_no_usb_in_the_vm(void **state)
 	       " USB controller");
 }
 
+/* In whatever order QEMU lists them. */
+static void test_fastest_bus(void **state)
+{
+	struct device d = stick("1-2", 7);
+
+	(void) state;
+	m.cold[0].parent = m.cold[2].parent = "/machine/peripheral";
+	m.cold[0].name = "uhci";
+	m.cold[0].type = "piix3-usb-uhci";
+	m.cold[1].parent = "/machine/peripheral/uhci";
+	m.cold[1].name = "uhci.0";
+	m.cold[2].name = "ehci";
+	m.cold[2].type = "usb-ehci";
+	m.cold[3].parent = "/machine/peripheral/ehci";
+	m.cold[3].name = "ehci.0";
+	m.cold[1].type = m.cold[3].type = "usb-bus";
+	start_vm(NULL);
+	attach(&d);
+	expect("attached 1-2 0 4 ;");
+	assert_string_equal(d.place.bus, "xhci.0");
+	detach(&d);
+	expect("detached vhp-1-2-7 0 ;");
+}
+
 static void test_bus_that_is_not_there(void **state)
 {
 	char *buses[] = {(char *) "nosuch.0", NULL};
@@ -1657,6 +1681,7 @@ int main(void)
 		QEMU_TEST(test_monitor_leaves_while_the_guest_is_awaited),
 		QEMU_TEST(test_deleted_unasked),
 		QEMU_TEST(test_no_usb_in_the_vm),
+		QEMU_TEST(test_fastest_bus),
 		QEMU_TEST(test_bus_that_is_not_there),
 		QEMU_TEST(test_descriptor_that_does_not_open),
 		QEMU_TEST(test_long_error),
