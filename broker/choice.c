@@ -199,6 +199,9 @@ void choice_attach(struct registry *registry, struct device *device, const char 
 	wish = &device->wish;
 	wish->away = AWAY_NOT;
 	wish->held = false;
+	/* It is not held again by a broker that comes while it is on its way. */
+	if (device->record.state == DEVICE_HELD)
+		record_set(registry, device, DEVICE_WAITING, "attached by hand");
 	/* Where it is asked for it is a choice, even of one. */
 	is_kept = vm && (is_kept || wish->asks);
 	if (is_kept)

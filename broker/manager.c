@@ -54,10 +54,22 @@ static void read_config(struct manager *manager, struct device *device)
 	kept_set(&wish->tag, tag ? tag : "");
 }
 
-/* attachConnected = no: it stays with the host until its plug is seen. */
+/* attachConnected = no: it stays with the host until its plug is seen. That is on record before it
+ * is decided about: a broker that ends meanwhile is followed by one that goes by the record. */
 static void hold_if_connected(struct manager *manager, struct device *device)
 {
 	device->wish.held = !manager->config->general.attach_connected;
+	if (device->wish.held)
+		record_set(&manager->registry, device, DEVICE_HELD, "the broker has just seen it");
+}
+
+/* The plug of DEVICE, which was held, is seen. */
+static void note_plug(struct registry *registry, struct device *device)
+{
+	device_set_cause(device, CAUSE_PLUG);
+	device->wish.held = false;
+	if (device->record.state == DEVICE_HELD)
+		record_set(registry, device, DEVICE_WAITING, "has just been plugged in");
 }
 
 static bool read_known(struct manager *manager, struct device *device, property_fn property,
@@ -147,10 +159,8 @@ static void handle_add(struct manager *manager, const struct event *event, struc
 		intake_acknowledge(client);
 		return;
 	}
-	if (device->wish.held && is_plugged_now(manager, msg, client)) {
-		device_set_cause(device, CAUSE_PLUG);
-		device->wish.held = false;
-	}
+	if (device->wish.held && is_plugged_now(manager, msg, client))
+		note_plug(registry, device);
 	device->wish.seqnum = event->seqnum;
 	device_mark(device);
 	attempt_add_helper(registry, device, client);

@@ -2777,6 +2777,53 @@ static void restart_holding(void)
 	open_broker("[general]\nattachConnected = no\n");
 }
 
+/* A broker that ends before it has decided is followed by one that knows as much: what was there
+ * already is not given away, and what was plugged in is not held. */
+static void test_attach_connected_no_and_an_early_end(void **state)
+{
+	struct intake_client helper = {0};
+
+	(void) state;
+	restart_holding();
+	struct place *old = place_new(USB "1-2", 100, "vm1");
+	struct place *stick = place_new(USB "1-3", 101, "vm1");
+	w.policy.udev_waits = true;
+	manager_start(&w.manager);
+	w.listener->device(&w.manager, old->devpath, place_property, old);
+	w.listener->device(&w.manager, stick->devpath, place_property, stick);
+	run();
+	w.helper = &helper;
+	event("add", stick, ++w.seqnum);
+	run();
+	restart_holding();
+	w.policy.udev_waits = false;
+	manager_start(&w.manager);
+	run();
+	assert_string_equal(sql("select state from assignments where device = '1-2'"), "held");
+	expect("1-3", "attached vm1");
+}
+
+/* Nor is it held again when a person wanted it, and it was on its way. */
+static void test_attach_connected_no_and_an_end_on_the_way(void **state)
+{
+	(void) state;
+	restart_holding();
+	place_new(USB "1-2", 100, "vm1");
+	manager_start(&w.manager);
+	run();
+	struct choices *choices = keep_choices();
+	w.policy.worker_waits = true;
+	choice_attach(&w.manager.registry, device("1-2"), NULL, true);
+	run();
+	assert_int_equal(w.n_jobs, 1);
+	choices_free(choices);
+	restart_holding();
+	w.policy.worker_waits = false;
+	manager_start(&w.manager);
+	run();
+	expect("1-2", "attached vm1");
+}
+
 /* The plug has started the broker: its helper waits before udev's database is known. */
 static void test_attach_connected_no_and_the_plug_that_starts_it(void **state)
 {
@@ -3871,6 +3918,8 @@ int main(void)
 		FRESH(test_attach_connected_no),
 		STARTED(test_attach_connected_no_and_a_new_rule),
 		STARTED(test_attach_connected_no_and_a_late_helper),
+		FRESH(test_attach_connected_no_and_an_early_end),
+		FRESH(test_attach_connected_no_and_an_end_on_the_way),
 		FRESH(test_attach_connected_no_and_the_plug_that_starts_it),
 		FRESH(test_attach_connected_no_and_the_plug_is_heard_last),
 		FRESH(test_attach_connected_no_and_the_spool_starts_it),
