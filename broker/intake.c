@@ -338,22 +338,29 @@ static int read_batch(int dir_fd, const uint64_t *numbers, size_t n, size_t *at,
 	return result;
 }
 
-/* What can't be kept stays in the spool. */
+/* What can't be kept stays in the spool; and so does the rest until it is on disk, with what it has
+ * changed. */
 static int drain_batch(struct intake *intake, int dir_fd, struct spooled *batch, size_t n)
 {
 	struct event *events[SPOOL_BATCH];
 
 	for (size_t i = 0; i < n; i++)
 		events[i] = &batch[i].event;
-	int r = store_events(intake->store, events, n);
-	if (r < 0)
+	int r = store_add_events(intake->store, events, n);
+	bool is_added = r == 0;
+	if (!is_added)
 		take_as_new(events, n);
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0; i < n; i++)
+		if (acted_note(&intake->acted, events[i], is_added))
+			intake->handler->event(intake->data, events[i], &batch[i].msg, NULL);
+	store_flush(intake->store);
+	if (is_added)
+		r = store_lost_events(intake->store);
+	for (size_t i = 0; i < n; i++)
 		if (r == 0)
 			spool_remove(dir_fd, batch[i].number);
-		if (acted_note(&intake->acted, &batch[i].event, r == 0))
-			intake->handler->event(intake->data, &batch[i].event, &batch[i].msg, NULL);
-	}
+		else
+			acted_note(&intake->acted, events[i], false);
 	return r;
 }
 

@@ -252,8 +252,7 @@ static int begin_transaction(struct store *store, bool fsync)
 	return r < 0 ? r : statements_run(&store->statements, STATEMENT_BEGIN);
 }
 
-/* Begins a transaction with them. */
-static int insert_events(struct store *store, struct event **events, size_t n)
+int store_add_events(struct store *store, struct event **events, size_t n)
 {
 	int r = begin_transaction(store, true);
 
@@ -263,28 +262,10 @@ static int insert_events(struct store *store, struct event **events, size_t n)
 		r = statements_add_event(&store->statements, event);
 		event->is_new = r == 0 && sqlite3_changes(store->db) > 0;
 	}
-	return r;
-}
-
-int store_add_events(struct store *store, struct event **events, size_t n)
-{
-	int r = insert_events(store, events, n);
-
 	if (r < 0)
 		note_failure(store, r);
 	else
 		store->has_events = true;
-	return r;
-}
-
-int store_events(struct store *store, struct event **events, size_t n)
-{
-	int r = insert_events(store, events, n);
-
-	if (r == 0)
-		r = statements_run(&store->statements, STATEMENT_COMMIT);
-	if (r < 0)
-		note_failure(store, r);
 	return r;
 }
 

@@ -58,11 +58,10 @@ void store_close(struct store *store);
 typedef void (*store_written_fn)(void *data, int64_t row);
 void store_observe(struct store *store, store_written_fn fn, void *data);
 
-/* Commits N events in one transaction and sets their is_new. Returns 0, -EAGAIN when the database
- * is locked, -ENOSPC, -EIO or another -errno; then nothing was stored. */
-int store_events(struct store *store, struct event **events, size_t n) _must_check_;
-/* The same, but for the commit: that is left to the next store_flush, with what the events have
- * changed, and nobody else sees them before. Neither is called again before that. */
+/* Adds N events in one transaction and sets their is_new. The commit is left to the next
+ * store_flush, with what the events have changed, and nobody else sees them before; this is not
+ * called again before that. Returns 0, -EAGAIN when the database is locked, -ENOSPC, -EIO or
+ * another -errno; then nothing was stored. */
 int store_add_events(struct store *store, struct event **events, size_t n) _must_check_;
 
 /* Queues a copy of DEVICE's identity, wish and record (and one history row with it, unless NULL).

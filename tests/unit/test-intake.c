@@ -34,8 +34,17 @@ struct office {
 	char log[8192]; /* "add 1;" for each event handed out */
 	int n_events, n_reconciles;
 	bool acknowledge_later;
+	bool records; /* what an event is about */
 	struct intake_client *waiting;
 };
+
+static void record_something(struct office *o)
+{
+	const struct history history = {
+		.device = "1-2", .action = "attach", .cause = "plug", .result = "ok"};
+
+	store_history(o->store, &history);
+}
 
 static void on_event(void *data, const struct event *event, const struct wire_msg *msg,
 		     struct intake_client *client)
@@ -47,6 +56,8 @@ static void on_event(void *data, const struct event *event, const struct wire_ms
 	snprintf(o->log + length, sizeof(o->log) - length, "%s %llu;", event->action,
 		 (unsigned long long) event->seqnum);
 	o->n_events++;
+	if (o->records)
+		record_something(o);
 	if (o->acknowledge_later)
 		o->waiting = intake_chain(client, o->waiting);
 	else
@@ -207,18 +218,24 @@ static void test_the_same_event_again(void **state)
 	assert_string_equal(o->log, "add 1;");
 }
 
+/* What the other connection sees. */
+static bool is_true(struct office *o, const char *query)
+{
+	sqlite3_stmt *statement;
+
+	assert_int_equal(sqlite3_prepare_v2(o->other, query, -1, &statement, NULL), SQLITE_OK);
+	bool found = sqlite3_step(statement) == SQLITE_ROW && sqlite3_column_int(statement, 0);
+	sqlite3_finalize(statement);
+	return found;
+}
+
 /* Committed before it is answered: another connection sees it by then. */
 static void test_on_disk_before_the_answer(void **state)
 {
 	struct office *o = *state;
-	sqlite3_stmt *statement;
 
 	assert_int_equal(event(o, "add", "1"), WIRE_TAKEN);
-	assert_int_equal(
-		sqlite3_prepare_v2(o->other, "select seqnum from event", -1, &statement, NULL),
-		SQLITE_OK);
-	assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
-	sqlite3_finalize(statement);
+	assert_true(is_true(o, "select seqnum = 1 from event"));
 }
 
 static void pass_without_commit(void *data)
@@ -562,6 +579,20 @@ static void test_spool_at_start(void **state)
 	assert_int_equal(n_spooled(o), 0);
 }
 
+/* An event that is not in the spool any more has had its effect, whenever the broker is killed. */
+static void test_spool_until_it_has_been_acted_upon(void **state)
+{
+	struct office *o = *state;
+
+	o->records = true;
+	spool(o, "1");
+	spool(o, "2");
+	intake_drain_spool(o->intake);
+	assert_int_equal(o->n_events, 2);
+	assert_int_equal(n_spooled(o), 0);
+	assert_true(is_true(o, "select count(*) = 2 from action"));
+}
+
 static void test_spool_while_running(void **state)
 {
 	struct office *o = *state;
@@ -821,6 +852,7 @@ int main(void)
 		INTAKE_TEST(test_300_clients),
 		INTAKE_TEST(test_other_users),
 		INTAKE_TEST(test_spool_at_start),
+		INTAKE_TEST(test_spool_until_it_has_been_acted_upon),
 		INTAKE_TEST(test_spool_while_running),
 		INTAKE_TEST(test_spool_and_socket_bring_the_same),
 		INTAKE_TEST(test_spool_waits_for_the_database),

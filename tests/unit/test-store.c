@@ -126,6 +126,16 @@ static struct event event(uint64_t seqnum)
 	return e;
 }
 
+static int store_events(struct store *store, struct event **events, size_t n)
+{
+	int r = store_add_events(store, events, n);
+
+	if (r < 0)
+		return r;
+	store_flush(store);
+	return store_lost_events(store);
+}
+
 static int store_one(struct store *store, uint64_t seqnum, bool *ret_new)
 {
 	struct event e = event(seqnum), *events[] = {&e};
