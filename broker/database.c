@@ -48,6 +48,18 @@ int database_execute(sqlite3 *db, const char *sql)
 	return r == SQLITE_OK ? 0 : database_error(r);
 }
 
+void database_roll_back(sqlite3 *db)
+{
+	if (!sqlite3_get_autocommit(db))
+		database_execute(db, "rollback");
+}
+
+void database_explain(sqlite3 *db, int r, char *reason, size_t size)
+{
+	snprintf(reason, size, "%s",
+		 db && sqlite3_errcode(db) != SQLITE_OK ? sqlite3_errmsg(db) : strerror(-r));
+}
+
 int database_query(sqlite3 *db, const char *sql, int64_t *ret)
 {
 	sqlite3_stmt *statement = NULL;
@@ -101,7 +113,7 @@ int database_set_up(sqlite3 *db, const char *path)
 	if ((r = database_execute(db, version == 0 ? schema_sql : migrate_1_sql)) < 0 ||
 	    (r = database_execute(db, "pragma user_version = 2")) < 0 ||
 	    (r = database_execute(db, "commit")) < 0)
-		database_execute(db, "rollback");
+		database_roll_back(db);
 	return r;
 }
 
@@ -179,8 +191,7 @@ int database_open(const char *path, sqlite3 **ret_db, char *reason, size_t size)
 		*ret_db = db;
 		return 0;
 	}
-	snprintf(reason, size, "%s",
-		 db && sqlite3_errcode(db) != SQLITE_OK ? sqlite3_errmsg(db) : strerror(-r));
+	database_explain(db, r, reason, size);
 	sqlite3_close(db);
 	return r;
 }

@@ -12,6 +12,12 @@ int database_error(int sqlite_error);
 
 /* Runs statements without parameters. Returns 0 or -errno. */
 int database_execute(sqlite3 *db, const char *sql);
+/* Ends the transaction that is open, if SQLite has not done that: what it said last would be that
+ * there is none. */
+void database_roll_back(sqlite3 *db);
+/* Why something failed with R: what SQLite said last of DB (NULL: it is not open), or errno's words
+ * where it has done something else since. */
+void database_explain(sqlite3 *db, int r, char *reason, size_t size);
 /* Asks for one number. Returns 0 or -errno. */
 int database_query(sqlite3 *db, const char *sql, int64_t *ret_value) _must_check_;
 

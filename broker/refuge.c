@@ -25,8 +25,7 @@ static int attach_database(sqlite3 *db, const char *path, const char *how)
 
 static void detach_database(sqlite3 *db)
 {
-	if (!sqlite3_get_autocommit(db))
-		database_execute(db, "rollback");
+	database_roll_back(db);
 	database_execute(db, "detach other");
 }
 
@@ -118,7 +117,7 @@ static int open_home(const char *home, const char *refuge, sqlite3 **ret_db, cha
 		}
 	}
 	if (r < 0) {
-		snprintf(reason, size, "%s", sqlite3_errmsg(db));
+		database_explain(db, r, reason, size);
 		sqlite3_close(db);
 		return r;
 	}

@@ -201,8 +201,8 @@ static void note_failure(struct store *store, int r)
 	if (store->has_events)
 		store->events_lost = r;
 	store->has_events = false;
-	if (store->db && !sqlite3_get_autocommit(store->db))
-		database_execute(store->db, "rollback");
+	if (store->db)
+		database_roll_back(store->db);
 }
 
 void store_distrust(struct store *store)
@@ -380,8 +380,7 @@ static int note_unread(struct store *store, int r)
 		store->is_damaged = true;
 		r = 0;
 	}
-	if (!sqlite3_get_autocommit(store->db))
-		database_execute(store->db, "rollback");
+	database_roll_back(store->db);
 	return r;
 }
 

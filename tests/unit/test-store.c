@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "broker/database.h"
 #include "broker/refuge.h"
 #include "broker/store.h"
 #include "tests/unit/memory-double.h"
@@ -27,9 +28,25 @@
 /* Every durable write of SQLite comes by here. */
 static int n_syncs;
 
+/* The disk takes nothing that is written to a -wal file. */
+static bool wal_is_bad;
+
+static bool is_wal(int fd)
+{
+	char link[40], name[200] = "";
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	ssize_t n = readlink(link, name, sizeof(name) - 1);
+	return n > 4 && streq(name + n - 4, "-wal");
+}
+
 int fdatasync(int fd)
 {
 	n_syncs++;
+	if (wal_is_bad && is_wal(fd)) {
+		errno = EIO;
+		return -1;
+	}
 	return fsync(fd);
 }
 
@@ -1117,6 +1134,47 @@ static int listen_to_log(FILE **ret_heard)
 	return own_stderr;
 }
 
+/* Files may be SIZE bytes long from now on; 0: as long as before. */
+static void limit_files(rlim_t size)
+{
+	struct rlimit limit;
+
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	limit.rlim_cur = size ? size : limit.rlim_max;
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+/* Why a database can't be used is said as it is, whatever SQLite did after that. */
+static void test_why_it_can_not_be_used(void **state)
+{
+	struct archive *a = *state;
+	char fresh[120], refuge[120], reason[200];
+	bool is_away = false;
+	sqlite3 *db;
+	FILE *heard;
+
+	snprintf(fresh, sizeof(fresh), "%s.fresh", a->path);
+	snprintf(refuge, sizeof(refuge), "%s.refuge", a->path);
+	wal_is_bad = true;
+	assert_int_equal(database_open(fresh, &db, reason, sizeof(reason)), -EIO);
+	wal_is_bad = false;
+	assert_string_equal(reason, "disk I/O error");
+	assert_int_equal(refuge_begin(a->path, refuge, &db), 0);
+	sql(db, "insert into choice values (hex(randomblob(100000)), '', 1, 0)");
+	sqlite3_close(db);
+	archive_close(a);
+	int own_stderr = listen_to_log(&heard);
+	limit_files(100000);
+	assert_int_equal(refuge_open(a->path, refuge, &db, &is_away), 0);
+	limit_files(0);
+	const char *log = stop_listening(own_stderr, heard);
+	assert_true(is_away);
+	sqlite3_close(db);
+	assert_non_null(strstr(log, "Input/output error; until the next start"));
+	archive_open(a, BOOT);
+}
+
 /* One clear line, and a new database beside what there was; nothing fails. */
 static void expect_begun_anew(struct archive *a, const char *log)
 {
@@ -1262,6 +1320,7 @@ int main(void)
 		STORE_TEST(test_load),
 		STORE_TEST(test_every_column_comes_back),
 		STORE_TEST(test_reboot_closes_what_was_open),
+		STORE_TEST(test_why_it_can_not_be_used),
 		STORE_TEST(test_load_breaks_off),
 		STORE_TEST(test_choices_break_off),
 		STORE_TEST(test_load_of_damaged_tables),
