@@ -76,7 +76,9 @@ static bool read_known(struct manager *manager, struct device *device, property_
 		       void *from)
 {
 	properties_read_identity(device, property, from);
-	bool changed = properties_read_wish(device, property, from);
+	bool changed = properties_read_wish(device, property, from) || device->wish.leader[0];
+	/* It has a rule of its own: nobody leads it any more. */
+	kept_drop(&device->wish.leader);
 	read_config(manager, device);
 	return changed;
 }
@@ -236,7 +238,6 @@ static void note_claimed(struct manager *manager, const char *devpath, uint64_t 
 			read_config(manager, device);
 		}
 	} else if (read_known(manager, device, property, from)) {
-		kept_drop(&device->wish.leader);
 		wish_changed(registry, device);
 	}
 }

@@ -2318,6 +2318,26 @@ static void test_leader_and_follower_vanish(void **state)
 	assert_null(device(SECOND));
 }
 
+/* One that was led gets a rule of its own: what becomes of the one that led it is no matter of its
+ * any more. */
+static void test_follower_gets_a_rule(void **state)
+{
+	(void) state;
+	struct place *second = grouped_card(SECOND, "vm1"), *first = grouped_card(FIRST, "vm1");
+
+	device(FIRST)->wish.options |= OPTION_IOMMU_ADD_ALL;
+	kept_set(&device(SECOND)->wish.leader, device(FIRST)->id.devpath);
+	second->rule = "pci/g/second";
+	trigger(second);
+	manager_resync(&w.manager);
+	run();
+	first->claimed = false;
+	manager_resync(&w.manager);
+	run_for(5000);
+	assert_string_equal(sql("select rule from assignments where device = '" SECOND "'"),
+			    "pci/g/second");
+}
+
 /* A restart of the broker */
 
 static void restart(void)
@@ -3895,6 +3915,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_group_can_not_go_where_people_say,
 						setup_choosing, teardown_choosing),
 		STARTED(test_leader_and_follower_vanish),
+		STARTED(test_follower_gets_a_rule),
 		STARTED(test_restart_while_attached),
 		STARTED(test_restart_after_the_vm_exited),
 		STARTED(test_restart_after_the_vm_was_shut_down),
