@@ -16,7 +16,7 @@
 
 void handback_drop(struct registry *registry, struct device *device)
 {
-	if (!device->wish.present && device->id.kind == DEVICE_USB) {
+	if (!device->wish.present) {
 		mark_clear(MARK_GIVEN, device->id.kernel_name, device->id.node);
 		mark_clear(MARK_REFUSED, device->id.kernel_name, device->id.node);
 	}

@@ -34,6 +34,8 @@ static unsigned options_for(const struct registry *registry, const struct device
 		options |= WORKER_WAS_USED;
 	if (device->id.kind == DEVICE_PCI && group_is_with(registry, device, device->place.vm))
 		options |= WORKER_GROUP_IS_OURS;
+	if (device->attempt.is_ahead)
+		options |= WORKER_IS_AHEAD;
 	if (wish & OPTION_RESET)
 		options |= WORKER_RESET | WORKER_MUST_RESET;
 	return options;

@@ -21,10 +21,10 @@ static int make_path(char path[PATH_MAX], enum mark mark, const char *name, cons
 {
 	const char *number = strrchr(node, '/');
 
-	if (strchr(name, '/') || !number)
+	if (strchr(name, '/'))
 		return -EINVAL;
 	return root_path(path, PATH_MAX, "%s/%s/%s-%d", runtime_directory(), folders[mark], name,
-			 atoi(number + 1));
+			 number ? atoi(number + 1) : 0);
 }
 
 int mark_set(enum mark mark, const char *name, const char *node)

@@ -1,5 +1,7 @@
 /* What udev's rules must know of a USB device, in files that they can test:
  * /run/vhotplug/given/NAME-DEVNUM and refused/NAME-DEVNUM. No two plugs of one boot have the same.
+ * And what the next broker must know of a PCI device that was taken from the host: given/ADDRESS-0,
+ * which goes with it.
  */
 #pragma once
 
@@ -11,7 +13,7 @@ enum mark {
 	MARK_REFUSED, /* the host uses it: its disks are not fenced */
 };
 
-/* NAME: the device's kernel name, "1-2.3". NODE: its node, "/dev/bus/usb/BBB/DDD".
+/* NAME: the device's kernel name, "1-2.3". NODE: its node, "/dev/bus/usb/BBB/DDD"; "" for PCI.
  * Return 0 or -errno. */
 int mark_set(enum mark mark, const char *name, const char *node) _must_check_;
 int mark_clear(enum mark mark, const char *name, const char *node);

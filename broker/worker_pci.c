@@ -8,6 +8,7 @@
 
 #include "broker/device.h"
 #include "broker/inuse.h"
+#include "broker/mark.h"
 #include "broker/pci.h"
 #include "broker/worker.h"
 #include "broker/worker_host.h"
@@ -249,6 +250,7 @@ static int return_member(const char *address)
 	snprintf(device, sizeof(device), "/sys/bus/pci/devices/%s", address);
 	worker_load_driver(device);
 	root_write(address, "/sys/bus/pci/drivers_probe");
+	mark_clear(MARK_GIVEN, address, "");
 	return 0;
 }
 
@@ -292,6 +294,17 @@ static int lock_group(const struct pci_group *group, struct worker_answer *answe
 
 	snprintf(name, sizeof(name), "iommu-group-%d", group->number);
 	return worker_lock(name, answer);
+}
+
+/* A broker that comes later is to know what it can't see: whether vfio-pci is our doing. It leaves
+ * what is ready for its VM's start as it is. */
+static int note_taken(const struct worker_request *request, const char *address,
+		      struct worker_answer *answer)
+{
+	bool is_ahead = request->options & WORKER_IS_AHEAD;
+	int r = is_ahead ? 0 : mark_set(MARK_GIVEN, address, "");
+
+	return r < 0 ? worker_fail(answer, r, "can't note that it is taken: %s", strerror(-r)) : 0;
 }
 
 /* Binds the whole group. TAKEN gets those that had to be taken for it, also when that failed: not
@@ -398,7 +411,8 @@ void worker_pci_take(const struct worker_request *request, struct worker_answer 
 		return;
 	if (await_others(request, &group, answer) == 0 &&
 	    check_group(request, &group, &inuse, answer) == 0 &&
-	    !worker_has_gone(request, answer) && load_vfio(answer) == 0)
+	    !worker_has_gone(request, answer) && load_vfio(answer) == 0 &&
+	    note_taken(request, address, answer) == 0)
 		r = take_group(&group, &taken, answer);
 	if (answer->result == 0 && reset_function(request, address, answer) == 0)
 		open_group_node(group.number, request->uid, answer);

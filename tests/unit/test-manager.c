@@ -3572,7 +3572,6 @@ static void restart_without_vms(void)
 	open_broker("");
 	manager_start(&w.manager);
 	run_for(6000);
-	expect("1-2", "waiting vm1");
 }
 
 /* A former broker has taken it: so says its record, or the mark that the worker has left. */
@@ -3582,13 +3581,38 @@ static void test_unfenced_and_a_restart(void **state)
 	plug_unfenced();
 	expect("1-2", "attached vm1");
 	restart_without_vms();
+	expect("1-2", "waiting vm1");
 	assert_int_equal(w.n_returns, 1);
 	restart_without_vms();
 	assert_int_equal(w.n_returns, 1);
 	setenv("RUNTIME_DIRECTORY", w.dir, 1);
 	assert_int_equal(mark_set(MARK_GIVEN, "1-2", "/dev/bus/usb/001/002"), 0);
 	restart_without_vms();
+	expect("1-2", "waiting vm1");
 	assert_int_equal(w.n_returns, 2);
+	unsetenv("RUNTIME_DIRECTORY");
+}
+
+/* A card has no node; its mark goes with it. */
+static void test_unfenced_card_and_a_restart(void **state)
+{
+	(void) state;
+	struct place *place = card(FIRST, "");
+
+	setenv("RUNTIME_DIRECTORY", w.dir, 1);
+	place->fence = "no";
+	event("add", place, ++w.seqnum);
+	run();
+	expect(FIRST, "attached vm1");
+	forget_handles("vm1");
+	vm_dies("vm1");
+	run_for(1000);
+	assert_int_equal(w.n_returns, 0);
+	assert_int_equal(mark_set(MARK_GIVEN, FIRST, ""), 0);
+	restart_without_vms();
+	assert_int_equal(w.n_returns, 1);
+	unplug(place);
+	assert_false(mark_is_set(MARK_GIVEN, FIRST, ""));
 	unsetenv("RUNTIME_DIRECTORY");
 }
 
@@ -3639,6 +3663,11 @@ static void test_unfenced_and_made_ready(void **state)
 	run();
 	device(FIRST)->wish.prepare = true;
 	device_retry(device(FIRST));
+	w.policy.worker_waits = true;
+	run();
+	assert_int_equal(w.jobs[0].job, WORKER_PCI_TAKE);
+	assert_true(w.jobs[0].options & WORKER_IS_AHEAD);
+	w.policy.worker_waits = false;
 	run_for(60000);
 	expect(FIRST, "waiting vm1");
 	assert_int_equal(w.n_all_jobs, 1); /* it was taken */
@@ -3975,6 +4004,7 @@ int main(void)
 		STARTED(test_unfenced_and_a_full_vm),
 		STARTED(test_unfenced_and_failed),
 		STARTED(test_unfenced_and_a_restart),
+		STARTED(test_unfenced_card_and_a_restart),
 		STARTED(test_unfenced_cards),
 		STARTED(test_unfenced_and_made_ready),
 		STARTED(test_host_driver_comes_later),

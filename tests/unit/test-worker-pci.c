@@ -242,6 +242,12 @@ static size_t log_place(const char *text)
 	return (size_t) (place - k.log);
 }
 
+/* A later broker is to know that we have taken the card. */
+static bool is_marked(void)
+{
+	return root_exists(VHOTPLUG_RUNDIR "/given/" CARD "-0") == 0;
+}
+
 static void take_group_away(const char *address)
 {
 	char path[200], whole[PATH_MAX];
@@ -265,6 +271,7 @@ static void test_take(void **state)
 				   "driver_override vfio-pci\n"
 				   "unbind " CARD "\n"
 				   "drivers_probe " CARD "\n");
+	assert_true(is_marked());
 }
 
 static void test_take_the_group(void **state)
@@ -278,6 +285,15 @@ static void test_take_the_group(void **state)
 	assert_driver(SOUND, "vfio-pci");
 	assert_driver(BRIDGE, "pcieport");
 	assert_null(strstr(k.log, BRIDGE));
+}
+
+/* No broker is to give back what its VM is about to be started with. */
+static void test_take_ahead(void **state)
+{
+	(void) state;
+	do_job_with(worker_pci_take, WORKER_IS_AHEAD);
+	assert_driver(CARD, "vfio-pci");
+	assert_false(is_marked());
 }
 
 /* What is taken already, perhaps by a VM that has it, is not touched. */
@@ -626,6 +642,7 @@ static void test_return(void **state)
 	assert_true(log_place("unbind " CARD) < log_place("/sbin/modprobe pci:v00008086"));
 	assert_true(log_place("/sbin/modprobe pci:v00008086") < log_place("drivers_probe " CARD));
 	assert_null(strstr(k.log, BRIDGE));
+	assert_false(is_marked());
 }
 
 static void test_return_waits_for_the_vm(void **state)
@@ -648,6 +665,7 @@ static void test_return_of_one_that_is_open(void **state)
 	do_job(worker_pci_return);
 	assert_string_equal(k.log, "driver_override \n");
 	assert_driver(CARD, "vfio-pci");
+	assert_true(is_marked());
 }
 
 /* Refused, and set aside by the rules: it alone, and only where nobody has it. */
@@ -771,6 +789,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		PCI_TEST(test_take),
 		PCI_TEST(test_take_the_group),
+		PCI_TEST(test_take_ahead),
 		PCI_TEST(test_take_again),
 		PCI_TEST(test_take_half),
 		PCI_TEST(test_vfio_does_not_take_it),
