@@ -17,6 +17,8 @@
 #include "conf/array.h"
 #include "broker/unplug.h"
 
+#define QUERY_AGAIN_MS 5000 /* udevd is not so far behind */
+
 /* Devices that come and go */
 
 /* The wish for DEVICE has changed. */
@@ -222,6 +224,50 @@ const struct intake_handler manager_intake = {
 
 /* udev's database */
 
+/* It goes by the number of an event node, and by the address of a PCI device: until udevd comes to
+ * the unplug of the former one there, what it says of the next one is what the rules have said of
+ * that. USB devices have new numbers. */
+static bool is_said_of_former(const struct registry *registry, const char *devpath,
+			      property_fn property, void *from)
+{
+	enum device_kind kind = (enum device_kind) properties_kind(property, from);
+	const char *node = property(from, "DEVNAME");
+
+	for (const struct device *d = registry->devices; d && kind != DEVICE_USB; d = d->next)
+		if (d->id.kind == kind &&
+		    (kind == DEVICE_EVDEV ? node && streq(d->id.node, node)
+					  : streq(d->id.devpath, devpath)) &&
+		    device_has_gone(d))
+			return true;
+	return false;
+}
+
+static void query_again(void *data)
+{
+	manager_resync(data);
+}
+
+static void note_new(struct manager *manager, const char *devpath, uint64_t inode,
+		     property_fn property, void *from)
+{
+	struct registry *registry = &manager->registry;
+	struct device *device;
+
+	/* Its own event is still to come, if it has not been lost. */
+	if (registry->started && is_said_of_former(registry, devpath, property, from)) {
+		log_debug("%s: udev may not have heard of the unplug of a former device there",
+			  devpath);
+		loop_timer_start(registry->loop, &manager->query_again, QUERY_AGAIN_MS, query_again,
+				 manager);
+		return;
+	}
+	device = arrival_new(registry, devpath, inode, property, from, NULL, manager->query_cause);
+	if (!device)
+		return;
+	hold_if_connected(manager, device);
+	read_config(manager, device);
+}
+
 static void note_claimed(struct manager *manager, const char *devpath, uint64_t inode,
 			 property_fn property, void *from)
 {
@@ -230,16 +276,10 @@ static void note_claimed(struct manager *manager, const char *devpath, uint64_t 
 
 	if (properties_kind(property, from) < 0)
 		return;
-	if (!device) {
-		device = arrival_new(registry, devpath, inode, property, from, NULL,
-				     manager->query_cause);
-		if (device) {
-			hold_if_connected(manager, device);
-			read_config(manager, device);
-		}
-	} else if (read_known(manager, device, property, from)) {
+	if (!device)
+		note_new(manager, devpath, inode, property, from);
+	else if (read_known(manager, device, property, from))
 		wish_changed(registry, device);
-	}
 }
 
 static void note_unclaimed(struct registry *registry, const char *devpath, uint64_t inode)
@@ -458,6 +498,7 @@ void manager_finish(struct manager *manager)
 	struct registry *registry = &manager->registry;
 
 	manager->query = udev_query_free(manager->query);
+	loop_timer_stop(&manager->query_again);
 	while (registry->devices) {
 		attempt_let_go(registry->devices);
 		registry_remove(registry, registry->devices);

@@ -24,6 +24,7 @@ struct manager {
 	char boot_id[40];
 	struct udev_query *query;      /* to udev's database, while it is under way */
 	enum device_cause query_cause; /* of what it finds */
+	struct loop_timer query_again; /* what it could not tell is asked for once more */
 	bool spool_starts; /* the broker was started for what is in the spool at its start */
 	/* Reads the config again and calls manager_set_config or, where that has mistakes, which
 	 * are said, manager_resync. Returns 0, or -errno then. */

@@ -3738,6 +3738,28 @@ static void test_event_node_that_a_vm_has_had(void **state)
 	assert_int_equal(w.n_detaches, 1);
 }
 
+/* Another device has its number by now, and udev's database knows only what the rules said of the
+ * former one. Where that is said still in the end, its event was lost. */
+static void test_event_node_of_a_former_device(void **state)
+{
+	(void) state;
+	vm_dies("vm1");
+	struct place *former = place_new("/devices/virtual/input/input3/event3", 100, "vm1");
+	former->subsystem = "input";
+	manager_resync(&w.manager);
+	run();
+	expect("event3", "waiting vm1");
+	*former = (struct place){0};
+	struct place *next = place_new("/devices/virtual/input/input4/event3", 101, "vm1");
+	next->subsystem = "input";
+	manager_resync(&w.manager);
+	run();
+	assert_null(device("event3"));
+	run_for(6000);
+	expect("event3", "waiting vm1");
+	assert_int_equal(device("event3")->id.inode, 101);
+}
+
 /* Its name is theirs; once it is out, its VM gets it back in our way. */
 static void test_taken_out_of_a_vm_that_has_had_it(void **state)
 {
@@ -4010,6 +4032,7 @@ int main(void)
 		STARTED(test_host_driver_comes_later),
 		FRESH(test_vm_has_had_it_since_its_start),
 		FRESH(test_event_node_that_a_vm_has_had),
+		STARTED(test_event_node_of_a_former_device),
 		FRESH(test_taken_out_of_a_vm_that_has_had_it),
 		FRESH(test_unplugged_from_a_vm_that_has_had_it),
 		FRESH(test_rule_for_what_a_vm_has_had),
