@@ -42,6 +42,7 @@ DOMAIN = """<domain type='{accel}' xmlns:qemu='http://libvirt.org/schemas/domain
 <controller type='pci' index='0' model='pcie-root'/>
 <controller type='pci' index='1' model='pcie-root-port'/><controller type='pci' index='2' model='pcie-root-port'/>
 <controller type='pci' index='3' model='pcie-root-port'/><controller type='pci' index='4' model='pcie-root-port'/>
+<controller type='pci' index='5' model='pcie-root-port'/><controller type='pci' index='6' model='pcie-to-pci-bridge'/>
 {devices}<memballoon model='none'/></devices>{rest}</domain>"""
 PATIENCE = 300  # seconds; before its first domain it asks QEMU for all that this can do, in minutes
 

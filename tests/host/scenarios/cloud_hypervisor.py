@@ -7,8 +7,10 @@ from lib.kills import Kills
 from lib.parts import functions, take_for_vfio, wait_driver
 from lib.story import story
 from lib.wait import expect, stays, wait_until
+from scenarios import pci
+from scenarios.people import ctl
 
-IDS = "1b36:0010"
+IDS, TWINS = "1b36:0010", "8086:100e"
 TIMES = int(os.environ.get("VMM_TIMES", "3"))
 CARDS = """
 [pci Disks]
@@ -144,6 +146,70 @@ def cloud_hypervisor_of_another_user(world):
     vm1 = vm_with_card(world, card, user="nobody")
     withdraw(world, vm1)
     wait_back(world, vm1, card)
+
+
+def vm_with_twins(world):
+    """A VM that has two cards which share an IOMMU group; returns it and them."""
+    twins = pci.twins()
+    world.vms["vm1"] = vm1 = CloudHypervisorVm("vm1").start()
+    world.configure(vm1.config(), pci.rules_for(*twins))
+    world.broker.start()
+    wait_has_all(world, vm1, *twins)
+    return vm1, *twins
+
+
+def wait_has_all(world, vm1, *cards):
+    for card in cards:
+        world.wait_state(card, "attached", "vm1 has it")
+    expect(sorted(vm1.functions()) == sorted(card.name for card in cards), f"vm1 has {vm1.functions()}")
+    pci.stay_with_vfio(*cards)
+
+
+@story
+def cloud_hypervisor_gets_a_group_and_gives_it_back(world):
+    """Two cards that share an IOMMU group, by a rule for each. Both rules are withdrawn: as long as the guest is paused
+    and has them the host has none. It has both when the guest has let go, and when the VM has died instead."""
+    vm1, *twins = vm_with_twins(world)
+    for end in (lambda: vm1.set_paused(False), vm1.kill9):
+        world.configure(vm1.config(), pci.rules_for(*twins))
+        wait_has_all(world, vm1, *twins)
+        vm1.set_paused(True)
+        withdraw(world, vm1)
+        pci.stay_with_guest(world, *twins, why="the VM is paused")
+        end()
+        pci.wait_back(world, *twins)
+
+
+@story
+def cloud_hypervisor_keeps_the_other_of_a_group(world):
+    """The rule of one of two cards that share an IOMMU group is withdrawn: it leaves, the other one stays, and the host
+    has none of them as long as it does. With its rule it comes back; without any, both are the host's."""
+    vm1, first, second = vm_with_twins(world)
+    world.configure(vm1.config(), pci.rules_for(second))
+    pci.wait_kept_by(world, first, second)
+    expect(vm1.functions() == [second.name] and vm1.opened(second), f"vm1 has {vm1.functions()}")
+    world.configure(vm1.config(), pci.rules_for(first, second))
+    wait_has_all(world, vm1, first, second)
+    world.wait_history(second, "attach", "ok", 1)
+    world.configure(vm1.config(), pci.rules_for(first))
+    pci.wait_kept_by(world, second, first)
+    withdraw(world, vm1)
+    pci.wait_back(world, first, second)
+    vm1.wait_lost(TWINS)
+
+
+@story
+def cloud_hypervisor_and_one_of_a_group_by_hand(world):
+    """One of two cards that share an IOMMU group is taken out by hand, and the other one goes with it. It comes back by
+    hand, and so does the first."""
+    vm1, first, second = vm_with_twins(world)
+    ctl("detach", first.name)
+    for card in (first, second):
+        world.wait_state(card, "detached", "taken out by hand; vhotplugctl attach gives it back")
+    expect(not vm1.functions() and not vm1.opened(first), f"vm1 has {vm1.functions()}")
+    vm1.wait_lost(TWINS)
+    ctl("attach", second.name)
+    wait_has_all(world, vm1, first, second)
 
 
 @story(seconds=40)

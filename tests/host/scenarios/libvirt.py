@@ -11,11 +11,12 @@ from lib.parts import InputDevice, functions, wait_driver
 from lib.story import story
 from lib.wait import expect, wait_until
 from lib.world import KEYBOARDS, TOP
-from scenarios import evdev
+from scenarios import evdev, pci
 from scenarios.isolation import LIMIT, plug_a_mouse
+from scenarios.people import ctl
 
 story = story if PROGRAM else lambda function=None, **how: function or (lambda other: other)
-KEYBOARD, DISK, NVME = "usb-0627:0001", "usb-46f4:0001", "pci-1b36:0010"  # as the guest calls them
+KEYBOARD, DISK, NVME, TWIN = "usb-0627:0001", "usb-46f4:0001", "pci-1b36:0010", "pci-8086:100e"  # as the guest calls them
 KEY_A, KEY_B = 30, 48
 ONE_DISK = """
 [usb Disk]
@@ -281,6 +282,53 @@ def libvirt_gets_a_card_and_gives_it_back(world):
     vm1.expect_definition_untouched()
 
 
+def give_twins(world, vm1):
+    """A domain gets two cards that share an IOMMU group; returns these."""
+    twins = pci.twins()
+    world.configure(vm1.config(), pci.rules_for(*twins))
+    world.broker.start()
+    wait_has_twins(world, vm1, twins)
+    return twins
+
+
+def wait_has_twins(world, vm1, twins):
+    for card in twins:
+        world.wait_state(card, "attached")
+        expect(len(vm1.aliases(card)) == 1, f"virsh shows {vm1.aliases()}")
+    pci.stay_with_vfio(*twins)
+
+
+@story
+def libvirt_gets_a_group_and_gives_it_back(world):
+    """Two cards that share an IOMMU group, by a rule for each. Both rules are withdrawn: as long as the guest does not
+    let go the host has none. It has both when the domain is destroyed."""
+    vm1 = domain(world)
+    twins = give_twins(world, vm1)
+    world.configure(vm1.config())
+    pci.stay_with_guest(world, *twins)
+    vm1.destroy()
+    pci.wait_back(world, *twins)
+    vm1.expect_definition_untouched()
+
+
+@story
+def libvirt_keeps_the_other_of_a_group(world):
+    """The rule of one of two cards that share an IOMMU group is withdrawn: it leaves when the guest has let go, the
+    other one stays, and the host has none of them as long as it does. Then both."""
+    vm1 = domain(world)
+    first, second = give_twins(world, vm1)
+    world.configure(vm1.config(), pci.rules_for(second))
+    pci.stay_with_guest(world, first)
+    vm1.reset()
+    pci.wait_kept_by(world, first, second)
+    expect(vm1.aliases() == vm1.aliases(second) != [], f"virsh shows {vm1.aliases()}")
+    world.configure(vm1.config())
+    pci.stay_with_guest(world, second)
+    vm1.reset()
+    pci.wait_back(world, first, second)
+    expect(not vm1.aliases(), f"virsh shows {vm1.aliases()}")
+
+
 def guest_domain(world):
     """A domain with a guest that runs."""
     DAEMON.start()
@@ -407,6 +455,27 @@ def libvirt_guest_gets_a_card_and_gives_it_back(world):
     wait_driver(card, "nvme")
     wait_until(lambda: world.db.assignment(card) is None, 60, "it has no row any more")
     expect(len(vm1.aliases()) == 1 and vm1.holds(keyboard), f"virsh shows {vm1.aliases()}")
+
+
+@story(guest=True)
+def libvirt_guest_gets_a_group_and_gives_it_back(world):
+    """Two cards that share an IOMMU group, by a rule for each: the guest sees both. One is taken out by hand, and the
+    other one goes with it; by hand both come back. When the rules are withdrawn the host has both."""
+    vm1 = guest_domain(world).start()
+    first, second = twins = give_twins(world, vm1)
+    sees = vm1.console.has
+    wait_until(lambda: sees().count(TWIN) == 2, 180, lambda: f"the guest sees both; it sees {sees()}")
+    ctl("detach", first.name)
+    vm1.console.wait_lost(TWIN)
+    for card in twins:
+        world.wait_state(card, "detached", "taken out by hand; vhotplugctl attach gives it back")
+    expect(not vm1.aliases(), f"virsh shows {vm1.aliases()}")
+    ctl("attach", second.name)
+    wait_has_twins(world, vm1, twins)
+    wait_until(lambda: sees().count(TWIN) == 2, 180, lambda: f"the guest sees both; it sees {sees()}")
+    world.configure(vm1.config())
+    pci.wait_back(world, *twins)
+    vm1.console.wait_lost(TWIN)
 
 
 @story(guest=True)

@@ -45,6 +45,54 @@ def sound_card(world, bus, addr="0"):
         subprocess.run(["modprobe", "-r", "snd-intel8x0"], check=True)
 
 
+def twins():
+    """The two e1000 that share an IOMMU group, which are the host's."""
+    first, second = functions("8086", "100e")
+    expect(first.group == second.group, "they share a group")
+    wait_hosts(first, second)
+    return first, second
+
+
+def wait_hosts(*cards):
+    """The host's driver has these e1000."""
+    for card in cards:
+        wait_driver(card, "e1000")
+
+
+def rules_for(*cards):
+    """Rules that give vm1 these, one for each."""
+    rules = [f"[allow {number}]\naddress = {card.name}\n" for number, card in enumerate(cards, 1)]
+    return "".join(["[pci Group]\ntargetVm = vm1\n", *rules])
+
+
+def stay_with_vfio(*cards):
+    stays(lambda: all(card.driver() == "vfio-pci" for card in cards), 3, "the host takes none of them")
+
+
+def stay_with_guest(world, *cards, why=""):
+    """The guest of vm1 is asked for these and does not let go: it is waited for (WHY), and the host takes none."""
+    for card in cards:
+        world.wait_state(card, "releasing", f"waiting for the guest of vm1.*{why}")
+    stay_with_vfio(*cards)
+    for card in cards:
+        row = world.db.assignment(card)
+        expect(row and row["state"] == "releasing", lambda: f"{card} is waited for still: {tuple(row or ())}")
+
+
+def wait_back(world, *cards):
+    """The host has these e1000 again, and the broker is through with them."""
+    wait_hosts(*cards)
+    for card in cards:
+        wait_until(lambda card=card: world.db.assignment(card) is None, 60, f"{card} has no row any more")
+
+
+def wait_kept_by(world, card, other):
+    """CARD has left vm1, and is not the host's, since vm1 has OTHER of its group; which it keeps."""
+    world.wait_state(card, "waiting", f"not given back to the host yet: {other.name} of its IOMMU group is vm1's")
+    stay_with_vfio(card, other)
+    world.wait_state(other, "attached")
+
+
 def _group(rule="", group=""):
     """Rules for the first of the two e1000 that share an IOMMU group."""
     first = functions("8086", "100e")[0]
@@ -149,6 +197,25 @@ def group_by_rules(world):
     world.broker.start()
     world.wait_in(first, vm1, "vfio-pci")
     world.wait_in(second, vm1, "vfio-pci")
+
+
+@story
+def group_keeps_the_other(world):
+    """The rule of one of two is withdrawn: it leaves when the guest has let go, the other one stays, and the host has
+    none of them as long as it does. Then both."""
+    first, second = twins()
+    vm1 = world.vm("vm1").start()
+    world.configure(vm1.config(), rules_for(first, second))
+    world.broker.start()
+    for function in (first, second):
+        world.wait_in(function, vm1, "vfio-pci")
+    world.configure(vm1.config(), rules_for(second))
+    stay_with_guest(world, first)
+    with vm1.letting_go():
+        wait_kept_by(world, first, second)
+        expect(vm1.host_ids() == vm1.host_ids(second) != [], f"vm1 has {vm1.host_ids()}")
+        world.configure(vm1.config())
+        wait_back(world, first, second)
 
 
 @story
