@@ -32,6 +32,15 @@ bool group_is_awaited(const struct registry *registry, const struct device *devi
 	return false;
 }
 
+bool group_is_fenced(const struct registry *registry, const struct device *device)
+{
+	for (struct device *d = NULL; (d = group_next_member(registry, device, d));)
+		if (d->wish.rule[0] && !d->wish.unfenced && !d->wish.held &&
+		    d->record.state != DEVICE_REFUSED)
+			return true;
+	return false;
+}
+
 const struct device *group_keeper(const struct registry *registry, const struct device *device)
 {
 	struct device *d = NULL;

@@ -17,6 +17,9 @@ bool group_is_in_use(const struct registry *registry, const struct device *devic
 /* Is another device of DEVICE's group to be with vfio-pci, because its VM is about to be started?
  */
 bool group_is_awaited(const struct registry *registry, const struct device *device);
+/* Is another device of DEVICE's group kept from the host for its VM, also while that is down? It is
+ * not given back with DEVICE. */
+bool group_is_fenced(const struct registry *registry, const struct device *device);
 /* A device of either kind that keeps DEVICE from being given back to the host, or NULL. */
 const struct device *group_keeper(const struct registry *registry, const struct device *device);
 /* The VM that another device of DEVICE's group is in, or on its way to, or NULL. */

@@ -87,8 +87,10 @@ void handback_return(struct registry *registry, struct device *device, const cha
 	/* Of what is held, its IOMMU group, or vfio-pci where it has that, may be somebody else's
 	 * doing. */
 	bool is_careful = is_wanted && is_held(device) && device->id.kind == DEVICE_PCI;
-	unsigned options = is_careful ? WORKER_ALONE : 0;
+	unsigned options = group_is_fenced(registry, device) ? WORKER_NOT_GROUP : 0;
 
+	if (is_careful)
+		options = WORKER_ALONE;
 	if (*reason) {
 		record_name_vm(device, "");
 		record_set(registry, device, DEVICE_WAITING, "%s", reason);

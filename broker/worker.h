@@ -51,7 +51,8 @@ enum worker_job {
 	(1u << 6) /* PCI_TAKE: its VM may have the IOMMU group open already \
 		   */
 
-#define WORKER_IS_AHEAD (1u << 7) /* PCI_TAKE: its VM is about to be started with it */
+#define WORKER_IS_AHEAD (1u << 7)  /* PCI_TAKE: its VM is about to be started with it */
+#define WORKER_NOT_GROUP (1u << 8) /* PCI_RETURN: not the others of its group */
 
 struct worker_request {
 	uint64_t number;

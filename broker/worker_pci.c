@@ -475,13 +475,14 @@ static int return_group(const struct worker_request *request, const struct pci_g
 			struct worker_answer *answer)
 {
 	const char *address = strrchr(request->devpath, '/') + 1;
-	bool is_alone = request->options & WORKER_ALONE;
+	bool is_careful = request->options & WORKER_ALONE;
+	bool is_alone = request->options & (WORKER_ALONE | WORKER_NOT_GROUP);
 	char driver[64];
 
 	_cleanup_close_ int lock = lock_group(group, answer);
 	if (lock < 0)
 		return lock;
-	if (is_alone && pci_driver(address, driver, sizeof(driver)))
+	if (is_careful && pci_driver(address, driver, sizeof(driver)))
 		return 0;
 	if (!await_closed(request, answer)) {
 		write_attribute(address, "driver_override", "\n");

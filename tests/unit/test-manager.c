@@ -3404,23 +3404,27 @@ static void test_return_of_a_group_that_is_open(void **state)
 	assert_null(device(FIRST));
 }
 
-/* One function of a group loses its rule, the other one stays in its VM. */
+/* One function of a group loses its rule, the other one stays in its VM, and is kept for that. */
 static void test_return_when_the_group_has_left(void **state)
 {
 	(void) state;
-	struct place *first = grouped_card(FIRST, "vm1");
+	struct place *first = grouped_card(FIRST, "vm1"), *second = grouped_card(SECOND, "vm1");
 
-	grouped_card(SECOND, "vm1");
 	expect(SECOND, "attached vm1");
 	withdraw_rule(first);
 	expect_owed(FIRST, SECOND " of its IOMMU group is vm1's");
 	w.policy.worker_waits = true;
 	vm_dies("vm1");
 	expect_job(WORKER_PCI_RETURN);
+	assert_int_equal(w.jobs[0].options, WORKER_NOT_GROUP);
 	job_answer(0, "");
 	run();
 	assert_null(device(FIRST));
 	expect(SECOND, "waiting vm1");
+	withdraw_rule(second);
+	expect_job(WORKER_PCI_RETURN);
+	assert_int_equal(w.jobs[0].options, 0);
+	job_answer(0, "");
 }
 
 /* Its rule is gone, but it goes along with one whose rule says so. */

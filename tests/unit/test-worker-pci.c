@@ -682,6 +682,19 @@ static void test_return_alone(void **state)
 	assert_driver(SOUND, "none");
 }
 
+/* A rule wants the other one still. */
+static void test_return_without_the_others(void **state)
+{
+	(void) state;
+	add_group();
+	do_job(worker_pci_take);
+	struct worker_answer answer = do_job_with(worker_pci_return, WORKER_NOT_GROUP);
+
+	assert_answer(&answer, 0, "");
+	assert_driver(CARD, "e1000e");
+	assert_driver(SOUND, "vfio-pci");
+}
+
 /* Without an IOMMU it could go to no VM, but the rules may have set it aside before. */
 static void test_return_without_a_group(void **state)
 {
@@ -812,6 +825,7 @@ int main(void)
 		PCI_TEST(test_return_waits_for_the_vm),
 		PCI_TEST(test_return_of_one_that_is_open),
 		PCI_TEST(test_return_alone),
+		PCI_TEST(test_return_without_the_others),
 		PCI_TEST(test_return_without_a_group),
 		PCI_TEST(test_return_without_a_group_from_vfio),
 		PCI_TEST(test_return_while_another_goes),

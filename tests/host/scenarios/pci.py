@@ -219,6 +219,28 @@ def group_keeps_the_other(world):
 
 
 @story
+def group_of_a_vm_that_has_ended(world):
+    """The rule of one of two is withdrawn, and their VM ends: the host has that one, and not the other one, which waits
+    for the VM. It is refused when that is back, since the host has the one, and is the host's then."""
+    first, second = twins()
+    vm1 = world.vm("vm1").start()
+    world.configure(vm1.config(), rules_for(first, second))
+    world.broker.start()
+    for function in (first, second):
+        world.wait_in(function, vm1, "vfio-pci")
+    world.configure(vm1.config(), rules_for(second))
+    with vm1.letting_go():
+        wait_kept_by(world, first, second)
+    vm1.kill9()
+    wait_back(world, first)
+    world.wait_state(second, "waiting", "vm1 is not running")
+    stay_with_vfio(second)
+    vm1.start()
+    world.wait_state(second, "refused", f"group {first.group} also holds {first.name}")
+    wait_hosts(first, second)
+
+
+@story
 def no_port_left(world):
     """A VM with one PCIe port for two cards: the second waits, and the reason says what to do."""
     first, second = functions("8086", "100e")
