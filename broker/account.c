@@ -71,6 +71,8 @@ static _Noreturn void answer_lookup(int fd, uid_t (*look)(const char *name), con
 
 static void collect_child(pid_t pid)
 {
+	if (pid <= 0) /* to kill(2) those are many */
+		return;
 	kill(pid, SIGKILL);
 	for (int waited = 0; waitpid(pid, NULL, WNOHANG) == 0 && waited < ENDING_MS; waited++)
 		usleep(1000);
@@ -104,7 +106,7 @@ static uid_t read_answer(int fd)
 uid_t account_ask(uid_t (*look)(const char *name), const char *name)
 {
 	uid_t id = (uid_t) -1;
-	pid_t pid;
+	pid_t pid = -1;
 	int fd = begin_lookup(look, name, &pid);
 
 	if (fd < 0)

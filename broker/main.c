@@ -135,7 +135,7 @@ static int load_again(const char *path, struct config **ret_config)
 	FILE *stream = open_memstream(&mistakes, &size);
 
 	if (!stream)
-		return -errno;
+		return -ENOMEM;
 	int r = config_load(path, stream, ret_config);
 
 	fclose(stream);

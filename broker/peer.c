@@ -98,7 +98,7 @@ int peer_get(int fd, struct peer *ret_peer)
 
 void peer_look_again(struct peer *peer)
 {
-	uid_t uid;
+	uid_t uid = peer->uid;
 
 	if (peer->pid != 0 && peer_is_alive(peer) && read_effective_uid(peer->pid, &uid) == 0)
 		peer->uid = uid;
