@@ -13,7 +13,6 @@
 #include "helper/macro.h"
 
 #define PATIENCE_MS 2000
-#define ENDING_MS 100 /* for a killed process to end */
 
 /* What NAME is as a number, or (uid_t) -1. */
 static uid_t read_number(const char *name)
@@ -58,42 +57,44 @@ static gid_t find_group(const char *name)
 	return gid != (gid_t) -1 ? gid : find_group_by_name(name);
 }
 
-/* It may hang, so it must hold nothing of the broker's. Source: close_range(2). */
+/* It may hang, so it holds nothing of the broker's, and ends by itself when nobody waits any more.
+ * Source: close_range(2). */
 static _Noreturn void answer_lookup(int fd, uid_t (*look)(const char *name), const char *name)
 {
 	int kept = dup2(fd, STDERR_FILENO + 1);
+	sigset_t none;
 
 	syscall(SYS_close_range, kept + 1, ~0U, 0);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGALRM, SIG_DFL);
+	alarm(PATIENCE_MS / 1000 + 1);
 	uid_t id = look(name);
 
 	_exit(write(kept, &id, sizeof(id)) == sizeof(id) ? 0 : 1);
 }
 
-static void collect_child(pid_t pid)
-{
-	if (pid <= 0) /* to kill(2) those are many */
-		return;
-	kill(pid, SIGKILL);
-	for (int waited = 0; waitpid(pid, NULL, WNOHANG) == 0 && waited < ENDING_MS; waited++)
-		usleep(1000);
-}
-
-/* Returns where the answer of the process *RET_PID will come, or -errno. */
-static int begin_lookup(uid_t (*look)(const char *name), const char *name, pid_t *ret_pid)
+/* Returns where the answer will come, or -errno. The process is nobody's child of ours: to collect
+ * one that hangs in the kernel would take as long as it does. */
+static int begin_lookup(uid_t (*look)(const char *name), const char *name)
 {
 	int ends[2];
 
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return -errno;
 	pid_t pid = fork();
-	if (pid == 0)
-		answer_lookup(ends[1], look, name);
-	int r = pid < 0 ? -errno : ends[0];
+	if (pid == 0) {
+		if (fork() == 0)
+			answer_lookup(ends[1], look, name);
+		_exit(0);
+	}
 	close(ends[1]);
-	if (r < 0)
+	if (pid < 0) {
 		close(ends[0]);
-	*ret_pid = pid;
-	return r;
+		return -EAGAIN;
+	}
+	waitpid(pid, NULL, 0);
+	return ends[0];
 }
 
 static uid_t read_answer(int fd)
@@ -106,8 +107,7 @@ static uid_t read_answer(int fd)
 uid_t account_ask(uid_t (*look)(const char *name), const char *name)
 {
 	uid_t id = (uid_t) -1;
-	pid_t pid = -1;
-	int fd = begin_lookup(look, name, &pid);
+	int fd = begin_lookup(look, name);
 
 	if (fd < 0)
 		return id;
@@ -115,7 +115,6 @@ uid_t account_ask(uid_t (*look)(const char *name), const char *name)
 	if (poll(&pollfd, 1, PATIENCE_MS) == 1)
 		id = read_answer(fd);
 	close(fd);
-	collect_child(pid);
 	return id;
 }
 
@@ -148,7 +147,6 @@ gid_t account_ask_group(const char *name)
 }
 
 struct account_question {
-	pid_t pid;
 	int fd;
 	struct loop_source *source;
 	struct loop_timer patience;
@@ -186,7 +184,7 @@ int account_question_new(struct loop *loop, const char *name, account_fn fn, voi
 	if (!question)
 		return -ENOMEM;
 	*question = (struct account_question){.fn = fn, .data = data};
-	int r = question->fd = begin_lookup(look_for_user, name, &question->pid);
+	int r = question->fd = begin_lookup(look_for_user, name);
 	if (r >= 0)
 		r = loop_add(loop, question->fd, EPOLLIN, answer_has_come, question,
 			     &question->source);
@@ -205,9 +203,6 @@ void account_question_free(struct account_question *question)
 		return;
 	loop_source_free(question->source);
 	loop_timer_stop(&question->patience);
-	if (question->fd >= 0) {
-		close(question->fd);
-		collect_child(question->pid);
-	}
+	close_fd(question->fd);
 	free(question);
 }
