@@ -1,11 +1,12 @@
 """The hardware: plugs devices into the emulated host and pulls them out, through the monitor of
 the QEMU that emulates it."""
+import contextlib
 import os
 import pathlib
 
 from . import qmp
 from .udev import knows_disk
-from .wait import expect, look, wait_until
+from .wait import Failed, expect, look, wait_until
 
 USB = pathlib.Path("/sys/bus/usb/devices")
 PORTS = range(1, 16)
@@ -126,6 +127,35 @@ class Host:
             raise
         self.disks[device.ident] = node
         return device
+
+    @contextlib.contextmanager
+    def network_behind(self):
+        """With-block: there is a network for plug_network(). At its end every device is unplugged."""
+        self.monitor.command("netdev_add", type="user", id="usbnet", restrict=True)
+        try:
+            yield
+        finally:
+            self.unplug_all()
+            self.monitor.command("netdev_del", id="usbnet")
+
+    def plug_network(self):
+        return self.plug("usb-net", "net", netdev="usbnet")
+
+    @contextlib.contextmanager
+    def line_behind(self):
+        """With-block: there is a line for plug_serial(). At its end every device is unplugged."""
+        def removed():
+            with contextlib.suppress(Failed):  # busy, until QEMU has really done away with the device
+                return self.monitor.command("chardev-remove", id="line") == {}
+        self.monitor.command("chardev-add", id="line", backend={"type": "null", "data": {}})
+        try:
+            yield
+        finally:
+            self.unplug_all()
+            wait_until(removed, 60, "the line is free")
+
+    def plug_serial(self):
+        return self.plug("usb-serial", "serial", **{"chardev": "line", "always-plugged": True})
 
     def type_key(self, key):
         """On the keyboard that was plugged last."""

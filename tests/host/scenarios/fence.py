@@ -1,13 +1,12 @@
 """The fence: the host's services and drivers stay away from what is claimed, before they see it, and
 while its VM is down."""
-import contextlib
 import pathlib
 import subprocess
 
 from lib.parts import wait_driver
 from lib.story import story
 from lib.uevents import UDEV, Listener
-from lib.wait import Failed, expect, look, stays, wait_until
+from lib.wait import expect, look, stays, wait_until
 from lib.world import DISKS, KEYBOARDS
 from scenarios.pci import CARD, sound_card
 
@@ -23,28 +22,9 @@ CHILDREN = {
 }
 
 
-@contextlib.contextmanager
-def _backends(world):
-    """What the outer machine needs for a serial adapter and a network adapter."""
-    monitor = world.host.monitor
-    monitor.command("chardev-add", id="line", backend={"type": "null", "data": {}})
-    monitor.command("netdev_add", type="user", id="usbnet", restrict=True)
-
-    def removed():
-        with contextlib.suppress(Failed):  # busy, until QEMU has really done away with the device
-            return monitor.command("chardev-remove", id="line") == {}
-    try:
-        yield
-    finally:
-        world.host.unplug_all()
-        monitor.command("netdev_del", id="usbnet")
-        wait_until(removed, 60, "the line is free")
-
-
 def _plug(world, driver):
-    more = {"usb-serial": {"chardev": "line", "always-plugged": True}, "usb-net": {"netdev": "usbnet"}}
-    return world.host.plug_disk() if driver == "usb-storage" else \
-        world.host.plug(driver, driver, **more.get(driver, {}))
+    plug = {"usb-storage": world.host.plug_disk, "usb-serial": world.host.plug_serial, "usb-net": world.host.plug_network}
+    return plug[driver]() if driver in plug else world.host.plug(driver, driver)
 
 
 @story
@@ -54,7 +34,7 @@ def children_are_fenced(world):
     subprocess.run(["modprobe", "-a", *MODULES], check=True)
     world.configure(world.vm("vm1").config(), "[usb Everything]", "targetVm = vm1", "[allow all]", "matchAll = yes")
     world.broker.start()
-    with _backends(world):
+    with world.host.line_behind(), world.host.network_behind():
         for driver, (subsystem, wanted) in CHILDREN.items():
             with Listener(UDEV) as told:
                 device = _plug(world, driver)

@@ -9,7 +9,7 @@ import subprocess
 
 from lib.parts import functions, held_by_sleep, wait_driver
 from lib.story import story
-from lib.wait import Failed, expect, stays, wait_until
+from lib.wait import expect, stays, wait_until
 from lib.world import DISKS, KEYBOARDS, LOGS
 
 NETWORK = "[usb Network]\ntargetVm = vm1\n[allow adapters]\nvendorId = 0525\n"
@@ -291,19 +291,29 @@ def physical_function_with_virtual_ones(world):
 
 # ---- network
 
+@contextlib.contextmanager
+def _adapter(world):
+    """With-block: a USB network adapter is plugged in. What is done to its interface is undone by its end."""
+    with world.host.network_behind():
+        adapter = world.host.plug_network()
+        wait_until(lambda: list(adapter.sys.glob("*/net/*")), 60, "the host has its interface")
+        world.udev.settle()  # which gives it another name
+        interface, = adapter.sys.glob("*/net/*")
+        try:
+            yield adapter, interface.name
+        finally:
+            for interface in ("vhpbr", "vhpvlan", "vhptun", "vhpvrf"):
+                subprocess.run(["ip", "link", "del", interface], capture_output=True)
+            subprocess.run(["ip", "route", "flush", "table", "100"], capture_output=True)
+
+
 @story(seconds=25)
 def usb_adapter_with_the_only_default_route(world):
     """A USB network adapter that the host's only default route goes through, IPv4 or IPv6, alone or below
     a bridge on a VLAN: refused. With force it goes."""
-    monitor = world.host.monitor
-    monitor.command("netdev_add", type="user", id="usbnet", restrict=True)
-    try:
-        adapter = world.host.plug("usb-net", "net", netdev="usbnet")
+    words = r"the host's only default route goes through it \({}\); force = yes"
+    with _adapter(world) as (adapter, name):
         vm1 = world.vm("vm1").start()
-        path = wait_until(lambda: next(adapter.sys.glob("*/net/*"), None), 60, "the host has its interface")
-        world.udev.settle()
-        name = path.name
-        words = r"the host's only default route goes through it \({}\); force = yes"
         _run(f"ip link set {name} up")
         _run(f"ip addr add 10.0.9.15/24 dev {name}")
         _run(f"ip route add default via 10.0.9.2 dev {name}")
@@ -321,30 +331,19 @@ def usb_adapter_with_the_only_default_route(world):
         _run("ip addr add 10.0.9.15/24 dev vhpbr")
         _run("ip route add default via 10.0.9.2 dev vhpbr")
         _refused(world, adapter, vm1, words.format("vhpbr"), NETWORK)
-        stays(path.exists, 2, "the host keeps it")
+        stays(pathlib.Path(f"/sys/class/net/{name}").exists, 2, "the host keeps it")
         world.configure(vm1.config(), NETWORK + "force = yes\n")
         world.broker.start()
         world.wait_attached(adapter, vm1)
-    finally:
-        for interface in ("vhpbr", "vhpvlan"):
-            subprocess.run(["ip", "link", "del", interface], capture_output=True)
-        world.host.unplug_all()
-        monitor.command("netdev_del", id="usbnet")
 
 
 @story
 def usb_adapter_with_a_default_route_of_its_own(world):
     """One that only a rule's table, or a VRF, goes through; or a tunnel that is itself the default route, since
     nobody can tell what that goes through: refused. With a way elsewhere it goes."""
-    monitor = world.host.monitor
-    monitor.command("netdev_add", type="user", id="usbnet", restrict=True)
-    try:
-        adapter = world.host.plug("usb-net", "net", netdev="usbnet")
+    words = r"the host's only default route goes through it \({}\); force = yes"
+    with _adapter(world) as (adapter, name):
         vm1 = world.vm("vm1").start()
-        path = wait_until(lambda: next(adapter.sys.glob("*/net/*"), None), 60, "the host has its interface")
-        world.udev.settle()
-        name = path.name
-        words = r"the host's only default route goes through it \({}\); force = yes"
         pathlib.Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
         _run(f"ip link set {name} up")
         _run(f"ip addr add 10.0.9.15/24 dev {name}")
@@ -367,12 +366,6 @@ def usb_adapter_with_a_default_route_of_its_own(world):
         world.configure(vm1.config(), NETWORK)
         world.broker.start()
         world.wait_attached(adapter, vm1)
-    finally:
-        for interface in ("vhptun", "vhpvrf"):
-            subprocess.run(["ip", "link", "del", interface], capture_output=True)
-        subprocess.run(["ip", "route", "flush", "table", "100"], capture_output=True)
-        world.host.unplug_all()
-        monitor.command("netdev_del", id="usbnet")
 
 
 # ---- USB
@@ -381,15 +374,9 @@ def usb_adapter_with_a_default_route_of_its_own(world):
 def serial_line_that_a_program_has_open(world):
     """A serial adapter, and before it came under a rule a program has begun to listen to it: refused, and it is
     named. It goes when the program has ended."""
-    monitor = world.host.monitor
-
-    def removed():
-        with contextlib.suppress(Failed):  # busy, until QEMU has really done away with the device
-            return monitor.command("chardev-remove", id="line") == {}
     _run("modprobe ftdi_sio")
-    monitor.command("chardev-add", id="line", backend={"type": "null", "data": {}})
-    try:
-        adapter = world.host.plug("usb-serial", "serial", **{"chardev": "line", "always-plugged": True})
+    with world.host.line_behind():
+        adapter = world.host.plug_serial()
         vm1 = world.vm("vm1").start()
         path = wait_until(lambda: next(adapter.sys.glob("*/ttyUSB*"), None), 60, "the host has its line")
         world.udev.settle()
@@ -406,9 +393,6 @@ def serial_line_that_a_program_has_open(world):
             program.kill()
             program.wait()
         world.wait_attached(adapter, vm1)
-    finally:
-        world.host.unplug_all()
-        wait_until(removed, 60, "the line is free")
 
 
 DISCONNECT = 0x5516

@@ -93,6 +93,18 @@ def wait_kept_by(world, card, other):
     world.wait_state(other, "attached")
 
 
+def _first_unclaimed(world):
+    """vm1 has had both e1000 by a rule each, and the rule of the first is withdrawn. Returns vm1 and the two."""
+    first, second = twins()
+    vm1 = world.vm("vm1").start()
+    world.configure(vm1.config(), rules_for(first, second))
+    world.broker.start()
+    for function in (first, second):
+        world.wait_in(function, vm1, "vfio-pci")
+    world.configure(vm1.config(), rules_for(second))
+    return vm1, first, second
+
+
 def _group(rule="", group=""):
     """Rules for the first of the two e1000 that share an IOMMU group."""
     first = functions("8086", "100e")[0]
@@ -203,13 +215,7 @@ def group_by_rules(world):
 def group_keeps_the_other(world):
     """The rule of one of two is withdrawn: it leaves when the guest has let go, the other one stays, and the host has
     none of them as long as it does. Then both."""
-    first, second = twins()
-    vm1 = world.vm("vm1").start()
-    world.configure(vm1.config(), rules_for(first, second))
-    world.broker.start()
-    for function in (first, second):
-        world.wait_in(function, vm1, "vfio-pci")
-    world.configure(vm1.config(), rules_for(second))
+    vm1, first, second = _first_unclaimed(world)
     stay_with_guest(world, first)
     with vm1.letting_go():
         wait_kept_by(world, first, second)
@@ -222,13 +228,7 @@ def group_keeps_the_other(world):
 def group_of_a_vm_that_has_ended(world):
     """The rule of one of two is withdrawn, and their VM ends: the host has that one, and not the other one, which waits
     for the VM. It is refused when that is back, since the host has the one, and is the host's then."""
-    first, second = twins()
-    vm1 = world.vm("vm1").start()
-    world.configure(vm1.config(), rules_for(first, second))
-    world.broker.start()
-    for function in (first, second):
-        world.wait_in(function, vm1, "vfio-pci")
-    world.configure(vm1.config(), rules_for(second))
+    vm1, first, second = _first_unclaimed(world)
     with vm1.letting_go():
         wait_kept_by(world, first, second)
     vm1.kill9()

@@ -153,6 +153,12 @@ def already_plugged_in(world):
     expect(not world.db.history(keyboard, "detach"), "it never left")
 
 
+def _goes_when_it_comes_again(world, keyboard, vm):
+    port = keyboard.name.split("-")[1]
+    keyboard.unplug()
+    world.wait_attached(world.host.plug_keyboard(port=port), vm)
+
+
 @story
 def already_plugged_in_stays_out(world):
     """With attachConnected = no it is left alone until it is plugged in again."""
@@ -164,10 +170,7 @@ def already_plugged_in_stays_out(world):
     world.broker.start()
     world.wait_state(keyboard, "held", "attachConnected")
     expect(not vm1.usb_ids(), "vm1 has nothing")
-    port = keyboard.name.split("-")[1]
-    keyboard.unplug()
-    again = world.host.plug_keyboard(port=port)
-    world.wait_attached(again, vm1)
+    _goes_when_it_comes_again(world, keyboard, vm1)
 
 
 @story
@@ -187,10 +190,7 @@ def plugged_in_while_no_broker_runs(world):
     world.wait_state(keyboard, "held", "attachConnected")
     wait_until(keyboard.drivers, 60, "the host has it back")
     expect(not is_shut() and not vm1.usb_ids(), "and vm1 has nothing")
-    port = keyboard.name.split("-")[1]
-    keyboard.unplug()
-    again = world.host.plug_keyboard(port=port)
-    world.wait_attached(again, vm1)
+    _goes_when_it_comes_again(world, keyboard, vm1)
 
 
 @story
