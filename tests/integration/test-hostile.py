@@ -21,12 +21,12 @@ import sys
 import time
 
 from apart import AT_ONCE
-from world import PATIENCE, Broker, check, end_with_us, main, make_node, wait_for
+from world import PATIENCE, Broker, check, end_with_us, main, make_node, takes_long, wait_for
 
 DOUBLE = pathlib.Path(__file__).parent.parent / "doubles" / "hostile_monitor.py"
 UNASKED = ("nothing", "wrong", "twice", "huge", "flood", "half", "trickle", "endless", "silent", "close",
            "ports", "touches")
-SECONDS = int(os.environ.get("HOSTILE_SECONDS", "5"))  # of each long test
+SECONDS = int(os.environ.get("HOSTILE_SECONDS", "3"))  # of each long test
 NOBODY = 65534
 
 
@@ -107,6 +107,7 @@ def median_answer(world, name, n=60):
     return statistics.median(times)
 
 
+@takes_long
 def test_monitors(world):
     """One VM of each kind and one that is honest: with all of them at once, and quiet."""
     world.write_config("good")
@@ -212,6 +213,7 @@ def state_size(world):
     return sum(path.stat().st_size for path in (world.database, world.public_copy) if path.exists())
 
 
+@takes_long
 def test_side_by_side(world):
     """Two VMs: one does everything that a VM can do, and users without rights whatever they can, in phases; the
     other one's device is plugged in again and again all the time. As long as HOSTILE_SECONDS says; for a
@@ -377,12 +379,14 @@ def ask_without_end(world, question):
     return answers, took
 
 
+@takes_long
 def test_questions_without_end(world):
     """A user without rights asks over the control socket, with many clients, without end."""
     answers, _ = ask_without_end(world, '{"action": "list"}')
     check(0 < answers < 3000 + 300 * SECONDS, f"they are answered at a pace that costs little ({answers})")
 
 
+@takes_long
 def test_long_searches_without_end(world):
     """The same, with questions that are short, as their answers are, and take long."""
     world.write_config("good")
@@ -417,6 +421,7 @@ print(n)
 """
 
 
+@takes_long
 def test_calls_without_end(world):
     """A VM's user dials again and again."""
     world.write_config("good")
@@ -500,6 +505,7 @@ def wal_begins_anew(world, event):
     return wal_size(world) <= 1 << 20
 
 
+@takes_long
 def test_local_user(world):
     """Users without rights lock whatever they can open, and read it without end: everybody, and
     members of the group that the config names."""

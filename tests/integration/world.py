@@ -178,6 +178,12 @@ class Broker:
             check(False, "a sanitizer has something to say")
         return status
 
+    def stays(self, seconds=6):
+        """Though it is to end when idle (--exit-when-idle), for which it takes three seconds."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        return self.process.poll() is None
+
     def workers(self):
         """The oldest first."""
         children = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
