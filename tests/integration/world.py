@@ -178,10 +178,10 @@ class Broker:
             check(False, "a sanitizer has something to say")
         return status
 
-    def stays(self, seconds=6):
-        """Though it is to end when idle (--exit-when-idle), for which it takes three seconds."""
+    def stays(self):
+        """Though it is to end when idle (--exit-when-idle), which it is after three seconds."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(seconds)
+            self.process.wait(6)
         return self.process.poll() is None
 
     def workers(self):
