@@ -3,6 +3,7 @@
 
 #include <sys/stat.h>
 
+#include "broker/glance.h"
 #include "helper/root.h"
 #include "helper/text.h"
 
@@ -22,11 +23,11 @@ static bool find_node(const char *text, char *ret_node, size_t size)
 		startswith(ret_node, "/dev/vfio/"));
 }
 
-/* What lies at PATH: 0, or -errno. */
-static int look_at(struct stat *ret_st, const char *root, const char *path)
+/* What the host has at PATH: 0, or -errno. */
+static int look_at(struct stat *ret_st, const char *path)
 {
 	char whole[PATH_MAX];
-	int r = root_path(whole, sizeof(whole), "%s%s", root, path);
+	int r = root_path(whole, sizeof(whole), "%s", path);
 
 	if (r < 0)
 		return r;
@@ -80,26 +81,33 @@ static void explain_refusal(const struct peer *peer, const struct stat *st, cons
 			 (int) peer->pid, node);
 }
 
+/* Has its process no such node? What the kernel does not know, the error says: the process has just
+ * looked, and a node that is there stays known. */
+static bool lacks_node(int r, const char *text)
+{
+	return r == -ENOENT || r == -ENOTDIR || (r == -EAGAIN && strstr(text, "No such file"));
+}
+
 void confinement_explain(const struct peer *peer, const char *text, char *ret_words, size_t size)
 {
-	char node[100], root[40];
-	struct stat ours, theirs;
+	char node[100];
+	struct stat ours;
+	struct glance theirs;
 
 	*ret_words = 0;
-	if (peer->pid == 0 || !find_node(text, node, sizeof(node)) || look_at(&ours, "", node) < 0)
+	if (peer->pid == 0 || !find_node(text, node, sizeof(node)) || look_at(&ours, node) < 0)
 		return;
 	bool is_cgroup = strstr(text, "Operation not permitted");
 	bool is_refusal = is_cgroup || strstr(text, "Permission denied");
 	if (!is_refusal && !strstr(text, "No such file"))
 		return;
-	snprintf(root, sizeof(root), "/proc/%d/root", (int) peer->pid);
-	int r = look_at(&theirs, root, node);
-	if (r == -ENOENT || r == -ENOTDIR)
+	int r = glance_inside(peer->pid, node, &theirs);
+	if (lacks_node(r, text))
 		snprintf(ret_words, size,
 			 "; process %d has a /dev of its own without %s: make it there, or start "
 			 "the VM without that (libvirt: namespaces = [])",
 			 (int) peer->pid, node);
-	else if (r == 0 && (ours.st_dev != theirs.st_dev || ours.st_ino != theirs.st_ino))
+	else if (r == 0 && (ours.st_dev != theirs.device || ours.st_ino != theirs.inode))
 		snprintf(ret_words, size,
 			 "; process %d has a /dev of its own with another %s: give it that one, or "
 			 "start the VM without that (libvirt: namespaces = [])",

@@ -5,5 +5,6 @@
 #include "broker/peer.h"
 
 /* TEXT is the VMM's error, PEER its process. Writes "; …", what is in the way and what to do, or ""
- * when the error is about no node of /dev or nothing is known. */
+ * when the error is about no node of /dev or nothing is known. Does not wait, whatever the
+ * process has mounted. */
 void confinement_explain(const struct peer *peer, const char *text, char *ret_words, size_t size);

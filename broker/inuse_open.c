@@ -1,18 +1,12 @@
 /* Who has a device node open, by /proc: see inuse.h. A node is known by its numbers, so one in a
- * container or a jail is seen as well. Sources: proc(5), /proc/PID/fd and fdinfo; statx(2); kernel,
+ * container or a jail is seen as well. Sources: proc(5), /proc/PID/fd and fdinfo; kernel,
  * Documentation/filesystems/proc.rst (the size of /proc/PID/fd, from 6.2 on). */
 #include <fcntl.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 
+#include "broker/glance.h"
 #include "broker/inuse.h"
 #include "helper/root.h"
-
-#ifndef STATX_TYPE /* musl before 1.2.5 */
-#include <linux/stat.h>
-#include <sys/syscall.h>
-#define statx(dir, path, flags, mask, st) syscall(SYS_statx, dir, path, flags, mask, st)
-#endif
 
 #define MAX_DEPTH 32 /* of processes that start processes */
 
@@ -61,28 +55,30 @@ static void note_opener(struct search *search, const char *pid, const struct nod
 	snprintf(search->who, search->size, "%s (process %s)", name, pid);
 }
 
-/* Not asking the file's server: that may be gone for good. */
 static const struct node *node_behind(const struct search *search, int dir, const char *fd)
 {
-	struct statx st;
+	struct glance file;
 
-	if (statx(dir, fd, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_TYPE, &st) < 0 ||
-	    (!S_ISBLK(st.stx_mode) && !S_ISCHR(st.stx_mode)))
+	if (glance_behind(dir, fd, &file) < 0 || (!S_ISBLK(file.mode) && !S_ISCHR(file.mode)))
 		return NULL;
-	return nodes_find(search->nodes, makedev(st.stx_rdev_major, st.stx_rdev_minor),
-			  S_ISBLK(st.stx_mode));
+	return nodes_find(search->nodes, file.number, S_ISBLK(file.mode));
+}
+
+static int glance_at_program(const char *pid, struct glance *ret_program)
+{
+	char path[PATH_MAX];
+	int r = root_path(path, sizeof(path), "/proc/%s/exe", pid);
+
+	return r < 0 ? r : glance_behind(AT_FDCWD, path, ret_program);
 }
 
 /* Is process PID one of the broker's? By its program, which all of them have in common. */
 static bool is_ours(const char *pid)
 {
-	char own_path[PATH_MAX], path[PATH_MAX];
-	struct stat own, exe;
+	struct glance own, its;
 
-	return root_path(own_path, sizeof(own_path), "/proc/self/exe") == 0 &&
-	       root_path(path, sizeof(path), "/proc/%s/exe", pid) == 0 &&
-	       stat(own_path, &own) == 0 && stat(path, &exe) == 0 && own.st_dev == exe.st_dev &&
-	       own.st_ino == exe.st_ino;
+	return glance_at_program("self", &own) == 0 && glance_at_program(pid, &its) == 0 &&
+	       own.device == its.device && own.inode == its.inode;
 }
 
 /* How many descriptors process PID has open; -1: that can't be told. Older kernels say 0 of all. */

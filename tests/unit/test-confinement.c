@@ -9,6 +9,7 @@
 
 #include "broker/confinement.h"
 #include "helper/root.h"
+#include "tests/unit/silent-mount.h"
 #include "tests/unit/tree.h"
 
 #define NODE "/dev/vfio/12"
@@ -83,10 +84,42 @@ static void test_a_dev_of_its_own(void **state)
 	(void) state;
 	has_its_own_dev();
 	expect(1000, MISSING, "; process 77 has a /dev of its own without " NODE);
-	expect(1000, REFUSED, "of its own without");
 	tree_write(tree, "/proc/77/root" NODE, "");
 	expect(1000, REFUSED, "; process 77 has a /dev of its own with another " NODE);
 	expect(1001, FORBIDDEN, "namespaces = []");
+}
+
+static bool says_what_is_known(void *data)
+{
+	(void) data;
+	return strstr(explain(1000, MISSING), "of its own without " NODE) &&
+	       strstr(explain(1001, REFUSED), "is not for uid 1001") &&
+	       streq(explain(1000, REFUSED), "");
+}
+
+/* Its user has mounted something there that answers nobody. */
+static void test_a_dev_that_never_answers(void **state)
+{
+	char path[PATH_MAX];
+
+	(void) state;
+	has_its_own_dev();
+	tree_path(path, tree, "/proc/77/root/dev");
+	silent_mount_expect(path, says_what_is_known, NULL);
+}
+
+/* Its links lead nowhere but into its own files. */
+static void test_a_dev_behind_a_link(void **state)
+{
+	char link[PATH_MAX], path[PATH_MAX];
+
+	(void) state;
+	has_its_own_dev();
+	tree_path(path, tree, "/proc/77/root/dev/vfio");
+	assert_int_equal(rmdir(path), 0);
+	tree_path(link, tree, "/dev/vfio");
+	assert_int_equal(symlink(link, path), 0);
+	expect(1000, MISSING, "of its own without");
 }
 
 static void test_a_security_module(void **state)
@@ -138,8 +171,12 @@ int main(void)
 {
 #define CONFINEMENT_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		CONFINEMENT_TEST(test_the_owner),         CONFINEMENT_TEST(test_a_dev_of_its_own),
-		CONFINEMENT_TEST(test_a_security_module), CONFINEMENT_TEST(test_its_cgroup),
+		CONFINEMENT_TEST(test_the_owner),
+		CONFINEMENT_TEST(test_a_dev_of_its_own),
+		CONFINEMENT_TEST(test_a_dev_that_never_answers),
+		CONFINEMENT_TEST(test_a_dev_behind_a_link),
+		CONFINEMENT_TEST(test_a_security_module),
+		CONFINEMENT_TEST(test_its_cgroup),
 		CONFINEMENT_TEST(test_other_words),
 	};
 

@@ -20,6 +20,7 @@
 #include "helper/text.h"
 #include "tests/unit/no-sleep.h"
 #include "tests/unit/host-tree.h"
+#include "tests/unit/silent-mount.h"
 
 #define DEVICE "/sys/devices/pci0000:00/0000:00:03.0"
 
@@ -633,6 +634,29 @@ static void test_left_open(void **state)
 	assert_int_equal(look_open(h).result, 0);
 }
 
+static bool is_found_open(void *data)
+{
+	struct worker_answer answer = look_open(data);
+
+	return answer.result == -EBUSY && answer.pid == 12;
+}
+
+/* Its user has mounted what the program was started from, and answers nobody any more. */
+static void test_program_that_never_answers(void **state)
+{
+	struct host *h = *state;
+	char path[PATH_MAX];
+
+	tree_path(path, h->root, "/dev/null");
+	assert_int_equal(symlink("/dev/null", path), 0);
+	add_opener(h->root, 12, "qemu\n", "0100002");
+	tree_mkdir(h->root, "/silent");
+	tree_link(h->root, "/proc/12/exe", "/silent");
+	tree_write(h->root, "/proc/self/exe", "");
+	tree_path(path, h->root, "/silent");
+	silent_mount_expect(path, is_found_open, h);
+}
+
 /* The fence */
 
 #define STICK DEVICE "/usb1/1-2"
@@ -819,6 +843,7 @@ int main(void)
 		INUSE_TEST(test_file_systems_of_other_machines),
 		INUSE_TEST(test_other_kinds_of_other_machines),
 		INUSE_TEST(test_left_open),
+		INUSE_TEST(test_program_that_never_answers),
 		INUSE_TEST(test_locks_of_others_on_usb),
 		INUSE_TEST(test_no_room_for_locks),
 		INUSE_TEST(test_fence),
