@@ -81,7 +81,7 @@ void write_head(struct writer *w, const bool is_live[static CONFIG_KINDS])
 #define SPARE_DISKS                                                                         \
 	"# a disk that the host may need to start: not before the broker is there to take " \
 	"it\n" EARLY_STORAGE "\", GOTO=\"vhp_end\"\n"                                       \
-	"SUBSYSTEM!=\"block|scsi\", GOTO=\"vhp_fence\"\n"                                   \
+	"SUBSYSTEM!=\"block|scsi|mmc\", GOTO=\"vhp_fence\"\n"                               \
 	"IMPORT{db}=\"VHOTPLUG_FENCED\"\n"                                                  \
 	"ENV{VHOTPLUG_FENCED}==\"1\", GOTO=\"vhp_refused\"\n"                               \
 	"ACTION!=\"add\", GOTO=\"vhp_end\"\n"                                               \
@@ -117,6 +117,10 @@ void write_head(struct writer *w, const bool is_live[static CONFIG_KINDS])
 	"TEST==\"" GIVEN "\", RUN+=\"" HELPER "\"\n"                                       \
 	"# what no rule claims any more is opened\n" OPEN_INTERFACE "LABEL=\"vhp_below\"\n"
 
+/* The classes of what disks and networks are on: of disks and of networks; SD cards; FireWire, SSA,
+ * USB, Fibre Channel and InfiniBand; wireless networks. Source: pci.ids(5). */
+#define NEEDED_CARDS "0x01????|0x02????|0x0805??|0x0c0[02346]??|0x0d????"
+
 /* The kernel puts a device into its IOMMU group before it tells of it: device_add has the bus
  * notifier, then the uevent. Where the firmware describes the IOMMU (ARM, virtio-iommu), Linux
  * before 6.15 does so only when a driver comes. What was set aside there would never have a group;
@@ -129,7 +133,7 @@ void write_head(struct writer *w, const bool is_live[static CONFIG_KINDS])
 	"SUBSYSTEM!=\"pci\", GOTO=\"vhp_fence\"\n"                                    \
 	"TEST!=\"iommu_group\", GOTO=\"vhp_fence\"\n"                                 \
 	"ENV{VHOTPLUG_OPTIONS}==\"*iommu-skip-if-shared*\", GOTO=\"vhp_fence\"\n"     \
-	"ATTR{class}==\"0x01????|0x02????\", ENV{VHOTPLUG_OPTIONS}!=\"*force*\", "    \
+	"ATTR{class}==\"" NEEDED_CARDS "\", ENV{VHOTPLUG_OPTIONS}!=\"*force*\", "     \
 	"GOTO=\"vhp_fence\"\n"                                                        \
 	"ATTR{driver_override}=\"vfio-pci\", GOTO=\"vhp_fence\"\n"
 

@@ -317,8 +317,11 @@ class RulesTest(unittest.TestCase):
     def test_a_card_is_set_aside(self):
         """Not one that the host may need to start, nor one that can go to no VM: it has no IOMMU group."""
         self.use(VM + "[pci G]\ntargetVm = vm1\n[allow Any]\nvendorId = 8086\n")
-        sound, network = b"0x040300\n", b"0x020000\n"
-        for device_class, group, text in ((sound, 7, "vfio-pci"), (sound, None, "(null)"), (network, 7, "(null)")):
+        sound, smbus = b"0x040300\n", b"0x0c0500\n"
+        needed = (b"0x010802\n", b"0x020000\n", b"0x080501\n", b"0x0c0010\n", b"0x0c0330\n", b"0x0c0400\n",
+                  b"0x0c0600\n", b"0x0d8000\n")
+        for device_class, group, text in ((sound, 7, "vfio-pci"), (smbus, 7, "vfio-pci"), (sound, None, "(null)"),
+                                          *((it, 7, "(null)") for it in needed)):
             path = self.card("0000:00:1b.0", device_class, group)
             found = self.host.event("add", path, "pci")
             self.check_claimed(found, "pci/G/Any")
@@ -813,6 +816,26 @@ class RulesTest(unittest.TestCase):
         self.check_ready(self.disk_event(node, "change"), True)
         self.host.remove_device(path)
         self.host.event("remove", path, "pci")
+
+    def test_disks_that_the_boot_brings_on_a_claimed_controller(self):
+        """The modules are loaded for what they need: a card in a slot, a stick."""
+        os.unlink(BROKER)
+        self.use(VM + "[pci G]\ntargetVm = vm1\n[allow Any]\nvendorId = 8086\n")
+        for device_class, children in ((b"0x080501\n", (("mmc_host/mmc0/mmc0:0001", "mmc"),)),
+                                       (b"0x0c0330\n", (("usb1/1-1/1-1:1.0", "usb"),
+                                                       ("usb1/1-1/1-1:1.0/host0/target0:0:0/0:0:0:0", "scsi")))):
+            path = self.card("0000:00:1e.0", device_class, 7)
+            self.check_claimed(self.host.event("add", path, "pci"), "pci/G/Any")
+            for child, subsystem in children:
+                attributes = {"bInterfaceClass": b"08\n"} if subsystem == "usb" else {}
+                child = self.host.add_device("pci0000:00/0000:00:1e.0/" + child, subsystem, None, attributes)
+                kind = {"DEVTYPE": "usb_interface"} if subsystem == "usb" else {}
+                self.check_not_fenced(self.host.event("add", child, subsystem, **kind))
+            node = self.host.add_device(child[len("/devices/"):] + "/block/drbd9", "block", "disk")
+            self.check_ready(self.disk_event(node, "add"), True)
+            self.host.remove_device(path)
+            self.host.event("remove", path, "pci")
+            shutil.rmtree("/sys/kernel", ignore_errors=True)
 
     def authorized(self, interface, set_to=None):
         path = pathlib.Path("/sys" + interface) / "authorized"
