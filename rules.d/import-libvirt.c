@@ -23,7 +23,8 @@ struct settings {
 	size_t n_variables;
 	char domain[101];
 	char uri[101];
-	char mode[16]; /* whitelist, blacklist or matchall */
+	char mode[16];    /* whitelist, blacklist or matchall */
+	const char *list; /* what the variable of the ids is called */
 	struct id *ids;
 	size_t n_ids;
 };
@@ -37,7 +38,7 @@ static int refuse_value(struct importer *i, unsigned line, const char *what, con
 	import_clean_line(text);
 	fprintf(i->notes,
 		"line %u: %s, allowed here: a domain, a mode (whitelist, blacklist, "
-		"matchall), a list of ids like 046d:c52b, 046d: or :c52b\n",
+		"matchall), one list of ids like 046d:c52b, 046d: or :c52b\n",
 		line, text);
 	return -EINVAL;
 }
@@ -100,6 +101,28 @@ static int take_ids(struct importer *i, struct settings *s, unsigned line, char 
 	return r;
 }
 
+static struct variable *find_variable(struct settings *s, const char *name)
+{
+	for (size_t n = 0; n < s->n_variables; n++)
+		if (streq(s->variables[n].name, name))
+			return &s->variables[n];
+	return NULL;
+}
+
+/* Of two lists one may say what is allowed and the other what is not, and only the script that
+ * reads them knows which. */
+static int take_list(struct importer *i, struct settings *s, const struct bash_assignment *a)
+{
+	int r = 0;
+
+	if (s->list && !streq(s->list, a->name))
+		return refuse_value(i, a->line, "a second list of ids:", a->name);
+	s->list = find_variable(s, a->name)->name;
+	for (size_t n = 0; r == 0 && n < a->n_words; n++)
+		r = take_ids(i, s, a->line, a->words[n]);
+	return r;
+}
+
 static bool is_mode(const char *word)
 {
 	return streq(word, "whitelist") || streq(word, "blacklist") || streq(word, "matchall");
@@ -141,14 +164,14 @@ static int take_uri(struct importer *i, struct settings *s, unsigned line, const
 
 static int take_word(struct importer *i, struct settings *s, const struct bash_assignment *a)
 {
-	char *word = a->words[0];
+	const char *word = a->words[0];
 
 	if (is_mode(word))
 		return set_once(i, a->line, s->mode, sizeof(s->mode), word);
 	if (strstr(word, "://"))
 		return take_uri(i, s, a->line, word);
 	if (strchr(word, ':'))
-		return take_ids(i, s, a->line, word);
+		return take_list(i, s, a);
 	if (strcasestr(a->name, "domain") || strcasestr(a->name, "vm") ||
 	    strcasestr(a->name, "guest")) {
 		if (is_domain(word) && strlen(word) < sizeof(s->domain))
@@ -157,16 +180,10 @@ static int take_word(struct importer *i, struct settings *s, const struct bash_a
 	}
 	if (strcasestr(a->name, "mode"))
 		return refuse_value(i, a->line, "no mode:", word);
+	if (strcasestr(a->name, "list"))
+		return take_list(i, s, a);
 	import_note(i, "%s=%s", a->name, word);
 	return 0;
-}
-
-static struct variable *find_variable(struct settings *s, const char *name)
-{
-	for (size_t n = 0; n < s->n_variables; n++)
-		if (streq(s->variables[n].name, name))
-			return &s->variables[n];
-	return NULL;
 }
 
 static struct variable *add_variable(struct settings *s, const char *name)
@@ -205,11 +222,7 @@ static int take_assignment(struct importer *i, struct settings *s, const struct 
 
 	if (r < 0)
 		return r;
-	if (!a->is_array)
-		return take_word(i, s, a);
-	for (size_t n = 0; r == 0 && n < a->n_words; n++)
-		r = take_ids(i, s, a->line, a->words[n]);
-	return r;
+	return a->is_array ? take_list(i, s, a) : take_word(i, s, a);
 }
 
 static int read_settings(struct importer *i, const char *text, struct settings *s)
@@ -254,6 +267,16 @@ static void print_group(struct importer *i, const struct settings *s, const char
 	fputs("\n[allow All]\nmatchAll = yes\n", i->out);
 }
 
+/* Is the list called what the mode is not? Then it is none of this mode, or the mode is none. */
+static bool is_other_list(const struct settings *s)
+{
+	const char *other = streq(s->mode, "whitelist")   ? "blacklist"
+			    : streq(s->mode, "blacklist") ? "whitelist"
+							  : NULL;
+
+	return s->list && other && strcasestr(s->list, other);
+}
+
 static int print_settings(struct importer *i, const struct settings *s)
 {
 	char vm[IMPORT_VM_NAME];
@@ -261,6 +284,11 @@ static int print_settings(struct importer *i, const struct settings *s)
 	if (!s->mode[0] || !s->domain[0]) {
 		fprintf(i->notes, "this is no config that is known here: it names no %s\n",
 			s->mode[0] ? "domain" : "mode (whitelist, blacklist, matchall)");
+		return -EINVAL;
+	}
+	if (is_other_list(s)) {
+		fprintf(i->notes, "%s is no %s: which devices it is for can't be told\n", s->list,
+			s->mode);
 		return -EINVAL;
 	}
 	import_vm_name(vm, s->domain);

@@ -299,7 +299,7 @@ class BashTest(unittest.TestCase):
         for text in ("devlist=(046d:c52b 0b05: :1872)", "devlist=( 046D:C52B '0b05:' \":1872\" )",
                      "devlist=(\n\t046d:c52b # a comment )\n  0b05:\n\n:1872\n)",
                      'declare -a devlist=("046d:c52b" "0b05:" ":1872") # end',
-                     'export devlist="046d:c52b 0b05: :1872"', "A=(046d:c52b) # x\n# y\nB=(0b05: :1872)",
+                     'export devlist="046d:c52b 0b05: :1872"', "A=(046d:c52b) # x\n# y\nA+=(0b05: :1872)",
                      "devlist=('046d:c52b,0b05:' :1872)", "devlist=([0]=046d:c52b [2]=0b05: :1872)",
                      "devlist=(0x046d:0xc52b \\\n 0b05: :1872); other=word",
                      'devlist=("046d":c52b 0b0""5: \\:1872 046d:c52b)', "devlist+=(046d:c52b 0b05:)\ndevlist+=(:1872)",
@@ -342,6 +342,22 @@ class BashTest(unittest.TestCase):
                      "devlist[0]+=046d:c52b", "devlist[0=046d:c52b", "devlist[", "devlist+", "devlist+=", "devlist",
                      "devlist=(046d:c52b)x", "devlist=(046d:c52b)#c52b", "devlist=(046d:c52b; 0b05:)"):
             self.assertRegex(self.carry(text, status=1), r"^line \d+: .*, allowed here: ", text)
+
+    def test_which_list_counts_is_refused(self):
+        """What one list allows another one may deny: nobody but the script knows which of them it reads."""
+        for text in ("whitelist=(046d:c52b)\nblacklist=(1050:0407)", "A=(046d:c52b)\nB=(046d:c52b)", "A=()\nB=(046d:c52b)",
+                     "A=046d:c52b\nB='1050:0407'", "A=(046d:c52b)\nB=1050:0407", "A[0]=046d:c52b\nB[1]=1050:0407",
+                     "A=(046d:c52b)\nB+=(1050:0407)", "whitelist=''\nblacklist=(1050:0407)"):
+            for mode in ("whitelist", "blacklist", "matchall"):
+                self.assertRegex(self.carry(text, mode, status=1), r"^line 4: a second list of ids: [ABb]", text)
+                self.assertEqual(self.sections, [])
+        for mode, name in (("whitelist", "blacklist"), ("blacklist", "usb_WhiteList")):
+            self.assertIn(f"{name} is no {mode}", self.carry(f"{name}=(046d:c52b)", mode, status=1))
+            self.carry(f"{mode}=(046d:c52b)\n{mode}+=(0b05:)", mode)
+        # What is called a list is one, and holds ids.
+        self.carry("devlist=nonsense", status=1)
+        self.carry("devlist=")
+        self.assertEqual(self.listed(), [])
 
     def test_uri(self):
         for uri, key in (("qemu:///system", None), ("qemu:///session", b"qemu:///session")):
