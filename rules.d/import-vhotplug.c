@@ -9,6 +9,8 @@
 #include "rules.d/import-readers.h"
 #include "rules.d/import-regex.h"
 
+static const char hex_digits[] = "0123456789abcdefABCDEF";
+
 /* What a rule of theirs needs while its alternatives are printed. */
 struct rule {
 	struct importer *i;
@@ -127,17 +129,55 @@ static void pattern_alternative(struct rule *rule, const char *key)
 		lose_key(rule, key, "no value for a line");
 }
 
-/* Four hex digits into RET, also from 0x46d. False when the value names no id. */
+static bool is_ascii(const char *text)
+{
+	for (; *text; text++)
+		if ((unsigned char) *text > 127)
+			return false;
+	return true;
+}
+
+/* Python knows digits, blanks, and upper and lower case, of all scripts. */
+static bool lose_foreign_text(struct rule *rule, const char *key)
+{
+	const char *text = text_of(rule->json, key);
+
+	if (!text || is_ascii(text))
+		return false;
+	lose_key(rule, key, "letters beyond ASCII, of which upper and lower case differ here");
+	return true;
+}
+
+/* The number that Python's int(TEXT, 16) makes of a text of ASCII. 0 when it makes none, or one
+ * that is no id. */
+static unsigned long read_hex(const char *text)
+{
+	unsigned long value = 0;
+
+	while (isspace((unsigned char) *text))
+		text++;
+	if (*text == '+')
+		text++;
+	if (text[0] == '0' && (text[1] == 'x' || text[1] == 'X'))
+		text += text[2] == '_' ? 3 : 2;
+	while (isxdigit((unsigned char) *text)) {
+		if (value <= 0xffff)
+			value = value * 16 + strtoul((char[]){*text, '\0'}, NULL, 16);
+		text += text[1] == '_' && isxdigit((unsigned char) text[2]) ? 2 : 1;
+	}
+	while (isspace((unsigned char) *text))
+		text++;
+	return *text || value > 0xffff ? 0 : value;
+}
+
+/* Four hex digits into RET. False when the value, a text of ASCII, names no id. */
 static bool read_identity(json_t *object, const char *key, bool number, char ret[5])
 {
 	const char *text = text_of(object, key);
-	char *end;
-	unsigned long value = text ? strtoul(text, &end, 16) : 0;
+	unsigned long value = text ? read_hex(text) : 0;
 
-	if (!text || *end || value > 0xffff || text[0] == '-')
-		return false;
 	/* For USB they compare the text, for PCI the number, where 0 says nothing. */
-	if (number ? value == 0 : strlen(text) != 4)
+	if (!text || (number ? value == 0 : strlen(text) != 4 || strspn(text, hex_digits) != 4))
 		return false;
 	snprintf(ret, 5, "%04lx", value);
 	return true;
@@ -149,7 +189,8 @@ static void ids_alternative(struct rule *rule, const char *product, bool number)
 
 	if (!json_object_get(rule->json, "vendorId") && !json_object_get(rule->json, product))
 		return;
-	if (lose_no_text(rule, "vendorId") || lose_no_text(rule, product))
+	if (lose_no_text(rule, "vendorId") || lose_no_text(rule, product) ||
+	    lose_foreign_text(rule, "vendorId") || lose_foreign_text(rule, product))
 		return;
 	if (!read_identity(rule->json, "vendorId", number, vendor_id) ||
 	    !read_identity(rule->json, product, number, product_id)) {
@@ -227,8 +268,8 @@ static void usb_rule(struct rule *rule)
 /* As in sysfs: nothing else ever matches there. */
 static bool is_address(const char *text)
 {
-	static const char shape[] = ":xx:xx.o", hex[] = "0123456789abcdefABCDEF";
-	size_t domain = strspn(text, hex);
+	static const char shape[] = ":xx:xx.o";
+	size_t domain = strspn(text, hex_digits);
 
 	if (domain < 4 || domain > 8 || (domain > 4 && text[0] == '0') ||
 	    strlen(text) != domain + sizeof(shape) - 1)
@@ -236,7 +277,7 @@ static bool is_address(const char *text)
 	for (size_t i = 0; shape[i]; i++) {
 		char c = text[domain + i];
 
-		if (shape[i] == 'x'   ? !strchr(hex, c)
+		if (shape[i] == 'x'   ? !strchr(hex_digits, c)
 		    : shape[i] == 'o' ? c < '0' || c > '7'
 				      : c != shape[i])
 			return false;
@@ -249,7 +290,7 @@ static void pci_rule(struct rule *rule)
 	static const char *const class[] = {"deviceClass", "deviceSubclass", "deviceProgIf"};
 	const char *address = text_of(rule->json, "address");
 
-	if (!lose_no_text(rule, "address") && address) {
+	if (!lose_no_text(rule, "address") && !lose_foreign_text(rule, "address") && address) {
 		if (is_address(address)) {
 			begin_rule(rule, "address");
 			fprintf(rule->i->out, "address = %s\n", address);
@@ -292,6 +333,8 @@ static void evdev_rule(struct rule *rule)
 		lose_key(rule, "value", "no value for a line");
 		/* What no device has. */
 		fputs("value = ?\n", rule->i->out);
+	} else {
+		lose_foreign_text(rule, "value");
 	}
 }
 

@@ -73,7 +73,10 @@ def usb_fits(rule, device):
 
 def pci_fits(rule, device):
     def number(key):
-        return int(rule[key], 16) if rule.get(key) else 0
+        try:
+            return int(rule[key], 16) if rule.get(key) else 0
+        except ValueError:
+            return 0
 
     alternatives = [
         rule.get("address", "").lower() == device.address.decode(),
@@ -116,6 +119,7 @@ def decide_theirs(config, device):
 # ---- random configs and devices -----------------------------------------------------------------
 
 IDS = ["046d", "8000", "ffff", "1d6b", "c52b"]
+ODD_IDS = ["0x8000", "0", " 46d", "+46d", "80_00 ", "-8000", "8000_"]
 NAMES = ["Logitech", "USB Ethernet", "ethernet 10", "", "a|b", "Mouse; big", "x"]
 PATTERNS = [".*ethernet.*", "logi", "[a-m].*", " ?usb", "x ;|.*big", ".*e$", "(a|u).*", ".+; b"]
 CLASSES = [0, 1, 2, 3, 8, 14, 224, 255]
@@ -123,7 +127,7 @@ CLASSES = [0, 1, 2, 3, 8, 14, 224, 255]
 
 def random_rule(rng, kind):
     keys = {
-        "usb": {"vendorId": lambda: rng.choice(IDS).upper(), "productId": lambda: rng.choice(IDS),
+        "usb": {"vendorId": lambda: rng.choice(IDS + ODD_IDS).upper(), "productId": lambda: rng.choice(IDS),
                 "vendorName": lambda: rng.choice(PATTERNS),
                 "productName": lambda: rng.choice(PATTERNS),
                 "bus": lambda: rng.randrange(3), "port": lambda: rng.randrange(4),
@@ -135,7 +139,7 @@ def random_rule(rng, kind):
                 "interfaceProtocol": lambda: rng.choice([0, 1, 2]),
                 "driverPath": lambda: rng.choice([".*/bluetooth/.*", "/lib.*misc"])},
         "pci": {"address": lambda: f"0000:00:{rng.randrange(4):02X}.0",
-                "vendorId": lambda: rng.choice(IDS + ["0x8000", "0"]),
+                "vendorId": lambda: rng.choice(IDS + ODD_IDS),
                 "deviceId": lambda: rng.choice(IDS),
                 "deviceClass": lambda: rng.choice([0, 1, 2, 3]),
                 "deviceSubclass": lambda: rng.choice([0, 1, 128]),
@@ -462,6 +466,37 @@ class CarefulTest(unittest.TestCase):
                 self.carry({"targetVm": "vm1", "allow": [{"vendorId": "046d", "productId": "c52b"}], "deny": [rule]})
                 for device in devices:
                     self.assertEqual(self.vm_of(device), None if fits[device] or odd else [b"vm1"], rule)
+
+    def test_ids_are_read_as_python_reads_them(self):
+        """For cards what int(text, 16) makes of it, for USB devices the text itself; nothing that it may mean is lost."""
+        card = reference.PciDevice(address=b"0000:00:01.0", pci_class=(2, 0, 0), vendor_id=b"8086", device_id=b"a7a1")
+        mouse = usb_device(vendor_id=b"8086", product_id=b"a7a1")
+        for text in ("8086", "8086 ", "\t\r\n\x0b\x0c8086\n", "\x1c8086", "8086\x1f", "+8086", "-8086", "-0", "0x8086", "0X8086",
+                     "0x_8086", "+0x8086", "8_0_8_6", "8__086", "8086_", "_8086", "0_8086", "0_x8086", "0x", "+ 8086", "0x 8086",
+                     "80 86", "+", "_", " ", "x8086", "0" * 40 + "8086", "1" * 40, "18086", "\uff18\uff10\uff18\uff16", "8086\xa0",
+                     "8086\x85", "\u00e9", "\ufb00"):
+            for kind, device, key, fits in (("pci", card, "deviceId", pci_fits), ("usb", mouse, "productId", usb_fits)):
+                rule = {"vendorId": text, key: "A7A1"}
+                taken = [b"vm1"] if fits(rule, device) else None
+                said = self.carry({"targetVm": "vm1", "allow": [rule]}, kind=kind)
+                self.assertTrue(said or taken, (kind, text))
+                self.assertEqual(self.vm_of(device), taken if text.isascii() else None, (kind, text))
+                self.assertTrue(said or text.isascii(), (kind, text))
+                self.carry({"targetVm": "vm1", "deny": [rule], "allow": [{"deviceClass": 2}, {"interfaceClass": 3}]}, kind=kind)
+                self.assertEqual(self.vm_of(device), None if taken or not text.isascii() else [b"vm1"], (kind, text))
+
+    def test_letters_beyond_ascii_close_a_deny(self):
+        """There upper and lower case are the same for all letters."""
+        key, card = (reference.EvdevDevice(name=b"n", path_tag=b"", on_usb=False, properties={b"A": "\u00e9".encode()}),
+                     reference.PciDevice(address=b"ff000:00:01.0", pci_class=(2, 0, 0), vendor_id=b"8086", device_id=b"1"))
+        for kind, device, allow, deny in (("evdev", key, {"name": "n"}, {"property": "A", "value": "\u00c9"}),
+                                          ("pci", card, {"deviceClass": 2}, {"address": "\ufb00000:00:01.0"})):
+            said = self.carry({"targetVm": "vm1", "allow": [allow], "deny": [deny]}, kind=kind)
+            self.assertIn("letters beyond ASCII", said)
+            self.assertIsNone(self.vm_of(device), deny)
+        self.assertIn("letters beyond ASCII", self.carry({"targetVm": "vm1", "allow": [
+            {"property": "A", "value": "\u00e9"}]}, kind="evdev"))
+        self.assertEqual(self.vm_of(key), [b"vm1"])
 
     def test_no_text_closes_a_deny(self):
         """There it is an error, and the device gets no VM."""
