@@ -39,27 +39,33 @@ static int start_broker(void)
 	return r < 0 ? report_failure("the broker can't be started", r) : EXIT_SUCCESS;
 }
 
-/* Decides about the device at DEVPATH, and keeps it; for one that is taken, what is known of it
- * goes into the environment when EXPORTS. Returns whether it is taken, or -errno. */
-static int decide_device(const struct config *config, const char *devpath, bool exports)
+/* Decides about the device at DEVPATH, which DEVICE is then about, and keeps it. Returns whether it
+ * is taken, or -errno; RET_KEPT: 0, or why it could not be kept. */
+static int decide_device(struct mdev_device *device, const struct config *config,
+			 const char *devpath, int *ret_kept)
 {
-	_cleanup_(mdev_finish) struct mdev_device device = {0};
-	int taken = mdev_read(&device, devpath), r;
+	int taken = mdev_read(device, devpath);
 
+	*ret_kept = 0;
 	if (taken <= 0)
 		return taken;
-	taken = mdev_decide(&device, config);
-	if (taken < 0)
-		return taken;
-	r = mdev_store(&device, taken);
-	for (char **p = device.properties; r == 0 && taken && exports && *p; p++) {
+	taken = mdev_decide(device, config);
+	if (taken >= 0)
+		*ret_kept = mdev_store(device, taken);
+	return taken;
+}
+
+/* Puts what is known of DEVICE into the environment. */
+static int export_device(struct mdev_device *device)
+{
+	for (char **p = device->properties; p && *p; p++) {
 		char *value = strchr(*p, '=');
 
 		*value++ = '\0';
 		if (setenv(*p, value, true) < 0)
-			r = -errno;
+			return -errno;
 	}
-	return r < 0 ? r : taken;
+	return 0;
 }
 
 /* What the event in the environment leads to, when it is one that the broker is to have. */
@@ -80,14 +86,22 @@ static int handle_remove(const char *devpath, bool start)
 	return deliver_event(start);
 }
 
+/* A decision that could not be kept goes to the broker all the same: what it says is right, and the
+ * device would be lost without it. */
 static int handle_add(const struct config *config, const char *devpath, bool start)
 {
-	int r;
+	_cleanup_(mdev_finish) struct mdev_device device = {0};
+	int kept, taken = decide_device(&device, config, devpath, &kept);
+	int r = taken > 0 ? export_device(&device) : taken, status = EXIT_SUCCESS;
 
-	r = decide_device(config, devpath, true);
 	if (r < 0)
 		return report_failure(devpath, r);
-	return r > 0 ? deliver_event(start) : EXIT_SUCCESS;
+	if (kept < 0) {
+		fprintf(stderr, "vhotplug-mdev: %s is not kept in /run/udev: %s\n", devpath,
+			strerror(-kept));
+		status = EXIT_FAILURE;
+	}
+	return taken > 0 ? deliver_event(start) | status : status;
 }
 
 /* Decides about all devices that DIRECTORY has links to. */
@@ -99,14 +113,17 @@ static int decide_all(const struct config *config, const char *directory)
 	int result = 0;
 
 	while (dir && (entry = readdir(dir))) {
+		_cleanup_(mdev_finish) struct mdev_device device = {0};
 		const char *devpath;
-		int r;
+		int r, kept;
 
 		if (entry->d_name[0] == '.' ||
 		    root_resolve(path, "%s/%s", directory, entry->d_name) < 0 ||
 		    !(devpath = startswith(path, "/sys")))
 			continue;
-		r = decide_device(config, devpath, false);
+		r = decide_device(&device, config, devpath, &kept);
+		if (r >= 0)
+			r = kept;
 		/* It may have gone meanwhile. */
 		if (r < 0 && r != -ENOENT)
 			result = r;

@@ -58,8 +58,8 @@ class MdevTest(unittest.TestCase):
 
     def event(self, action, path, subsystem="usb", devtype="usb_device", **more):
         MdevTest.seqnum += 1
-        self.run_it(ACTION=action, DEVPATH=path, SUBSYSTEM=subsystem, DEVTYPE=devtype,
-                    SEQNUM=str(self.seqnum), **more)
+        return self.run_it(ACTION=action, DEVPATH=path, SUBSYSTEM=subsystem, DEVTYPE=devtype,
+                           SEQNUM=str(self.seqnum), **more)
 
     def spooled(self):
         """The messages for the broker since the last call."""
@@ -179,6 +179,20 @@ class MdevTest(unittest.TestCase):
         self.assertNotIn("VHOTPLUG_VM", self.properties(first))
         self.assertEqual(self.properties(second)["VHOTPLUG_VM"], "vm1")
         self.assertEqual(os.listdir("/run/udev/tags/vhotplug"), ["c189:2"])
+
+    def test_a_plug_that_has_no_room_in_run(self):
+        """The broker has it all the same, and who looks at mdev's words knows that it is kept nowhere."""
+        self.config(KEYBOARDS)
+        os.makedirs("/run/udev", exist_ok=True)
+        udevd.mount("-t", "tmpfs", "-o", "nr_inodes=2", "tmpfs", "/run/udev")
+        try:
+            for port, interface, taken in ((1, (3, 1, 1), ["vm1"]), (2, (8, 6, 80), [])):
+                said = self.event("add", self.usb(port, interfaces=(interface,)), status=1)
+                self.assertIn("is not kept in /run/udev: No space left on device", said)
+                self.assertEqual([event["VHOTPLUG_VM"] for event in self.spooled()], taken)
+            self.assertIn("No space left on device", self.run_it("--all", status=1))
+        finally:
+            subprocess.run(["umount", "/run/udev"], check=True)
 
     def test_where_udevd_runs(self):
         os.makedirs("/run/udev", exist_ok=True)
