@@ -17,6 +17,7 @@
 #define TAGS "/run/udev/tags/vhotplug"
 #define UDEV_TEXT 63    /* bytes that udev's usb_id keeps of a name */
 #define UDEV_SERIAL 511 /* … of a serial number */
+#define ATTRIBUTE 4096  /* bytes that sysfs has of an attribute at most */
 
 /* Adds NAME=VALUE. Returns 0 or -ENOMEM. */
 static int add_property(void *data, const char *name, const char *value)
@@ -85,22 +86,24 @@ static size_t kept_bytes(const char *s)
 }
 
 /* Makes a string of the device what udev's usb_id makes of it: of the first MAX bytes blanks at the
- * ends go, those within become one _, and so does each byte that is not to be in a name.
+ * ends go (\v and \f at the front don't), those within become one _, and so does each byte that is
+ * not to be in a name.
  * Source: systemd, udev_replace_whitespace() and udev_replace_chars(). */
 static void make_safe(char *text, size_t max)
 {
-	char *to = text;
+	char *to = text, *from;
+	bool is_blank = false;
 
 	text[strnlen(text, max)] = '\0';
-	for (const char *from = text; *from; from++) {
-		if (!isspace((unsigned char) *from)) {
-			*to++ = *from;
+	for (from = text + strspn(text, " \t\n\r"); *from; from++) {
+		if (isspace((unsigned char) *from)) {
+			is_blank = true;
 			continue;
 		}
-		while (isspace((unsigned char) from[1]))
-			from++;
-		if (to != text && from[1])
+		if (is_blank)
 			*to++ = '_';
+		is_blank = false;
+		*to++ = *from;
 	}
 	*to = '\0';
 	for (size_t n; *text; text += n > 0 ? n : 1) {
@@ -119,17 +122,34 @@ static bool is_serial(const char *text)
 	return true;
 }
 
+/* Reads an attribute as udev does: its line breaks, but not those at the end. Returns 0 or -errno.
+ * Source: systemd, sd_device_get_sysattr_value(). */
+static int read_attribute(const struct mdev_device *device, const char *attribute,
+			  char ret[ATTRIBUTE + 1])
+{
+	_cleanup_close_ int fd = root_open(O_RDONLY, "/sys%s/%s", device->devpath, attribute);
+	ssize_t n = fd < 0 ? 0 : read(fd, ret, ATTRIBUTE);
+
+	if (fd < 0 || n < 0)
+		return fd < 0 ? fd : -errno;
+	while (n > 0 && strchr("\r\n", ret[n - 1]))
+		n--;
+	ret[n] = '\0';
+	return 0;
+}
+
 /* Where the device has no such string: what ATTRIBUTE udev puts in its place, if it does. */
 static int add_string(struct mdev_device *device, const char *name, const char *attribute,
 		      const char *otherwise)
 {
-	char value[512]; /* 126 characters, of three bytes at most */
+	char value[ATTRIBUTE + 1];
 	bool serial = streq(attribute, "serial");
+	int r = read_attribute(device, attribute, value);
 
-	if (root_read(value, sizeof(value), "/sys%s/%s", device->devpath, attribute) < 0)
+	if (r == -ENOENT)
 		return otherwise ? add_string(device, name, otherwise, NULL) : 0;
-	if (serial && !is_serial(value))
-		return 0;
+	if (r < 0 || (serial && !is_serial(value)))
+		return r;
 	make_safe(value, serial ? UDEV_SERIAL : UDEV_TEXT);
 	return *value ? add_property(device, name, value) : 0;
 }

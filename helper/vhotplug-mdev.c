@@ -125,7 +125,7 @@ static int decide_all(const struct config *config, const char *directory)
 		if (r >= 0)
 			r = kept;
 		/* It may have gone meanwhile. */
-		if (r < 0 && r != -ENOENT)
+		if (r < 0 && r != -ENOENT && r != -ENODEV)
 			result = r;
 	}
 	if (dir)

@@ -118,6 +118,34 @@ class MdevTest(unittest.TestCase):
             self.event("add", path)
             self.assertEqual(self.properties(path).get("ID_SERIAL_SHORT"), expected, serial)
 
+    @unittest.skipIf(udevd.EUDEV, "it is systemd's that is followed")
+    def test_udev_makes_the_same_names(self):
+        """systemd's own usb_id of the same attributes, whatever bytes the device puts there."""
+        self.config(KEYBOARDS)
+        for port, text in enumerate(("Foo\nKeyboard", "A\n", "A\n\r\n\n", "A\r\nB ", "\nA", "\x0bA", " \x0c\x0b A\x0bB", "\n", " ", "A\t",
+                                     "A\x01B", "A\nB\x7f", "\x0b", "A \n", "a\\x41\n\\y", "\u00e9\n\u00e9", "S" * 126 + "\n1"), 1):
+            path = self.usb(port, product=text, manufacturer=text, serial=text)
+            self.event("add", path)
+            done = subprocess.run(["udevadm", "test-builtin", "usb_id", "/sys" + path], capture_output=True, text=True,
+                                  check=True, env={**os.environ, "SYSTEMD_DEVICE_VERIFY_SYSFS": "0"})
+            theirs = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+            ours = self.properties(path)
+            for name in ("ID_VENDOR", "ID_MODEL", "ID_SERIAL_SHORT"):
+                self.assertEqual(ours.get(name, ""), theirs.get(name, ""), (name, text))
+
+    def test_a_deny_by_a_name_of_two_lines(self):
+        self.config(KEYBOARDS + "[deny D]\nproductName = .*keyboard\n")
+        self.event("add", self.usb(product="Foo\nKeyboard"))
+        self.assertEqual(self.spooled(), [])
+
+    def test_a_serial_number_that_cannot_be_read(self):
+        """It may be the one that is denied."""
+        self.config(KEYBOARDS + "[deny D]\nserial = X1\n")
+        path = self.usb()
+        os.mkdir(f"/sys{path}/serial")
+        self.assertIn("Is a directory", self.event("add", path, status=1))
+        self.assertEqual(self.spooled(), [])
+
     def test_a_deny_by_a_name_beyond_ascii(self):
         self.config(KEYBOARDS + "[deny D]\nproductName = Microsoft\u00ae\n")
         self.event("add", self.usb(product="Microsoft\u00ae Nano"))
