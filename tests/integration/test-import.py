@@ -17,6 +17,7 @@ import reference
 GEN_RULES, SAMPLES = sys.argv[1:3]
 SAMPLE_NAMES = ["vhotplug.json", "hotplugger.yaml", "libvirt-usb-hotplug.conf"]
 ROUNDS, DEVICES = 60, 60  # others each time
+TOGETHER = 20  # configs in one run of the program, whose start is what takes time
 
 
 def run_import(path, *options):
@@ -29,6 +30,12 @@ def import_text(text, *options):
         file.write(text)
         file.flush()
         return run_import(file.name, *options)
+
+
+def parts_of(output):
+    """What is in front of the groups, and the text of each group."""
+    start, *groups = re.split(rb"\n(?=\[(?:usb|pci|evdev) )", output)
+    return start, groups
 
 
 # ---- what a vhotplug config means, from its documentation and source ----------------------------
@@ -218,21 +225,33 @@ class ImportTest(unittest.TestCase):
 
     def test_meaning_is_kept(self):
         taken = 0
-        for seed in random.sample(range(1 << 30), ROUNDS):
-            rng = random.Random(seed)
-            theirs = random_vhotplug(rng)
-            done = import_text(json.dumps(theirs))
-            self.assertEqual(done.returncode, 0, (seed, done.stderr, done.stdout))
-            ours = reference.parse(done.stdout)
-            for _ in range(DEVICES):
-                device = random_device(rng)
-                expected = decide_theirs(theirs, device)
-                decision = reference.decide(ours, device)
-                found = [vm.decode() for vm in decision[3]] if decision else None
-                self.assertEqual(found, expected,
-                                 f"seed {seed}: {vars(device)}\n{done.stdout.decode()}")
-                taken += expected is not None
+        for _ in range(ROUNDS // TOGETHER):
+            seeds = random.sample(range(1 << 30), TOGETHER)
+            configs = [random_vhotplug(random.Random(seed)) for seed in seeds]
+            together = {part: [group for config in configs for group in config[part]] for part, _ in PARTS.values()}
+            done = import_text(json.dumps({"vms": configs[0]["vms"], **together}))
+            self.assertEqual(done.returncode, 0, (seeds, done.stderr, done.stdout))
+            start, groups = parts_of(done.stdout)
+            ours = [start for _ in seeds]
+            for part, _ in PARTS.values():
+                for number, config in enumerate(configs):
+                    ours[number] = b"\n".join([ours[number]] + [groups.pop(0) for _ in config[part]])
+            self.assertEqual(groups, [])
+            for seed, theirs, text in zip(seeds, configs, ours):
+                taken += self.compare(seed, theirs, text)
         self.assertGreater(taken, ROUNDS)
+
+    def compare(self, seed, theirs, text):
+        """How many of many devices both take."""
+        rng, ours, taken = random.Random(~seed), reference.parse(text), 0
+        for _ in range(DEVICES):
+            device = random_device(rng)
+            expected = decide_theirs(theirs, device)
+            decision = reference.decide(ours, device)
+            found = [vm.decode() for vm in decision[3]] if decision else None
+            self.assertEqual(found, expected, f"seed {seed}: {vars(device)}\n{text.decode()}")
+            taken += expected is not None
+        return taken
 
     def test_attach_connected(self):
         for option, expected in (((), b"no"), (("-a",), b"yes")):
@@ -352,9 +371,8 @@ class BashTest(unittest.TestCase):
         for text in ("whitelist=(046d:c52b)\nblacklist=(1050:0407)", "A=(046d:c52b)\nB=(046d:c52b)", "A=()\nB=(046d:c52b)",
                      "A=046d:c52b\nB='1050:0407'", "A=(046d:c52b)\nB=1050:0407", "A[0]=046d:c52b\nB[1]=1050:0407",
                      "A=(046d:c52b)\nB+=(1050:0407)", "whitelist=''\nblacklist=(1050:0407)"):
-            for mode in ("whitelist", "blacklist", "matchall"):
-                self.assertRegex(self.carry(text, mode, status=1), r"^line 4: a second list of ids: [ABb]", text)
-                self.assertEqual(self.sections, [])
+            self.assertRegex(self.carry(text, "whitelist", status=1), r"^line 4: a second list of ids: [ABb]", text)
+            self.assertEqual(self.sections, [])
         for mode, name in (("whitelist", "blacklist"), ("blacklist", "usb_WhiteList")):
             self.assertIn(f"{name} is no {mode}", self.carry(f"{name}=(046d:c52b)", mode, status=1))
             self.carry(f"{mode}=(046d:c52b)\n{mode}+=(0b05:)", mode)
@@ -397,6 +415,17 @@ class CarefulTest(unittest.TestCase):
         self.sections = reference.parse(done.stdout)
         return done.stderr.decode()
 
+    def carry_each(self, cases, kind="usb"):
+        """carry() for each list of groups of CASES, one after the other, but in one run of the program."""
+        done = import_text(json.dumps({"vms": VMS, kind + "Passthrough": [group for groups in cases for group in groups]}))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        start, parts = parts_of(done.stdout)
+        self.assertEqual(len(parts), sum(map(len, cases)))
+        for groups in cases:
+            mine = [parts.pop(0) for _ in groups]
+            self.sections = reference.parse(b"\n".join([start, *mine]))
+            yield "\n".join(re.findall("^; not carried over: .*", b"\n".join(mine).decode(), re.MULTILINE))
+
     def vm_of(self, device):
         decision = reference.decide(self.sections, device)
         return decision[3] if decision else None
@@ -425,23 +454,23 @@ class CarefulTest(unittest.TestCase):
     def test_a_deny_is_never_lost(self):
         keyboard = usb_device(own_product=b"USB keyboard")
         allow = [{"interfaceClass": 3}]
-        for deny in ({"productName": "x" * 300}, {"productName": "(?R)"}, {"productName": "("},
-                     {"productName": "\\N{DIGIT ONE}"}, {"vendorName": "caf\u00e9"}, "nonsense",
-                     {"productName": "\\Qx\\E"}, {"productName": "(*FAIL)"},
-                     {"productName": "a\tb"}, {"driverPath": "["},
-                     {"vendorId": "1234", "productId": "0001", "vendorName": "("}):
-            said = self.carry({"targetVm": "vm1", "allow": allow, "deny": [deny]},
-                              {"targetVm": "vm2", "allow": allow})
+        denies = ({"productName": "x" * 300}, {"productName": "(?R)"}, {"productName": "("},
+                  {"productName": "\\N{DIGIT ONE}"}, {"vendorName": "caf\u00e9"}, "nonsense",
+                  {"productName": "\\Qx\\E"}, {"productName": "(*FAIL)"},
+                  {"productName": "a\tb"}, {"driverPath": "["},
+                  {"vendorId": "1234", "productId": "0001", "vendorName": "("})
+        for deny, said in zip(denies, self.carry_each([[{"targetVm": "vm1", "allow": allow, "deny": [deny]},
+                                                        {"targetVm": "vm2", "allow": allow}] for deny in denies])):
             self.assertEqual(self.vm_of(keyboard), [b"vm2"], deny)
             self.assertIn("takes nothing, until you say", said)
-            # An allow that is lost is a note, and takes nothing.
-            said = self.carry({"targetVm": "vm1", "allow": [deny]})
+        # An allow that is lost is a note, and takes nothing.
+        for deny, said in zip(denies, self.carry_each([[{"targetVm": "vm1", "allow": [deny]}] for deny in denies])):
             self.assertNotEqual(said, "")
-            self.assertIsNone(self.vm_of(keyboard))
-            # Switched off, it was none there either.
-            if isinstance(deny, dict):
-                self.carry({"targetVm": "vm1", "allow": allow, "deny": [{**deny, "disable": True}]})
-                self.assertEqual(self.vm_of(keyboard), [b"vm1"])
+            self.assertIsNone(self.vm_of(keyboard), deny)
+        # Switched off, it was none there either.
+        for _ in self.carry_each([[{"targetVm": "vm1", "allow": allow, "deny": [{**deny, "disable": True}]}]
+                                  for deny in denies if isinstance(deny, dict)]):
+            self.assertEqual(self.vm_of(keyboard), [b"vm1"])
         self.carry({"targetVm": "vm1", "allow": allow, "deny": {"vendorName": "x"}})
         self.assertIsNone(self.vm_of(keyboard))
 
@@ -452,38 +481,40 @@ class CarefulTest(unittest.TestCase):
         devices = [usb_device(bus=bus, device_class=(device_class, 0, 0), interfaces=[triple], listed=[triple])
                    for bus, device_class, triple in ((1, 0, (3, 1, 2)), (1, 0, (3, 0, 0)), (2, 0, (2, 1, 2)),
                                                      (2, 0, (3, 1, 1)), (2, 255, (1, 0, 0)), (2, 1, (1, 0, 0)))]
-        for key, good in keys.items():
-            start = {"bus": {"port": 1}, "port": {"bus": 1}, "deviceClass": {}}.get(key, {"interfaceClass": 3})
-            for value in (good, float(good), good + 0.5, str(good), True, False, None, "", 0, 0.0, "no", [good]):
-                rule = {**start, key: value}
-                odd = key not in ("disable", "enable") and \
-                    (isinstance(value, list) or value in (good + 0.5, str(good), "no"))
-                fits = {device: usb_fits(rule, device) for device in devices}
-                said = self.carry({"targetVm": "vm1", "allow": [rule]})
-                self.assertEqual(f"{key} of" in said, odd, (rule, said))
-                for device in devices:
-                    self.assertEqual(self.vm_of(device), [b"vm1"] if fits[device] else None, rule)
-                self.carry({"targetVm": "vm1", "allow": [{"vendorId": "046d", "productId": "c52b"}], "deny": [rule]})
-                for device in devices:
-                    self.assertEqual(self.vm_of(device), None if fits[device] or odd else [b"vm1"], rule)
+        starts = {"bus": {"port": 1}, "port": {"bus": 1}, "deviceClass": {}}
+        rules = [({**starts.get(key, {"interfaceClass": 3}), key: value}, key, key not in ("disable", "enable") and
+                  (isinstance(value, list) or value in (good + 0.5, str(good), "no")))
+                 for key, good in keys.items()
+                 for value in (good, float(good), good + 0.5, str(good), True, False, None, "", 0, 0.0, "no", [good])]
+        for (rule, key, odd), said in zip(rules, self.carry_each([[{"targetVm": "vm1", "allow": [rule]}] for rule, _, _ in rules])):
+            self.assertEqual(f"{key} of" in said, odd, (rule, said))
+            for device in devices:
+                self.assertEqual(self.vm_of(device), [b"vm1"] if usb_fits(rule, device) else None, rule)
+        allow = {"vendorId": "046d", "productId": "c52b"}
+        for (rule, _, odd), _ in zip(rules, self.carry_each([[{"targetVm": "vm1", "allow": [allow], "deny": [rule]}]
+                                                             for rule, _, _ in rules])):
+            for device in devices:
+                self.assertEqual(self.vm_of(device), None if usb_fits(rule, device) or odd else [b"vm1"], rule)
 
     def test_ids_are_read_as_python_reads_them(self):
         """For cards what int(text, 16) makes of it, for USB devices the text itself; nothing that it may mean is lost."""
         card = reference.PciDevice(address=b"0000:00:01.0", pci_class=(2, 0, 0), vendor_id=b"8086", device_id=b"a7a1")
         mouse = usb_device(vendor_id=b"8086", product_id=b"a7a1")
-        for text in ("8086", "8086 ", "\t\r\n\x0b\x0c8086\n", "\x1c8086", "8086\x1f", "+8086", "-8086", "-0", "0x8086", "0X8086",
-                     "0x_8086", "+0x8086", "8_0_8_6", "8__086", "8086_", "_8086", "0_8086", "0_x8086", "0x", "+ 8086", "0x 8086",
-                     "80 86", "+", "_", " ", "x8086", "0" * 40 + "8086", "1" * 40, "18086", "\uff18\uff10\uff18\uff16", "8086\xa0",
-                     "8086\x85", "\u00e9", "\ufb00"):
-            for kind, device, key, fits in (("pci", card, "deviceId", pci_fits), ("usb", mouse, "productId", usb_fits)):
-                rule = {"vendorId": text, key: "A7A1"}
-                taken = [b"vm1"] if fits(rule, device) else None
-                said = self.carry({"targetVm": "vm1", "allow": [rule]}, kind=kind)
-                self.assertTrue(said or taken, (kind, text))
-                self.assertEqual(self.vm_of(device), taken if text.isascii() else None, (kind, text))
-                self.assertTrue(said or text.isascii(), (kind, text))
-                self.carry({"targetVm": "vm1", "deny": [rule], "allow": [{"deviceClass": 2}, {"interfaceClass": 3}]}, kind=kind)
-                self.assertEqual(self.vm_of(device), None if taken or not text.isascii() else [b"vm1"], (kind, text))
+        texts = ("8086", "8086 ", "\t\r\n\x0b\x0c8086\n", "\x1c8086", "8086\x1f", "+8086", "-8086", "-0", "0x8086", "0X8086",
+                 "0x_8086", "+0x8086", "8_0_8_6", "8__086", "8086_", "_8086", "0_8086", "0_x8086", "0x", "+ 8086", "0x 8086",
+                 "80 86", "+", "_", " ", "x8086", "0" * 40 + "8086", "1" * 40, "18086", "\uff18\uff10\uff18\uff16", "8086\xa0",
+                 "8086\x85", "\u00e9", "\ufb00")
+        for kind, device, key, fits in (("pci", card, "deviceId", pci_fits), ("usb", mouse, "productId", usb_fits)):
+            rules = [{"vendorId": text, key: "A7A1"} for text in texts]
+            cases = [[{"targetVm": "vm1", "allow": [rule]}] for rule in rules]
+            for text, rule, said in zip(texts, rules, self.carry_each(cases, kind)):
+                taken = [b"vm1"] if fits(rule, device) and text.isascii() else None
+                self.assertEqual(self.vm_of(device), taken, (kind, text))
+                self.assertEqual(said == "", taken is not None, (kind, text))
+            cases = [[{"targetVm": "vm1", "deny": [rule], "allow": [{"deviceClass": 2}, {"interfaceClass": 3}]}] for rule in rules]
+            for text, rule, _ in zip(texts, rules, self.carry_each(cases, kind)):
+                denied = fits(rule, device) or not text.isascii()
+                self.assertEqual(self.vm_of(device), None if denied else [b"vm1"], (kind, text))
 
     def test_letters_beyond_ascii_close_a_deny(self):
         """There upper and lower case are the same for all letters."""
@@ -518,16 +549,16 @@ class CarefulTest(unittest.TestCase):
         names = ["US", "UUS", "UUUUS", "USB", "U{,3}S", "x", "aab", "a[:b", ":", "[", "a\x0bb", "]",
                  "a-b", "a b", "", "A", "{,}", "a{,2}", "aa", "USB Key", "USB;Key", "Foo ;Bar", "Foo[ ];Bar", "x ", "x",
                  " x", ";x", "a\\ ;b", "a\\\\ ;b", "] ;", "x\\ ", " ;", " ;" * 70]
-        for pattern in ("U{,3}S", "U{,}S", "a{,2}$", "[{,3}]", "[[:a]", "[[:alpha:]]", "[]a]",
-                        "[^]]$", "a\\Z", "a$", "[\\w-]+$", "\\x41", "(?P<n>a)(?P=n)", "(?i:u)s",
-                        "[a\\]]", "\\[:", "(a|b){,1}$", "a??$", "(?#x)a", "(?<!x)a", "\\{,3}",
-                        "USB[ ;]Key", "[^ ;]SB", "[] ;]", "[ ;]x", "(?: ;)?x", " x", "x +$", "x ", "x\\ ", "x\\\\ ", ";x",
-                        " ;", "; x", "[;]x", "\\;x", re.escape("Foo ;Bar"), re.escape("a\\ ;b"), "a\\\\ ;b", "a[\\ ;]b",
-                        "a[^\\ ;]b", "[\\\\ ;]+x", "[x ]$", "(Foo ;)*Bar", " ;" * 30):
-            for deny in (False, True):
-                rules = [{"productName": pattern}]
-                self.carry({"targetVm": "vm1", "deny": rules if deny else [],
-                            "allow": [{"interfaceClass": 3}] if deny else rules})
+        patterns = ("U{,3}S", "U{,}S", "a{,2}$", "[{,3}]", "[[:a]", "[[:alpha:]]", "[]a]",
+                    "[^]]$", "a\\Z", "a$", "[\\w-]+$", "\\x41", "(?P<n>a)(?P=n)", "(?i:u)s",
+                    "[a\\]]", "\\[:", "(a|b){,1}$", "a??$", "(?#x)a", "(?<!x)a", "\\{,3}",
+                    "USB[ ;]Key", "[^ ;]SB", "[] ;]", "[ ;]x", "(?: ;)?x", " x", "x +$", "x ", "x\\ ", "x\\\\ ", ";x",
+                    " ;", "; x", "[;]x", "\\;x", re.escape("Foo ;Bar"), re.escape("a\\ ;b"), "a\\\\ ;b", "a[\\ ;]b",
+                    "a[^\\ ;]b", "[\\\\ ;]+x", "[x ]$", "(Foo ;)*Bar", " ;" * 30)
+        for deny in (False, True):
+            cases = [[{"targetVm": "vm1", "deny": [{"productName": pattern}] if deny else [],
+                       "allow": [{"interfaceClass": 3} if deny else {"productName": pattern}]}] for pattern in patterns]
+            for pattern, _ in zip(patterns, self.carry_each(cases)):
                 for name in names:
                     matches = re.match(pattern, name, re.IGNORECASE) is not None
                     found = self.vm_of(usb_device(own_product=name.encode()))
