@@ -26,6 +26,9 @@ void inuse_finish(struct inuse *inuse)
 {
 	while (inuse->n_disks > 0)
 		close(inuse->disks[--inuse->n_disks]);
+	if (inuse->has_lock)
+		close(inuse->routes_lock);
+	inuse->has_lock = false;
 	while (inuse->n_paths > 0)
 		free(inuse->paths[--inuse->n_paths]);
 	free(inuse->paths);

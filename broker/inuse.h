@@ -30,13 +30,15 @@ struct inuse {
 	struct nodes claimed; /* USB devices of which somebody has claimed an interface by usbfs */
 	bool has_interface;   /* a network interface */
 	bool glances;         /* its disks are not held: somebody may be about to mount them */
+	bool has_lock;        /* routes_lock is one (worker_host.h) */
+	int routes_lock;      /* no other job takes a network interface from the host meanwhile */
 	size_t n_disks;
 	int disks[INUSE_MAX_DISKS]; /* whole disks, open exclusively: nobody mounts them meanwhile
 				     */
 	char words[256];
 };
 
-/* Closes the disks and frees what a zeroed struct has got since. */
+/* Closes the disks and the lock, and frees what a zeroed struct has got since. */
 void inuse_finish(struct inuse *inuse);
 
 /* In this order; each returns 0, or -EBUSY with words for the use. The first may be called for

@@ -13,7 +13,9 @@
 #include "broker/service.h"
 #include "helper/root.h"
 
-#define SETTLE_MS 2000 /* more than an unmount and the mount after it take */
+#define SETTLE_MS 2000   /* more than an unmount and the mount after it take */
+#define LEAVING_TRIES 50 /* for another network device to leave the host */
+#define LEAVING_MS 100   /* between two looks */
 
 int worker_fail(struct worker_answer *answer, int result, const char *format, ...)
 {
@@ -71,6 +73,41 @@ bool worker_looks_again(const struct worker_request *request, struct inuse *inus
 	*inuse = (struct inuse){0};
 	usleep(SETTLE_MS * 1000);
 	return true;
+}
+
+/* Not waited for without end: a driver may take for ever to let go. */
+static int lock_routes(struct inuse *inuse)
+{
+	int fd = open_lock("routes"), r = fd < 0 ? fd : -EWOULDBLOCK;
+
+	for (int tries = 0; r == -EWOULDBLOCK && tries < LEAVING_TRIES; tries++) {
+		if (tries > 0)
+			usleep(LEAVING_MS * 1000);
+		r = flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0;
+	}
+	if (r == 0) {
+		inuse->routes_lock = fd;
+		inuse->has_lock = true;
+		return 0;
+	}
+	if (fd >= 0)
+		close(fd);
+	if (r == -EWOULDBLOCK)
+		return inuse_say(inuse, "can't tell whether the host needs it for the network:"
+					" another network device is just leaving the host");
+	return inuse_say(inuse, "can't tell whether the host needs it for the network: %s",
+			 strerror(-r));
+}
+
+int worker_check_needs(const struct worker_request *request, struct inuse *inuse)
+{
+	bool is_forced = request->options & WORKER_FORCE;
+	int r = is_forced ? 0 : inuse_by_holders(inuse);
+
+	/* One that is forced leaves as well. */
+	if (r == 0 && inuse->has_interface)
+		r = lock_routes(inuse);
+	return r < 0 || is_forced ? r : inuse_by_routes(inuse);
 }
 
 /* Source: kernel, Documentation/admin-guide/sysctl/kernel.rst, modprobe. */

@@ -22,6 +22,12 @@ bool worker_has_gone(const struct worker_request *request, struct worker_answer 
  * once: this look is enough. */
 bool worker_looks_again(const struct worker_request *request, struct inuse *inuse);
 
+/* What force gives away: nodes below INUSE's devices that somebody has open, and the host's way to
+ * the network. Where there is a network interface, INUSE holds a lock from now on: of two that are
+ * looked at at the same time, each would be the way that is left without the other. Waits a little
+ * for the lock. Returns 0, or -EBUSY with words. */
+int worker_check_needs(const struct worker_request *request, struct inuse *inuse) _must_check_;
+
 /* Loads the modules that NAME (a module or an alias) stands for, as the kernel itself does. Nothing
  * to load is fine: the driver may be built in. */
 void worker_load_module(const char *name);

@@ -175,11 +175,7 @@ static int look_at_group(const struct worker_request *request, const struct pci_
 		r = check_member(inuse, group->members[i]);
 	if (r == 0)
 		r = inuse_by_processes(inuse);
-	if (r == 0 && !(request->options & WORKER_FORCE))
-		r = inuse_by_holders(inuse);
-	if (r == 0 && !(request->options & WORKER_FORCE))
-		r = inuse_by_routes(inuse);
-	return r;
+	return r < 0 ? r : worker_check_needs(request, inuse);
 }
 
 static int check_group(const struct worker_request *request, const struct pci_group *group,

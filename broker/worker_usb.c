@@ -60,10 +60,8 @@ static int look_at_use(const struct worker_request *request, struct inuse *inuse
 	r = inuse_below(inuse, path);
 	if (r == 0)
 		r = inuse_by_processes(inuse);
-	if (r == 0 && !(request->options & WORKER_FORCE))
-		r = inuse_by_holders(inuse);
-	if (r == 0 && !(request->options & WORKER_FORCE))
-		r = inuse_by_routes(inuse);
+	if (r == 0)
+		r = worker_check_needs(request, inuse);
 	if (r == 0 && inuse->n_disks > WORKER_MAX_DISKS)
 		r = inuse_say(inuse, "it has more than %d disks", WORKER_MAX_DISKS);
 	return r;

@@ -58,6 +58,18 @@ static inline int lock_as_others(const char *root, const char *path)
 	return fd;
 }
 
+/* Another job is at NAME. */
+static inline int lock_as_job(const char *root, const char *name)
+{
+	char path[PATH_MAX], inside[PATH_MAX];
+
+	tree_mkdir(root, VHOTPLUG_RUNDIR "/locks");
+	tree_path(path, root, VHOTPLUG_RUNDIR "/locks");
+	snprintf(inside, sizeof(inside), "%.2000s/%s", path, name);
+	int fd = open(inside, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	return flock(fd, LOCK_EX | LOCK_NB) == 0 ? fd : close_fd(fd);
+}
+
 static inline void assert_only_root_locks(const char *root, const char *name)
 {
 	char path[PATH_MAX], inside[PATH_MAX];

@@ -674,9 +674,11 @@ static void add_stick(struct host *h)
 	tree_write(h->root, VHOTPLUG_RUNDIR "/given/1-2-4", "");
 }
 
+static unsigned options; /* of the next jobs */
+
 static int do_usb(void (*job)(const struct worker_request *, struct worker_answer *))
 {
-	struct worker_request request = {.job = WORKER_USB_FENCE};
+	struct worker_request request = {.job = WORKER_USB_FENCE, .options = options};
 	struct worker_answer answer = {0};
 
 	strcpy(request.devpath, &STICK[strlen("/sys")]);
@@ -772,6 +774,30 @@ static void test_locks_of_others_on_usb(void **state)
 	close(device);
 }
 
+/* Of two network devices that are looked at at the same time, each would be the other's excuse. */
+static void test_fence_while_another_network_device_leaves(void **state)
+{
+	struct host *h = *state;
+
+	add_stick(h);
+	two_adapters(h);
+	assert_int_equal(look_at_routes(h, ROUTE("eth1") ROUTE("wlan0"), NULL), 0);
+	_cleanup_close_ int other = lock_as_job(h->root, "routes");
+	assert_true(other >= 0);
+	assert_int_equal(do_usb(worker_usb_fence), -EBUSY);
+	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "1");
+	/* That one is given away by force: it leaves all the same. */
+	options = WORKER_FORCE;
+	assert_int_equal(do_usb(worker_usb_fence), -EBUSY);
+	options = 0;
+	other = close_fd(other);
+	assert_int_equal(do_usb(worker_usb_fence), 0);
+	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "0");
+	/* And nothing of the job is left. */
+	other = lock_as_job(h->root, "routes");
+	assert_true(other >= 0);
+}
+
 /* What can't be locked is not touched. */
 static void test_no_room_for_locks(void **state)
 {
@@ -847,6 +873,7 @@ int main(void)
 		INUSE_TEST(test_locks_of_others_on_usb),
 		INUSE_TEST(test_no_room_for_locks),
 		INUSE_TEST(test_fence),
+		INUSE_TEST(test_fence_while_another_network_device_leaves),
 		INUSE_TEST(test_return_loads_modules),
 		INUSE_TEST(test_exported),
 		INUSE_TEST(test_opener_in_the_real_proc),

@@ -28,8 +28,9 @@ static struct kernel {
 	bool no_node;         /* udevd makes none for the group */
 	unsigned n_open;      /* looks that find the group open */
 	unsigned n_slept;
-	pid_t pid;        /* of its VM */
-	const char *disk; /* begins to be there while the job sleeps */
+	bool are_others_kept; /* from taking a network device, when a driver was last unbound */
+	pid_t pid;            /* of its VM */
+	const char *disk;     /* begins to be there while the job sleeps */
 } k;
 
 static void note(const char *format, ...) _printf_(1, 2);
@@ -79,6 +80,8 @@ static int write_to_kernel(const char *path, const char *text)
 	char driver[64];
 
 	if (sscanf(path, "/sys/bus/pci/drivers/%63[^/]/unbind", driver) == 1) {
+		_cleanup_close_ int lock = lock_as_job(k.root, "routes");
+		k.are_others_kept = lock < 0;
 		if (k.stubborn && streq(driver, k.stubborn))
 			return -EIO;
 		let_go(text);
@@ -471,6 +474,31 @@ static void test_locks_of_others(void **state)
 	close(function);
 }
 
+/* A network card leaves alone: nobody takes another one before it has gone, since that may be the
+ * only way to the network by then. */
+static void test_network_cards_one_by_one(void **state)
+{
+	(void) state;
+	do_job(worker_pci_take);
+	assert_false(k.are_others_kept); /* this one has no interface */
+	do_job(worker_pci_return);
+	add_device(k.root, DEVICES CARD "/net/vhpnic0", "net", NULL);
+	tree_link(k.root, "/sys/class/net/vhpnic0", DEVICES CARD "/net/vhpnic0");
+	int other = lock_as_job(k.root, "routes");
+	struct worker_answer answer = do_job(worker_pci_take);
+	assert_answer(&answer, -EBUSY,
+		      "can't tell whether the host needs it for the network: another network"
+		      " device is just leaving the host");
+	assert_string_equal(k.log, "");
+	close(other);
+	answer = do_job(worker_pci_take);
+	assert_answer(&answer, 0, "");
+	assert_true(k.are_others_kept);
+	other = lock_as_job(k.root, "routes");
+	assert_true(other >= 0);
+	close(other);
+}
+
 /* What can't be locked is not touched. */
 static void test_no_room_for_locks(void **state)
 {
@@ -815,6 +843,7 @@ int main(void)
 		PCI_TEST(test_virtual_functions),
 		PCI_TEST(test_reset),
 		PCI_TEST(test_locks_of_others),
+		PCI_TEST(test_network_cards_one_by_one),
 		PCI_TEST(test_no_room_for_locks),
 		PCI_TEST(test_look),
 		PCI_TEST(test_look_whose),
