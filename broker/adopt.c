@@ -2,24 +2,16 @@
 #include "broker/adopt.h"
 
 #include "broker/attempt.h"
+#include "broker/job.h"
 #include "broker/record.h"
-#include "broker/worker.h"
 
 /* Its interfaces may be shut, or a host driver may have one: the VM could never claim them. */
 static void open_for_vm(struct registry *registry, struct device *device)
 {
-	struct worker_request request = {
-		.job = WORKER_USB_RELEASE,
-		.inode = device->id.inode,
-		.options = WORKER_FOUND,
-	};
+	unsigned options = WORKER_FOUND | job_options(registry, device);
 
-	snprintf(request.devpath, sizeof(request.devpath), "%s", device->id.devpath);
-	snprintf(request.node, sizeof(request.node), "%s", device->id.node);
 	device_touch(device);
-	if (worker_send(registry->worker, &request) == 0)
-		device->attempt.request = request.number;
-	else
+	if (job_send(registry, device, WORKER_USB_RELEASE, options, &device->attempt.request) < 0)
 		device->attempt.check = true;
 }
 

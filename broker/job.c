@@ -22,7 +22,7 @@ int job_send(struct registry *registry, const struct device *device, enum worker
 }
 
 /* Some VMMs expect a device as it is after its plug; a rule may ask for that whatever the VMM. */
-static unsigned options_for(const struct registry *registry, const struct device *device)
+unsigned job_options(const struct registry *registry, const struct device *device)
 {
 	unsigned wish = device->wish.options, options = 0;
 
@@ -44,7 +44,7 @@ static unsigned options_for(const struct registry *registry, const struct device
 int job_ask(struct registry *registry, struct device *device, enum worker_job job)
 {
 	device_touch(device);
-	return job_send(registry, device, job, options_for(registry, device),
+	return job_send(registry, device, job, job_options(registry, device),
 			&device->attempt.request);
 }
 

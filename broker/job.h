@@ -7,7 +7,9 @@
 /* Hands out JOB with OPTIONS (WORKER_FORCE …) for DEVICE. Returns 0, or -errno as worker_send. */
 int job_send(struct registry *registry, const struct device *device, enum worker_job job,
 	     unsigned options, uint64_t *ret_number) _must_check_;
-/* The same with what DEVICE's rule asks for. Its answer is waited for (attempt.request). */
+/* What DEVICE's rule asks for, and its VM, and what the last look has found. */
+unsigned job_options(const struct registry *registry, const struct device *device);
+/* Hands out JOB with these. Its answer is waited for (attempt.request). */
 int job_ask(struct registry *registry, struct device *device, enum worker_job job) _must_check_;
 
 /* For a VM's backend: has anybody the IOMMU group of DEVICE open? LOOK->seen gets the answer.

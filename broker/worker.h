@@ -21,8 +21,8 @@ enum worker_job {
 	WORKER_USB_OPEN, /* open the node for reading and writing and hold its disks exclusively, if
 			  * the host does not use it; take it from host drivers */
 	WORKER_USB_RELEASE, /* take the device's interfaces from their host drivers. -EBUSY: one
-			     * has its interface still; detail says why, where the host uses a disk
-			     * of it, and nothing was done */
+			     * has its interface still; detail says why, where the host uses what
+			     * is below it, and nothing was done */
 	WORKER_USB_FENCE,  /* no VM has it: shut its interfaces for everybody. -EBUSY: the host uses
 			    * it, nothing was done */
 	WORKER_USB_RETURN, /* open its interfaces, and load and let host drivers have those that
@@ -44,8 +44,9 @@ enum worker_job {
 #define WORKER_RESET (1u << 2) /* USB_OPEN, PCI_TAKE: as if it had just been plugged in */
 #define WORKER_FOUND (1u << 3) /* USB_RELEASE: a VM was found to have it; open it for that, too */
 #define WORKER_MUST_RESET (1u << 4) /* the same, TAKE too: what can't be reset goes to no VM */
-#define WORKER_WAS_USED \
-	(1u << 5) /* USB_OPEN, USB_FENCE, PCI_TAKE: the host used it at the last look */
+#define WORKER_WAS_USED                                                                            \
+	(1u << 5) /* USB_OPEN, USB_FENCE, USB_RELEASE, PCI_TAKE: the host used it at the last look \
+		   */
 
 #define WORKER_GROUP_IS_OURS                                                \
 	(1u << 6) /* PCI_TAKE: its VM may have the IOMMU group open already \

@@ -44,7 +44,9 @@ static const char *name_of(const struct worker_request *request)
 	return strrchr(request->devpath, '/') + 1;
 }
 
-static int look_at_use(const struct worker_request *request, struct inuse *inuse)
+/* Which programs count, BY_PROGRAMS says. */
+static int look_at_use(const struct worker_request *request, struct inuse *inuse,
+		       int (*by_programs)(struct inuse *inuse))
 {
 	char path[PATH_MAX], driver[64];
 	int r;
@@ -59,30 +61,31 @@ static int look_at_use(const struct worker_request *request, struct inuse *inuse
 		return inuse_say(inuse, "can't tell which driver has it: %s", strerror(-r));
 	r = inuse_below(inuse, path);
 	if (r == 0)
-		r = inuse_by_processes(inuse);
-	if (r == 0)
-		r = worker_check_needs(request, inuse);
-	if (r == 0 && inuse->n_disks > WORKER_MAX_DISKS)
-		r = inuse_say(inuse, "it has more than %d disks", WORKER_MAX_DISKS);
-	return r;
+		r = by_programs(inuse);
+	return r < 0 ? r : worker_check_needs(request, inuse);
 }
 
-static int check_use(const struct worker_request *request, struct inuse *inuse)
+static int check_use(const struct worker_request *request, struct inuse *inuse,
+		     int (*by_programs)(struct inuse *inuse))
 {
 	int r;
 
 	inuse->glances = request->options & WORKER_WAS_USED;
-	r = look_at_use(request, inuse);
-	return r == 0 && worker_looks_again(request, inuse) ? look_at_use(request, inuse) : r;
+	r = look_at_use(request, inuse, by_programs);
+	if (r == 0 && worker_looks_again(request, inuse))
+		r = look_at_use(request, inuse, by_programs);
+	return r;
 }
 
 /* The same, in words to ANSWER, and for the rules. */
 static int check_host(const struct worker_request *request, struct inuse *inuse,
 		      struct worker_answer *answer)
 {
-	int r;
+	int r = check_use(request, inuse, inuse_by_processes);
 
-	if (check_use(request, inuse) < 0) {
+	if (r == 0 && inuse->n_disks > WORKER_MAX_DISKS)
+		r = inuse_say(inuse, "it has more than %d disks", WORKER_MAX_DISKS);
+	if (r < 0) {
 		r = mark_set(MARK_REFUSED, name_of(request), request->node);
 		return worker_fail(answer, -EBUSY, "%s%s", inuse->words,
 				   r < 0 ? " (and the rules can't be told)" : "");
@@ -212,20 +215,18 @@ static void disconnect_interface(void *data, const char *interface)
 	ioctl(release->fd, USBDEVFS_IOCTL, &command);
 }
 
-/* A disk that the host uses stays its own, whatever its VM says that it has; who has claimed the
- * device by usbfs may be that VM. Returns 0, or -errno with ANSWER filled. */
-static int check_disks(const struct worker_request *request, struct inuse *inuse,
-		       struct worker_answer *answer)
+/* What the host uses stays its own, whatever its VM says that it has; who has claimed the device by
+ * usbfs may be that VM. Returns 0, or -errno with ANSWER filled. */
+static int check_drivers(const struct worker_request *request, struct inuse *inuse,
+			 struct worker_answer *answer)
 {
-	char path[PATH_MAX], driver[256];
+	char driver[256];
 
 	if (!usb_host_driver(request->devpath, driver, sizeof(driver)))
 		return 0;
-	snprintf(path, sizeof(path), "/sys%s", request->devpath);
-	int r = inuse_below(inuse, path);
-	if (r == 0)
-		r = inuse_by_readers(inuse);
-	return r < 0 ? worker_fail(answer, -EBUSY, "%s", inuse->words) : 0;
+	if (check_use(request, inuse, inuse_by_readers) == 0)
+		return 0;
+	return worker_fail(answer, -EBUSY, "%s", inuse->words);
 }
 
 void worker_usb_release(const struct worker_request *request, struct worker_answer *answer)
@@ -237,7 +238,7 @@ void worker_usb_release(const struct worker_request *request, struct worker_answ
 
 	if (fd < 0)
 		return;
-	if (check_disks(request, &inuse, answer) < 0) {
+	if (check_drivers(request, &inuse, answer) < 0) {
 		close(fd);
 		return;
 	}

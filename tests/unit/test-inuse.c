@@ -674,7 +674,8 @@ static void add_stick(struct host *h)
 	tree_write(h->root, VHOTPLUG_RUNDIR "/given/1-2-4", "");
 }
 
-static unsigned options; /* of the next jobs */
+static unsigned options;                                             /* of the next jobs */
+static char detail[sizeof(((struct worker_answer *) NULL)->detail)]; /* of the last */
 
 static int do_usb(void (*job)(const struct worker_request *, struct worker_answer *))
 {
@@ -682,9 +683,10 @@ static int do_usb(void (*job)(const struct worker_request *, struct worker_answe
 	struct worker_answer answer = {0};
 
 	strcpy(request.devpath, &STICK[strlen("/sys")]);
-	strcpy(request.node, "/dev/bus/usb/001/004");
+	strcpy(request.node, job == worker_usb_release ? "/real/null" : "/dev/bus/usb/001/004");
 	request.inode = root_inode("/sys%s", request.devpath);
 	job(&request, &answer);
+	strcpy(detail, answer.detail);
 	return answer.result;
 }
 
@@ -701,6 +703,84 @@ static void test_fence(void **state)
 	assert_int_equal(do_usb(worker_usb_return), 0);
 	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "1");
 	assert_non_null(strstr(tree_read(h->root, "/sys/bus/usb/drivers_probe"), "1-2:1."));
+}
+
+/* Its interfaces are shut, and one has a host driver still: a VM says that it has it. */
+static void let_a_vm_claim_it(struct host *h)
+{
+	char path[PATH_MAX];
+
+	add_stick(h);
+	tree_link(h->root, STICK "/1-2:1.0/driver", "/sys/bus/usb/drivers/cdc_acm");
+	tree_write(h->root, STICK "/1-2:1.0/authorized", "0");
+	tree_path(path, h->root, "/real");
+	assert_int_equal(symlink("/dev", path), 0);
+}
+
+static void assert_left_to_the_host(struct host *h, const char *why)
+{
+	static const unsigned all[] = {0, WORKER_FOUND};
+
+	for (size_t i = 0; i < ARRAY_SIZE(all); i++) {
+		options = all[i];
+		assert_int_equal(do_usb(worker_usb_release), -EBUSY);
+		if (!strstr(detail, why))
+			fail_msg("\"%s\" does not say \"%s\"", detail, why);
+		assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "0");
+	}
+}
+
+/* The rule says force, or nothing speaks against it: a driver that has it still is all there is. */
+static void assert_released(struct host *h, unsigned with)
+{
+	options = with | WORKER_FOUND;
+	assert_int_equal(do_usb(worker_usb_release), -EBUSY);
+	assert_string_equal(detail, "");
+	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "1");
+	options = 0;
+}
+
+/* Whatever a VM says that it has: it is no way to what the host has refused it. */
+static void test_serial_line_that_a_vm_claims(void **state)
+{
+	struct host *h = *state;
+
+	let_a_vm_claim_it(h);
+	add_device(h->root, STICK "/1-2:1.0/tty/ttyACM0", "tty", "4:64");
+	assert_released(h, 0);
+	tree_write(h->root, STICK "/1-2:1.0/authorized", "0");
+	tree_write(h->root, STICK "/1-2:1.0/tty/ttyACM0/dev", NULL_NUMBERS);
+	add_opener(h->root, 127, "gpsd", "0100002");
+	assert_left_to_the_host(h, "/dev/ttyACM0 is in use on the host: gpsd (process 127)");
+	assert_released(h, WORKER_FORCE);
+}
+
+static void test_network_that_a_vm_claims(void **state)
+{
+	struct host *h = *state;
+
+	let_a_vm_claim_it(h);
+	two_adapters(h);
+	assert_int_equal(look_at_routes(h, ROUTE("eth1"), NULL), -EBUSY);
+	assert_left_to_the_host(h, "the host's only default route goes through it (eth1)");
+	assert_released(h, WORKER_FORCE);
+	tree_write(h->root, STICK "/1-2:1.0/authorized", "0");
+	assert_int_equal(look_at_routes(h, ROUTE("wlan0"), NULL), 0);
+	int other = lock_as_job(h->root, "routes");
+	assert_left_to_the_host(h, "another network device is just leaving the host");
+	close(other);
+	assert_released(h, 0);
+}
+
+/* Who has claimed it by usbfs may be that VM. */
+static void test_interface_that_a_vm_has(void **state)
+{
+	struct host *h = *state;
+
+	let_a_vm_claim_it(h);
+	add_device(h->root, STICK "/1-2:1.2", "usb", NULL);
+	tree_link(h->root, STICK "/1-2:1.2/driver", "/sys/bus/usb/drivers/usbfs");
+	assert_released(h, 0);
 }
 
 static char loaded[200]; /* what modules were loaded for */
@@ -873,6 +953,9 @@ int main(void)
 		INUSE_TEST(test_locks_of_others_on_usb),
 		INUSE_TEST(test_no_room_for_locks),
 		INUSE_TEST(test_fence),
+		INUSE_TEST(test_serial_line_that_a_vm_claims),
+		INUSE_TEST(test_network_that_a_vm_claims),
+		INUSE_TEST(test_interface_that_a_vm_has),
 		INUSE_TEST(test_fence_while_another_network_device_leaves),
 		INUSE_TEST(test_return_loads_modules),
 		INUSE_TEST(test_exported),

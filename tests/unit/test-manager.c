@@ -3727,6 +3727,44 @@ static void test_vm_has_had_it_since_its_start(void **state)
 	expect_history("attach coldplug vm1 ok");
 }
 
+/* A VM says that it has what the host uses: what the host needs of it only force gives away. */
+static void claim_in_use(const char *options)
+{
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+
+	stick->options = options;
+	strcpy(stick->driver, "r8152 on 1-2:1.0");
+	w.cold = "1-2";
+	w.policy.worker_waits = true;
+	manager_start(&w.manager);
+	run();
+	expect_job(WORKER_USB_RELEASE);
+}
+
+static void test_vm_claims_what_is_in_use(void **state)
+{
+	(void) state;
+	claim_in_use("");
+	assert_int_equal(w.jobs[0].options, WORKER_FOUND);
+	job_answer(-EBUSY, "the host's only default route goes through it (eth0)");
+	run();
+	expect("1-2", "attaching vm1");
+	assert_string_equal(device("1-2")->record.reason,
+			    "vm1 has it, but so has the host driver r8152 on 1-2:1.0: the host's"
+			    " only default route goes through it (eth0)");
+	assert_string_equal(find_place(USB "1-2")->driver, "r8152 on 1-2:1.0");
+}
+
+static void test_vm_claims_what_is_given_away_by_force(void **state)
+{
+	(void) state;
+	claim_in_use("force");
+	assert_int_equal(w.jobs[0].options, WORKER_FOUND | WORKER_FORCE);
+	job_answer(0, "");
+	run();
+	expect("1-2", "attached vm1");
+}
+
 /* A QEMU whose event node has gone spins until it is taken away: its unplug is watched for. */
 static void test_event_node_that_a_vm_has_had(void **state)
 {
@@ -4035,6 +4073,8 @@ int main(void)
 		STARTED(test_unfenced_and_made_ready),
 		STARTED(test_host_driver_comes_later),
 		FRESH(test_vm_has_had_it_since_its_start),
+		FRESH(test_vm_claims_what_is_in_use),
+		FRESH(test_vm_claims_what_is_given_away_by_force),
 		FRESH(test_event_node_that_a_vm_has_had),
 		STARTED(test_event_node_of_a_former_device),
 		FRESH(test_taken_out_of_a_vm_that_has_had_it),
