@@ -173,7 +173,8 @@ static void note_fenced(struct device *device, const struct worker_answer *answe
 {
 	struct device_fence *fence = &device->attempt.fence;
 
-	device->attempt.was_used = answer->result == -EBUSY;
+	device->attempt.was_used =
+		answer->result == -EBUSY || (answer->result < 0 && device->attempt.was_used);
 	fence->settled = answer->result == 0 || fence->n_tries >= FENCE_TRIES;
 	fence->not_before = now_monotonic_ms() + FENCE_RETRY_MS;
 	if (answer->result < 0 && fence->settled)

@@ -132,7 +132,8 @@ static void note_opened(struct registry *registry, struct device *device,
 	int n = answer->has_node + answer->has_watch, r = answer->result;
 	bool was_taken = attempt->taken;
 
-	attempt->was_used = r == -EBUSY;
+	/* What could not look has not seen that it is free. */
+	attempt->was_used = r == -EBUSY || (r < 0 && attempt->was_used);
 	if (r >= 0)
 		r = hold_disks(attempt, fds + n, answer->n_fds - n);
 	if (r < 0) {

@@ -1556,6 +1556,20 @@ static void test_disk_in_use(void **state)
 	unplug(stick);
 }
 
+/* A look that came to nothing has not seen that the host uses it no more. */
+static void test_look_that_fails_while_a_disk_is_refused(void **state)
+{
+	(void) state;
+	w.policy.worker_waits = true;
+	plug("1-2", 100, "vm1");
+	job_answer(-EBUSY, "/dev/sda is in use on the host: mounted on /mnt");
+	run_for(2100);
+	job_answer(-EIO, "the process that looked after it was killed");
+	run_for(2100);
+	assert_int_equal(w.jobs[0].job, WORKER_USB_OPEN);
+	assert_true(w.jobs[0].options & WORKER_WAS_USED);
+}
+
 /* The former broker has seen it in use: that may be between an unmount and a mount now. */
 static void test_restart_while_a_disk_is_refused(void **state)
 {
@@ -3972,6 +3986,7 @@ int main(void)
 		STARTED(test_failed_for_good),
 		STARTED(test_failed_for_good_at_one),
 		STARTED(test_disk_in_use),
+		STARTED(test_look_that_fails_while_a_disk_is_refused),
 		STARTED(test_restart_while_a_disk_is_refused),
 		STARTED(test_disk_that_stays_in_use),
 		STARTED(test_unplug_of_a_refused_device),
