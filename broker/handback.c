@@ -19,6 +19,7 @@ void handback_drop(struct registry *registry, struct device *device)
 	if (!device->wish.present) {
 		mark_clear(MARK_GIVEN, device->id.kernel_name, device->id.node);
 		mark_clear(MARK_REFUSED, device->id.kernel_name, device->id.node);
+		mark_clear(MARK_NEEDED, device->id.kernel_name, device->id.node);
 	}
 	attempt_let_go(device);
 	record_forget(registry, device);

@@ -30,6 +30,10 @@ struct inuse {
 	struct nodes claimed; /* USB devices of which somebody has claimed an interface by usbfs */
 	bool has_interface;   /* a network interface */
 	bool glances;         /* its disks are not held: somebody may be about to mount them */
+	bool was_used;        /* at the last look */
+	bool was_needed;      /* by the host's only default route, when it was refused for that */
+	bool is_needed;       /* so it is now: set by inuse_by_routes */
+	unsigned n_elsewhere; /* default routes that don't go through it, nor through a tunnel */
 	bool has_lock;        /* routes_lock is one (worker_host.h) */
 	int routes_lock;      /* no other job takes a network interface from the host meanwhile */
 	size_t n_disks;
@@ -46,7 +50,7 @@ void inuse_finish(struct inuse *inuse);
  * finds the programs that use them, or have claimed a USB device. What the last two find, force
  * gives away: nodes that somebody has open, and the host's way to the network (the only default
  * route of a table, a tunnel that may go through them, a file system or a disk of another machine).
- */
+ * Where there was such a use, and there is no way at all just now, that can't be told. */
 int inuse_below(struct inuse *inuse, const char *path) _must_check_;
 int inuse_by_processes(struct inuse *inuse) _must_check_;
 /* The same without those that have claimed a USB device: the programs that use its disks. */

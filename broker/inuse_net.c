@@ -91,6 +91,16 @@ static int is_tunnel(const char *name)
 	return r;
 }
 
+/* Can anything go out by NAME just now? Not where that can't be told. Source: kernel,
+ * Documentation/ABI/testing/sysfs-class-net, carrier. */
+static bool has_carrier(const char *name)
+{
+	char carrier[8];
+
+	return root_read(carrier, sizeof(carrier), "/sys/class/net/%s/carrier", name) == 0 &&
+	       streq(carrier, "1");
+}
+
 /* Where default routes lead, of one table. */
 struct ways {
 	uint32_t table;
@@ -99,9 +109,10 @@ struct ways {
 	char tunnel[64];
 };
 
-static int note_way(struct ways *ways, const struct inuse *inuse, const char *interface)
+static int note_way(struct ways *ways, struct inuse *inuse, const char *interface)
 {
 	int r = is_below(interface, inuse, MAX_LAYERS);
+	bool is_other;
 
 	if (r == 1) {
 		ways->below++;
@@ -113,12 +124,15 @@ static int note_way(struct ways *ways, const struct inuse *inuse, const char *in
 	if (r == 1)
 		snprintf(ways->tunnel, sizeof(ways->tunnel), "%s", interface);
 	ways->tunnels += r == 1;
-	ways->others += r == 0;
+	is_other = r == 0 && has_carrier(interface);
+	ways->others += is_other;
+	inuse->n_elsewhere += is_other;
 	return r < 0 ? r : 0;
 }
 
 static int say_needed(struct inuse *inuse, const char *interface)
 {
+	inuse->is_needed = true;
 	return inuse_say(inuse,
 			 "the host's only default route goes through it (%s); force = yes in"
 			 " its rule gives it away all the same",
@@ -134,8 +148,8 @@ static int say_unknown(struct inuse *inuse, int r)
 }
 
 /* The default routes in the file NAME. Returns 0 or -errno. */
-static int read_ways(const struct inuse *inuse, const char *name,
-		     bool (*parse)(const char *, char *), struct ways *ways)
+static int read_ways(struct inuse *inuse, const char *name, bool (*parse)(const char *, char *),
+		     struct ways *ways)
 {
 	char line[512], interface[64];
 	int r = 0;
@@ -238,6 +252,7 @@ static int judge_ways(struct inuse *inuse, const struct ways *ways)
 		return say_unknown(inuse, r);
 	if (r == 0)
 		return 0;
+	inuse->is_needed = true;
 	return inuse_say(
 		inuse,
 		"the host's default route goes through %s, and that perhaps through it (%s);"
@@ -263,7 +278,7 @@ static int by_main_table(struct inuse *inuse)
 /* Routing tables besides the main one: those of VRFs, and those that rules choose. */
 
 struct tables {
-	const struct inuse *inuse;
+	struct inuse *inuse;
 	size_t n;
 	struct ways *list;
 };
@@ -297,6 +312,16 @@ static int by_other_tables(struct inuse *inuse, int family)
 	return r;
 }
 
+/* The route of a link that was lost, or of a host that has just woken up, is away for a while. */
+static int by_former_need(struct inuse *inuse)
+{
+	if (!inuse->was_needed || inuse->n_elsewhere > 0)
+		return 0;
+	return inuse_say(inuse, "can't tell whether the host still goes to the network through it:"
+				" it has no default route just now; force = yes in its rule gives"
+				" it away all the same");
+}
+
 /* File systems and disks of other machines */
 
 static int say_unknown_way(struct inuse *inuse, const char *what, int r)
@@ -313,7 +338,7 @@ static int by_address(struct inuse *inuse, const char *address, const char *what
 	char interface[IF_NAMESIZE];
 	int r = routes_find(address, interface);
 
-	if (r == -ENETUNREACH || r == -EHOSTUNREACH)
+	if ((r == -ENETUNREACH || r == -EHOSTUNREACH) && !inuse->was_used)
 		return 0; /* it is reached by no way at all */
 	if (r == 0)
 		r = is_below(interface, inuse, MAX_LAYERS);
@@ -455,11 +480,14 @@ int inuse_by_routes(struct inuse *inuse)
 	/* A host of many VMs has many interfaces, and whoever plugs in a keyboard waits. */
 	if (!inuse->has_interface)
 		return 0;
+	inuse->n_elsewhere = 0;
 	int r = by_main_table(inuse);
 	if (r == 0)
 		r = by_other_tables(inuse, AF_INET);
 	if (r == 0)
 		r = by_other_tables(inuse, AF_INET6);
+	if (r == 0)
+		r = by_former_need(inuse);
 	if (r == 0)
 		r = by_mounts(inuse);
 	if (r == 0)

@@ -15,7 +15,11 @@ static const char *runtime_directory(void)
 	return set && *set ? set : VHOTPLUG_RUNDIR;
 }
 
-static const char *const folders[] = {[MARK_GIVEN] = "given", [MARK_REFUSED] = "refused"};
+static const char *const folders[] = {
+	[MARK_GIVEN] = "given",
+	[MARK_REFUSED] = "refused",
+	[MARK_NEEDED] = "needed",
+};
 
 static int make_path(char path[PATH_MAX], enum mark mark, const char *name, const char *node)
 {

@@ -1,7 +1,7 @@
 /* What udev's rules must know of a USB device, in files that they can test:
  * /run/vhotplug/given/NAME-DEVNUM and refused/NAME-DEVNUM. No two plugs of one boot have the same.
  * And what the next broker must know of a PCI device that was taken from the host: given/ADDRESS-0,
- * which goes with it.
+ * which goes with it; and of one of both kinds that the host needs: needed/….
  */
 #pragma once
 
@@ -11,6 +11,8 @@ enum mark {
 	MARK_GIVEN,   /* a VM has it, or is about to: its interfaces are not shut when they appear
 		       * (a guest may choose another configuration, which makes new ones) */
 	MARK_REFUSED, /* the host uses it: its disks are not fenced */
+	MARK_NEEDED,  /* the host's only default route went through it when it was refused: for the
+		       * next look */
 };
 
 /* NAME: the device's kernel name, "1-2.3". NODE: its node, "/dev/bus/usb/BBB/DDD"; "" for PCI.

@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 
 #include "broker/device.h"
+#include "broker/mark.h"
 #include "broker/service.h"
 #include "helper/root.h"
 
@@ -99,15 +100,34 @@ static int lock_routes(struct inuse *inuse)
 			 strerror(-r));
 }
 
+/* As inuse_by_routes, where there is no force. A look that has found the need is remembered until
+ * one that counts has found none: the device is taken then. */
+static int check_routes(const struct worker_request *request, struct inuse *inuse)
+{
+	const char *name = strrchr(request->devpath, '/') + 1;
+	size_t length;
+
+	inuse->was_used = request->options & WORKER_WAS_USED;
+	inuse->was_needed = mark_is_set(MARK_NEEDED, name, request->node);
+	int r = request->options & WORKER_FORCE ? 0 : inuse_by_routes(inuse);
+	if (r == 0 && !inuse->glances)
+		mark_clear(MARK_NEEDED, name, request->node);
+	if (inuse->is_needed && mark_set(MARK_NEEDED, name, request->node) < 0) {
+		length = strlen(inuse->words);
+		snprintf(inuse->words + length, sizeof(inuse->words) - length,
+			 " (and that can't be noted)");
+	}
+	return r;
+}
+
 int worker_check_needs(const struct worker_request *request, struct inuse *inuse)
 {
-	bool is_forced = request->options & WORKER_FORCE;
-	int r = is_forced ? 0 : inuse_by_holders(inuse);
+	int r = request->options & WORKER_FORCE ? 0 : inuse_by_holders(inuse);
 
 	/* One that is forced leaves as well. */
 	if (r == 0 && inuse->has_interface)
 		r = lock_routes(inuse);
-	return r < 0 || is_forced ? r : inuse_by_routes(inuse);
+	return r < 0 ? r : check_routes(request, inuse);
 }
 
 /* Source: kernel, Documentation/admin-guide/sysctl/kernel.rst, modprobe. */

@@ -289,6 +289,8 @@ static void add_interface(struct host *h, const char *name, const char *below)
 	add_device(h->root, path, "net", NULL);
 	snprintf(link, sizeof(link), "/sys/class/net/%s", name);
 	tree_link(h->root, link, path);
+	strcat(path, "/carrier");
+	tree_write(h->root, path, "1\n");
 }
 
 static void put_on_top(struct host *h, const char *upper, const char *lower)
@@ -402,6 +404,22 @@ static void two_adapters(struct host *h)
 	add_interface(h, "wlan0", "/sys/devices/pci0000:00/0000:00:04.0");
 	assert_int_equal(inuse_below(&h->inuse, DEVICE), 0);
 	assert_int_equal(look_at_routes(h, ROUTE("wlan0"), NULL), 0);
+}
+
+/* A way that leads nowhere just now, and one that the interface is no more for, are not the other
+ * way.
+ */
+static void test_routes_without_a_carrier(void **state)
+{
+	struct host *h = *state;
+
+	two_adapters(h);
+	tree_write(h->root, "/sys/class/net/wlan0/carrier", "0\n");
+	assert_int_equal(look_at_routes(h, ROUTE("eth1") ROUTE("wlan0"), NULL), -EBUSY);
+	assert_words(h, "only default route goes through it (eth1)");
+	assert_int_equal(look_at_routes(h, ROUTE("eth1") ROUTE("eth7"), NULL), -EBUSY);
+	tree_write(h->root, "/sys/class/net/wlan0/carrier", "1\n");
+	assert_int_equal(look_at_routes(h, ROUTE("eth1") ROUTE("wlan0"), NULL), 0);
 }
 
 /* A VRF, or a table that a rule chooses, has its own only default route. */
@@ -854,6 +872,98 @@ static void test_locks_of_others_on_usb(void **state)
 	close(device);
 }
 
+/* The switch is started anew: the route has gone for the moment. Only another way says that the
+ * host does not need this one. */
+static void test_fence_while_the_route_is_away(void **state)
+{
+	struct host *h = *state;
+
+	add_stick(h);
+	two_adapters(h);
+	assert_int_equal(look_at_routes(h, ROUTE("eth1"), NULL), -EBUSY);
+	assert_int_equal(do_usb(worker_usb_fence), -EBUSY);
+	options = WORKER_WAS_USED;
+	tree_write(h->root, "/proc/1/net/route", "Iface\tDestination\n");
+	assert_int_equal(do_usb(worker_usb_fence), -EBUSY);
+	assert_non_null(strstr(detail,
+			       "can't tell whether the host still goes to the network"
+			       " through it: it has no default route just now; force = yes"));
+	/* What the host has used last may have been another thing. */
+	tree_write(h->root, "/sys/class/net/wlan0/carrier", "0\n");
+	tree_write(h->root, "/proc/1/net/route", ROUTE("wlan0"));
+	options = 0;
+	assert_int_equal(do_usb(worker_usb_fence), -EBUSY);
+	/* A tunnel's route stays where it is. */
+	add_interface(h, "tun0", "/sys/devices/virtual");
+	tree_write(h->root, "/proc/1/net/route", ROUTE("tun0"));
+	assert_int_equal(do_usb(worker_usb_fence), -EBUSY);
+	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "1");
+	tree_write(h->root, "/sys/class/net/wlan0/carrier", "1\n");
+	tree_write(h->root, "/proc/1/net/route", ROUTE("wlan0"));
+	options = WORKER_WAS_USED;
+	assert_int_equal(do_usb(worker_usb_fence), 0);
+	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "0");
+	/* It is the host's no more, and that it was is forgotten; */
+	tree_write(h->root, "/proc/1/net/route", "Iface\tDestination\n");
+	assert_int_equal(do_usb(worker_usb_fence), 0);
+	options = 0;
+	/* also where it is given away by force. */
+	assert_int_equal(look_at_routes(h, ROUTE("eth1"), NULL), -EBUSY);
+	assert_int_equal(do_usb(worker_usb_fence), -EBUSY);
+	options = WORKER_FORCE;
+	assert_int_equal(do_usb(worker_usb_fence), 0);
+	options = 0;
+	tree_write(h->root, "/proc/1/net/route", "Iface\tDestination\n");
+	assert_int_equal(do_usb(worker_usb_fence), 0);
+}
+
+static void test_fence_while_a_server_is_away(void **state)
+{
+	struct host *h = *state;
+	static const int errors[] = {-ENETUNREACH, -EHOSTUNREACH};
+
+	add_stick(h);
+	two_adapters(h);
+	way_to[0] = "10.0.9.2";
+	way_to[1] = "eth1";
+	tree_write(h->root, "/proc/1/mountinfo", NFS_MOUNT);
+	assert_int_equal(do_usb(worker_usb_fence), -EBUSY);
+	options = WORKER_WAS_USED;
+	for (size_t i = 0; i < ARRAY_SIZE(errors); i++) {
+		way_error = errors[i];
+		assert_int_equal(do_usb(worker_usb_fence), -EBUSY);
+		assert_non_null(strstr(detail, "can't tell whether the file system on / comes to"));
+	}
+	assert_string_equal(tree_read(h->root, STICK "/1-2:1.0/authorized"), "1");
+	way_error = 0;
+	way_to[1] = "wlan0";
+	assert_int_equal(do_usb(worker_usb_fence), 0);
+	/* Nobody has it mounted any more, on a host without a default route. */
+	tree_write(h->root, "/proc/1/net/route", "Iface\tDestination\n");
+	tree_write(h->root, "/proc/1/mountinfo", "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n");
+	assert_int_equal(do_usb(worker_usb_fence), 0);
+	options = 0;
+}
+
+/* What was refused for something else waits for no route. */
+static void test_fence_on_a_host_without_a_network(void **state)
+{
+	struct host *h = *state;
+	char path[PATH_MAX];
+
+	add_stick(h);
+	two_adapters(h);
+	tree_write(h->root, "/proc/1/net/route", "Iface\tDestination\n");
+	add_device(h->root, STICK "/1-2:1.0/tty/ttyACM0", "tty", NULL_NUMBERS);
+	add_opener(h->root, 127, "ModemManager", "0100002");
+	assert_int_equal(do_usb(worker_usb_fence), -EBUSY);
+	tree_path(path, h->root, "/proc/127/fd/5");
+	assert_int_equal(unlink(path), 0);
+	options = WORKER_WAS_USED;
+	assert_int_equal(do_usb(worker_usb_fence), 0);
+	options = 0;
+}
+
 /* Of two network devices that are looked at at the same time, each would be the other's excuse. */
 static void test_fence_while_another_network_device_leaves(void **state)
 {
@@ -938,6 +1048,7 @@ int main(void)
 		INUSE_TEST(test_nodes_that_are_always_open),
 		INUSE_TEST(test_routes),
 		INUSE_TEST(test_routes_of_layers),
+		INUSE_TEST(test_routes_without_a_carrier),
 		INUSE_TEST(test_routes_unreadable),
 		INUSE_TEST(test_routes_in_other_tables),
 		INUSE_TEST(test_routes_without_an_interface),
@@ -953,6 +1064,9 @@ int main(void)
 		INUSE_TEST(test_locks_of_others_on_usb),
 		INUSE_TEST(test_no_room_for_locks),
 		INUSE_TEST(test_fence),
+		INUSE_TEST(test_fence_while_the_route_is_away),
+		INUSE_TEST(test_fence_while_a_server_is_away),
+		INUSE_TEST(test_fence_on_a_host_without_a_network),
 		INUSE_TEST(test_serial_line_that_a_vm_claims),
 		INUSE_TEST(test_network_that_a_vm_claims),
 		INUSE_TEST(test_interface_that_a_vm_has),

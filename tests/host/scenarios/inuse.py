@@ -340,7 +340,7 @@ def usb_adapter_with_the_only_default_route(world):
 @story
 def usb_adapter_with_a_default_route_of_its_own(world):
     """One that only a rule's table, or a VRF, goes through; or a tunnel that is itself the default route, since
-    nobody can tell what that goes through: refused. With a way elsewhere it goes."""
+    nobody can tell what that goes through: refused, also when there is no route any more. With force it goes."""
     words = r"the host's only default route goes through it \({}\); force = yes"
     with _adapter(world) as (adapter, name):
         vm1 = world.vm("vm1").start()
@@ -363,7 +363,8 @@ def usb_adapter_with_a_default_route_of_its_own(world):
         _run(f"ip route add 10.1.1.1 via 10.0.9.2 dev {name}")
         _refused(world, adapter, vm1, rf"default route goes through vhptun, and that perhaps through it \({name}\)", NETWORK)
         _run("ip link del vhptun")
-        world.configure(vm1.config(), NETWORK)
+        _refused(world, adapter, vm1, r"it has no default route just now; force = yes", NETWORK)
+        world.configure(vm1.config(), NETWORK + "force = yes\n")
         world.broker.start()
         world.wait_attached(adapter, vm1)
 
