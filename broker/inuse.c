@@ -146,6 +146,22 @@ static int note_claim(struct inuse *inuse, const char *path)
 	return nodes_add(&inuse->claimed, device);
 }
 
+/* PATH is no device. The kernel makes "net" for network interfaces and takes it away with the last
+ * one; those of other network namespaces are in there all the same, and not to be seen. */
+static int note_hidden(struct inuse *inuse, const char *path)
+{
+	DIR *dir = streq(strrchr(path, '/'), "/net") ? root_opendir("%s", path) : NULL;
+	const struct dirent *entry;
+	bool is_empty = dir;
+
+	while (is_empty && (entry = readdir(dir)))
+		is_empty = entry->d_name[0] == '.';
+	if (dir)
+		closedir(dir);
+	inuse->has_hidden |= is_empty;
+	return 0;
+}
+
 /* One directory on the way. Returns 0, or -EBUSY with words. */
 static int look_at(struct inuse *inuse, const char *path)
 {
@@ -153,7 +169,7 @@ static int look_at(struct inuse *inuse, const char *path)
 	int r = root_link_name(subsystem, sizeof(subsystem), "%s/subsystem", path);
 
 	if (r == -ENOENT)
-		return 0;
+		return note_hidden(inuse, path);
 	if (r == 0 && is_one_of(kinds, ARRAY_SIZE(kinds), subsystem))
 		r = nodes_add(&inuse->nodes, path);
 	else if (r == 0 && streq(subsystem, "usb"))

@@ -29,6 +29,7 @@ struct inuse {
 	struct nodes others;  /* nodes of any other kind: a serial line's, a camera's, a screen's */
 	struct nodes claimed; /* USB devices of which somebody has claimed an interface by usbfs */
 	bool has_interface;   /* a network interface */
+	bool has_hidden;      /* one in another network namespace */
 	bool glances;         /* its disks are not held: somebody may be about to mount them */
 	bool was_used;        /* at the last look */
 	bool was_needed;      /* by the host's only default route, when it was refused for that */
@@ -49,7 +50,8 @@ void inuse_finish(struct inuse *inuse);
  * several paths. It looks at everything below PATH, however deep, and holds its disks; the next
  * finds the programs that use them, or have claimed a USB device. What the last two find, force
  * gives away: nodes that somebody has open, and the host's way to the network (the only default
- * route of a table, a tunnel that may go through them, a file system or a disk of another machine).
+ * route of a table, a tunnel that may go through them, a file system or a disk of another machine,
+ * an interface that a container has).
  * Where there was such a use, and there is no way at all just now, that can't be told. */
 int inuse_below(struct inuse *inuse, const char *path) _must_check_;
 int inuse_by_processes(struct inuse *inuse) _must_check_;

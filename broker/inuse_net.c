@@ -477,6 +477,9 @@ static int by_class(struct inuse *inuse, const char *class, const char *what,
 
 int inuse_by_routes(struct inuse *inuse)
 {
+	if (inuse->has_hidden)
+		return inuse_say(inuse, "its network interface is in another network namespace;"
+					" force = yes in its rule gives it away all the same");
 	/* A host of many VMs has many interfaces, and whoever plugs in a keyboard waits. */
 	if (!inuse->has_interface)
 		return 0;

@@ -458,6 +458,26 @@ static void test_routes_without_an_interface(void **state)
 	assert_int_equal(inuse_by_routes(&h->inuse), 0);
 }
 
+/* A container has it: what is another namespace's is not to be seen. */
+static void test_interface_in_another_namespace(void **state)
+{
+	struct host *h = *state;
+
+	tree_mkdir(h->root, DEVICE "/usb1/1-2/1-2:1.0/net");
+	assert_int_equal(inuse_below(&h->inuse, DEVICE), 0);
+	assert_int_equal(inuse_by_processes(&h->inuse), 0);
+	assert_int_equal(inuse_by_holders(&h->inuse), 0);
+	assert_int_equal(inuse_by_routes(&h->inuse), -EBUSY);
+	assert_words(h, "its network interface is in another network namespace; force = yes");
+	inuse_finish(&h->inuse);
+	h->inuse = (struct inuse){0};
+	/* A device of that name, and a class of others. */
+	add_device(h->root, DEVICE "/usb1/1-2/1-2:1.0/net", "usb", NULL);
+	tree_mkdir(h->root, DEVICE "/usb1/1-2/1-2:1.0/tty");
+	assert_int_equal(inuse_below(&h->inuse, DEVICE), 0);
+	assert_int_equal(inuse_by_routes(&h->inuse), 0);
+}
+
 #define HOST_ROUTE(interface) interface "\t0100000A\t0202000A\t0007\t0\t0\t0\tFFFFFFFF\t0\t0\t0\n"
 
 /* The default route goes through a tunnel: whatever has a way to elsewhere may carry it. */
@@ -964,6 +984,18 @@ static void test_fence_on_a_host_without_a_network(void **state)
 	options = 0;
 }
 
+static void test_fence_of_another_namespace(void **state)
+{
+	struct host *h = *state;
+
+	add_stick(h);
+	tree_mkdir(h->root, STICK "/1-2:1.0/net");
+	assert_int_equal(do_usb(worker_usb_fence), -EBUSY);
+	options = WORKER_FORCE;
+	assert_int_equal(do_usb(worker_usb_fence), 0);
+	options = 0;
+}
+
 /* Of two network devices that are looked at at the same time, each would be the other's excuse. */
 static void test_fence_while_another_network_device_leaves(void **state)
 {
@@ -1047,6 +1079,7 @@ int main(void)
 		INUSE_TEST(test_nodes_that_are_open),
 		INUSE_TEST(test_nodes_that_are_always_open),
 		INUSE_TEST(test_routes),
+		INUSE_TEST(test_interface_in_another_namespace),
 		INUSE_TEST(test_routes_of_layers),
 		INUSE_TEST(test_routes_without_a_carrier),
 		INUSE_TEST(test_routes_unreadable),
@@ -1064,6 +1097,7 @@ int main(void)
 		INUSE_TEST(test_locks_of_others_on_usb),
 		INUSE_TEST(test_no_room_for_locks),
 		INUSE_TEST(test_fence),
+		INUSE_TEST(test_fence_of_another_namespace),
 		INUSE_TEST(test_fence_while_the_route_is_away),
 		INUSE_TEST(test_fence_while_a_server_is_away),
 		INUSE_TEST(test_fence_on_a_host_without_a_network),
