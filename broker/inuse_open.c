@@ -6,6 +6,7 @@
 
 #include "broker/glance.h"
 #include "broker/inuse.h"
+#include "broker/peer.h"
 #include "helper/root.h"
 
 #define MAX_DEPTH 32 /* of processes that start processes */
@@ -72,13 +73,16 @@ static int glance_at_program(const char *pid, struct glance *ret_program)
 	return r < 0 ? r : glance_behind(AT_FDCWD, path, ret_program);
 }
 
-/* Is process PID one of the broker's? By its program, which all of them have in common. */
+/* Is process PID one of the broker's? By its program, which all of them have in common, and its
+ * user: anybody may start the program, and stop it with what he has open. */
 static bool is_ours(const char *pid)
 {
 	struct glance own, its;
+	uid_t uid;
 
 	return glance_at_program("self", &own) == 0 && glance_at_program(pid, &its) == 0 &&
-	       own.device == its.device && own.inode == its.inode;
+	       own.device == its.device && own.inode == its.inode &&
+	       peer_uid_of((pid_t) atoi(pid), &uid) == 0 && uid == geteuid();
 }
 
 /* How many descriptors process PID has open; -1: that can't be told. Older kernels say 0 of all. */

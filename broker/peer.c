@@ -57,7 +57,7 @@ static int read_start_time(pid_t pid, uint64_t *ret_time)
 	return 0;
 }
 
-static int read_effective_uid(pid_t pid, uid_t *ret_uid)
+int peer_uid_of(pid_t pid, uid_t *ret_uid)
 {
 	char text[1024]; /* it stands among the first lines */
 	unsigned uid;
@@ -89,7 +89,7 @@ int peer_get(int fd, struct peer *ret_peer)
 	peer.uid = peer.listener_uid = credentials.uid;
 	if (peer.pid != 0) {
 		if ((r = read_start_time(peer.pid, &peer.start_time)) < 0 ||
-		    (r = read_effective_uid(peer.pid, &peer.uid)) < 0)
+		    (r = peer_uid_of(peer.pid, &peer.uid)) < 0)
 			return r;
 	}
 	*ret_peer = peer;
@@ -100,7 +100,7 @@ void peer_look_again(struct peer *peer)
 {
 	uid_t uid = peer->uid;
 
-	if (peer->pid != 0 && peer_is_alive(peer) && read_effective_uid(peer->pid, &uid) == 0)
+	if (peer->pid != 0 && peer_is_alive(peer) && peer_uid_of(peer->pid, &uid) == 0)
 		peer->uid = uid;
 }
 

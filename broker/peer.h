@@ -30,6 +30,10 @@ int peer_connect_at(const char *path, int type, int *ret_fd, int *ret_node) _mus
  * Sources: unix(7), proc(5) /proc/PID/status and stat. Returns 0 or -errno. */
 int peer_get(int fd, struct peer *ret_peer) _must_check_;
 
+/* The effective uid that process PID has now: whatever it has made of itself, the owner of
+ * /proc/PID may be root. Returns 0; -ESRCH when it has ended; another -errno. */
+int peer_uid_of(pid_t pid, uid_t *ret_uid) _must_check_;
+
 /* Looks once more who that process runs as: "qemu -runas" listens and greets as root still, and is
  * somebody else when it obeys. What can't be told stays as it is. */
 void peer_look_again(struct peer *peer);

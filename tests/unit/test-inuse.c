@@ -695,6 +695,33 @@ static void test_program_that_never_answers(void **state)
 	silent_mount_expect(path, is_found_open, h);
 }
 
+static void run_as(struct host *h, uid_t uid)
+{
+	char text[80];
+
+	snprintf(text, sizeof(text), "Name:\tx\nUid:\t%u\t%u\t0\t0\n", (unsigned) geteuid(),
+		 (unsigned) uid);
+	tree_write(h->root, "/proc/12/status", text);
+}
+
+/* The broker's own processes don't count; but anybody may start its program, with a node open. */
+static void test_program_of_ours(void **state)
+{
+	struct host *h = *state;
+	char path[PATH_MAX];
+
+	tree_path(path, h->root, "/dev/null");
+	assert_int_equal(symlink("/dev/null", path), 0);
+	add_opener(h->root, 12, "vhotplug-broker\n", "0100002");
+	tree_write(h->root, "/proc/self/exe", "");
+	tree_link(h->root, "/proc/12/exe", "/proc/self/exe");
+	assert_int_equal(look_open(h).result, -EBUSY);
+	run_as(h, geteuid() + 1);
+	assert_int_equal(look_open(h).result, -EBUSY);
+	run_as(h, geteuid());
+	assert_int_equal(look_open(h).result, 0);
+}
+
 /* The fence */
 
 #define STICK DEVICE "/usb1/1-2"
@@ -1094,6 +1121,7 @@ int main(void)
 		INUSE_TEST(test_other_kinds_of_other_machines),
 		INUSE_TEST(test_left_open),
 		INUSE_TEST(test_program_that_never_answers),
+		INUSE_TEST(test_program_of_ours),
 		INUSE_TEST(test_locks_of_others_on_usb),
 		INUSE_TEST(test_no_room_for_locks),
 		INUSE_TEST(test_fence),
