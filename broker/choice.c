@@ -203,7 +203,7 @@ void choice_attach(struct registry *registry, struct device *device, const char 
 	if (device->record.state == DEVICE_HELD)
 		record_set(registry, device, DEVICE_WAITING, "attached by hand");
 	/* Where it is asked for it is a choice, even of one. */
-	is_kept = vm && (is_kept || wish->asks);
+	is_kept = vm && (is_kept || wish->options & OPTION_ASK);
 	if (is_kept)
 		kept_set(&wish->chosen, vm);
 	remember_choice(registry, device);

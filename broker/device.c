@@ -231,7 +231,7 @@ const char *device_candidates(const struct device *device)
 	if (wish->chosen[0] && list_has(wish->vms, wish->chosen))
 		return wish->chosen;
 	/* A family stays together. */
-	return wish->asks && !wish->family_vm[0] ? "" : wish->vms;
+	return wish->options & OPTION_ASK && !wish->family_vm[0] ? "" : wish->vms;
 }
 
 bool device_allows(const struct device *device, const char *name)

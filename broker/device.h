@@ -103,12 +103,11 @@ struct device_wish {
 	kept_text own_vms;   /* of one with a family: what its rule says; "": not known */
 	kept_text leader;    /* devpath of the device whose IOMMU group it is given with; "" */
 	uint64_t seqnum;     /* of the newest event that counted */
-	unsigned options;    /* enum config_option */
+	unsigned options;    /* enum config_option; OPTION_ASK: without a choice it goes to none */
 
 	/* What people want of it (choice.h), and what the config says about that. */
 	unsigned away; /* enum device_away */
 	bool was_away; /* so it is on record, of a former broker */
-	bool asks;     /* without a choice it goes to none */
 	bool skips_suspend;
 	kept_text chosen; /* one of vms; "": nobody has chosen */
 	kept_text tag;

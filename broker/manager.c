@@ -51,7 +51,9 @@ static void read_config(struct manager *manager, struct device *device)
 
 	if (wish->leader[0])
 		return;
-	wish->asks = group && group->asks;
+	/* Rules of a former version say nothing of that. */
+	if (group && group->options & OPTION_ASK)
+		wish->options |= OPTION_ASK;
 	wish->skips_suspend = group && group->skip_on_suspend;
 	kept_set(&wish->tag, tag ? tag : "");
 }

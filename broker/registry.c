@@ -203,6 +203,5 @@ void registry_follow(struct device *device, const struct device *leader)
 	wish->away = leader->wish.away;
 	kept_set(&wish->chosen, leader->wish.chosen);
 	kept_set(&wish->tag, leader->wish.tag);
-	wish->asks = leader->wish.asks;
 	wish->skips_suspend = leader->wish.skips_suspend;
 }

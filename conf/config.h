@@ -161,7 +161,6 @@ struct config_group {
 	char *tag;
 	char *family;         /* for rules that say none */
 	unsigned options;     /* enum config_option */
-	bool asks;            /* somebody chooses one of the VMs for each device; default no */
 	bool skip_on_suspend; /* its devices stay in the VM while that sleeps; default no */
 	/* PCI, for vmm-args. */
 	bool auto_ovmf;           /* a graphics card of NVIDIA's brings OVMF; default no */

@@ -136,10 +136,11 @@ static int store_delay(const struct key_place *place, void *target)
 static int store_choose(const struct key_place *place, void *target)
 {
 	const char *value = place->key->value;
+	unsigned *options = target;
 
-	if (streq(value, "ask") || streq(value, "first"))
-		*(bool *) target = streq(value, "ask");
-	else
+	if (streq(value, "ask"))
+		*options |= OPTION_ASK;
+	else if (!streq(value, "first"))
 		add_mistake(place, "first or ask");
 	return 0;
 }
@@ -434,7 +435,7 @@ static const struct key_setting group_settings[] = {
 	{"targetVm", store_names, offsetof(struct config_group, vms)},
 	{"allowedVms", store_names, offsetof(struct config_group, vms)},
 	{"fence", store_bool, offsetof(struct config_group, fence)},
-	{"choose", store_choose, offsetof(struct config_group, asks)},
+	{"choose", store_choose, offsetof(struct config_group, options)},
 	{"skipOnSuspend", store_bool, offsetof(struct config_group, skip_on_suspend)},
 	{"disable", store_bool, offsetof(struct config_group, disable)},
 	{"description", store_text, offsetof(struct config_group, description)},

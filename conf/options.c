@@ -3,7 +3,7 @@
 #include "conf/options.h"
 
 #define OPTION_ROW(name, key, word) {OPTION_##name, key, word},
-const struct option_row option_table[OPTIONS] = {OPTION_LIST(OPTION_ROW)};
+const struct option_row option_table[OPTIONS] = {OPTION_WORDS(OPTION_ROW)};
 
 unsigned option_from_word(const char *word)
 {

@@ -7,7 +7,7 @@
 #include "helper/macro.h"
 
 /* ROW(NAME, the key in the config, the word in the rules and from there to the broker). A row more
- * is a key more for groups and rules, and a bit OPTION_NAME more. */
+ * is a key more for groups and rules, yes or no, and a bit OPTION_NAME more. */
 #define OPTION_LIST(ROW)                                                          \
 	ROW(FORCE, "force", "force")                                              \
 	ROW(IOMMU_ADD_ALL, "pciIommuAddAll", "iommu-add-all")                     \
@@ -15,16 +15,19 @@
 	ROW(NO_RESET, "usbNoReset", "no-reset")                                   \
 	ROW(RESET, "reset", "reset")
 
+/* With what a group alone says, by a key that is not yes or no. */
+#define OPTION_WORDS(ROW) OPTION_LIST(ROW) ROW(ASK, "choose", "ask")
+
 enum {
 #define OPTION_NUMBER(name, key, word) OPTION_NUMBER_##name,
-	OPTION_LIST(OPTION_NUMBER)
+	OPTION_WORDS(OPTION_NUMBER)
 #undef OPTION_NUMBER
 		OPTIONS,
 };
 
 enum config_option {
 #define OPTION_BIT(name, key, word) OPTION_##name = 1 << OPTION_NUMBER_##name,
-	OPTION_LIST(OPTION_BIT)
+	OPTION_WORDS(OPTION_BIT)
 #undef OPTION_BIT
 };
 

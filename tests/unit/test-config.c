@@ -462,7 +462,7 @@ static void api_is_stored(void **state)
 	assert_int_equal(config->api.cids[0], 3);
 	assert_int_equal(config->api.cids[1], 77);
 	assert_int_equal(config->api.cids[2], 0);
-	assert_true(config->groups[0].asks && config->groups[0].skip_on_suspend);
+	assert_true(config->groups[0].options == OPTION_ASK && config->groups[0].skip_on_suspend);
 }
 
 static void api_has_defaults(void **state)
@@ -533,6 +533,8 @@ static void expect_digest(bool same, const char *a, const char *b)
 		fail_msg("%s\nand\n%s\nhave digests %s and %s", a, b, x->digest, y->digest);
 }
 
+#define ASKING "[usb G]\nallowedVms = vm1\nchoose = "
+
 static void digest_is_about_the_meaning(void **state)
 {
 	static const char vms[] = "[vm a]\nsocket = /a\n[vm b]\nsocket = /b\n";
@@ -547,6 +549,8 @@ static void digest_is_about_the_meaning(void **state)
 	expect_digest(false, RULE "bus = 1\n", RULE "port = 1\n");
 	expect_digest(false, RULE "bus = 1\n", GROUP "[deny R]\nbus = 1\n");
 	expect_digest(false, RULE "bus = 1\n", GROUP "fence = no\n[allow R]\nbus = 1\n");
+	expect_digest(false, VM ASKING "first\n[allow R]\nbus = 1\n",
+		      VM ASKING "ask\n[allow R]\nbus = 1\n");
 	expect_digest(false, vms, VM);
 	expect_digest(false, VM "[vm b]\nsocket = /b\n[usb G]\ntargetVm = vm1\n",
 		      VM "[vm b]\nsocket = /b\n[usb G]\ntargetVm = b\n");

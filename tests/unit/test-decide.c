@@ -377,7 +377,6 @@ static void set_cold(struct scene *s, const struct row *row)
 			s->vms[i].cold = (struct cold_list){&cold, 1};
 	s->device.place.is_cold = row->facts & COLD;
 	s->device.wish.away = row->facts & AWAY ? AWAY_DETACHED : AWAY_NOT;
-	s->device.wish.asks = row->facts & ASKS;
 	kept_set(&s->device.wish.chosen, row->facts & CHOSEN_2 ? "vm2" : "");
 }
 
@@ -394,7 +393,8 @@ static void set_device(struct scene *s, const struct row *row)
 	d->wish.fence = row->facts & FENCED;
 	d->wish.unfenced = row->facts & LENT;
 	d->wish.order = 5;
-	d->wish.options = row->facts & ALONE ? OPTION_IOMMU_SKIP_IF_SHARED : 0;
+	d->wish.options = (row->facts & ALONE ? OPTION_IOMMU_SKIP_IF_SHARED : 0) |
+			  (row->facts & ASKS ? OPTION_ASK : 0);
 	kept_set(&d->wish.rule, row->facts & UNCLAIMED ? "" : "usb/g/r");
 	kept_set(&d->wish.vms, row->facts & FAMILY ? "vm2" : row->wants ? row->wants : "vm1");
 	kept_set(&d->record.reason, "as it was");

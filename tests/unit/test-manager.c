@@ -2316,6 +2316,36 @@ static void test_choice_of_one(void **state)
 	assert_true(choice_would_end(device("1-2")));
 }
 
+/* It asks because its decision says so, whatever the config calls the group now: in udev's
+ * database, and, when that tells nothing, on record. */
+static void test_choice_of_a_renamed_group(void **state)
+{
+	(void) state;
+	struct place *stick = place_new(USB "1-2", 100, "vm1,vm2");
+	stick->rule = "usb/renamed/r";
+	stick->options = "ask";
+	event("add", stick, ++w.seqnum);
+	run();
+	assert_int_equal(device("1-2")->record.state, DEVICE_CHOOSE);
+	manager_set_config(&w.manager, read_config(""));
+	run();
+	assert_int_equal(device("1-2")->record.state, DEVICE_CHOOSE);
+	close_broker();
+	open_broker("");
+	w.policy.udev_waits = true;
+	manager_start(&w.manager);
+	w.listener->done(&w.manager, -EIO);
+	run();
+	assert_int_equal(device("1-2")->record.state, DEVICE_CHOOSE);
+	assert_int_equal(w.n_attaches, 0);
+	/* Somebody who may be asked no more takes it. */
+	w.policy.udev_waits = false;
+	stick->options = NULL;
+	manager_resync(&w.manager);
+	run();
+	expect("1-2", "attached vm1");
+}
+
 /* Both have gone while nobody looked: the one that leads takes the other along. */
 static void test_leader_and_follower_vanish(void **state)
 {
@@ -4022,6 +4052,7 @@ int main(void)
 						teardown_choosing),
 		cmocka_unit_test_setup_teardown(test_group_can_not_go_where_people_say,
 						setup_choosing, teardown_choosing),
+		STARTED(test_choice_of_a_renamed_group),
 		STARTED(test_leader_and_follower_vanish),
 		STARTED(test_follower_gets_a_rule),
 		STARTED(test_restart_while_attached),
