@@ -4,6 +4,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 
 #include "broker/attend.h"
@@ -25,6 +26,8 @@
 struct broker {
 	struct home home;
 	char config_path[300];
+	struct stat config_stat; /* of the config file when it was last looked into, … */
+	char config_digest[CONFIG_DIGEST_SIZE]; /* … and what was there; "": nothing of use */
 	int signal_fd;
 	int clock_fd;
 	struct loop *loop;
@@ -127,8 +130,8 @@ static int read_boot_id(char *ret, size_t size)
 	return root_read(ret, size, "/proc/sys/kernel/random/boot_id");
 }
 
-/* Into the log and not to stderr, which may have nobody who reads it. */
-static int load_again(const char *path, struct config **ret_config)
+/* Mistakes go into the log, if SAYS, and not to stderr, which may have nobody who reads it. */
+static int load_again(const char *path, bool says, struct config **ret_config)
 {
 	_cleanup_free_ char *mistakes = NULL;
 	size_t size = 0;
@@ -139,17 +142,42 @@ static int load_again(const char *path, struct config **ret_config)
 	int r = config_load(path, stream, ret_config);
 
 	fclose(stream);
-	for (char *next = mistakes, *line; r < 0 && (line = strsep(&next, "\n"));)
+	for (char *next = mistakes, *line; says && r < 0 && (line = strsep(&next, "\n"));)
 		if (*line)
 			log_error("%s", line);
 	return r;
+}
+
+static bool is_same_file(const struct stat *a, const struct stat *b)
+{
+	return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
+	       memcmp(&a->st_mtim, &b->st_mtim, sizeof(a->st_mtim)) == 0 &&
+	       memcmp(&a->st_ctim, &b->st_ctim, sizeof(a->st_ctim)) == 0;
+}
+
+/* The file is read once for each time that it changes. */
+static bool is_in_file(void *data, const char *digest)
+{
+	struct broker *broker = data;
+	_cleanup_(config_freep) struct config *config = NULL;
+	struct stat st;
+
+	if (stat(broker->config_path, &st) < 0)
+		return false;
+	if (!is_same_file(&st, &broker->config_stat)) {
+		int r = load_again(broker->config_path, false, &config);
+
+		broker->config_stat = st;
+		strcpy(broker->config_digest, r == 0 ? config->digest : "");
+	}
+	return streq(broker->config_digest, digest);
 }
 
 static int reload_config(void *data)
 {
 	struct broker *broker = data;
 	struct config *config = NULL;
-	int r = load_again(broker->config_path, &config);
+	int r = load_again(broker->config_path, true, &config);
 
 	if (r < 0) {
 		log_error("%s has mistakes: the config stays as it was", broker->config_path);
@@ -390,6 +418,8 @@ static int start_broker(struct broker *broker, struct config *config)
 		return r;
 	broker->manager.reload = reload_config;
 	broker->manager.reload_data = broker;
+	broker->manager.edition.is_in_file = is_in_file;
+	broker->manager.edition.data = broker;
 	/* Without a socket for it, whoever has started it has spooled his event first. */
 	broker->manager.spool_starts = broker->exit_when_idle && !is_passed;
 	intake_drain_spool(broker->intake);

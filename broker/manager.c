@@ -6,6 +6,7 @@
 #include "broker/attempt.h"
 #include "broker/choice.h"
 #include "broker/control_host.h"
+#include "broker/edition.h"
 #include "broker/handover.h"
 #include "broker/log.h"
 #include "broker/look.h"
@@ -17,7 +18,7 @@
 #include "conf/array.h"
 #include "broker/unplug.h"
 
-#define QUERY_AGAIN_MS 5000 /* udevd is not so far behind */
+#define UDEV_BEHIND_MS 5000 /* udevd is not so far behind */
 
 /* Devices that come and go */
 
@@ -130,12 +131,28 @@ static bool is_plugged_now(const struct manager *manager, const struct wire_msg 
 	       (client || manager->registry.started || manager->spool_starts);
 }
 
-/* An older config has decided that. What the new one says is in udev's database. */
-static bool is_outdated(const struct manager *manager, const struct wire_msg *msg)
+static void read_rules(void *data)
 {
-	const char *digest = wire_get(msg, "VHOTPLUG_CONFIG");
+	struct manager *manager = data;
 
-	return digest && !streq(digest, manager->config->digest);
+	log_info("the rules have changed: looking at every device");
+	if (manager->reload)
+		(void) manager->reload(manager->reload_data);
+	else
+		manager_resync(manager);
+}
+
+/* A config is being applied, udev goes by it, and we don't yet: the VM that a rule names may be
+ * another one there. So nobody is moved until we have read that config, and then all decisions.
+ * Whoever applies it says when udev is done. */
+static void await_config(struct manager *manager, bool is_triggered)
+{
+	struct edition *edition = &manager->edition;
+
+	manager->registry.halted = true;
+	if (is_triggered || !edition->limit.loop)
+		loop_timer_start(manager->registry.loop, &edition->limit, UDEV_BEHIND_MS,
+				 read_rules, manager);
 }
 
 static void handle_add(struct manager *manager, const struct event *event, struct wire_msg *msg,
@@ -153,13 +170,22 @@ static void handle_add(struct manager *manager, const struct event *event, struc
 		intake_acknowledge(client);
 		return;
 	}
-	if (!device && !client && registry->started && is_outdated(manager, msg)) {
+	enum edition_age age =
+		edition_compare(&manager->edition, manager->config, message_property, msg);
+	/* What our config says of it is in udev's database. */
+	if (!device && !client && registry->started && age != EDITION_OURS) {
 		manager_resync(manager);
 		return;
 	}
-	if (!device)
+	if (age == EDITION_NEXT)
+		await_config(manager, wire_get(msg, "SYNTH_UUID"));
+	else if (age == EDITION_OTHER && client)
+		edition_tell(&manager->edition, manager->config);
+	/* One that is not plugged in now is found when that config is read: that says whether it is
+	 * held. */
+	if (!device && (age != EDITION_NEXT || is_plugged_now(manager, msg, client)))
 		device = take_in(manager, event, msg);
-	else if (read_known(manager, device, message_property, msg))
+	else if (device && read_known(manager, device, message_property, msg))
 		wish_changed(registry, device);
 	if (!device) {
 		intake_acknowledge(client);
@@ -208,20 +234,9 @@ static void handle_event(void *data, const struct event *event, const struct wir
 	}
 }
 
-static void handle_reconcile(void *data)
-{
-	struct manager *manager = data;
-
-	log_info("the rules have changed: looking at every device");
-	if (manager->reload)
-		(void) manager->reload(manager->reload_data);
-	else
-		manager_resync(manager);
-}
-
 const struct intake_handler manager_intake = {
 	.event = handle_event,
-	.reconcile = handle_reconcile,
+	.reconcile = read_rules,
 };
 
 /* udev's database */
@@ -259,7 +274,7 @@ static void note_new(struct manager *manager, const char *devpath, uint64_t inod
 	if (registry->started && is_said_of_former(registry, devpath, property, from)) {
 		log_debug("%s: udev may not have heard of the unplug of a former device there",
 			  devpath);
-		loop_timer_start(registry->loop, &manager->query_again, QUERY_AGAIN_MS, query_again,
+		loop_timer_start(registry->loop, &manager->query_again, UDEV_BEHIND_MS, query_again,
 				 manager);
 		return;
 	}
@@ -278,9 +293,12 @@ static void note_claimed(struct manager *manager, const char *devpath, uint64_t 
 
 	if (properties_kind(property, from) < 0)
 		return;
-	if (!device)
+	enum edition_age age = edition_compare(&manager->edition, manager->config, property, from);
+	if (age == EDITION_NEXT)
+		await_config(manager, false);
+	if (!device && age != EDITION_NEXT)
 		note_new(manager, devpath, inode, property, from);
-	else if (read_known(manager, device, property, from))
+	else if (device && read_known(manager, device, property, from))
 		wish_changed(registry, device);
 }
 
@@ -330,6 +348,7 @@ static void database_is_heard(void *data, int r)
 	if (r < 0)
 		log_error("can't read udev's database: %s", strerror(-r));
 	registry->started = true;
+	registry->halted = manager->edition.limit.loop;
 	for (struct device *d = registry->devices; d; d = d->next)
 		if (d->id.inode != sysfs_inode(d->id.devpath))
 			unplug_note(registry, d);
@@ -475,6 +494,8 @@ static void set_vms(struct manager *manager)
 
 void manager_set_config(struct manager *manager, struct config *config)
 {
+	loop_timer_stop(&manager->edition.limit);
+	manager->edition.is_told = false;
 	config_free(manager->config);
 	manager->config = config;
 	set_vms(manager);
@@ -501,6 +522,7 @@ void manager_finish(struct manager *manager)
 
 	manager->query = udev_query_free(manager->query);
 	loop_timer_stop(&manager->query_again);
+	loop_timer_stop(&manager->edition.limit);
 	while (registry->devices) {
 		attempt_let_go(registry->devices);
 		registry_remove(registry, registry->devices);

@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include "broker/edition.h"
 #include "broker/intake.h"
 #include "broker/registry.h"
 #include "broker/store.h"
@@ -25,6 +26,7 @@ struct manager {
 	struct udev_query *query;      /* to udev's database, while it is under way */
 	enum device_cause query_cause; /* of what it finds */
 	struct loop_timer query_again; /* what it could not tell is asked for once more */
+	struct edition edition;        /* its is_in_file and data are the caller's to set */
 	bool spool_starts; /* the broker was started for what is in the spool at its start */
 	/* Reads the config again and calls manager_set_config or, where that has mistakes, which
 	 * are said, manager_resync. Returns 0, or -errno then. */

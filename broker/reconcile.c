@@ -187,7 +187,7 @@ void reconcile_pass(struct registry *registry)
 {
 	struct device *device;
 
-	while (registry->started && (device = next_marked(registry)))
+	while (registry->started && !registry->halted && (device = next_marked(registry)))
 		look_at(registry, device);
 	for (struct device *d = registry->touched; d; d = d->stir.next) {
 		d->n_looks = 0;

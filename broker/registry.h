@@ -60,6 +60,7 @@ struct registry {
 	size_t next_left;
 	struct vm_look *looks; /* job_look: not answered yet; borrowed */
 	bool started;          /* nothing is moved before everything is known */
+	bool halted;           /* nor while a config is applied, and only a part of it is known */
 	registry_observer_fn observer;
 	void *observer_data;
 };

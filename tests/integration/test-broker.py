@@ -346,6 +346,31 @@ def test_reload(world):
     check(broker.end() == 0, "the end")
 
 
+@takes_long
+def test_rules_that_are_ahead(world):
+    """udev decides by a config that the broker has not read yet: nobody moves before it has. One that is in no file is
+    no reason to wait."""
+    def digest(broker):
+        return re.search(r"ready: .* \((\w+)\)", broker.log()).group(1)
+    world.write_config("vm1", extra="[general]\nattachConnected = no\n")
+    broker = Broker(world).ready()
+    new = digest(broker)
+    broker.end()
+    world.write_config("vm1")
+    broker = Broker(world).ready()
+    world.write_config("vm1", extra="[general]\nattachConnected = no\n")
+    broker.forget()
+    check(world.event(SYNTH_UUID="0", VHOTPLUG_CONFIG=new) == b"T", "an event by the new one is taken")
+    check(not broker.says("plugged in", 1) and world.assignment() == ("", "", ""), "and nothing is done")
+    check(broker.says("vhotplug.conf: read again"), "the file is read")
+    broker.forget()
+    for _ in range(2):
+        check(world.event(SYNTH_UUID="0", VHOTPLUG_CONFIG="0123456789abcdef") == b"T", "one by yet another config")
+    check(wait_for(lambda: world.assignment()[0] == "held"), "is done by what the broker has")
+    check(broker.log().count("run vhotplug-gen-rules") == 1, "that is said once")
+    broker.end()
+
+
 def test_readers(world):
     vm = Vm(world, "vm1")
     broker = Broker(world, preexec_fn=lambda: os.umask(0o077)).ready()

@@ -17,7 +17,7 @@ import tempfile
 
 FOLDERS = ["broker", "conf", "helper", "rules.d"]
 # One device's way: an edge marks, the pass decides and takes steps. No part of it calls back up.
-MACHINE = ["adopt", "arrival", "decide", "device", "group", "handback", "handover", "job", "look", "manager", "properties", "reconcile", "record",
+MACHINE = ["adopt", "arrival", "decide", "device", "edition", "group", "handback", "handover", "job", "look", "manager", "properties", "reconcile", "record",
            "registry", "attempt", "tidings"]
 MAX_LINES = 550
 MAX_RECONCILE = 200

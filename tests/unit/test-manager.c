@@ -95,6 +95,7 @@ static struct world {
 	bool all_claim;               /* so say the others as well */
 	struct intake_client *helper; /* of the next event; NULL: it comes from the spool */
 	bool is_outdated;             /* an older config has decided the next event */
+	struct config *next;          /* what the config's file says now */
 } w;
 
 /* sysfs */
@@ -645,10 +646,10 @@ static void event_of(const char *action, struct place *place, uint64_t seqnum, c
 	snprintf(event.devpath, sizeof(event.devpath), "%s", place->devpath);
 	event.inode = place->inode;
 	wire_init(&msg);
-	static const char *const keys[] = {"SUBSYSTEM",       "DEVTYPE",          "DEVNAME",
-					   "VHOTPLUG_RULE",   "PRODUCT",          "VHOTPLUG_VM",
-					   "ID_MODEL",        "VHOTPLUG_OPTIONS", "VHOTPLUG_FENCE",
-					   "VHOTPLUG_FAMILY", "ID_SERIAL_SHORT"};
+	static const char *const keys[] = {
+		"SUBSYSTEM",      "DEVTYPE",         "DEVNAME",         "VHOTPLUG_RULE",
+		"PRODUCT",        "VHOTPLUG_VM",     "ID_MODEL",        "VHOTPLUG_OPTIONS",
+		"VHOTPLUG_FENCE", "VHOTPLUG_FAMILY", "ID_SERIAL_SHORT", "VHOTPLUG_CONFIG"};
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
 		if (place_property(place, keys[i]))
 			assert_int_equal(wire_add(&msg, keys[i], place_property(place, keys[i])),
@@ -2784,6 +2785,104 @@ static void test_new_vm_before_udev_answers(void **state)
 	expect_history("attach plug vm1 ok; detach config vm1 ok; attach config vm3 ok");
 }
 
+static bool is_next(void *data, const char *digest)
+{
+	(void) data;
+	return w.next && streq(w.next->digest, digest);
+}
+
+static int take_next(void *data)
+{
+	(void) data;
+	manager_set_config(&w.manager, TAKE_PTR(w.next));
+	return 0;
+}
+
+/* Somebody has written NEXT, and udevd goes by its rules now. Returns its digest. */
+static const char *apply(struct config *next)
+{
+	w.next = next;
+	w.manager.reload = take_next;
+	w.manager.edition.is_in_file = is_next;
+	return next->digest;
+}
+
+/* vhotplug-gen-rules has udevd decide first, and tells the broker then: meanwhile what is new in
+ * the rules is not done by the former config. */
+static void test_apply_attach_connected_no(void **state)
+{
+	struct intake_client helper = {0}, other = {0};
+
+	(void) state;
+	const char *digest = apply(read_config("[general]\nattachConnected = no\n"));
+	struct place *there = place_new(USB "1-2", 100, "vm1");
+
+	there->config = digest;
+	manager_resync(&w.manager); /* it may come at any time */
+	w.helper = &other;
+	trigger(there);
+	/* This one has just come, whatever is applied. */
+	struct place *stick = place_new(USB "1-3", 101, "vm1");
+	stick->config = digest;
+	w.helper = &helper;
+	event("add", stick, ++w.seqnum);
+	run();
+	manager_resync(&w.manager);
+	run();
+	assert_int_equal(w.n_all_jobs, 0);
+	manager_intake.reconcile(&w.manager);
+	run();
+	expect("1-2", "held ");
+	expect("1-3", "attached vm1");
+}
+
+/* The same with two VMs that have exchanged their sockets. Nobody says that it is done. */
+static void test_apply_exchanged_sockets(void **state)
+{
+	struct intake_client helper = {0}, other = {0};
+
+	(void) state;
+	struct config *next = read_config("");
+	char *socket = next->vms[0].socket;
+	struct place *there = plug("1-2", 100, "vm1");
+
+	next->vms[0].socket = next->vms[1].socket;
+	next->vms[1].socket = socket;
+	next->digest[0] = 'x';
+	there->vms = "vm2";
+	there->config = apply(next);
+	w.helper = &other;
+	trigger(there);
+	struct place *stick = place_new(USB "1-3", 101, "vm1");
+	stick->config = there->config;
+	w.helper = &helper;
+	event("add", stick, ++w.seqnum);
+	run_for(4000);
+	expect("1-2", "attached vm1");
+	assert_int_equal(w.n_attaches, 1);
+	assert_int_equal(w.n_detaches, 0);
+	run_for(1100);
+	expect("1-2", "attached vm2");
+	expect("1-3", "attached vm1");
+	assert_string_equal(device("1-2")->place.vm->socket, w.manager.config->vms[1].socket);
+	assert_string_equal(device("1-3")->place.vm->socket, w.manager.config->vms[0].socket);
+}
+
+/* Rules of a config that is nowhere: the broker goes on by its own. */
+static void test_rules_of_another_config(void **state)
+{
+	struct intake_client helper = {0};
+
+	(void) state;
+	w.manager.edition.is_in_file = is_next;
+	struct place *stick = place_new(USB "1-2", 100, "vm1");
+	stick->config = "other";
+	w.helper = &helper;
+	trigger(stick);
+	expect("1-2", "attached vm1");
+	assert_true(w.manager.edition.is_told);
+}
+
 static void test_attach_connected_no(void **state)
 {
 	(void) state;
@@ -4075,6 +4174,9 @@ int main(void)
 		FRESH(test_coldplug),
 		FRESH(test_coldplug_before_udev_answers),
 		STARTED(test_new_vm_before_udev_answers),
+		STARTED(test_apply_attach_connected_no),
+		STARTED(test_apply_exchanged_sockets),
+		STARTED(test_rules_of_another_config),
 		FRESH(test_attach_connected_no),
 		STARTED(test_attach_connected_no_and_a_new_rule),
 		STARTED(test_attach_connected_no_and_a_late_helper),
