@@ -179,6 +179,7 @@ static int wait_for_answer(int fd, int timeout_ms)
 
 int rules_tell_broker(const char *socket_path, int timeout_ms)
 {
+	const struct timeval limit = {timeout_ms / 1000, timeout_ms % 1000 * 1000};
 	struct sockaddr_un address = {.sun_family = AF_UNIX};
 	_cleanup_free_ struct wire_msg *message = malloc(sizeof(*message));
 	_cleanup_close_ int fd = -1;
@@ -192,8 +193,12 @@ int rules_tell_broker(const char *socket_path, int timeout_ms)
 		return -ENAMETOOLONG;
 	strcpy(address.sun_path, socket_path);
 	fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (fd < 0 || connect(fd, (struct sockaddr *) &address, sizeof(address)) < 0)
+	/* The queue of one that stands still is full at some time: without that connect waits for
+	 * ever. Source: unix(7), socket(7). */
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0)
 		return -errno;
+	if (connect(fd, (struct sockaddr *) &address, sizeof(address)) < 0)
+		return errno == EAGAIN ? -ETIMEDOUT : -errno;
 	if (send(fd, message->data, message->len, MSG_NOSIGNAL) < 0)
 		return -errno;
 	return wait_for_answer(fd, timeout_ms);

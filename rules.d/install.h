@@ -18,7 +18,7 @@ int rules_print_diff(const char *path, const char *text) _must_check_;
 /* Makes udevd read its rules. What fails is said on standard error. Returns 0 or -EIO. */
 int rules_reload(void) _must_check_;
 
-/* Asks the broker at SOCKET_PATH to bring all devices in line, and waits up to TIMEOUT_MS for its
- * answer. Returns 0; -ECONNREFUSED or -ENOENT when no broker runs; -EBUSY when it refused;
- * -ETIMEDOUT; another -errno. */
+/* Asks the broker at SOCKET_PATH to bring all devices in line, and waits up to TIMEOUT_MS for it to
+ * listen and as long for its answer. Returns 0; -ECONNREFUSED or -ENOENT when no broker runs;
+ * -EBUSY when it refused; -ETIMEDOUT; another -errno. */
 int rules_tell_broker(const char *socket_path, int timeout_ms) _must_check_;

@@ -144,12 +144,39 @@ static void broker_is_told(void **state)
 	assert_int_equal(rules_tell_broker(longer, 100), -ENAMETOOLONG);
 }
 
+/* A broker that stands still, with as many who wait for it as may. */
+static void broker_is_stopped(void **state)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	const char *path = in_directory("event.sock");
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0), clients[8];
+	size_t n = 0;
+
+	(void) state;
+	strcpy(address.sun_path, path);
+	assert_int_equal(bind(fd, (struct sockaddr *) &address, sizeof(address)), 0);
+	assert_int_equal(listen(fd, 1), 0);
+	do {
+		assert_true(n < ARRAY_SIZE(clients));
+		clients[n] = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0);
+	} while (connect(clients[n++], (struct sockaddr *) &address, sizeof(address)) == 0);
+	assert_int_equal(errno, EAGAIN);
+	alarm(60);
+	assert_int_equal(rules_tell_broker(path, 100), -ETIMEDOUT);
+	alarm(0);
+	while (n > 0)
+		close(clients[--n]);
+	close(fd);
+	unlink(path);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(file_is_replaced_whole),
 		cmocka_unit_test(failures_are_told),
 		cmocka_unit_test(broker_is_told),
+		cmocka_unit_test(broker_is_stopped),
 	};
 
 	return cmocka_run_group_tests(tests, make_directory, remove_directory);
