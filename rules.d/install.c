@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <spawn.h>
 #include <stdint.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -29,6 +30,21 @@ static int write_all(int fd, const char *text)
 		text += n;
 		left -= (size_t) n;
 	}
+	return 0;
+}
+
+int rules_lock(const char *path, int *ret_fd)
+{
+	_cleanup_free_ char *copy = strdup(path);
+	_cleanup_close_ int fd = -1;
+
+	if (!copy)
+		return -ENOMEM;
+	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* NFS locks no directory; udevd's is elsewhere. */
+	if (fd < 0 || (flock(fd, LOCK_EX) < 0 && errno != EBADF))
+		return -errno;
+	*ret_fd = TAKE_FD(fd);
 	return 0;
 }
 

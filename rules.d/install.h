@@ -3,6 +3,11 @@
 
 #include "helper/macro.h"
 
+/* Waits until nobody else replaces a file in the directory of PATH, and keeps others from it until
+ * the descriptor in *RET_FD is closed. Call it before what is to be installed is made. Returns 0 or
+ * -errno. */
+int rules_lock(const char *path, int *ret_fd) _must_check_;
+
 /* Replaces the file at PATH with TEXT: whoever reads sees the old one or the new one, also after a
  * power loss. The new file is readable by all. Returns 0 or -errno. */
 int rules_install(const char *path, const char *text) _must_check_;

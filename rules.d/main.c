@@ -249,10 +249,40 @@ static int import_config(const struct options *o)
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
-int main(int argc, char **argv)
+/* Makes the rules, and puts them where they are to be. Of several who do that at once, who installs
+ * last has read the config last. Returns 0, or -1 with the reason said. */
+static int install_rules(const struct options *o, struct config **ret_config)
+{
+	_cleanup_free_ char *text = NULL;
+	_cleanup_close_ int lock = -1;
+	int r = rules_lock(o->output, &lock);
+
+	if (r == 0 && (config_load(o->config, stderr, ret_config) < 0 ||
+		       make_rules(o, *ret_config, &text) < 0))
+		return -1;
+	if (r == 0)
+		r = rules_install(o->output, text);
+	if (r < 0)
+		report_failure(o->output, r);
+	return r < 0 ? -1 : 0;
+}
+
+/* Makes the rules, and shows them or what is different in those that are installed. */
+static int show_rules(const struct options *o)
 {
 	_cleanup_(config_freep) struct config *config = NULL;
 	_cleanup_free_ char *text = NULL;
+
+	if (config_load(o->config, stderr, &config) < 0 || make_rules(o, config, &text) < 0)
+		return EXIT_FAILURE;
+	if (o->check)
+		return check_rules(o, text);
+	return fputs(text, stdout) < 0 || fflush(stdout) != 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+	_cleanup_(config_freep) struct config *config = NULL;
 	struct options o;
 	int r = parse_options(argc, argv, &o);
 
@@ -264,14 +294,9 @@ int main(int argc, char **argv)
 		return lint_config(&o);
 	if (o.explain)
 		return explain_devices(&o);
-	if (config_load(o.config, stderr, &config) < 0 || make_rules(&o, config, &text) < 0)
+	if (o.check || streq(o.output, "-"))
+		return show_rules(&o);
+	if (install_rules(&o, &config) < 0)
 		return EXIT_FAILURE;
-	if (o.check)
-		return check_rules(&o, text);
-	if (streq(o.output, "-"))
-		return fputs(text, stdout) < 0 || fflush(stdout) != 0 ? EXIT_FAILURE : EXIT_SUCCESS;
-	r = rules_install(o.output, text);
-	if (r < 0)
-		return report_failure(o.output, r);
 	return o.apply ? apply_rules(config) : EXIT_SUCCESS;
 }
