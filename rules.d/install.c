@@ -80,8 +80,7 @@ static int replace_file(const char *path, const char *text)
 	return sync_directory(directory);
 }
 
-/* A device, a pipe, or what a symbolic link like /dev/stdout leads to, is written to: only a file
- * can be replaced. */
+/* A device, a pipe, or our own standard output is written to: only a file can be replaced. */
 static int write_special(const char *path, const char *text)
 {
 	_cleanup_close_ int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
@@ -89,13 +88,29 @@ static int write_special(const char *path, const char *text)
 	return fd < 0 ? -errno : write_all(fd, text);
 }
 
+/* Whether what is at PATH, behind all links, is there and to be written to. */
+static bool is_special(const char *path)
+{
+	struct stat st, out;
+
+	if (stat(path, &st) < 0 || S_ISDIR(st.st_mode))
+		return false;
+	return !S_ISREG(st.st_mode) || (fstat(STDOUT_FILENO, &out) == 0 &&
+					st.st_dev == out.st_dev && st.st_ino == out.st_ino);
+}
+
+/* A link stays what it is. */
 int rules_install(const char *path, const char *text)
 {
+	_cleanup_free_ char *file = NULL;
 	struct stat st;
 
-	if (lstat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode))
+	if (is_special(path))
 		return write_special(path, text);
-	return replace_file(path, text);
+	file = realpath(path, NULL);
+	if (!file && lstat(path, &st) == 0)
+		return -ENOENT; /* it leads nowhere */
+	return replace_file(file ?: path, text);
 }
 
 int rules_installed(const char *path, char **ret)

@@ -9,7 +9,8 @@
 int rules_lock(const char *path, int *ret_fd) _must_check_;
 
 /* Replaces the file at PATH with TEXT: whoever reads sees the old one or the new one, also after a
- * power loss. The new file is readable by all. Returns 0 or -errno. */
+ * power loss. The new file is readable by all. Where PATH is a link the file that it leads to is
+ * replaced. Returns 0 or -errno. */
 int rules_install(const char *path, const char *text) _must_check_;
 
 /* The contents of the file at PATH as a new string; an absent file is the empty string. Returns 0

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -68,6 +69,46 @@ static void file_is_replaced_whole(void **state)
 	free(text);
 	assert_int_equal(unlink(path), 0);
 	/* Nothing is left behind. */
+	assert_int_equal(rmdir(directory), 0);
+	assert_int_equal(mkdir(directory, 0700), 0);
+}
+
+/* The link stays, and what it leads to is the old one or the new one: also where the disk is full.
+ */
+static void file_behind_a_link_is_replaced_whole(void **state)
+{
+	char link[64], file[64], *text, longer[4000];
+	struct rlimit limit, small;
+	struct stat st;
+
+	(void) state;
+	strcpy(link, in_directory("66-vhotplug.rules"));
+	strcpy(file, in_directory("elsewhere"));
+	assert_int_equal(rules_install(file, "one\n"), 0);
+	assert_int_equal(symlink("elsewhere", link), 0);
+	memset(longer, 'x', sizeof(longer));
+	longer[sizeof(longer) - 1] = '\0';
+	signal(SIGXFSZ, SIG_IGN);
+	assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	small = (struct rlimit){1000, limit.rlim_max};
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+	int r = rules_install(link, longer);
+	assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	assert_int_equal(r, -EFBIG);
+	assert_int_equal(rules_installed(link, &text), 0);
+	assert_string_equal(text, "one\n");
+	free(text);
+	assert_int_equal(rules_install(link, "two\n"), 0);
+	assert_int_equal(rules_installed(file, &text), 0);
+	assert_string_equal(text, "two\n");
+	free(text);
+	assert_int_equal(lstat(link, &st), 0);
+	assert_true(S_ISLNK(st.st_mode));
+	assert_int_equal(unlink(link), 0);
+	assert_int_equal(unlink(file), 0);
+	assert_int_equal(symlink("nowhere", link), 0);
+	assert_int_equal(rules_install(link, "x"), -ENOENT);
+	assert_int_equal(unlink(link), 0);
 	assert_int_equal(rmdir(directory), 0);
 	assert_int_equal(mkdir(directory, 0700), 0);
 }
@@ -174,6 +215,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(file_is_replaced_whole),
+		cmocka_unit_test(file_behind_a_link_is_replaced_whole),
 		cmocka_unit_test(failures_are_told),
 		cmocka_unit_test(broker_is_told),
 		cmocka_unit_test(broker_is_stopped),
