@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <spawn.h>
 #include <stdint.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -30,21 +29,6 @@ static int write_all(int fd, const char *text)
 		text += n;
 		left -= (size_t) n;
 	}
-	return 0;
-}
-
-int rules_lock(const char *path, int *ret_fd)
-{
-	_cleanup_free_ char *copy = strdup(path);
-	_cleanup_close_ int fd = -1;
-
-	if (!copy)
-		return -ENOMEM;
-	fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	/* NFS locks no directory; udevd's is elsewhere. */
-	if (fd < 0 || (flock(fd, LOCK_EX) < 0 && errno != EBADF))
-		return -errno;
-	*ret_fd = TAKE_FD(fd);
 	return 0;
 }
 
@@ -111,6 +95,35 @@ int rules_install(const char *path, const char *text)
 	if (!file && lstat(path, &st) == 0)
 		return -ENOENT; /* it leads nowhere */
 	return replace_file(file ?: path, text);
+}
+
+static bool is_as_it_was(const char *path, const struct stat *then)
+{
+	struct stat now;
+
+	return stat(path, &now) < 0 || !S_ISREG(now.st_mode) ||
+	       (now.st_dev == then->st_dev && now.st_ino == then->st_ino &&
+		now.st_size == then->st_size && now.st_mtim.tv_sec == then->st_mtim.tv_sec &&
+		now.st_mtim.tv_nsec == then->st_mtim.tv_nsec);
+}
+
+int rules_install_of(const char *source, const char *path, rules_make_fn make, void *data)
+{
+	struct stat then = {0};
+	bool is_there = false;
+	int r;
+
+	do {
+		_cleanup_free_ char *text = NULL;
+
+		(void) stat(source, &then);
+		r = make(data, &text);
+		if (r < 0)
+			return is_there ? 0 : r;
+		r = rules_install(path, text);
+		is_there = r == 0;
+	} while (r == 0 && !is_as_it_was(source, &then));
+	return r;
 }
 
 int rules_installed(const char *path, char **ret)

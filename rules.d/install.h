@@ -3,15 +3,20 @@
 
 #include "helper/macro.h"
 
-/* Waits until nobody else replaces a file in the directory of PATH, and keeps others from it until
- * the descriptor in *RET_FD is closed. Call it before what is to be installed is made. Returns 0 or
- * -errno. */
-int rules_lock(const char *path, int *ret_fd) _must_check_;
-
 /* Replaces the file at PATH with TEXT: whoever reads sees the old one or the new one, also after a
  * power loss. The new file is readable by all. Where PATH is a link the file that it leads to is
  * replaced. Returns 0 or -errno. */
 int rules_install(const char *path, const char *text) _must_check_;
+
+/* Makes the rules as a new string in *RET_TEXT. Returns 0, or -ECANCELED with the reason said. */
+typedef int (*rules_make_fn)(void *data, char **ret_text);
+
+/* The same with what MAKE makes of the file SOURCE, and again while that has changed meanwhile: of
+ * several who install at once, the last one leaves what SOURCE says by then. (Not by a lock:
+ * whoever may read a file may keep it locked.) When MAKE fails at a later try, what it has made
+ * before stays in place. Returns 0; MAKE's error; another -errno. */
+int rules_install_of(const char *source, const char *path, rules_make_fn make,
+		     void *data) _must_check_;
 
 /* The contents of the file at PATH as a new string; an absent file is the empty string. Returns 0
  * or -errno. */

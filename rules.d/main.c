@@ -249,22 +249,38 @@ static int import_config(const struct options *o)
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
-/* Makes the rules, and puts them where they are to be. Of several who do that at once, who installs
- * last has read the config last. Returns 0, or -1 with the reason said. */
-static int install_rules(const struct options *o, struct config **ret_config)
-{
-	_cleanup_free_ char *text = NULL;
-	_cleanup_close_ int lock = -1;
-	int r = rules_lock(o->output, &lock);
+struct making {
+	const struct options *o;
+	struct config *config; /* that the last rules are of */
+};
 
-	if (r == 0 && (config_load(o->config, stderr, ret_config) < 0 ||
-		       make_rules(o, *ret_config, &text) < 0))
-		return -1;
-	if (r == 0)
-		r = rules_install(o->output, text);
-	if (r < 0)
-		report_failure(o->output, r);
-	return r < 0 ? -1 : 0;
+static int make_from_file(void *data, char **ret_text)
+{
+	struct making *making = data;
+	_cleanup_(config_freep) struct config *config = NULL;
+
+	if (config_load(making->o->config, stderr, &config) < 0 ||
+	    make_rules(making->o, config, ret_text) < 0)
+		return -ECANCELED;
+	config_free(making->config);
+	making->config = TAKE_PTR(config);
+	return 0;
+}
+
+/* Makes the rules, and puts them where they are to be, and in force. */
+static int install_rules(const struct options *o)
+{
+	struct making making = {.o = o};
+	int r = rules_install_of(o->config, o->output, make_from_file, &making), status;
+
+	if (r == -ECANCELED)
+		status = EXIT_FAILURE;
+	else if (r < 0)
+		status = report_failure(o->output, r);
+	else
+		status = o->apply ? apply_rules(making.config) : EXIT_SUCCESS;
+	config_free(making.config);
+	return status;
 }
 
 /* Makes the rules, and shows them or what is different in those that are installed. */
@@ -282,7 +298,6 @@ static int show_rules(const struct options *o)
 
 int main(int argc, char **argv)
 {
-	_cleanup_(config_freep) struct config *config = NULL;
 	struct options o;
 	int r = parse_options(argc, argv, &o);
 
@@ -296,7 +311,5 @@ int main(int argc, char **argv)
 		return explain_devices(&o);
 	if (o.check || streq(o.output, "-"))
 		return show_rules(&o);
-	if (install_rules(&o, &config) < 0)
-		return EXIT_FAILURE;
-	return o.apply ? apply_rules(config) : EXIT_SUCCESS;
+	return install_rules(&o);
 }

@@ -58,25 +58,6 @@ class CliTest(unittest.TestCase):
         self.assertIn("\n-", done.stdout)
         self.assertIn("\n+", done.stdout)
 
-    def test_who_comes_later_has_the_last_word(self):
-        """The rules in place are those of the config as the last one that was started has read it."""
-        fifo, newer = self.config + ".fifo", self.config + ".new"
-        os.mkfifo(fifo)
-        with open(newer, "w") as file:
-            file.write(GOOD.replace("vm1", "vm2"))
-        with subprocess.Popen([GEN_RULES, "-c", fifo, "-o", self.rules]) as first, \
-                open(fifo, "w") as file:  # it reads its config now, and takes its time
-            with subprocess.Popen([GEN_RULES, "-c", newer, "-o", self.rules]) as second:
-                try:
-                    second.wait(1)
-                except subprocess.TimeoutExpired:
-                    pass
-                file.write(GOOD)
-                file.close()
-                self.assertEqual((first.wait(60), second.wait(60)), (0, 0))
-        with open(self.rules) as file:
-            self.assertIn("vm2", file.read())
-
     def test_mistakes_leave_everything_as_it_is(self):
         self.run_it("-o", self.rules)
         with open(self.rules) as file:

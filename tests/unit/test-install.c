@@ -211,10 +211,66 @@ static void broker_is_stopped(void **state)
 	unlink(path);
 }
 
+/* Somebody saves the config while rules are made of it. */
+static struct making {
+	unsigned n, n_saved, fails_at;
+} making;
+
+static int make_of_file(void *data, char **ret_text)
+{
+	struct making *m = data;
+
+	if (rules_installed(in_directory("vhotplug.conf"), ret_text) < 0)
+		return -EIO;
+	if (++m->n == m->fails_at) {
+		free(TAKE_PTR(*ret_text));
+		return -ECANCELED;
+	}
+	if (m->n > m->n_saved)
+		return 0;
+	FILE *file = fopen(in_directory("new"), "w");
+	fprintf(file, "%u\n", m->n);
+	fclose(file);
+	char *new = strdup(in_directory("new"));
+	assert_int_equal(rename(new, in_directory("vhotplug.conf")), 0);
+	free(new);
+	return 0;
+}
+
+static void expect_installed(unsigned n_saved, unsigned fails_at, int result, const char *text)
+{
+	char *source = strdup(in_directory("vhotplug.conf")), *found;
+	char *rules = strdup(in_directory("raced.rules"));
+
+	making = (struct making){.n_saved = n_saved, .fails_at = fails_at};
+	assert_int_equal(rules_install(source, "0\n"), 0);
+	assert_int_equal(rules_install_of(source, rules, make_of_file, &making), result);
+	assert_int_equal(rules_installed(rules, &found), 0);
+	assert_string_equal(found, text);
+	free(found);
+	unlink(rules);
+	unlink(source);
+	free(rules);
+	free(source);
+}
+
+/* Whoever has saved it may have installed it by then. */
+static void config_that_changes_meanwhile(void **state)
+{
+	(void) state;
+	expect_installed(0, 0, 0, "0\n");
+	expect_installed(1, 0, 0, "1\n");
+	expect_installed(3, 0, 0, "3\n");
+	expect_installed(0, 1, -ECANCELED, "");
+	/* Its mistakes are said; the rules in place are those of the one before. */
+	expect_installed(2, 2, 0, "0\n");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(file_is_replaced_whole),
+		cmocka_unit_test(config_that_changes_meanwhile),
 		cmocka_unit_test(file_behind_a_link_is_replaced_whole),
 		cmocka_unit_test(failures_are_told),
 		cmocka_unit_test(broker_is_told),
