@@ -124,9 +124,10 @@ int worker_check_needs(const struct worker_request *request, struct inuse *inuse
 {
 	int r = request->options & WORKER_FORCE ? 0 : inuse_by_holders(inuse);
 
+	if (r < 0 || !(inuse->has_interface || inuse->has_hidden))
+		return r;
 	/* One that is forced leaves as well. */
-	if (r == 0 && inuse->has_interface)
-		r = lock_routes(inuse);
+	r = lock_routes(inuse);
 	return r < 0 ? r : check_routes(request, inuse);
 }
 
