@@ -105,10 +105,19 @@ def fill(state):
             file.write(b"x" * 4096)
 
 
-def overwrite(path):
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        file.write(b"\xa5" * size)
+def overwrite(file):
+    file.write(b"\xa5" * os.fstat(file.fileno()).st_size)
+
+
+def empty(file):
+    file.truncate(0)
+
+
+def spoil(world, how):
+    """The database and its log. The broker may see the first one's damage, and put both aside, before the other one's."""
+    with open(world.database, "r+b", buffering=0) as file, open(f"{world.database}-wal", "r+b", buffering=0) as log:
+        how(file)
+        how(log)
 
 
 ATTACHED = "select device from assignments where state = 'attached' order by device"
@@ -117,8 +126,7 @@ ATTACHED = "select device from assignments where state = 'attached' order by dev
 def test_damaged_while_it_is_open(world):
     """All of its pages, and those of its log."""
     vm, broker = begin(world)
-    for suffix in ("", "-wal"):
-        overwrite(pathlib.Path(f"{world.database}{suffix}"))
+    spoil(world, overwrite)
     plug(world, "random")
     check(vm.has("random"), "the next device is in the VM")
     check(broker.says("is damaged: it is now"), "the damage is found, and said")
@@ -138,8 +146,7 @@ def test_damaged_while_it_is_open(world):
 
 def test_truncated_while_it_is_open(world):
     vm, broker = begin(world)
-    for suffix in ("", "-wal"):
-        os.truncate(f"{world.database}{suffix}", 0)
+    spoil(world, empty)
     plug(world, "random")
     check(vm.has("random"), "the next device is in the VM")
     check(has_rows(world.database, ATTACHED, [("random",), ("zero",)]), "the database knows where devices are")
